@@ -16,16 +16,20 @@ class VideoError(VidclfError):
 
 @dataclass(frozen=True)
 class Video:
-    """A labelled clip; `group` says which long video of its class it was cut from (UCF101's `g07`)."""
+    """A labelled clip; `group` says which long video of its class it was cut from (UCF101's `g07`).
+
+    `folder` is the class folder it belongs in, where it is not the one `path` lies in (a flat folder).
+    """
 
     path: Path
     label: int
     group: str
+    folder: str = ""
 
     @property
     def name(self) -> str:
-        """`<class folder>/<file name>`, the same on every machine."""
-        return f"{self.path.parent.name}/{self.path.name}"
+        """`<class folder>/<file name>`, the same on every machine; the extension in lower case."""
+        return f"{self.folder or self.path.parent.name}/{self.path.stem}{self.path.suffix.lower()}"
 
 
 class Views(NamedTuple):

@@ -1,0 +1,360 @@
+"""Every frame equals a plain full decode's, whatever the codec; every damaged file is an error."""
+
+import csv
+import io
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from videos import encode_video, numbered_frame, read_frame_number
+
+from vidclf.data.decoding import (
+    VideoInfo,
+    decode_frames,
+    is_stream,
+    iterate_frames,
+    probe,
+    stream_frames,
+)
+from vidclf.data.video import VideoError
+
+X265 = {"x265-params": "log-level=none:pools=1"}
+FAST_VPX = {"deadline": "realtime", "cpu-used": "8"}
+KEYED_XVID: dict[str, Any] = {"codec_tag": "XVID", "max_b_frames": 0, "gop_size": 12}
+
+SOURCES: dict[str, dict[str, Any]] = {
+    "xvid_b_frames.avi": {},
+    "xvid_key_frames.avi": KEYED_XVID,
+    "h264.mp4": {"codec": "libx264", "max_b_frames": 2, "gop_size": 12},
+    "h264_open_gop.mkv": {"codec": "libx264", "options": {"x264-params": "open-gop=1:keyint=12"}},
+    "h264_fragments.mp4": {"codec": "libx264", "container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "h264_audio_first.mp4": {"codec": "libx264", "audio": "aac"},
+    "h264_444.mp4": {"codec": "libx264", "pix_fmt": "yuv444p"},
+    "h264_10_bit.mp4": {"codec": "libx264", "pix_fmt": "yuv420p10le"},
+    "h264.ts": {"codec": "libx264"},
+    "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "vp8.webm": {"codec": "libvpx", "options": FAST_VPX},
+    "vp9.webm": {"codec": "libvpx-vp9", "options": FAST_VPX},
+    "hevc.mp4": {"codec": "libx265", "options": X265},
+    "hevc_10_bit.mkv": {"codec": "libx265", "options": X265, "pix_fmt": "yuv420p10le"},
+    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "11"}},
+    "grey.avi": {"codec": "ffv1", "pix_fmt": "gray"},
+    "odd_size.avi": {"codec": "ffv1", "pix_fmt": "yuv444p", "size": (67, 49)},
+    "variable_rate.mp4": {"codec": "libx264", "pts": [i * i for i in range(40)]},
+    "repeated_frames.avi": {"codec": "mpeg4", "pts": [2 * i for i in range(40)]},
+    "variable_rate.mkv": {"codec": "libx264", "pts": [i * i for i in range(40)]},
+}
+
+
+def full_decode(path: Path) -> Tensor:
+    """The reference: PyAV alone."""
+    with av.open(f"file:{path}") as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Encode a source of `SOURCES`, 40 frames, once."""
+    folder = tmp_path_factory.mktemp("sources")
+
+    def encode(name: str) -> Path:
+        path = folder / name
+        return path if path.exists() else encode_video(path, 40, **SOURCES[name])
+
+    return encode
+
+
+# What comes out
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_frame_equals_the_full_decode_and_carries_its_number(name: str, source: Callable[[str], Path]):
+    path = source(name)
+    indices = torch.randperm(40, generator=torch.Generator().manual_seed(0)).view(8, 5)
+    frames = decode_frames(path, indices)
+    assert torch.equal(frames, full_decode(path)[indices])
+    assert [read_frame_number(frame) for frame in frames.flatten(0, 1)] == indices.flatten().tolist()
+    assert probe(path).num_frames == 40
+
+
+def test_every_frame_of_the_real_ucf101_clip_equals_the_full_decode(shared: Path):
+    name = "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi"
+    path = shared / "ucf101" / "UCF-101" / name
+    with (shared / "ucf101" / "frame_counts.csv").open() as file:
+        counts = {row["video"]: int(row["num_frames"]) for row in csv.DictReader(file)}
+    assert probe(path) == VideoInfo(num_frames=counts[name], fps=25.0, width=320, height=240)
+    assert torch.equal(decode_frames(path, torch.arange(counts[name])), full_decode(path))
+
+
+def test_every_frame_of_the_real_h264_clip_equals_the_full_decode(shared: Path):
+    path = shared / "clips" / "kinetics_340x256_h264.mp4"
+    assert probe(path) == VideoInfo(num_frames=280, fps=28.0, width=340, height=256)
+    assert torch.equal(decode_frames(path, torch.arange(280)), full_decode(path))
+
+
+def test_frames_come_in_the_order_and_as_often_as_asked(source: Callable[[str], Path]):
+    frames = decode_frames(source("xvid_b_frames.avi"), torch.tensor([7, 0, 7]))
+    assert [read_frame_number(frame) for frame in frames] == [7, 0, 7]
+
+
+def test_frames_before_an_edit_list_starts_do_not_count(source: Callable[[str], Path], tmp_path: Path):
+    path = tmp_path / "cut_without_encoding.mp4"
+    with av.open(source("h264.mp4")) as old, av.open(path, "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.dts -= int(15 / 25 / packet.time_base)
+                packet.pts -= int(15 / 25 / packet.time_base)
+                packet.stream = stream
+                new.mux(packet)
+    numbers = [read_frame_number(frame) for _, frame in iterate_frames(path)]
+    assert numbers == list(range(15, 40))
+    assert probe(path).num_frames == 25
+
+
+def test_a_video_of_one_frame_has_one(tmp_path: Path):
+    path = encode_video(tmp_path / "one.avi", 1)
+    assert probe(path).num_frames == 1
+    assert [index for index, _ in iterate_frames(path)] == [0]
+
+
+def test_the_rate_is_the_average_of_the_file(tmp_path: Path):
+    assert probe(encode_video(tmp_path / "a.avi", fps=29.97)).fps == pytest.approx(30000 / 1001, rel=1e-4)
+
+
+def test_only_the_wanted_frames_are_given(source: Callable[[str], Path]):
+    given = dict(iterate_frames(source("h264.mp4"), [3, 20, 39]))
+    assert {index: read_frame_number(frame) for index, frame in given.items()} == {3: 3, 20: 20, 39: 39}
+
+
+def test_several_threads_decode_several_clips_at_once(source: Callable[[str], Path]):
+    paths = [source(name) for name in ("xvid_b_frames.avi", "h264.mp4", "odd_size.avi", "vp9.webm")] * 4
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda path: decode_frames(path, torch.arange(40)), paths))
+    assert all(torch.equal(frames, full_decode(path)) for frames, path in zip(together, paths, strict=True))
+
+
+@pytest.mark.parametrize("name", ["a b,c=d (1) ü.avi", "file:x.avi", "http:y.avi", "-", "%03d.avi", "x%20y~.avi"])
+def test_any_file_name_is_a_plain_file(name: str, source: Callable[[str], Path], tmp_path: Path, monkeypatch):
+    shutil.copy(source("xvid_b_frames.avi"), tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert probe(name).num_frames == 40
+    assert read_frame_number(decode_frames(Path(name), torch.tensor(9))) == 9
+
+
+# What is no video
+
+
+def audio_only(path: Path) -> None:
+    with av.open(path, "w", format="wav") as container:
+        add_silence(container, container.add_stream("pcm_s16le", rate=8000, layout="mono"))
+
+
+def audio_with_cover(path: Path) -> None:
+    with av.open(path, "w", format="mp3") as container:
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        sound = container.add_stream("libmp3lame", rate=8000, layout="mono")
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(numbered_frame(0), format="rgb24")))
+        container.mux(cover.encode(None))
+        add_silence(container, sound)
+
+
+def add_silence(container: av.container.OutputContainer, stream: av.AudioStream) -> None:
+    silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
+    silence.sample_rate = 8000
+    container.mux(stream.encode(silence))
+    container.mux(stream.encode(None))
+
+
+NO_VIDEOS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "text": (lambda path: path.write_text("no video\n" * 50), "finds no video in its 450 bytes"),
+    "empty": (lambda path: path.touch(), r"empty \(0 bytes\)"),
+    "folder": (lambda path: path.mkdir(), "cannot be read.*[Dd]irectory"),
+    "missing": (lambda path: None, "cannot be read.*No such file"),
+    "audio": (audio_only, "no video stream, only audio"),
+    "cover": (audio_with_cover, "no video stream, only audio, video"),
+    "playlist": (
+        lambda path: path.write_text(f"ffconcat version 1.0\nfile '{encode_video(path.with_name('b.avi')).name}'\n"),
+        "finds no video",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NO_VIDEOS)
+def test_what_is_no_video_is_refused_in_a_sentence(kind: str, tmp_path: Path):
+    path = tmp_path / "a.avi"
+    write, message = NO_VIDEOS[kind]
+    write(path)
+    with pytest.raises(VideoError, match=f"^{path}: .*{message}"):
+        probe(path)
+    with pytest.raises(VideoError, match=f"^{path}: .*{message}"):
+        decode_frames(path, torch.tensor([0]))
+
+
+@pytest.mark.parametrize("index", [40, -1])
+def test_a_frame_that_is_not_there_is_refused(index: int, source: Callable[[str], Path]):
+    with pytest.raises(VideoError, match=f"frame {index} was asked for, but 40 frames decode"):
+        decode_frames(source("h264.mp4"), torch.tensor([0, index]))
+
+
+def test_no_indices_at_all_are_refused(source: Callable[[str], Path]):
+    with pytest.raises(VideoError, match=r"no frame was asked for \(indices of shape \(0, 4\)\)"):
+        decode_frames(source("h264.mp4"), torch.empty(0, 4, dtype=torch.int64))
+
+
+def test_a_change_of_frame_size_is_refused(tmp_path: Path):
+    parts = [encode_video(tmp_path / f"{w}.h264", 20, codec="libx264", size=(w, 48)).read_bytes() for w in (64, 96)]
+    path = tmp_path / "a.h264"
+    path.write_bytes(b"".join(parts))
+    with pytest.raises(VideoError, match="frame 20 is 96x48, those before 64x48"):
+        list(iterate_frames(path))
+
+
+# What is damaged
+
+
+def noisy_video(path: Path, **settings: Any) -> Path:
+    """40 frames of which each takes some kilobytes, so that 4 KB of damage hit a picture."""
+    noise = np.random.default_rng(0).integers(0, 255, (40, 96, 128, 3), dtype=np.uint8)
+    return encode_video(path, frames=list(noise), size=(128, 96), **settings)
+
+
+def halve(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def lose_the_last_tenth(data: bytes) -> bytes:
+    return data[: len(data) * 9 // 10]
+
+
+def put_garbage_in_the_middle(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + np.random.default_rng(1).bytes(4096) + data[middle + 4096 :]
+
+
+DAMAGEABLE: dict[str, dict[str, Any]] = {
+    "xvid_b_frames.avi": {},
+    "xvid_key_frames.avi": KEYED_XVID,
+    "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "h264.mp4": {"codec": "libx264"},
+    "h264_moov_first.mp4": {"codec": "libx264", "container_options": {"movflags": "faststart"}},
+    "h264.mkv": {"codec": "libx264"},
+    "vp9.webm": {"codec": "libvpx-vp9", "options": FAST_VPX},
+    "hevc.mp4": {"codec": "libx265", "options": X265},
+    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "11"}},
+}
+
+
+@pytest.fixture(scope="module")
+def sound_bytes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bytes]:
+    folder = tmp_path_factory.mktemp("noisy")
+
+    def encode(name: str) -> bytes:
+        path = folder / name
+        return (path if path.exists() else noisy_video(path, **DAMAGEABLE[name])).read_bytes()
+
+    return encode
+
+
+@pytest.mark.parametrize("damage", [halve, lose_the_last_tenth, put_garbage_in_the_middle])
+@pytest.mark.parametrize("name", DAMAGEABLE)
+def test_damage_is_found_whatever_is_asked_for(
+    name: str, damage: Callable[[bytes], bytes], sound_bytes: Callable[[str], bytes], tmp_path: Path, capfd
+):
+    path = tmp_path / name
+    path.write_bytes(sound_bytes(name))
+    assert decode_frames(path, torch.tensor([0])).shape == (1, 3, 96, 128)
+    path.write_bytes(damage(sound_bytes(name)))
+    with pytest.raises(VideoError, match=r"damaged.*Delete it.*on_error=skip"):
+        decode_frames(path, torch.tensor([0]))
+    assert capfd.readouterr().err == ""
+
+
+def test_the_message_counts_the_frames_before_the_damage(sound_bytes: Callable[[str], bytes], tmp_path: Path):
+    path = tmp_path / "a.avi"
+    path.write_bytes(halve(sound_bytes("mjpeg.avi")))
+    with pytest.raises(VideoError, match=r"a\.avi: (1\d|20) of 40 frames decode; the file is damaged\."):
+        decode_frames(path, torch.tensor([0]))
+    with pytest.raises(VideoError, match=r"of 40 frames decode; the file is damaged\."):
+        probe(path)
+
+
+def test_damage_in_the_real_clip_is_found(shared: Path, tmp_path: Path):
+    sound = shared / "ucf101" / "UCF-101" / "ApplyEyeMakeup" / "v_ApplyEyeMakeup_g01_c01.avi"
+    path = tmp_path / sound.name
+    for damage in (halve, put_garbage_in_the_middle):
+        path.write_bytes(damage(sound.read_bytes()))
+        with pytest.raises(VideoError, match=r"7[56] of 164 frames decode; the file is damaged"):
+            decode_frames(path, torch.tensor([0]))
+
+
+def test_sound_after_the_last_frame_is_no_damage(tmp_path: Path):
+    path = encode_video(tmp_path / "a.mkv", 5, codec="libx264", audio="aac")  # a second of it
+    assert probe(path).num_frames == 5
+
+
+def test_a_matroska_file_written_to_a_pipe_states_no_size_and_is_sound(tmp_path: Path):
+    path = encode_video(tmp_path / "a.mkv", 20, codec="libx264", container_options={"live": "1"})
+    assert probe(path).num_frames == 20
+
+
+# Streams
+
+
+def test_a_stream_is_told_from_a_file(tmp_path: Path):
+    (tmp_path / "a=b.avi").touch()
+    os.mkfifo(tmp_path / "pipe")
+    assert all(map(is_stream, ["-", "rtsp://camera/1", "http://host/a.mp4", "/dev/null", str(tmp_path / "pipe")]))
+    assert not any(map(is_stream, [str(tmp_path / "a=b.avi"), str(tmp_path), str(tmp_path / "missing.avi")]))
+
+
+def test_frames_of_a_stream_come_while_it_goes_on(source: Callable[[str], Path], tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=write_without_end, args=(pipe, source("h264.ts").read_bytes()))
+    writer.start()
+    fps, frames = stream_frames(str(pipe))
+    numbers = [read_frame_number(frame) for frame in islice(frames, 100)]
+    frames.close()
+    writer.join(timeout=10)
+    assert fps == 25
+    assert numbers[:40] == list(range(40))
+    assert len(numbers) == 100
+    assert not writer.is_alive()  # reading has ended, so the pipe is broken
+
+
+def write_without_end(pipe: Path, data: bytes) -> None:
+    with pipe.open("wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(data)
+            except BrokenPipeError:
+                return
+
+
+def test_standard_input_is_a_stream(source: Callable[[str], Path], monkeypatch):
+    with source("h264.ts").open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        fps, frames = stream_frames("-")
+        assert [read_frame_number(frame) for frame in frames] == list(range(40))
+        sys.stdin.detach()
+    assert fps == 25
+
+
+def test_a_stream_that_cannot_be_opened_is_refused():
+    with pytest.raises(VideoError, match=r"udpp://nowhere: the stream cannot be opened.*Allowed are"):
+        stream_frames("udpp://nowhere")

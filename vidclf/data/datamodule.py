@@ -1,0 +1,273 @@
+"""From a data set to batches of Views: lists, splits, samples, and reads features or frames."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import lightning as L
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from vidclf.data.decoding import decode_frames
+from vidclf.data.facts import FactBook, VideoFacts
+from vidclf.data.loaders import Drawn, FeatureBatches, FrameBatches, generator_for
+from vidclf.data.sampling import Sampling
+from vidclf.data.splits import Split
+from vidclf.data.transforms import Transform
+from vidclf.data.video import Video, VideoError, Views
+from vidclf.disk import require_space, writing_to
+from vidclf.errors import VidclfError
+from vidclf.features import (
+    REMEDY,
+    FeatureStore,
+    Request,
+    compute_features,
+    hash_weights,
+    recipe_of,
+    units_of,
+    views_of,
+    why_not_stored,
+)
+from vidclf.models.backbones.frozen import Frozen
+from vidclf.terminal import say, track
+
+PARTS = ("train", "val", "test")
+FEATURES = ("auto", "store", "frames")
+
+
+class Dataset(Protocol):
+    """What the data module asks of a data set."""
+
+    class_names: list[str]  # in label order
+    on_error: str  # raise: a damaged video ends the work; skip: it is left out, counted and listed
+
+    def videos(self) -> list[Video]:
+        """Return every labelled video."""
+
+
+class VideoDataModule(L.LightningDataModule):
+    """Videos of a data set as batches of Views: of features where they can be stored, else of pictures.
+
+    Args:
+        dataset: lists the videos.
+        split: (videos, number of views of each) -> Split.
+        sampling: (num_frames, fps, generator) -> frame indices (V, T).
+        transform: frames -> pictures.
+        backbone: what the features are of.
+        store: folder of the feature store and of what is known of the videos.
+        features: `store` reads stored features, `frames` decodes, `auto` takes the store where it is exact.
+        batch_size: views in a training batch.
+        num_threads: videos decoded at once; None: one a core.
+        seed: of the training draws and of their order.
+
+    Raises:
+        VidclfError: `features` is unknown, or `store` where the store cannot serve.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: Callable[[Sequence[Video], Sequence[int]], Split],
+        sampling: Sampling,
+        transform: Transform,
+        backbone: nn.Module,
+        store: Path | str,
+        features: str = "auto",
+        batch_size: int = 128,
+        num_threads: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.dataset, self.split, self.sampling, self.transform = dataset, split, sampling, transform
+        self.backbone, self.store_root = backbone, Path(store)
+        self.batch_size, self.seed = batch_size, seed
+        self.num_threads = num_threads or os.cpu_count() or 1
+        self.stores_features = _choose_features(features, why_not_stored(backbone, transform))
+        self.failed: dict[int, VideoError] = {}  # by position in `videos`
+        self.scored_part = "test"  # what predict_dataloader yields
+        self._listed = False
+        self._ready: dict[str, tuple[list[Drawn], Tensor]] = {}  # features of parts without chance
+
+    def prepare(self) -> None:
+        """List, examine and split the videos, once."""
+        if self._listed:
+            return
+        self.videos = self.dataset.videos()
+        with writing_to(self.store_root, REMEDY):
+            self.store_root.mkdir(parents=True, exist_ok=True)
+            facts = FactBook(self.store_root / "videos.json").look_up(
+                [video.path for video in self.videos], self.num_threads
+            )
+        by_view = getattr(self.split, "per_view", False)
+        self.facts: dict[int, VideoFacts] = {}
+        num_views = []
+        for index, fact in enumerate(facts):
+            if isinstance(fact, VideoError):
+                self._fail(index, fact)
+                num_views.append(0 if by_view else 1)
+            else:
+                self.facts[index] = fact
+                num_views.append(len(self.sampling(fact.info.num_frames, fact.info.fps)))
+        if by_view and self.sampling.random:
+            raise VidclfError(
+                f"split.validation=frame_level puts single views on a side, but {type(self.sampling).__name__} "
+                "draws its training views by chance. Use sampling=rate or sampling=uniform."
+            )
+        self.sides = self.split(self.videos, num_views)
+        self._listed = True
+
+    def setup(self, stage: str) -> None:
+        """Make what the stage reads ready: all that is missing in the store is computed here."""
+        self.prepare()
+        parts = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (self.scored_part,))
+        if self.stores_features:
+            self.extract([one for part in parts for one in self.draw(part, 0 if stage == "fit" else None)])
+
+    def train_dataloader(self) -> Iterable[Views]:
+        """Yield this epoch's training views, shuffled."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        generator = generator_for(self.seed, epoch)
+        if not self.stores_features:
+            drawn = self.draw("train", epoch)
+            shuffled = [drawn[index] for index in torch.randperm(len(drawn), generator=generator).tolist()]
+            return self._frames(shuffled, self.batch_size, generator)
+        drawn, features = self._features("train", epoch)
+        order = torch.randperm(len(features), generator=generator)
+        return FeatureBatches(features, drawn, self.batch_size, order)
+
+    def val_dataloader(self) -> Iterable[Views]:
+        """Yield the validation views, in order."""
+        return self.scoring_batches("val", self.batch_size)
+
+    def predict_dataloader(self) -> Iterable[Views]:
+        """Yield all views of `scored_part`, one video a batch."""
+        return self.scoring_batches(self.scored_part)
+
+    def scoring_batches(self, part: str, batch_size: int | None = None) -> Iterable[Views]:
+        """Return all views of a part, in order; one video a batch where frames are read or no size is given."""
+        if not self.stores_features:
+            return self._frames(self.draw(part))
+        drawn, features = self._features(part)
+        return FeatureBatches(features, drawn, batch_size)
+
+    def train_features(self) -> Float[Tensor, "N S D"] | None:
+        """Return the training views' features, which heads scale by; None where they are not stored."""
+        return self._features("train", epoch=0)[1] if self.stores_features else None
+
+    def draw(self, part: str, epoch: int | None = None) -> list[Drawn]:
+        """Return the views of a part that are used: all of them, or in a training epoch what chance gives."""
+        drawn = []
+        for video, views in self.sides.views_of(part):
+            if video in self.failed:
+                continue
+            info = self.facts[video].info
+            if epoch is not None and self.sampling.random:
+                frames = self.sampling(info.num_frames, info.fps, generator_for(self.seed, epoch, video))
+                chosen = torch.arange(len(frames))
+            else:
+                chosen = torch.as_tensor(views, dtype=torch.int64)
+                frames = self.sampling(info.num_frames, info.fps)[chosen]
+            drawn.append(Drawn(video, self.videos[video].label, chosen, frames))
+        return drawn
+
+    def extract(self, drawn: Sequence[Drawn]) -> int:
+        """Compute what is missing in the store; return the number of units (frames or clips) computed."""
+        wanted: dict[int, list[Tensor]] = {}
+        for one in drawn:
+            wanted.setdefault(one.video, []).append(units_of(one.frames, self.frozen.preset))
+        requests = {
+            index: Request(self.videos[index].path, torch.cat(units), self.facts[index].content)
+            for index, units in wanted.items()
+        }
+        missing = {index: self.store.missing(request) for index, request in requests.items()}
+        todo = {replace(requests[index], units=units): index for index, units in missing.items() if len(units)}
+        self._require_space(todo)
+        results = compute_features(todo, self.transform, self.frozen, self._device(), self.num_threads)
+        computed = 0
+        for request, result in track(results, len(todo), "Extracting features of", "videos"):
+            if isinstance(result, VideoError):
+                self._fail(todo[request], result)
+            else:
+                self.store.add(request.content, request.units, result)
+                computed += len(request.units)
+        return computed
+
+    @cached_property
+    def store(self) -> FeatureStore:
+        """The feature store of this backbone and transform."""
+        name = getattr(self.backbone, "name", type(self.backbone).__name__.lower())
+        recipe = recipe_of(self.backbone, self.weights_hash, self.transform)
+        return FeatureStore(self.store_root, recipe, name)
+
+    @cached_property
+    def frozen(self) -> Frozen:
+        """The backbone as features are computed with it."""
+        return Frozen(self.backbone)
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """The sha256 of the backbone's weights, in hex."""
+        return hash_weights(self.backbone)
+
+    def part_size(self, part: str) -> int:
+        """Return the number of videos with a view in a part, damaged ones included."""
+        return len(self.sides.views_of(part))
+
+    def pictures(self, one: Drawn) -> Float[Tensor, "N T 3 h w"]:
+        """Decode and transform the views of one video."""
+        return self.transform(decode_frames(self.videos[one.video].path, one.frames))
+
+    def _features(self, part: str, epoch: int | None = None) -> tuple[list[Drawn], Tensor]:
+        """Return the views of a part and their features, read back from the store."""
+        by_chance = epoch is not None and self.sampling.random
+        if part in self._ready and not by_chance:
+            return self._ready[part]
+        drawn = self.draw(part, epoch)
+        self.extract(drawn)
+        drawn = [one for one in drawn if one.video not in self.failed]
+        if not drawn:
+            raise VidclfError(f"No video of the {part} part is left to read: all of them failed or it is empty.")
+        pieces = (self._read(one) for one in drawn)
+        result = drawn, torch.cat(list(pieces))
+        if not by_chance:
+            self._ready[part] = result
+        return result
+
+    def _read(self, one: Drawn) -> Float[Tensor, "N S D"]:
+        units = units_of(one.frames, self.frozen.preset)
+        request = Request(self.videos[one.video].path, units, self.facts[one.video].content)
+        return views_of(self.store.read(request), len(one.frames))
+
+    def _frames(
+        self, drawn: list[Drawn], batch_size: int | None = None, generator: Generator | None = None
+    ) -> FrameBatches:
+        return FrameBatches(drawn, self.pictures, self._fail, self.num_threads, batch_size, generator)
+
+    def _fail(self, video: int, error: VideoError) -> None:
+        if self.dataset.on_error == "raise":
+            raise error
+        self.failed[video] = error
+
+    def _require_space(self, requests: Iterable[Request]) -> None:
+        num_units = sum(len(request.units) for request in requests)
+        num_bytes = 2 if getattr(self.backbone, "precision", "float32") == "bfloat16" else 4
+        width = self.frozen.feature_dim * self.transform.num_crops * num_bytes
+        require_space(self.store_root, num_units * width, REMEDY)
+
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+
+def _choose_features(features: str, obstacle: str | None) -> bool:
+    """Return whether features are stored."""
+    if features not in FEATURES:
+        raise VidclfError(f"features={features}: unknown; use one of {', '.join(FEATURES)}.")
+    if features == "store" and obstacle:
+        raise VidclfError(f"features=store: {obstacle}. Use features=frames or features=auto.")
+    if features == "auto" and obstacle:
+        say(f"features=auto reads frames, not the store: {obstacle}.")
+    return features != "frames" and obstacle is None

@@ -1,0 +1,236 @@
+"""UCF101 as its archive unpacks it: labels from the folders, groups from the file names.
+
+Source: Soomro, Zamir and Shah, "UCF101", 2012, arXiv:1212.0402; https://www.crcv.ucf.edu/data/UCF101.php
+"""
+
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NoReturn
+
+from vidclf.data.video import Video
+from vidclf.errors import VidclfError
+
+CLIP_NAME = re.compile(r"v_(?P<action>.+)_(?P<group>g\d\d)_c\d\d+\.avi", re.IGNORECASE)
+
+# The one class whose files are spelled unlike their folder.
+FOLDER_OF = {"HandStandPushups": "HandstandPushups"}
+
+EXPECTED_TREE = """Expected are UCF101's class folders, or all its clips in one folder:
+  {root}/Archery/v_Archery_g01_c01.avi
+  {root}/YoYo/v_YoYo_g25_c05.avi
+Set dataset.root to the folder that UCF101.rar unpacks to (usually UCF-101)."""
+
+
+class UCF101:
+    """The labelled clips below `root`.
+
+    Labels follow the order of classInd.txt where `lists` has that file, else the sort of the names
+    without regard to case, which is the same order for UCF101. Hidden files and all but .avi are ignored.
+
+    Args:
+        root: a folder of class folders, or of all clips (v_<class>_g<group>_c<clip>.avi).
+        lists: the folder of the official lists; the clips below `root` must then be those which they name.
+        classes: take these classes only, still in the order above.
+        allow_missing: go on, with a warning, where `lists` name clips that are not there.
+        on_error: for whoever decodes: "raise" at a damaged clip, or "skip" it, counted and listed.
+
+    Raises:
+        VidclfError: `root`, `lists` or `classes` are not as said; the message shows what is there.
+    """
+
+    credit: str = ""
+
+    def __init__(
+        self,
+        root: str | Path,
+        lists: str | Path | None = None,
+        classes: Sequence[str] | None = None,
+        allow_missing: bool = False,
+        on_error: str = "raise",
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise VidclfError(f"dataset.on_error={on_error}: it must be raise or skip.")
+        self.root = Path(root).expanduser()
+        self.lists = None if lists is None else Path(lists).expanduser()
+        self.allow_missing = allow_missing
+        self.on_error = on_error
+        self._clips = find_clips(self.root)
+        order = class_order(self._clips, self.lists)
+        if classes is None:
+            _check_no_other_folder(self._clips, order, self.root)
+            self.class_names = order
+        else:
+            self.class_names = choose_classes(classes, order)
+
+    def videos(self) -> list[Video]:
+        """Return every clip of `class_names`, sorted by label, then name.
+
+        Raises:
+            VidclfError: a class folder is empty, a file name has no group or stands in two folders, or the
+                clips are not those that `lists` name.
+        """
+        videos = [
+            Video(path, label, _match(path)["group"].lower(), folder=name)
+            for label, name in enumerate(self.class_names)
+            for path in self._clips_of(name)
+        ]
+        _check_file_names_differ(videos)
+        if self.lists is not None:
+            self._check_against_lists(videos, self.lists)
+        return videos
+
+    def _clips_of(self, name: str) -> list[Path]:
+        clips = self._clips.get(name)
+        if clips == []:
+            raise VidclfError(
+                f"{self.root / name}: the class folder holds no .avi file. "
+                "Extract it again from the archive, or remove it if it is no class."
+            )
+        return clips or []
+
+    def _check_against_lists(self, videos: Sequence[Video], lists: Path) -> None:
+        there = {video.name for video in videos}
+        listed = {name for file in list_files(lists) for name in read_list(file)}
+        unlisted = sorted(there - listed)
+        if unlisted:
+            raise VidclfError(
+                f"{len(unlisted)} of {len(there)} videos in {self.root} are named by no list in {lists}: "
+                f"{first_five(unlisted)}. Remove them, or leave dataset.lists out to split by group numbers."
+            )
+        wanted = {name for name in listed if name.rpartition("/")[0] in self.class_names}
+        missing = sorted(wanted - there)
+        if not missing:
+            return
+        what = (
+            f"{len(missing)} of {len(wanted)} videos that the lists in {lists} name are not in {self.root}: "
+            f"{first_five(missing)}."
+        )
+        if not self.allow_missing:
+            raise VidclfError(f"{what} Extract the archive again, or go on with dataset.allow_missing=true.")
+        warnings.warn(what, stacklevel=3)
+
+
+def find_clips(root: Path) -> dict[str, list[Path]]:
+    """Return the sorted .avi files of every class folder below `root`, or of every class in a flat `root`."""
+    if not root.is_dir():
+        raise VidclfError(f"{root}: there is no such folder. {EXPECTED_TREE.format(root=root)}")
+    loose = _avi_files(root)
+    folders = {folder.name: _avi_files(folder) for folder in _folders(root)}
+    filled = sorted(name for name, clips in folders.items() if clips)
+    if loose and filled:
+        raise VidclfError(
+            f"{root} holds class folders ({first_five(filled)}) and also loose clips "
+            f"({first_five([path.name for path in loose])}). Move the loose clips into their folders."
+        )
+    if loose:
+        return _by_action(loose)
+    if not filled:
+        _raise_no_clips(root, sorted(folders))
+    return folders
+
+
+def class_order(names: Iterable[str], lists: Path | None) -> list[str]:
+    """Return the class names of `lists`' classInd.txt, else `names` sorted without regard to case."""
+    if lists is None or not (lists / "classInd.txt").is_file():
+        return sorted(names, key=lambda name: (name.casefold(), name))
+    lines = (lists / "classInd.txt").read_text(encoding="utf-8").splitlines()
+    return [re.sub(r"^\d+\s+", "", line.strip()) for line in lines if line.strip()]
+
+
+def choose_classes(chosen: Sequence[str], order: Sequence[str]) -> list[str]:
+    """Return the `chosen` names in the order of `order`."""
+    if isinstance(chosen, str) or not chosen:
+        raise VidclfError(f"dataset.classes={chosen}: it must be a list of names, as in [Archery,YoYo].")
+    twice = [name for name, count in Counter(chosen).items() if count > 1]
+    if twice:
+        raise VidclfError(f"dataset.classes names {first_five(twice)} more than once.")
+    for name in chosen:
+        if name not in order:
+            near = get_close_matches(str(name), order)
+            hint = f"Did you mean {' or '.join(near)}? " if near else ""
+            raise VidclfError(
+                f"dataset.classes: {name} is none of the {len(order)} classes. {hint}There are: {', '.join(order)}."
+            )
+    return [name for name in order if name in chosen]
+
+
+def list_files(lists: Path) -> list[Path]:
+    """Return the train and test lists in the folder `lists`."""
+    files = sorted([*lists.glob("trainlist*.txt"), *lists.glob("testlist*.txt")])
+    if not files:
+        raise VidclfError(
+            f"dataset.lists={lists}: {'it holds no' if lists.is_dir() else 'there is no such folder with a'} "
+            "trainlist01.txt or testlist01.txt. Point it at the folder of UCF101's recognition-task lists "
+            "(ucfTrainTestlist), or leave it out to split by group numbers."
+        )
+    return files
+
+
+def read_list(path: Path) -> list[str]:
+    """Return the names `<class>/<file>` of a train or test list, without the labels that train lists add."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [re.sub(r"\s+\d+$", "", line.strip()) for line in lines if line.strip()]
+
+
+def first_five(names: Sequence[str]) -> str:
+    """Return up to five of `names` for a message, and how many are left."""
+    left = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + left
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(Path(entry) for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _avi_files(folder: Path) -> list[Path]:
+    names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
+    return [folder / name for name in names if name.lower().endswith(".avi")]
+
+
+def _raise_no_clips(root: Path, folders: Sequence[str]) -> NoReturn:
+    for name in folders:
+        if any(_avi_files(inner) for inner in _folders(root / name)):
+            raise VidclfError(f"{root} holds the class folders one level down: set dataset.root={root / name}.")
+    where = f"nor in its folders ({first_five(folders)})" if folders else "and no folders"
+    raise VidclfError(f"{root}: there is no .avi file in it {where}. {EXPECTED_TREE.format(root=root)}")
+
+
+def _match(path: Path) -> re.Match[str]:
+    match = CLIP_NAME.fullmatch(path.name)
+    if match is None:
+        raise VidclfError(
+            f"{path}: the file name says no group; expected is v_<class>_g<two digits>_c<two digits>.avi, "
+            "as in v_Archery_g01_c01.avi. Rename the file or move it away."
+        )
+    return match
+
+
+def _by_action(clips: Iterable[Path]) -> dict[str, list[Path]]:
+    classes: dict[str, list[Path]] = {}
+    for path in clips:
+        action = _match(path)["action"]
+        classes.setdefault(FOLDER_OF.get(action, action), []).append(path)
+    return classes
+
+
+def _check_no_other_folder(names: Iterable[str], order: Sequence[str], root: Path) -> None:
+    others = sorted(set(names) - set(order))
+    if others:
+        raise VidclfError(
+            f"{root} holds {len(others)} class(es) that classInd.txt does not name: {first_five(others)}. "
+            "Rename or remove them, or choose the classes with dataset.classes."
+        )
+
+
+def _check_file_names_differ(videos: Sequence[Video]) -> None:
+    folders: dict[str, list[str]] = {}
+    for video in videos:
+        folders.setdefault(video.name.rpartition("/")[2], []).append(str(video.path))
+    for name, paths in folders.items():
+        if len(paths) > 1:
+            raise VidclfError(f"{name} is there {len(paths)} times: {first_five(paths)}. Keep the one that is right.")

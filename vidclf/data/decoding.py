@@ -1,0 +1,291 @@
+"""Frames of a video file, exact and checked: damage anywhere in the file is an error, never a wrong frame.
+
+Frames are counted in the order in which the decoder returns them. Presentation times are never looked at: in
+B-frame XVID AVI, UCF101's format, they do not follow the pictures.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import torch
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from vidclf.data.video import VideoError
+
+ADVICE = (
+    "Delete it and extract it again from the archive, or pass dataset.on_error=skip to leave it out "
+    "(it is listed and counted)."
+)
+STREAM_OPEN_TIMEOUT_S = 20
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the container says: the number of frames is that of its packets, `fps` their average rate."""
+
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+
+
+def probe(path: Path | str) -> VideoInfo:
+    """Return the frame count, rate and size of a video, from its packets; nothing is decoded.
+
+    Raises:
+        VideoError: no such file, no video, or a container that holds less than it promises.
+    """
+    path = Path(path)
+    with _open_file(path) as (container, stream):
+        # Packets before an edit list's start are decoded but not shown.
+        num_frames = sum(packet.size > 0 and not packet.is_discard for packet in _packets(path, container, stream))
+        if not num_frames:
+            raise VideoError(f"{path}: its video stream holds no frame. {ADVICE}")
+        return VideoInfo(num_frames, _fps(path, stream), stream.width, stream.height)
+
+
+def decode_frames(path: Path | str, indices: Int[Tensor, "*views"]) -> UInt8[Tensor, "*views 3 H W"]:
+    """Return the frames at `indices`, counted in decoding order.
+
+    Args:
+        path: any file FFmpeg opens.
+        indices: at least one, 0-based, in any order, repeats allowed.
+
+    Raises:
+        VideoError: the file cannot be opened, has no video, is damaged anywhere, or ends before the largest index.
+    """
+    wanted = indices.flatten().tolist()
+    if not wanted:
+        raise VideoError(
+            f"{path}: no frame was asked for (indices of shape {tuple(indices.shape)}). Ask for one or more."
+        )
+    found = dict(iterate_frames(path, wanted))
+    frames = torch.stack([found[index] for index in wanted])  # (V*T, 3, H, W)
+    return frames.view(*indices.shape, *frames.shape[1:])
+
+
+def iterate_frames(
+    path: Path | str, wanted: Iterable[int] | None = None
+) -> Iterator[tuple[int, UInt8[Tensor, "3 H W"]]]:
+    """Yield (index, frame) for the `wanted` indices (None: all) in increasing order, from one pass.
+
+    One frame is held at a time. The whole file is decoded even where the last wanted frame stands early: only so
+    does it not depend on the sampling whether damage is found.
+
+    Raises:
+        VideoError: as `decode_frames`; frames already given stand before the damage.
+    """
+    path = Path(path)
+    missing = None if wanted is None else set(wanted)
+    reformatter = VideoReformatter()  # not thread-safe, and slow to set up: one a pass
+    index, size = -1, None
+    for index, frame in enumerate(_decoded(path)):
+        size = size or (frame.width, frame.height)
+        if (frame.width, frame.height) != size:
+            raise VideoError(
+                f"{path}: frame {index} is {frame.width}x{frame.height}, those before {size[0]}x{size[1]}; only "
+                "videos of one frame size are read. Encode it again at one size, or pass dataset.on_error=skip."
+            )
+        if missing is None:
+            yield index, _to_tensor(frame, reformatter)
+        elif index in missing:
+            missing.remove(index)
+            yield index, _to_tensor(frame, reformatter)
+    if missing:
+        raise VideoError(
+            f"{path}: frame {max(missing)} was asked for, but {index + 1} frames decode, numbered from 0. {ADVICE}"
+        )
+
+
+def is_stream(source: str) -> bool:
+    """Whether `source` is standard input (`-`), a camera (`/dev/video0`), a named pipe or a URL, not a plain file."""
+    path = Path(source)
+    return source == "-" or path.is_char_device() or path.is_fifo() or ("://" in source and not path.exists())
+
+
+def stream_frames(source: str) -> tuple[float, Iterator[UInt8[Tensor, "3 H W"]]]:
+    """Return the fps of a stream and its frames as they come, without end if it has none.
+
+    A live stream is joined in the middle and loses packets on its way, so what cannot be decoded is left out
+    and nothing is said of damage.
+
+    Raises:
+        VideoError: the stream cannot be opened, holds no video, or breaks off with an error.
+    """
+    try:
+        container = _open_stream(source)
+    except (OSError, av.FFmpegError) as error:
+        raise VideoError(
+            f"{source}: the stream cannot be opened ({error.strerror or error}). Allowed are -, a URL that FFmpeg "
+            "reads (rtsp://..., http://...) and a camera such as /dev/video0."
+        ) from error
+    stream = _video_stream(source, container)
+    return _fps(source, stream), _streamed(source, container, stream)
+
+
+def _streamed(source: str, container: InputContainer, stream: VideoStream) -> Iterator[Tensor]:
+    reformatter = VideoReformatter()
+    with container:
+        try:
+            for packet in container.demux(stream):
+                for frame in _decode_if_possible(packet):
+                    yield _to_tensor(frame, reformatter)
+        except av.FFmpegError as error:
+            raise VideoError(f"{source}: the stream broke off ({error.strerror}). Start it again.") from error
+
+
+def _decode_if_possible(packet: Packet) -> list[VideoFrame]:
+    try:
+        return packet.decode()
+    except av.InvalidDataError:
+        return []
+
+
+def _open_stream(source: str) -> InputContainer:
+    if source == "-":
+        return av.open(sys.stdin.buffer, "r")
+    if Path(source).is_char_device():
+        return av.open(source, "r", format="v4l2")
+    return av.open(source, "r", timeout=(STREAM_OPEN_TIMEOUT_S, None))
+
+
+@contextmanager
+def _open_file(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    with ExitStack() as stack:
+        try:
+            # By a file object: FFmpeg takes names such as `a:b.avi` for protocols and `%03d` for patterns.
+            file = stack.enter_context(path.open("rb"))
+            # No protocol: a playlist named .avi must not open what it lists.
+            options = {"protocol_whitelist": "none"}
+            container = stack.enter_context(av.open(file, "r", options=options))
+        except av.FFmpegError as error:
+            raise VideoError(f"{path}: {_why_not_a_video(path)}. {ADVICE}") from error
+        except OSError as error:
+            raise VideoError(
+                f"{path}: the file cannot be read ({error.strerror}). A video file is needed here."
+            ) from error
+        yield container, _video_stream(path, container)
+
+
+def _why_not_a_video(path: Path) -> str:
+    if path.stat().st_size == 0:
+        return "the file is empty (0 bytes)"
+    return f"FFmpeg finds no video in its {path.stat().st_size:,} bytes: it is another kind of file, or damaged"
+
+
+def _video_stream(source: Path | str, container: InputContainer) -> VideoStream:
+    """Return the first video stream that is no cover picture, set to one thread and to fail at damage."""
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        raise VideoError(
+            f"{source}: no video stream, only {kinds}. Give a video, or pass dataset.on_error=skip to leave the file "
+            "out (it is listed and counted)."
+        )
+    if streams[0].codec_context is None:
+        raise VideoError(f"{source}: FFmpeg has no decoder for its video. Encode it again, for example as H.264.")
+    # Clips are small: several at once, one thread each, are faster than several threads on one.
+    streams[0].codec_context.thread_count = 1
+    return streams[0]
+
+
+def _fps(source: Path | str, stream: VideoStream) -> float:
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    if not rate:
+        raise VideoError(f"{source}: the file states no frame rate, which sampling needs. Encode it again with one.")
+    return float(rate)
+
+
+def _to_tensor(frame: VideoFrame, reformatter: VideoReformatter) -> UInt8[Tensor, "3 H W"]:
+    picture = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()  # (H, W, 3), padded rows
+    return torch.from_numpy(picture).permute(2, 0, 1).contiguous()
+
+
+def _decoded(path: Path) -> Iterator[VideoFrame]:
+    """Yield every frame of the file; raise where the decoder meets damage.
+
+    A decoder cannot see all of it: arithmetic-coded pictures (H.264's CABAC, VP9) may decode to something from
+    bytes that were changed. Only a checksum of the file can.
+    """
+    num_decoded = 0
+    with _open_file(path) as (container, stream):
+        stream.codec_context.options = {"err_detect": "explode"}
+        if stream.codec_context.name == "libdav1d":
+            # Any bytes are an AV1 picture unless its last bits are checked too. Others reorder frames if so told.
+            stream.codec_context.options = {"strict": "strict"}
+        try:
+            # Skipping the groups of pictures in which nothing is wanted belongs here, between packet and decode.
+            for packet in _packets(path, container, stream):
+                for frame in packet.decode():
+                    if frame.is_corrupt:
+                        raise _damaged(path, num_decoded, stream)
+                    yield frame
+                    num_decoded += 1
+        except av.FFmpegError as error:
+            raise _damaged(path, num_decoded, stream) from error
+
+
+def _packets(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """Yield the packets of `stream`, last an empty one that drains the decoder; raise where the file is damaged."""
+    num_packets, ends_s = 0, {stream.index: 0.0}
+    try:
+        for packet in container.demux(stream, *container.streams.audio):
+            if packet.is_corrupt:
+                raise _damaged(path, num_packets, stream)
+            if packet.dts is not None:
+                ends_s[packet.stream_index] = float((packet.dts + (packet.duration or 0)) * packet.time_base)
+            if packet.stream is stream:
+                num_packets += packet.size > 0
+                yield packet
+    except av.FFmpegError as error:
+        raise _damaged(path, num_packets, stream) from error
+    if _is_cut_short(path, container, stream, num_packets, ends_s):
+        raise _damaged(path, num_packets, stream)
+
+
+def _is_cut_short(
+    path: Path, container: InputContainer, stream: VideoStream, num_packets: int, ends_s: dict[int, float]
+) -> bool:
+    """Whether the container promises more than was read from it: packets in its index, frames, bytes or seconds.
+
+    `stream.frames` alone would not do: AVI counts repeated frames, which have no packet, and MP4 counts frames
+    that its edit list leaves out. Other containers (MPEG-TS, WMV, GIF, ...) promise nothing that FFmpeg reports:
+    there, a lost end goes unseen unless it cuts a picture in two. `ends_s`: when each stream's last packet ends.
+    """
+    if num_packets < len(stream.index_entries):
+        return True
+    if container.format.name == "avi":
+        return round(ends_s[stream.index] * _fps(path, stream)) < stream.frames
+    if container.format.name == "matroska,webm":
+        # A tenth, because the last frame may be shown for long, which its packet does not tell.
+        stated_s = (container.duration or 0) / av.time_base
+        return path.stat().st_size < _segment_end(path) or max(ends_s.values()) < 0.9 * stated_s
+    return False
+
+
+def _segment_end(path: Path) -> int:
+    """Return the size in bytes that a Matroska file has by its own header (RFC 8794, 4 and 6); 0 where unknown."""
+    with path.open("rb") as file:
+        header = file.read(4096)
+    start = header.find(b"\x18\x53\x80\x67") + 4  # the Segment's id; its size follows
+    length = 9 - header[start].bit_length()
+    unknown = (1 << 7 * length) - 1
+    size = int.from_bytes(header[start : start + length]) & unknown
+    return 0 if size == unknown else start + length + size
+
+
+def _damaged(path: Path, num_decoded: int, stream: VideoStream) -> VideoError:
+    stated = stream.frames or len(stream.index_entries)
+    whole = str(stated) if stated > num_decoded else "an unknown number of"
+    return VideoError(f"{path}: {num_decoded} of {whole} frames decode; the file is damaged. {ADVICE}")

@@ -1,0 +1,66 @@
+"""From decoded frames to the pictures a backbone wants: resize, crop, scale, normalise.
+
+A transform's `repr` names everything that changes a picture: the feature store keys on it.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from vidclf.models.backbones.preset import Preset
+
+
+@runtime_checkable
+class Transform(Protocol):
+    """What the data module and the feature store ask of a transform."""
+
+    @property
+    def num_crops(self) -> int:
+        """Pictures made of a frame."""
+
+    @property
+    def random(self) -> bool:
+        """Whether pictures are drawn by chance; their features are then not stored."""
+
+    def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "views T 3 h w"]:
+        """Return V * num_crops views of pictures, the crops of a view behind one another."""
+
+
+@dataclass(frozen=True)
+class BackboneTransform:
+    """What the backbone was trained with: shorter side to `preset.resize`, centre crop, normalised."""
+
+    preset: Preset
+    num_crops: ClassVar[int] = 1
+    random: ClassVar[bool] = False
+
+    def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "V T 3 h w"]:
+        """Return normalised pictures of `preset.size`."""
+        resized = F.resize(frames, [self.preset.resize], InterpolationMode(self.preset.interpolation))
+        cropped = F.center_crop(resized, [self.preset.size])
+        pictures = F.to_dtype(cropped, torch.float32, scale=True)
+        return F.normalize(pictures, list(self.preset.mean), list(self.preset.std))
+
+
+@dataclass(frozen=True)
+class TutorialTransform:
+    """The tutorial's pictures: squeezed to a square, nearest neighbour, 0..1, not normalised.
+
+    Keras's `load_img(target_size=...)` takes the nearest pixel and ignores the aspect ratio; its way through
+    JPEG files is not copied.
+    """
+
+    preset: Preset
+    num_crops: ClassVar[int] = 1
+    random: ClassVar[bool] = False
+
+    def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "V T 3 h w"]:
+        """Return pictures of `preset.size` in 0..1."""
+        size = [self.preset.size, self.preset.size]
+        resized = F.resize(frames, size, InterpolationMode.NEAREST_EXACT)
+        return F.to_dtype(resized, torch.float32, scale=True)

@@ -1,0 +1,53 @@
+"""Score a part of the data with a run, by the run's own settings or by those given."""
+
+from omegaconf import DictConfig
+
+from vidclf.cli import verb
+
+
+@verb
+def main(cfg: DictConfig) -> None:
+    """Leave metrics.json, logits, predictions, failed.csv and the confusion matrix in the run's folder."""
+    from pathlib import Path
+
+    from vidclf import agreement, build, runs
+    from vidclf.data.datamodule import PARTS
+    from vidclf.errors import VidclfError
+    from vidclf.evaluation import report
+    from vidclf.evaluation.judge import judge, scores_of
+    from vidclf.terminal import quiet_lightning, say, table
+
+    quiet_lightning()
+    run = runs.load_run(Path(cfg.run))
+    config = build.check_keys(cfg, "evaluate")
+    agreement.check_trusted(config, cfg.trust)
+    if cfg.part not in PARTS:
+        raise VidclfError(f"part={cfg.part}: there is no such part; use one of {', '.join(PARTS)}.")
+    changed = agreement.differences(run, config, agreement.explicit_overrides(run))
+
+    datamodule = build.build_datamodule(cfg)
+    datamodule.prepare()
+    agreement.check_classes(run, datamodule.dataset.class_names)
+    agreement.check_weights(run, datamodule.weights_hash)
+    agreement.check_split(run, datamodule.sides, cfg.part)
+    classifier = build.build_classifier(cfg, datamodule.frozen, len(run.class_names))
+    runs.load_head(run, classifier)
+
+    trainer = build.build_trainer(cfg, logger=False, callbacks=[])
+    judged = judge(trainer, classifier, datamodule, cfg.part)
+    metrics = scores_of(judged, classifier, build.build_aggregations())
+    folder = run.folder / agreement.results_name(cfg.part, changed)
+    folder.mkdir(exist_ok=True)
+    runs.write_metrics(folder, metrics)
+    runs.write_failed(folder, datamodule.videos, datamodule.failed)
+    report.write_logits(folder, judged, datamodule.videos)
+    report.write_predictions(folder, judged, classifier.aggregation, datamodule)
+    report.write_confusion(folder, judged, classifier.aggregation, run.class_names, run.folder / "tensorboard")
+    for error in datamodule.failed.values():
+        say(f"left out: {error}")
+    table(f"{cfg.part} part of {run.folder}", metrics)
+    print(f"results {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Runs a classifier over a part of the data, one video at a time, and scores what comes out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import lightning as L
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vidclf.data.datamodule import VideoDataModule
+from vidclf.errors import VidclfError
+from vidclf.evaluation.scores import Aggregation, score_views
+from vidclf.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The logits of every view of a part, and whose they are; `num_failed` videos of it gave none."""
+
+    logits: Float[Tensor, "N K"]
+    labels: Int[Tensor, " N"]
+    video: Int[Tensor, " N"]
+    view: Int[Tensor, " N"]
+    num_failed: int
+
+
+def judge(trainer: L.Trainer, classifier: Classifier, datamodule: VideoDataModule, part: str) -> Judged:
+    """Return the logits of all views of a part.
+
+    Raises:
+        VidclfError: the part has no video that can be read.
+    """
+    datamodule.scored_part = part
+    outputs = trainer.predict(classifier, datamodule=datamodule)
+    if not outputs:
+        raise VidclfError(f"part={part}: no video of it can be read; {len(datamodule.failed)} failed.")
+    logits = torch.cat([logits for logits, _ in outputs])
+    labels, video, view = (torch.cat([views[i] for _, views in outputs]) for i in (1, 2, 3))
+    num_failed = datamodule.part_size(part) - len(outputs)
+    return Judged(logits, labels, video, view, num_failed)
+
+
+def scores_of(judged: Judged, classifier: Classifier, aggregations: Mapping[str, Aggregation]) -> dict[str, float]:
+    """Return the content of metrics.json."""
+    metrics = score_views(judged.logits, judged.labels, judged.video, classifier.aggregation, aggregations)
+    return {**metrics, "num_videos": len(judged.video.unique()), "num_failed": judged.num_failed}

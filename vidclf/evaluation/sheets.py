@@ -1,0 +1,83 @@
+"""Pictures of what a network sees and of what it confuses."""
+
+from typing import TYPE_CHECKING
+
+import lightning as L
+import matplotlib
+
+matplotlib.use("Agg")  # before pyplot: no window, on any machine
+import matplotlib.pyplot as plt
+import torch
+from jaxtyping import Int, UInt8
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from sklearn.metrics import ConfusionMatrixDisplay
+from torch import Tensor
+
+from vidclf.data.decoding import decode_frames
+from vidclf.data.loaders import generator_for
+
+if TYPE_CHECKING:
+    from vidclf.data.datamodule import VideoDataModule
+
+MAX_FRAMES = 8  # of a view, shown side by side
+MAX_NAMED = 40  # classes whose names fit the axes
+
+
+class ViewSheets(Callback):
+    """Shows `num_views` training and validation views, drawn by the run's seed, in TensorBoard."""
+
+    def __init__(self, num_views: int = 8) -> None:
+        self.num_views = num_views
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
+            for part in ("train", "val"):
+                sheet = draw_sheet(trainer.datamodule, part, self.num_views)  # type: ignore[attr-defined]
+                trainer.logger.experiment.add_figure(f"views/{part}", sheet, close=True)
+
+
+def draw_sheet(datamodule: "VideoDataModule", part: str, num_views: int) -> Figure:
+    """Return a figure with one row a view: its label and up to eight of its frames, as decoded."""
+    drawn = datamodule.draw(part, epoch=0 if part == "train" else None)
+    generator = generator_for(datamodule.seed)
+    rows = torch.randperm(len(drawn), generator=generator)[:num_views].tolist()
+    figure, axes = plt.subplots(len(rows), 1, figsize=(8, 1.2 * len(rows)), squeeze=False, layout="constrained")
+    for axis, row in zip(axes[:, 0], rows, strict=True):
+        one = drawn[row]
+        view = int(torch.randint(len(one.frames), (), generator=generator))
+        chosen = one.frames[view]
+        shown = chosen[torch.linspace(0, len(chosen) - 1, min(len(chosen), MAX_FRAMES)).round().long()]
+        axis.imshow(_strip(decode_frames(datamodule.videos[one.video].path, shown)))
+        label = datamodule.dataset.class_names[one.label]
+        axis.set_title(f"{label}   {datamodule.videos[one.video].name}, view {int(one.views[view])}", fontsize=8)
+        axis.axis("off")
+    if credit := getattr(datamodule.dataset, "credit", ""):
+        figure.supxlabel(credit, fontsize=6)
+    return figure
+
+
+def draw_confusion(labels: Int[Tensor, " M"], predicted: Int[Tensor, " M"], class_names: list[str]) -> Figure:
+    """Return the confusion matrix: rows are true classes, each summing to 1; columns predicted ones."""
+    many = len(class_names) > MAX_NAMED
+    side = min(16.0, 3 + 0.45 * len(class_names))
+    figure, axis = plt.subplots(figsize=(side, side), layout="constrained")
+    ConfusionMatrixDisplay.from_predictions(
+        labels.numpy(),
+        predicted.numpy(),
+        labels=list(range(len(class_names))),
+        display_labels=None if many else class_names,
+        normalize="true",
+        include_values=not many,
+        values_format=".2f",
+        xticks_rotation="vertical",
+        cmap="Blues",
+        colorbar=False,
+        ax=axis,
+    )
+    return figure
+
+
+def _strip(frames: UInt8[Tensor, "T 3 H W"]) -> UInt8[Tensor, "H WT 3"]:
+    return torch.cat(frames.unbind(), dim=-1).permute(1, 2, 0)

@@ -1,0 +1,67 @@
+"""The demo's picture backbone: VGG's design at a hundred thousand parameters, shipped with its weights.
+
+Design: Simonyan and Zisserman, 2014, arXiv:1409.1556. `experiments/tiny/train.py` makes the weights again.
+"""
+
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vidclf.errors import VidclfError
+from vidclf.models.backbones.preset import Preset
+from vidclf.models.backbones.weights import load_weights
+
+STAGES = ((16, 16), (32, 32), (48, 48), (64, 64))  # channels; after each stage the maps are halved
+SHIPPED = Path(__file__).with_name("tiny.safetensors")
+
+
+class Tiny(nn.Module):
+    """The feature maps that a network trained to name handwritten digits has of each frame, flattened.
+
+    Args:
+        weights: `shipped`, a state dict in a local file, or None for random ones.
+        trainable: `none`; the backbone is frozen.
+        precision: `float32`, so that the demo comes out the same on every machine.
+
+    Attributes:
+        feature_dim: D.
+        preset: the pictures that the shipped weights were trained with.
+
+    Raises:
+        VidclfError: an argument is none of the above, or the file holds no weights of this network.
+    """
+
+    preset = Preset(size=64, resize=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+    def __init__(
+        self, weights: str | Path | None = "shipped", trainable: str = "none", precision: str = "float32"
+    ) -> None:
+        super().__init__()
+        if trainable != "none":
+            raise VidclfError(f"backbone.trainable={trainable}: allowed is none (a frozen backbone).")
+        if precision != "float32":
+            raise VidclfError(f"backbone.precision={precision}: allowed for tiny is float32.")
+        self.precision = precision
+        self.layers = nn.Sequential(*_stages())
+        side = self.preset.size // 2 ** len(STAGES)
+        self.feature_dim = STAGES[-1][-1] * side**2
+        if weights is not None:
+            load_weights(self, SHIPPED if weights == "shipped" else Path(weights))
+        self.requires_grad_(False).eval()
+
+    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
+        """Return the features of every picture on its own."""
+        maps = self.layers(pictures.flatten(0, 1))  # (N*T, 64, 4, 4)
+        return maps.flatten(1).unflatten(0, pictures.shape[:2])
+
+
+def _stages() -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    num_in = 3
+    for stage in STAGES:
+        for num_out in stage:
+            layers += [nn.Conv2d(num_in, num_out, 3, padding=1), nn.ReLU(inplace=True)]
+            num_in = num_out
+        layers.append(nn.MaxPool2d(2))
+    return layers

@@ -1,0 +1,80 @@
+"""What a person sees: progress and notices on stderr, results on stdout; plain where there is no terminal."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+
+Item = TypeVar("Item")
+
+
+def track(items: Iterable[Item], total: int, doing: str, unit: str) -> Iterator[Item]:
+    """Yield `items`, showing `doing` with a bar, `unit`s per second and the time left.
+
+    Nothing is shown for a total of 0.
+    """
+    if total == 0:
+        yield from items
+        return
+    if not sys.stderr.isatty():
+        print(f"{doing} {total} {unit}", file=sys.stderr)
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(doing, total=total, rate="")
+        for item in items:
+            yield item
+            speed = progress.tasks[task].speed
+            progress.update(task, advance=1, rate=f"{speed:.1f} {unit}/s" if speed else "")
+
+
+def say(sentence: str) -> None:
+    """Print a notice on stderr, where it is never taken for a result."""
+    print(sentence, file=sys.stderr)
+
+
+def table(title: str, rows: Mapping[str, object]) -> None:
+    """Print names and values on stdout: a table on a terminal, `name value` lines elsewhere."""
+    shown = {name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in rows.items()}
+    if not sys.stdout.isatty():
+        print(title, *(f"{name} {value}" for name, value in shown.items()), sep="\n", flush=True)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(title=title, title_justify="left", show_header=False)
+    for name, value in shown.items():
+        grid.add_row(name, value)
+    Console().print(grid)
+
+
+def progress_bar() -> "list[Callback]":
+    """Return Lightning's bar with rates and time left, on stderr; none where that is no terminal."""
+    if not sys.stderr.isatty():
+        return []
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    return [RichProgressBar(console_kwargs={"stderr": True})]
+
+
+def quiet_lightning() -> None:
+    """Silence what Lightning says of itself, not what it says of the run."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Lightning 2.6 on torch 2.14: its own use of torch's pytree.
+    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
+    # The frozen backbone is in eval mode on purpose.
+    warnings.filterwarnings("ignore", ".*in eval mode at the start of training")
