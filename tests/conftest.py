@@ -1,11 +1,13 @@
 """Fixtures of the whole suite: the shared real clips, and small UCF101 trees."""
 
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
+from verbs import SMALL, Outcome, call
 from videos import write_ucf101_tree
 
 os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder prints its settings otherwise
@@ -24,3 +26,29 @@ def shared() -> Path:
 def ucf101_tree(tmp_path: Path) -> Callable[..., Path]:
     """`ucf101_tree(classes, groups, clips_per_group, num_frames)` writes a tree of real clips, returns its root."""
     return partial(write_ucf101_tree, tmp_path / "UCF-101")
+
+
+@pytest.fixture
+def vidclf(tmp_path: Path) -> Callable[..., Outcome]:
+    """`vidclf("train", "seed=1")` runs the verb in this process, in the test's own folder."""
+    return partial(call, folder=tmp_path)
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A UCF101 tree for the whole session, not to be changed: 2 classes, 4 test and 6 train videos of each."""
+    return write_ucf101_tree(tmp_path_factory.mktemp("data") / "UCF-101", groups=(1, 2, 8, 9, 10))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Outcome:
+    """What `vidclf train` left of a small run, its folder `trained.run` not to be changed: see `run`."""
+    outcome = call("train", f"dataset.root={clips}", *SMALL, folder=tmp_path_factory.mktemp("project"))
+    assert outcome.status == 0, outcome.err
+    return outcome
+
+
+@pytest.fixture
+def run(trained: Outcome, tmp_path: Path) -> Path:
+    """A copy of the small run, in the test's own folder."""
+    return shutil.copytree(trained.run, tmp_path / "runs" / "train" / trained.run.name)

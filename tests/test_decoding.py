@@ -241,9 +241,9 @@ def lose_the_last_tenth(data: bytes) -> bytes:
     return data[: len(data) * 9 // 10]
 
 
-def put_garbage_in_the_middle(data: bytes) -> bytes:
+def put_garbage_in_the_middle(data: bytes, num_bytes: int = 4096) -> bytes:
     middle = len(data) // 2
-    return data[:middle] + np.random.default_rng(1).bytes(4096) + data[middle + 4096 :]
+    return data[:middle] + np.random.default_rng(1).bytes(num_bytes) + data[middle + num_bytes :]
 
 
 DAMAGEABLE: dict[str, dict[str, Any]] = {
@@ -293,13 +293,49 @@ def test_the_message_counts_the_frames_before_the_damage(sound_bytes: Callable[[
         probe(path)
 
 
-def test_damage_in_the_real_clip_is_found(shared: Path, tmp_path: Path):
-    sound = shared / "ucf101" / "UCF-101" / "ApplyEyeMakeup" / "v_ApplyEyeMakeup_g01_c01.avi"
-    path = tmp_path / sound.name
-    for damage in (halve, put_garbage_in_the_middle):
-        path.write_bytes(damage(sound.read_bytes()))
-        with pytest.raises(VideoError, match=r"7[56] of 164 frames decode; the file is damaged"):
-            decode_frames(path, torch.tensor([0]))
+REAL_CLIPS = {
+    "ucf101/UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi": "75 of 164 frames decode",
+    "clips/kinetics_340x256_h264.mp4": "139 of 280 frames decode",
+}
+
+
+@pytest.mark.parametrize("name", REAL_CLIPS)
+def test_garbage_in_a_real_clip_is_found(name: str, shared: Path, tmp_path: Path):
+    path = tmp_path / Path(name).name
+    path.write_bytes(put_garbage_in_the_middle((shared / name).read_bytes()))
+    with pytest.raises(VideoError, match=f"{REAL_CLIPS[name]}; the file is damaged"):
+        decode_frames(path, torch.tensor([0]))
+
+
+def test_a_picture_that_the_decoder_marks_and_passes_on_is_found(shared: Path, tmp_path: Path):
+    path = tmp_path / "a.mp4"
+    data = (shared / "clips" / "kinetics_340x256_h264.mp4").read_bytes()
+    start = len(data) // 6
+    path.write_bytes(data[:start] + bytes(16) + data[start + 16 :])
+    assert len(full_decode(path)) == 280  # nothing raises
+    with pytest.raises(VideoError, match=r"\d+ of 280 frames decode; the file is damaged"):
+        decode_frames(path, torch.tensor([0]))
+
+
+def test_sixteen_wrong_bytes_in_a_picture_are_found(sound_bytes: Callable[[str], bytes], tmp_path: Path):
+    path = tmp_path / "a.avi"
+    path.write_bytes(put_garbage_in_the_middle(sound_bytes("mjpeg.avi"), 16))
+    with pytest.raises(VideoError, match="of 40 frames decode; the file is damaged"):
+        decode_frames(path, torch.tensor([0]))
+
+
+def test_a_hole_in_a_transport_stream_is_found(tmp_path: Path):
+    path = noisy_video(tmp_path / "a.ts", codec="libx264")
+    path.write_bytes(put_garbage_in_the_middle(path.read_bytes()))
+    with pytest.raises(VideoError, match="of an unknown number of frames decode; the file is damaged"):
+        probe(path)
+
+
+def test_the_last_hundred_bytes_of_a_matroska_file_are_missed(sound_bytes: Callable[[str], bytes], tmp_path: Path):
+    path = tmp_path / "a.mkv"
+    path.write_bytes(sound_bytes("h264.mkv")[:-100])
+    with pytest.raises(VideoError, match="the file is damaged"):
+        probe(path)
 
 
 def test_sound_after_the_last_frame_is_no_damage(tmp_path: Path):

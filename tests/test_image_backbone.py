@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.hub import download_url_to_file
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.regnet import BlockParams
@@ -168,6 +169,7 @@ def test_googlenet_from_a_file_shifts_its_input_as_torchvisions_does(pictures: T
     weights = saved(network, tmp_path / "weights.pth")
     network.fc = nn.Identity()
     backbone = ImageBackbone("googlenet", weights=weights, precision="float32")
+    assert not [name for name in backbone.state_dict() if "aux" in name]
     expected = network(pictures.flatten(0, 1)).unflatten(0, (2, 3))
     torch.testing.assert_close(backbone(pictures), expected, rtol=1e-3, atol=1e-3)
 
@@ -252,7 +254,7 @@ def test_weights_that_are_not_there_are_downloaded_and_used(
     path = with_hash(saved(trained(), tmp_path / "weights.pth"))
     published = models.get_model_weights(SMALL).IMAGENET1K_V1
     monkeypatch.setattr(published.value, "url", f"https://example.org/models/{path.name}")
-    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, to, progress: shutil.copy(path, to))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, to, *_, **__: shutil.copy(path, to))
     by_name = ImageBackbone(SMALL, weights="IMAGENET1K_V1", precision="float32")
     assert (hub / path.name).is_file()
     assert torch.equal(by_name(pictures), ImageBackbone(SMALL, weights=path, precision="float32")(pictures))
@@ -265,6 +267,16 @@ def test_weights_that_cannot_be_fetched_say_which_file_goes_where(hub: Path):
     assert str(hub) in str(caught.value)
     assert "no route to host" in str(caught.value)
     assert "backbone.weights=null" in str(caught.value)
+
+
+def test_a_download_with_another_hash_is_not_kept(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = saved(trained(), tmp_path / "weights-0123abcd.pth")
+    published = models.get_model_weights(SMALL).IMAGENET1K_V1
+    monkeypatch.setattr(published.value, "url", source.as_uri())
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download_url_to_file)
+    with pytest.raises(VidclfError, match=r'cannot be fetched .*expected "0123abcd"'):
+        ImageBackbone(SMALL, weights="IMAGENET1K_V1")
+    assert not list(hub.iterdir())
 
 
 def test_a_foreign_file_under_a_published_name_is_refused(hub: Path):
@@ -331,8 +343,19 @@ def test_a_file_with_another_hash_than_its_name_says_is_refused(tmp_path: Path):
 
 def test_weights_of_another_network_are_refused(tmp_path: Path):
     path = saved(trained("mobilenet_v3_small"), tmp_path / "weights.pth")
-    with pytest.raises(VidclfError, match=r"another network: \d+ names are missing \['conv1\.0\.weight'"):
+    with pytest.raises(VidclfError, match=r"another network: \d+ names missing \['conv1\.0\.weight'"):
         ImageBackbone(SMALL, weights=path)
+
+
+def test_one_name_too_few_or_too_many_is_refused(tmp_path: Path):
+    state = trained().state_dict()
+    torch.save(state | {"conv6.weight": torch.zeros(1)}, tmp_path / "more.pth")
+    state.pop("conv5.0.weight")
+    torch.save(state, tmp_path / "less.pth")
+    with pytest.raises(VidclfError, match=r"more\.pth: .* 0 names missing \[\], 1 unknown \['conv6\.weight'\]"):
+        ImageBackbone(SMALL, weights=tmp_path / "more.pth")
+    with pytest.raises(VidclfError, match=r"less\.pth: .* 1 names missing \['conv5\.0\.weight'\], 0 unknown"):
+        ImageBackbone(SMALL, weights=tmp_path / "less.pth")
 
 
 def test_weights_of_a_wider_network_are_refused(tmp_path: Path):

@@ -250,21 +250,18 @@ def _packets(path: Path, container: InputContainer, stream: VideoStream) -> Iter
                 yield packet
     except av.FFmpegError as error:
         raise _damaged(path, num_packets, stream) from error
-    if _is_cut_short(path, container, stream, num_packets, ends_s):
+    if _is_cut_short(path, container, stream, ends_s):
         raise _damaged(path, num_packets, stream)
 
 
-def _is_cut_short(
-    path: Path, container: InputContainer, stream: VideoStream, num_packets: int, ends_s: dict[int, float]
-) -> bool:
-    """Whether the container promises more than was read from it: packets in its index, frames, bytes or seconds.
+def _is_cut_short(path: Path, container: InputContainer, stream: VideoStream, ends_s: dict[int, float]) -> bool:
+    """Whether the container promises more than was read from it: frames, bytes or seconds.
 
-    `stream.frames` alone would not do: AVI counts repeated frames, which have no packet, and MP4 counts frames
-    that its edit list leaves out. Other containers (MPEG-TS, WMV, GIF, ...) promise nothing that FFmpeg reports:
-    there, a lost end goes unseen unless it cuts a picture in two. `ends_s`: when each stream's last packet ends.
+    AVI's count goes by time, for it counts repeated frames, which have no packet. MP4's count is no sign: it holds
+    frames that the edit list leaves out, and where packets are lost FFmpeg fails anyway. Other containers (MPEG-TS,
+    WMV, GIF, ...) promise nothing that FFmpeg reports: there, a lost end goes unseen unless it cuts a picture in two.
+    `ends_s` says when the last packet of each stream ends.
     """
-    if num_packets < len(stream.index_entries):
-        return True
     if container.format.name == "avi":
         return round(ends_s[stream.index] * _fps(path, stream)) < stream.frames
     if container.format.name == "matroska,webm":

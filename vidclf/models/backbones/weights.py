@@ -38,8 +38,8 @@ def find_weights(name: str, weights: str | Path) -> WeightsEnum | Path:
     return path
 
 
-def fetch(weights: WeightsEnum) -> Path:
-    """Return the verified file of torchvision's `weights` in torch's hub folder, downloaded if not there.
+def fetch(weights: WeightsEnum) -> None:
+    """Download the file of torchvision's `weights` to torch's hub folder if it is not there, and verify it.
 
     Raises:
         VidclfError: the file cannot be downloaded, or is not the one its name promises.
@@ -48,15 +48,14 @@ def fetch(weights: WeightsEnum) -> Path:
     if not path.exists():
         _download(weights.url, path)
     verify_hash(path)
-    return path
 
 
 def _download(url: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Written under another name and then renamed, so several processes may do this at once.
-        torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
-    except OSError as error:  # urllib's URLError is one
+        torch.hub.download_url_to_file(url, str(path), _promised_hash(path), progress=sys.stderr.isatty())
+    except (OSError, RuntimeError) as error:  # no network (URLError is an OSError); another hash
         raise VidclfError(
             f"{path.name} is not in {path.parent} and cannot be fetched from {url}: {error}. "
             f"Put the file into that folder, or set backbone.weights=null for random weights."
@@ -71,16 +70,21 @@ def verify_hash(path: Path) -> None:
     Raises:
         VidclfError: they differ.
     """
-    promised = re.search(r"-([0-9a-f]{8,})$", path.stem)
+    promised = _promised_hash(path)
     if promised is None:
         return
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(promised[1]):
+    if not digest.startswith(promised):
         raise VidclfError(
-            f"{path}: the file's SHA-256 begins with {digest[: len(promised[1])]} and its name says "
-            f"{promised[1]}; it is cut short, damaged, or another file. Delete it and fetch it again."
+            f"{path}: the file's SHA-256 begins with {digest[: len(promised)]} and its name says "
+            f"{promised}; it is cut short, damaged, or another file. Delete it and fetch it again."
         )
+
+
+def _promised_hash(path: Path) -> str | None:
+    match = re.search(r"-([0-9a-f]{8,})$", path.stem)
+    return match[1] if match else None
 
 
 def load_weights(network: nn.Module, path: Path, unused: Collection[str] = ()) -> None:
@@ -105,8 +109,8 @@ def load_weights(network: nn.Module, path: Path, unused: Collection[str] = ()) -
     unknown = [name for name in unexpected if name not in unused]
     if missing or unknown:
         raise VidclfError(
-            f"{path}: these are weights of another network: {len(missing)} names are missing {missing[:3]}, "
-            f"{len(unknown)} are unknown {unknown[:3]}. Choose the backbone.name they were trained with."
+            f"{path}: these are weights of another network: {len(missing)} names missing {missing[:3]}, "
+            f"{len(unknown)} unknown {unknown[:3]}. Choose the backbone.name they were trained with."
         )
 
 

@@ -1,0 +1,63 @@
+"""Which part of a backbone is trained: its stages, from input to output."""
+
+from torch import nn
+
+from vidclf.errors import VidclfError
+
+CONTAINERS = ("encoder.layers", "blocks", "trunk_output", "features", "layers")  # where networks keep their stages
+
+
+def set_trainable(network: nn.Module, trainable: str | int) -> None:
+    """Let the parameters of `network` be trained, in place: `none`, `all`, the `last` stage or the last n.
+
+    What stands before the first stage (a stem, embeddings) is trained with `all` only.
+
+    Raises:
+        VidclfError: another word, or a number that the network does not have.
+    """
+    stages = stages_of(network)
+    if trainable == "all":
+        network.requires_grad_(True)
+        return
+    counts = {"none": 0, "last": 1} | {str(n): n for n in range(1, len(stages) + 1)}
+    if str(trainable) not in counts:
+        raise VidclfError(
+            f"backbone.trainable={trainable}: allowed are none, last, all, or a number of stages from 1 to "
+            f"{len(stages)}, which this network has."
+        )
+    network.requires_grad_(False)
+    for stage in stages[len(stages) - counts[str(trainable)] :]:
+        for module in stage:
+            module.requires_grad_(True)
+
+
+def stages_of(network: nn.Module) -> list[list[nn.Module]]:
+    """Return the modules of each stage: ResNet's four layers, VGG's blocks between poolings, a transformer's blocks."""
+    modules = dict(network.named_modules())
+    container = next((modules[name] for name in CONTAINERS if name in modules), network)
+    children = {name: child for name, child in container.named_children() if _has_parameters(child) or _pools(child)}
+    if not any(_has_parts(child) for child in children.values()):
+        return _between_poolings(list(children.values()))
+    return [[child] for name, child in children.items() if _has_parts(child) and name != "stem"]
+
+
+def _between_poolings(layers: list[nn.Module]) -> list[list[nn.Module]]:
+    stages: list[list[nn.Module]] = [[]]
+    for layer in layers:
+        if _pools(layer):
+            stages.append([])
+        else:
+            stages[-1].append(layer)
+    return [stage for stage in stages if stage]
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
+
+
+def _has_parts(module: nn.Module) -> bool:
+    return any(True for _ in module.children())
+
+
+def _pools(module: nn.Module) -> bool:
+    return isinstance(module, nn.MaxPool2d | nn.MaxPool3d | nn.AvgPool2d)

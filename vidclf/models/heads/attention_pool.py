@@ -1,0 +1,61 @@
+"""Attention that pools the steps of a feature sequence."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vidclf.models.heads.scaling import InputScaling
+from vidclf.models.heads.transformer import sinusoidal_positions
+
+
+class AttentionPool(nn.Module):
+    """A learned query that attends to all steps, then a small network: V-JEPA's attentive probe.
+
+    Source: Bardes et al., 2024, arXiv:2404.08471. Without positions it cannot tell the order of the steps.
+
+    Args:
+        feature_dim: D.
+        num_classes: K.
+        width: of the attention; a multiple of `num_heads`.
+        num_heads: of the attention.
+        positions: tell the steps where they stand, by sines and cosines.
+        dropout: of the attention's weights.
+        scaling: of the features, see `InputScaling`.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        num_classes: int,
+        width: int = 128,
+        num_heads: int = 4,
+        positions: bool = False,
+        dropout: float = 0.1,
+        scaling: str = "standard",
+    ) -> None:
+        super().__init__()
+        self.scaling = InputScaling(feature_dim, scaling)
+        self.positions = positions
+        self.projection = nn.Linear(feature_dim, width)
+        self.query = nn.Parameter(torch.randn(width) * 0.02)
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, num_heads, dropout, batch_first=True)
+        self.network = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+        self.classifier = nn.Linear(width, num_classes)
+
+    def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
+        """Take the scaling from the training features."""
+        self.scaling.fit(train_features)
+
+    def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
+        """Return the logits."""
+        steps = self.projection(self.scaling(features.to(self.classifier.weight.dtype)))  # (N, S, width)
+        if self.positions:
+            steps = steps + sinusoidal_positions(steps.shape[1], steps.shape[2]).to(steps)
+        steps = self.norm(steps)
+        query = self.query.expand(len(steps), 1, -1)
+        pooled = query + self.attention(query, steps, steps, need_weights=False)[0]  # (N, 1, width)
+        pooled = pooled + self.network(pooled)
+        return self.classifier(pooled[:, 0])

@@ -1,0 +1,37 @@
+"""The order-blind reference for heads over time."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vidclf.models.heads.scaling import InputScaling
+
+
+class MeanPool(nn.Module):
+    """A small network on every step, then the mean of the steps: it cannot tell their order.
+
+    Args:
+        feature_dim: D.
+        num_classes: K.
+        width: of the network.
+        dropout: before the mean.
+        scaling: of the features, see `InputScaling`.
+    """
+
+    def __init__(
+        self, feature_dim: int, num_classes: int, width: int = 128, dropout: float = 0.2, scaling: str = "standard"
+    ) -> None:
+        super().__init__()
+        self.scaling = InputScaling(feature_dim, scaling)
+        self.network = nn.Sequential(
+            nn.Linear(feature_dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout)
+        )
+        self.classifier = nn.Linear(width, num_classes)
+
+    def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
+        """Take the scaling from the training features."""
+        self.scaling.fit(train_features)
+
+    def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
+        """Return the logits."""
+        steps = self.network(self.scaling(features.to(self.classifier.weight.dtype)))  # (N, S, width)
+        return self.classifier(steps.mean(dim=1))

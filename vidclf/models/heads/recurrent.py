@@ -1,0 +1,62 @@
+"""Recurrent networks over the steps of a feature sequence."""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vidclf.models.heads.scaling import InputScaling
+
+
+class GRU(nn.Module):
+    """The last state of a gated recurrent unit, of both directions where asked for, then a linear layer.
+
+    Args:
+        feature_dim: D.
+        num_classes: K.
+        hidden_dim: width of the state, of each direction.
+        num_layers: recurrent layers on top of one another.
+        bidirectional: read the sequence backwards, too.
+        dropout: between layers and before the linear layer.
+        scaling: of the features, see `InputScaling`.
+    """
+
+    cell: ClassVar[type[nn.RNNBase]] = nn.GRU
+
+    def __init__(
+        self,
+        feature_dim: int,
+        num_classes: int,
+        hidden_dim: int = 256,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.2,
+        scaling: str = "standard",
+    ) -> None:
+        super().__init__()
+        self.scaling = InputScaling(feature_dim, scaling)
+        between_layers = dropout if num_layers > 1 else 0.0
+        self.recurrent = self.cell(
+            feature_dim, hidden_dim, num_layers, batch_first=True, bidirectional=bidirectional, dropout=between_layers
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(hidden_dim * (1 + bidirectional), num_classes)
+
+    def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
+        """Take the scaling from the training features."""
+        self.scaling.fit(train_features)
+
+    def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
+        """Return the logits."""
+        scaled = self.scaling(features.to(self.classifier.weight.dtype))
+        states, _ = self.recurrent(scaled)  # (N, S, hidden * directions)
+        hidden = self.recurrent.hidden_size
+        last = torch.cat([states[:, -1, :hidden], states[:, 0, hidden:]], dim=1)  # where each direction has read all
+        return self.classifier(self.dropout(last))
+
+
+class LSTM(GRU):
+    """As `GRU`, with a long short-term memory's cells."""
+
+    cell = nn.LSTM

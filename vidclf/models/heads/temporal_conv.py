@@ -1,0 +1,55 @@
+"""Convolutions along the steps of a feature sequence."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vidclf.models.heads.scaling import InputScaling
+
+
+class TemporalConv(nn.Module):
+    """Residual convolutions over time, each seeing twice as far as the one before, then their mean.
+
+    Design: Bai, Kolter and Koltun, 2018, arXiv:1803.01271, without the causal mask: a view is seen whole.
+
+    Args:
+        feature_dim: D.
+        num_classes: K.
+        width: channels.
+        num_layers: with dilations 1, 2, 4, ...
+        kernel_size: steps, odd.
+        dropout: after each convolution.
+        scaling: of the features, see `InputScaling`.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        num_classes: int,
+        width: int = 128,
+        num_layers: int = 3,
+        kernel_size: int = 3,
+        dropout: float = 0.2,
+        scaling: str = "standard",
+    ) -> None:
+        super().__init__()
+        self.scaling = InputScaling(feature_dim, scaling)
+        self.projection = nn.Conv1d(feature_dim, width, 1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv1d(width, width, kernel_size, dilation=2**layer, padding="same"), nn.GELU(), nn.Dropout(dropout)
+            )
+            for layer in range(num_layers)
+        )
+        self.classifier = nn.Linear(width, num_classes)
+
+    def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
+        """Take the scaling from the training features."""
+        self.scaling.fit(train_features)
+
+    def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
+        """Return the logits."""
+        scaled = self.scaling(features.to(self.classifier.weight.dtype))
+        maps = self.projection(scaled.transpose(1, 2))  # (N, width, S)
+        for block in self.blocks:
+            maps = maps + block(maps)
+        return self.classifier(maps.mean(dim=2))

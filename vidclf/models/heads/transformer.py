@@ -1,0 +1,63 @@
+"""A transformer encoder over the steps of a feature sequence."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vidclf.models.heads.scaling import InputScaling
+
+
+class Transformer(nn.Module):
+    """A pre-norm encoder (Xiong et al., 2020, arXiv:2002.04745) whose class token names the view.
+
+    Positions are sines and cosines (Vaswani et al., 2017, arXiv:1706.03762), so any number of steps will do.
+
+    Args:
+        feature_dim: D.
+        num_classes: K.
+        width: of the encoder; a multiple of `num_heads`, even.
+        num_layers: of the encoder.
+        num_heads: of its attention.
+        dropout: inside the encoder.
+        scaling: of the features, see `InputScaling`.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        num_classes: int,
+        width: int = 128,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        dropout: float = 0.1,
+        scaling: str = "standard",
+    ) -> None:
+        super().__init__()
+        self.scaling = InputScaling(feature_dim, scaling)
+        self.projection = nn.Linear(feature_dim, width)
+        self.class_token = nn.Parameter(torch.randn(width) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            width, num_heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, num_layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.classifier = nn.Linear(width, num_classes)
+
+    def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
+        """Take the scaling from the training features."""
+        self.scaling.fit(train_features)
+
+    def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
+        """Return the logits."""
+        steps = self.projection(self.scaling(features.to(self.classifier.weight.dtype)))  # (N, S, width)
+        steps = steps + sinusoidal_positions(steps.shape[1], steps.shape[2]).to(steps)
+        tokens = torch.cat([self.class_token.expand(len(steps), 1, -1), steps], dim=1)
+        return self.classifier(self.encoder(tokens)[:, 0])
+
+
+def sinusoidal_positions(num_steps: int, width: int) -> Float[Tensor, "S width"]:
+    """Return sines and cosines of every step at wavelengths from 2 pi to 20,000 pi."""
+    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    angles = torch.arange(num_steps)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
