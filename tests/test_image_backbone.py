@@ -399,7 +399,7 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path):
         ({"name": "zzzzzz"}, r"Allowed are alexnet, .*wide_resnet50_2"),
         ({"layer": "conv5"}, r"layer=conv5: allowed for vgg16 are conv, conv_avg, fc6, fc7"),
         ({"name": "resnet50", "layer": "conv"}, r"layer=conv: allowed for resnet50 are penultimate"),
-        ({"trainable": "all"}, r"trainable=all: allowed is none"),
+        ({"trainable": "some", "weights": None}, r"trainable=some: allowed are none, last, all, or .* 1 to 5"),
         ({"precision": "float8"}, r"precision=float8: allowed are auto, float32, bfloat16"),
     ],
 )

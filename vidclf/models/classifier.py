@@ -53,7 +53,8 @@ class Classifier(L.LightningModule):
 
     def on_fit_start(self) -> None:
         if hasattr(self.head, "fit") and self.trainer.ckpt_path is None:
-            self.head.fit(self._train_features().to(self.device))  # type: ignore[operator]
+            features = self.trainer.datamodule.train_features()  # type: ignore[attr-defined]
+            self.head.fit(features.to(self.device))  # type: ignore[operator]
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(generator_for(self.seed, self.current_epoch, self.global_rank).initial_seed())
@@ -65,6 +66,9 @@ class Classifier(L.LightningModule):
         self.log_dict(scores, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(logits))
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        self.judged = []  # those of an epoch that was broken off
+
     def validation_step(self, batch: Views, batch_idx: int) -> None:
         logits = self(batch.inputs)
         scores = {"val/loss": F.cross_entropy(logits, batch.labels), "val/view_top1": _top1(logits, batch.labels)}
@@ -75,22 +79,12 @@ class Classifier(L.LightningModule):
         logits = torch.cat([logits for logits, _ in self.judged])
         labels = torch.cat([views.labels for _, views in self.judged])
         video = torch.cat([views.video for _, views in self.judged])
-        self.judged = []
         log_probabilities, labels = aggregate_videos(logits, labels, video, self.aggregation)
         self.log("val/top1", _top1(log_probabilities, labels), prog_bar=True)
 
     def predict_step(self, batch: Views, batch_idx: int = 0) -> tuple[Float[Tensor, "V K"], Views]:
         """Return the logits of one video's views, and whose they are, on the CPU."""
         return self(batch.inputs).float().cpu(), batch._replace(inputs=batch.inputs[:0].cpu())
-
-    def _train_features(self) -> Float[Tensor, "N S D"]:
-        """Return what heads scale by: the stored features, or those of one pass over the frames."""
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-        stored = datamodule.train_features()
-        if stored is not None:
-            return stored
-        batches = datamodule.scoring_batches("train")
-        return torch.cat([self.backbone(batch.inputs.to(self.device)).cpu() for batch in batches])
 
 
 def aggregate_videos(

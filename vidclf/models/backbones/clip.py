@@ -1,18 +1,16 @@
 """Any torchvision video classifier, cut before its classifier: clips -> features."""
 
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models import WeightsEnum, video
+from torchvision.models import video
 
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.precision import resolve_precision
-from vidclf.models.backbones.preset import Preset
-from vidclf.models.backbones.weights import fetch, find_weights, load_weights, verify_finite, verify_hash
+from vidclf.models.backbones.published import build_cut, check_name, cut_last_layer, preset_of, source_of
+from vidclf.models.backbones.stages import set_trainable
 
 CLIP_LENGTH = {"swin3d": 32}  # frames that the published figures were made with; 16 for the others
 SHORTEST = {"s3d": 14}
@@ -24,7 +22,8 @@ class ClipBackbone(nn.Module):
     Args:
         name: any of `torchvision.models.list_models(module=torchvision.models.video)`.
         weights: one of torchvision's names for them, a state dict in a local file, or None for random ones.
-        trainable: `none`; the backbone is frozen.
+        trainable: `none` (frozen), `last`, `all`, or a number of stages (see `set_trainable`).
+        freeze_batchnorm: keep batch normalisation's statistics and scales as they are where the rest is trained.
         precision: `float32`, `bfloat16`, or `auto` (see `resolve_precision`).
 
     Attributes:
@@ -39,22 +38,20 @@ class ClipBackbone(nn.Module):
         self,
         name: str = "r3d_18",
         weights: str | Path | None = "KINETICS400_V1",
-        trainable: str = "none",
+        trainable: str | int = "none",
+        freeze_batchnorm: bool = False,
         precision: str = "auto",
     ) -> None:
         super().__init__()
-        if trainable != "none":
-            raise VidclfError(f"backbone.trainable={trainable}: allowed is none (a frozen backbone).")
-        _check_name(name)
+        check_name(name, video, "video")
         self.name = name
-        dtype = getattr(torch, resolve_precision(precision))
-        source = None if weights is None else find_weights(name, weights)
-        self.preset = _preset(name, source)
-        network, self.feature_dim = _build(name, source)
-        if weights is not None:
-            verify_finite(network, str(weights))
+        dtype = getattr(torch, resolve_precision(precision, trainable))
+        source = source_of(name, weights)
+        self.preset = preset_of(name, source, CLIP_LENGTH.get(name.split("_")[0], 16))
+        network, self.feature_dim = build_cut(name, source, cut_last_layer)
         self.network = network.to(dtype)
-        self.requires_grad_(False).eval()
+        set_trainable(self.network, trainable, freeze_batchnorm)
+        self.eval()
 
     @property
     def precision(self) -> str:
@@ -80,16 +77,6 @@ class ClipBackbone(nn.Module):
         return self.network(clips).unsqueeze(1)
 
 
-def _check_name(name: str) -> None:
-    allowed = models.list_models(module=video)
-    if name not in allowed:
-        close = get_close_matches(name, allowed, n=4, cutoff=0.5)
-        raise VidclfError(
-            f"backbone.name={name}: torchvision has no video classifier of that name. "
-            + (f"Did you mean {', '.join(close)}?" if close else f"Allowed are {', '.join(allowed)}.")
-        )
-
-
 def _check_clip_length(name: str, num_frames: int) -> None:
     family = name.split("_")[0]
     if family == "mvit" and num_frames != 16:
@@ -103,37 +90,4 @@ def _check_clip_length(name: str, num_frames: int) -> None:
     raise VidclfError(
         f"{name} takes views of {allowed}, these have {num_frames}. Set sampling.num_frames, e.g. sampling=dense "
         "sampling.num_frames=16."
-    )
-
-
-def _build(name: str, source: WeightsEnum | Path | None) -> tuple[nn.Module, int]:
-    """Return the network without its last layer, with its weights, and the width of its features."""
-    published = source if isinstance(source, WeightsEnum) else None
-    if published is not None:
-        fetch(published)
-    network = models.get_model(name, weights=published, progress=False)
-    whole = network.state_dict().keys()
-    # The last layer with weights is linear, but for S3D's, a convolution whose maps are averaged afterwards.
-    last_name, last = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv3d)][-1]
-    network.set_submodule(last_name, nn.Identity())
-    if isinstance(source, Path):
-        verify_hash(source)
-        load_weights(network, source, unused=whole - network.state_dict().keys())
-    return network, last.in_channels if isinstance(last, nn.Conv3d) else last.in_features
-
-
-def _preset(name: str, source: WeightsEnum | Path | None) -> Preset:
-    """Return how torchvision prepares pictures for these weights (a file is known by its name), or by default."""
-    published = models.get_model_weights(name)
-    if isinstance(source, Path):
-        source = next((weights for weights in published if Path(weights.url).name == source.name), None)
-    transforms = (source or published.DEFAULT).transforms()
-    resize = transforms.resize_size
-    return Preset(
-        size=transforms.crop_size[0],  # a list of one number or two alike: a square
-        resize=resize[0] if len(resize) == 1 else (resize[0], resize[1]),
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
-        interpolation=transforms.interpolation.value,
-        clip_length=CLIP_LENGTH.get(name.split("_")[0], 16),
     )

@@ -48,7 +48,9 @@ class Frozen(nn.Module):
         if len(pictures) < size:
             filled = pictures.new_zeros(size, *pictures.shape[1:])
             filled[: len(pictures)] = pictures
-        return self.backbone(filled)[: len(pictures)]
+        # In its own number format, whatever the head is trained in: stored features know no autocast.
+        with torch.autocast(pictures.device.type, enabled=False):
+            return self.backbone(filled)[: len(pictures)]
 
 
 def _leave_out(module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any) -> None:

@@ -1,18 +1,17 @@
 """Any torchvision picture classifier, cut before its classifier: pictures -> features."""
 
-from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.models import WeightsEnum
 
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.precision import resolve_precision
-from vidclf.models.backbones.preset import Preset
-from vidclf.models.backbones.weights import fetch, find_weights, load_weights, verify_finite, verify_hash
+from vidclf.models.backbones.published import build_cut, check_name, cut_last_layer, preset_of, source_of
+from vidclf.models.backbones.stages import set_trainable
 
 VGG_LAYERS = ("conv", "conv_avg", "fc6", "fc7")
 
@@ -28,7 +27,8 @@ class ImageBackbone(nn.Module):
             All others: `penultimate`, what the last layer of the classifier takes in.
         weights: one of torchvision's names for them, a state dict in a local file (what it holds for the
             layers cut off is not looked at), or None for random ones.
-        trainable: `none`; the backbone is frozen.
+        trainable: `none` (frozen), `last`, `all`, or a number of stages (see `set_trainable`).
+        freeze_batchnorm: keep batch normalisation's statistics and scales as they are where the rest is trained.
         precision: `float32`, `bfloat16`, or `auto` (see `resolve_precision`).
 
     Attributes:
@@ -45,23 +45,22 @@ class ImageBackbone(nn.Module):
         name: str = "vgg16",
         layer: str | None = None,
         weights: str | Path | None = "IMAGENET1K_V1",
-        trainable: str = "none",
+        trainable: str | int = "none",
+        freeze_batchnorm: bool = False,
         precision: str = "auto",
     ) -> None:
         super().__init__()
-        if trainable != "none":
-            raise VidclfError(f"backbone.trainable={trainable}: allowed is none (a frozen backbone).")
-        _check_name(name)
+        check_name(name, models, "picture")
         self.name, self.layer = name, _check_layer(name, layer)
-        dtype = getattr(torch, resolve_precision(precision))
-        source = None if weights is None else find_weights(name, weights)
-
-        self.preset = _preset(name, source)
-        network, self.feature_dim = _build(name, self.layer, source, self.preset.size)
-        if weights is not None:
-            verify_finite(network, str(weights))
+        dtype = getattr(torch, resolve_precision(precision, trainable))
+        source = source_of(name, weights)
+        self.preset = preset_of(name, source)
+        network, self.feature_dim = build_cut(
+            name, source, partial(_cut, layer=self.layer), **_options(name, self.preset.size)
+        )
         self.network = network.to(dtype).to(memory_format=torch.channels_last)  # the faster layout
-        self.requires_grad_(False).eval()
+        set_trainable(self.network, trainable, freeze_batchnorm)
+        self.eval()
 
     @property
     def precision(self) -> str:
@@ -82,40 +81,11 @@ class ImageBackbone(nn.Module):
         return self.network(folded).unflatten(0, pictures.shape[:2])  # (N*T, D) -> (N, T, D)
 
 
-def _check_name(name: str) -> None:
-    allowed = models.list_models(module=models)
-    if name not in allowed:
-        close = get_close_matches(name, allowed, n=4, cutoff=0.5)
-        raise VidclfError(
-            f"backbone.name={name}: torchvision has no picture classifier of that name. "
-            + (f"Did you mean {', '.join(close)}?" if close else f"Allowed are {', '.join(allowed)}.")
-        )
-
-
 def _check_layer(name: str, layer: str | None) -> str:
     allowed = VGG_LAYERS if name.startswith(("vgg", "alexnet")) else ("penultimate",)
     if layer is not None and layer not in allowed:
         raise VidclfError(f"backbone.layer={layer}: allowed for {name} are {', '.join(allowed)}, or null.")
     return layer or allowed[0]
-
-
-def _build(name: str, layer: str, source: WeightsEnum | Path | None, size: int) -> tuple[nn.Module, int]:
-    """Return the cut network with its weights, and the width of its features."""
-    published = source if isinstance(source, WeightsEnum) else None
-    if published is not None:
-        fetch(published)
-    network = models.get_model(name, weights=published, progress=False, **_options(name, size))
-    whole = network.state_dict().keys()
-    if isinstance(network, models.VGG | models.AlexNet):
-        feature_dim = _cut_vgg(network, layer)
-    else:
-        feature_dim = _cut_before_classifier(network)
-    if isinstance(source, Path):
-        verify_hash(source)
-        load_weights(network, source, unused=whole - network.state_dict().keys())
-        if hasattr(network, "transform_input"):  # torchvision's GoogLeNet and Inception were trained so
-            network.transform_input = True
-    return network, feature_dim
 
 
 def _options(name: str, size: int) -> dict[str, object]:
@@ -124,6 +94,12 @@ def _options(name: str, size: int) -> dict[str, object]:
     if name.startswith("vit"):
         return {"image_size": size}  # a vision transformer learns a number for each position
     return {}
+
+
+def _cut(network: nn.Module, layer: str) -> int:
+    if isinstance(network, models.VGG | models.AlexNet):
+        return _cut_vgg(network, layer)
+    return cut_last_layer(network)
 
 
 def _cut_vgg(network: models.VGG | models.AlexNet, layer: str) -> int:
@@ -143,32 +119,3 @@ def _cut_vgg(network: models.VGG | models.AlexNet, layer: str) -> int:
     if layer == "conv_avg":
         network.avgpool = nn.AdaptiveAvgPool2d(1)
     return feature_dim
-
-
-def _cut_before_classifier(network: nn.Module) -> int:
-    """Take the last layer with weights out of `network`, in place; return the width of what it took in.
-
-    It is a linear layer, but for SqueezeNet's, a convolution whose maps are averaged afterwards.
-    """
-    name, last = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
-    network.set_submodule(name, nn.Identity())
-    for auxiliary in ("aux1", "aux2", "AuxLogits"):  # GoogLeNet's and Inception's classifiers for training
-        if hasattr(network, auxiliary):
-            setattr(network, auxiliary, None)
-            network.aux_logits = False  # type: ignore[assignment]
-    return last.in_channels if isinstance(last, nn.Conv2d) else last.in_features
-
-
-def _preset(name: str, source: WeightsEnum | Path | None) -> Preset:
-    """Return how torchvision prepares pictures for these weights (a file is known by its name), or by default."""
-    published = models.get_model_weights(name)
-    if isinstance(source, Path):
-        source = next((weights for weights in published if Path(weights.url).name == source.name), None)
-    transforms = (source or published.DEFAULT).transforms()
-    return Preset(
-        size=transforms.crop_size[0],  # a list of one number: a square
-        resize=transforms.resize_size[0],
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
-        interpolation=transforms.interpolation.value,
-    )

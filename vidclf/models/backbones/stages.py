@@ -7,28 +7,30 @@ from vidclf.errors import VidclfError
 CONTAINERS = ("encoder.layers", "blocks", "trunk_output", "features", "layers")  # where networks keep their stages
 
 
-def set_trainable(network: nn.Module, trainable: str | int) -> None:
+def set_trainable(network: nn.Module, trainable: str | int, freeze_batchnorm: bool = False) -> None:
     """Let the parameters of `network` be trained, in place: `none`, `all`, the `last` stage or the last n.
 
-    What stands before the first stage (a stem, embeddings) is trained with `all` only.
+    What stands before the first stage (a stem, embeddings) is trained with `all` only. With `freeze_batchnorm`,
+    batch normalisation is not trained anywhere.
 
     Raises:
         VidclfError: another word, or a number that the network does not have.
     """
     stages = stages_of(network)
-    if trainable == "all":
-        network.requires_grad_(True)
-        return
-    counts = {"none": 0, "last": 1} | {str(n): n for n in range(1, len(stages) + 1)}
+    counts = {"none": 0, "last": 1, "all": 0} | {str(n): n for n in range(1, len(stages) + 1)}
     if str(trainable) not in counts:
         raise VidclfError(
             f"backbone.trainable={trainable}: allowed are none, last, all, or a number of stages from 1 to "
             f"{len(stages)}, which this network has."
         )
-    network.requires_grad_(False)
+    network.requires_grad_(trainable == "all")
     for stage in stages[len(stages) - counts[str(trainable)] :]:
         for module in stage:
             module.requires_grad_(True)
+    if freeze_batchnorm:
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.requires_grad_(False)
 
 
 def stages_of(network: nn.Module) -> list[list[nn.Module]]:

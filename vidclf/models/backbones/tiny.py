@@ -48,7 +48,7 @@ class Tiny(nn.Module):
         side = self.preset.size // 2 ** len(STAGES)
         self.feature_dim = STAGES[-1][-1] * side**2
         if weights is not None:
-            load_weights(self, SHIPPED if weights == "shipped" else Path(weights))
+            load_weights(self, _find(weights))
         self.requires_grad_(False).eval()
 
     def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
@@ -56,6 +56,16 @@ class Tiny(nn.Module):
         folded = pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         maps = self.layers(folded)  # (N*T, 64, 4, 4)
         return maps.flatten(1).unflatten(0, pictures.shape[:2])
+
+
+def _find(weights: str | Path) -> Path:
+    path = SHIPPED if weights == "shipped" else Path(weights).expanduser()
+    if not path.is_file():
+        raise VidclfError(
+            f"backbone.weights={weights}: there is no such file. Allowed are shipped, a .safetensors or .pth file, "
+            "or null for random weights."
+        )
+    return path
 
 
 def _stages() -> list[nn.Module]:

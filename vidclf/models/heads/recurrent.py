@@ -1,5 +1,6 @@
 """Recurrent networks over the steps of a feature sequence."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -22,7 +23,7 @@ class GRU(nn.Module):
         scaling: of the features, see `InputScaling`.
     """
 
-    cell: ClassVar[type[nn.RNNBase]] = nn.GRU
+    cell: ClassVar[Callable[..., nn.RNNBase]] = nn.GRU
 
     def __init__(
         self,

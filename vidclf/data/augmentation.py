@@ -1,0 +1,67 @@
+"""Training pictures drawn by chance: torchvision's transforms, one draw for all frames of a view."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from vidclf.errors import VidclfError
+from vidclf.models.backbones.preset import Preset
+
+SIDES = ("left", "right", "clockwise")  # words in class names that a mirror image would belie
+
+
+class Augmentation:
+    """Random crop, flip, colour, RandAugment and erasing; then normalised as the backbone wants.
+
+    Args:
+        preset: of the backbone.
+        scale: of the crop's area to the picture's, from and to; its sides keep within 3:4 and 4:3.
+        flip: probability of a mirror image; 0 where left and right are classes.
+        color_jitter: strength of random brightness, contrast and saturation; hue is moved a fourth as far.
+        rand_augment: magnitude (0 to 30) of two random operations a view (arXiv:1909.13719); None for none.
+        erase: probability of a random rectangle of noise, the same in all frames (arXiv:1708.04896).
+    """
+
+    num_crops: ClassVar[int] = 1
+    random: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        preset: Preset,
+        scale: Sequence[float] = (0.5, 1.0),
+        flip: float = 0.0,
+        color_jitter: float = 0.0,
+        rand_augment: int | None = None,
+        erase: float = 0.0,
+    ) -> None:
+        self.flip = flip
+        interpolation = v2.InterpolationMode(preset.interpolation)
+        steps: list[nn.Module] = [
+            v2.RandomResizedCrop(preset.size, scale=tuple(scale), interpolation=interpolation, antialias=True)
+        ]
+        if flip:
+            steps.append(v2.RandomHorizontalFlip(flip))
+        if color_jitter:
+            steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter, color_jitter / 4))
+        if rand_augment is not None:
+            steps.append(v2.RandAugment(magnitude=rand_augment))
+        steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(preset.mean), list(preset.std))]
+        if erase:
+            steps.append(v2.RandomErasing(erase, value="random"))
+        self.steps = v2.Compose(steps)
+
+    def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "V T 3 h w"]:
+        """Return pictures of `preset.size`, from torch's global random state."""
+        return torch.stack([self.steps(view) for view in frames])
+
+    def check_classes(self, class_names: Sequence[str]) -> None:
+        """Raise VidclfError if views are mirrored while class names tell left from right."""
+        sided = [name for name in class_names if any(side in name.lower() for side in SIDES)]
+        if self.flip and sided:
+            raise VidclfError(
+                f"augmentation.flip={self.flip}: a mirror image would belie {', '.join(sided[:5])}. Set it to 0."
+            )

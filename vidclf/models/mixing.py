@@ -1,0 +1,38 @@
+"""Mixing the examples of a training batch: MixUp and CutMix, on pictures and on features."""
+
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from vidclf.data.video import Views
+from vidclf.errors import VidclfError
+
+
+class Mixing:
+    """Blends every example with its neighbour in the batch, and their labels with them.
+
+    Args:
+        mixup: MixUp's alpha (arXiv:1710.09412); 0 for none.
+        cutmix: CutMix's alpha (arXiv:1905.04899), on pictures only; 0 for none. With both, each batch draws one.
+    """
+
+    def __init__(self, mixup: float = 0.0, cutmix: float = 0.0) -> None:
+        self.mixup, self.cutmix = mixup, cutmix
+
+    def __call__(self, batch: Views, num_classes: int) -> Views:
+        """Return a batch whose labels are probabilities (N, K).
+
+        Raises:
+            VidclfError: the batch has one example, or CutMix is asked of features, which have no rectangles.
+        """
+        if len(batch.labels) < 2:
+            raise VidclfError("mixing needs at least two views in a batch, this one has 1. Change batch_size.")
+        are_pictures = batch.inputs.ndim == 5
+        if self.cutmix and not are_pictures:
+            raise VidclfError("mixing.cutmix pastes parts of pictures, and features are read. Use mixing.mixup.")
+        methods = [v2.MixUp(alpha=self.mixup, num_classes=num_classes)] if self.mixup else []
+        methods += [v2.CutMix(alpha=self.cutmix, num_classes=num_classes)] if self.cutmix else []
+        # torchvision mixes pictures and videos: features (N, S, D) pass as pictures of one channel.
+        inputs = tv_tensors.Video(batch.inputs) if are_pictures else tv_tensors.Image(batch.inputs.unsqueeze(1))
+        mixed, labels = v2.RandomChoice(methods)(inputs, batch.labels)
+        return batch._replace(inputs=mixed.as_subclass(Tensor).reshape(batch.inputs.shape), labels=labels)
