@@ -1,64 +1,69 @@
 """What must agree between a run and what it is used on, and what its results are called where they do not."""
 
 import csv
+import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
+import lightning as L
 from hydra.utils import get_object
-from omegaconf import OmegaConf
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from vidclf.data.splits import Split
 from vidclf.errors import VidclfError
+from vidclf.overrides import causes_of, key_of
 from vidclf.runs import Run
 from vidclf.terminal import say
 
-SCORED_BY = (
-    "dataset",
-    "split",
-    "sampling",
-    "transform",
-    "backbone",
-    "head",
-    "aggregation",
-)  # what changes a score
+SCORED_BY = ("dataset", "split", "sampling", "transform", "backbone", "head", "aggregation")  # what changes a score
+TRAINED_BY = (*SCORED_BY, "optimizer", "scheduler", "seed", "batch_size")
+LIBRARIES = ("vidclf", "torch", "torchvision", "lightning", "torchmetrics")
+PARTS_OF_A_CLASSIFIER = (nn.Module, Optimizer, LRScheduler, L.Trainer, Callback, Logger)
+MAX_NAME_BYTES = 200  # of a folder; file systems allow 255
 
 
-def differences(run: Run, config: Mapping[str, Any], explicit: Iterable[str]) -> list[str]:
+def differences(run: Run, config: Mapping[str, Any], explicit: Sequence[str]) -> list[str]:
     """Return the explicit overrides that make scoring differ from the run's own.
 
     Raises:
         VidclfError: the configuration differs where no override says so: conf/ has changed since.
     """
-    replaced = {override.partition("=")[0].lstrip("+~"): override for override in explicit}
-    found = set()
-    for key, was, now in _changes(run.config, config):
-        causes = [override for name, override in replaced.items() if key == name or key.startswith(f"{name}.")]
+    found: set[str] = set()
+    for key, was, now in _changes(run.config, config, SCORED_BY):
+        causes = causes_of(key, explicit)
         if not causes:
             raise VidclfError(
                 f"{key} is {now!r}, but the run {run.folder} was trained with {was!r}: conf/ has changed since. "
                 f"Say which one you mean: {key}=..."
             )
         found.update(causes)
-    return sorted(found)
-
-
-def explicit_overrides(run: Run) -> list[str]:
-    """Return what was asked for on this command line, beyond the run's saved overrides."""
-    saved = set(map(str, OmegaConf.load(run.folder / ".hydra" / "overrides.yaml")))
-    return [override for override in HydraConfig.get().overrides.task if override not in saved]
+    return [override for override in explicit if override in found]
 
 
 def results_name(part: str, changed: Iterable[str]) -> str:
     """Return the folder that results go to: the part, and what differs from the run's own settings."""
-    return "-".join([part, *(re.sub(r"[^\w.]+", "-", override).strip("-") for override in changed)])
+    name = "-".join([part, *(re.sub(r"[^\w.]+", "-", override).strip("-") for override in changed)])
+    if len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return name.encode()[: MAX_NAME_BYTES - 9].decode(errors="ignore") + f"-{digest}"
 
 
 def check_classes(run: Run, class_names: list[str]) -> None:
     """Raise VidclfError if the data set's classes are not the run's, in order."""
     if class_names == run.class_names:
         return
+    if set(class_names) == set(run.class_names):
+        raise VidclfError(
+            f"The classes of {run.folder} are the data set's in another order: {_some(run.class_names)} in the run and "
+            f"{_some(class_names)} in the data set. Use the lists (classInd.txt) that the run was trained with."
+        )
     only_run = [name for name in run.class_names if name not in class_names]
     only_data = [name for name in class_names if name not in run.class_names]
     raise VidclfError(
@@ -96,30 +101,57 @@ def check_split(run: Run, split: Split, part: str) -> None:
     )
 
 
-def check_trusted(config: Any, trust: bool) -> None:
-    """Raise VidclfError if a `_target_` of a run's configuration comes from outside the libraries we know."""
-    if trust:
-        return
-    known = ("vidclf", "torch", "torchvision", "lightning", "torchmetrics")
-    for target in _targets(config):
-        if target.split(".")[0] in known and (
-            getattr(get_object(target), "__module__", "").split(".")[0] in (*known, "pytorch_lightning")
-        ):
-            continue
+def check_resumed(run: Run, config: Mapping[str, Any], split: Split) -> None:
+    """Raise VidclfError if training cannot go on from `run` as if it had never stopped."""
+    num_epochs = config["trainer"]["max_epochs"]
+    if num_epochs is not None and 0 <= num_epochs <= run.num_epochs:
         raise VidclfError(
-            f"The run's configuration wants to run {target}, which is not of {', '.join(known)}. "
-            "If you know where the run comes from, pass trust=true."
+            f"trainer.max_epochs={num_epochs}: {run.folder} has trained {run.num_epochs} already; ask for more."
+        )
+    changed = [
+        f"{key}={now} (was {was})"
+        for key, was, now in _changes(run.config, config, TRAINED_BY)
+        if not key.startswith("dataset.")  # its folder may have moved; its classes and sides are compared
+    ]
+    if split.fingerprint != run.split_fingerprint:
+        changed.append("the videos or their sides")
+    if changed:
+        raise VidclfError(
+            f"resume: {run.folder} was trained otherwise: {_some(changed)}. "
+            "Give the settings and the data of that run, or train anew without resume."
         )
 
 
-def _changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return (dotted key, old, new) of every scoring setting that differs."""
-    old, new = (
-        flatten({key: was.get(key) for key in SCORED_BY}),
-        flatten({key: now.get(key) for key in SCORED_BY}),
-    )
-    keys = sorted(old.keys() | new.keys())
-    return [(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+def check_trusted(config: Mapping[str, Any], explicit: Sequence[str], trust: bool) -> None:
+    """Raise VidclfError if a run's configuration names anything but parts of the libraries we know.
+
+    What this command line names itself is its user's own choice.
+    """
+    if trust:
+        return
+    for key, target in _targets(config):
+        if not any(key_of(override) == key for override in explicit) and not _is_part(target):
+            raise VidclfError(
+                f"The run's configuration wants to run {target} ({key}), which is no part of {', '.join(LIBRARIES)} "
+                "that a classifier is made of. If you know where the run comes from, pass trust=true."
+            )
+
+
+def _is_part(target: str) -> bool:
+    """Whether `target` is a class or function that does nothing but to be a part of a classifier.
+
+    Calling just any function of these libraries can run a shell (`torch.os.system`) or fetch code (`torch.hub.load`).
+    """
+    if target.partition(".")[0] not in LIBRARIES:
+        return False
+    try:
+        found = get_object(target)
+    except Exception:  # whatever its import has to say
+        return False
+    home = str(getattr(found, "__module__", ""))
+    if isinstance(found, type):
+        return home.startswith(("vidclf.data.", "vidclf.models.")) or issubclass(found, PARTS_OF_A_CLASSIFIER)
+    return isinstance(found, FunctionType) and home.startswith(("vidclf.models.", "torchvision.models."))
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -132,16 +164,23 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _targets(config: Any) -> Iterable[str]:
-    if isinstance(config, Mapping):
-        if isinstance(config.get("_target_"), str):
-            yield config["_target_"]
-        for value in config.values():
-            yield from _targets(value)
-    elif isinstance(config, list | tuple):
-        for value in config:
-            yield from _targets(value)
+def _changes(was: Mapping[str, Any], now: Mapping[str, Any], top_level: Iterable[str]) -> list[tuple[str, Any, Any]]:
+    """Return (dotted key, old, new) of every setting below the `top_level` keys that differs."""
+    old, new = (flatten({key: config.get(key) for key in top_level}) for config in (was, now))
+    keys = sorted(old.keys() | new.keys())
+    return [(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
 
 
-def _some(names: list[str]) -> str:
+def _targets(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (dotted key, target) of every `_target_` in mappings and lists."""
+    items = config.items() if isinstance(config, Mapping) else enumerate(config)
+    for key, value in items:
+        dotted = f"{prefix}.{key}" if prefix else str(key)
+        if key == "_target_":
+            yield dotted, str(value)
+        elif isinstance(value, Mapping | list | tuple):
+            yield from _targets(value, dotted)
+
+
+def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "none"

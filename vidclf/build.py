@@ -1,6 +1,8 @@
 """From a verb's configuration to the objects it names: the only place where configuration meets constructors."""
 
 from collections.abc import Callable
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from vidclf.errors import VidclfError
 from vidclf.models.backbones.frozen import Frozen
 from vidclf.models.backbones.preset import Preset
 from vidclf.models.classifier import Classifier
+from vidclf.overrides import escape, known_keys
 from vidclf.terminal import progress_bar
 
 
@@ -26,20 +29,28 @@ def check_keys(cfg: DictConfig, verb: str) -> dict[str, Any]:
     """Return the configuration as plain data, after checking that nothing in it is misspelt or missing.
 
     Hydra finds unknown keys on the command line, but a top-level one in an experiment passes in silence.
+
+    Raises:
+        VidclfError: a key is unknown, or one that must be given is not.
     """
-    known = _keys_of(Path(CONF), verb)
+    known = known_keys(Path(CONF), verb) - {"experiment"}  # its content belongs to the top level
     unknown = sorted(set(map(str, cfg)) - known)
     if unknown:
+        hint = "Begin the file with `# @package _global_`. " if "experiment" in unknown else ""
         raise VidclfError(
             f"{', '.join(unknown)}: unknown top-level key(s), from an experiment file or a +override. "
-            f"Allowed: {', '.join(sorted(known))}."
+            f"{hint}Allowed: {', '.join(sorted(known))}."
         )
-    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        example = " ".join(f"{key}=..." for key in missing)
+        raise VidclfError(f"{', '.join(missing)} must be given: vidclf {verb} {example}")
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
 def build(node: DictConfig) -> Any:
     """Instantiate one node."""
-    return instantiate(node, _convert_="object")
+    return instantiate(_escaped(_escaped(OmegaConf.to_container(node, resolve=True))), _convert_="object")
 
 
 def build_backbone(cfg: DictConfig) -> Any:
@@ -50,7 +61,7 @@ def build_backbone(cfg: DictConfig) -> Any:
 
 def build_transform(cfg: DictConfig, preset: Preset) -> Transform:
     """Return the transform to the pictures that a backbone wants."""
-    return build(cfg.transform)(preset=preset)
+    return _call(build(cfg.transform), preset=preset)
 
 
 def build_datamodule(cfg: DictConfig) -> VideoDataModule:
@@ -74,7 +85,7 @@ def build_datamodule(cfg: DictConfig) -> VideoDataModule:
 def build_classifier(cfg: DictConfig, backbone: Frozen, num_classes: int) -> Classifier:
     """Return the classifier; its head is drawn from cfg.seed."""
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    head = build(cfg.head)(backbone.feature_dim, num_classes)
+    head = _call(build(cfg.head), backbone.feature_dim, num_classes)
     return Classifier(backbone, head, build(cfg.aggregation), build(cfg.optimizer), build(cfg.scheduler), cfg.seed)
 
 
@@ -98,11 +109,20 @@ def build_aggregations() -> dict[str, Callable[[Tensor], Tensor]]:
     return {name: build(node) for name, node in nodes.items() if not OmegaConf.is_missing(node, "_target_")}
 
 
-def _keys_of(conf: Path, verb: str) -> set[str]:
-    """Return the top-level keys that the verb's YAML, and train's, which all verbs read, know."""
-    keys: set[str] = set()
-    for name in {"train", verb}:
-        primary = OmegaConf.load(conf / f"{name}.yaml")
-        groups = [str(key) for entry in primary.defaults if isinstance(entry, DictConfig) for key in entry]
-        keys |= {*map(str, primary), *groups}
-    return keys - {"defaults", "hydra"}
+def _escaped(value: Any) -> Any:
+    """Return plain data as OmegaConf must be told it; `instantiate` resolves twice, and a path may hold ${...}."""
+    if isinstance(value, dict):
+        return {key: _escaped(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_escaped(one) for one in value]
+    return escape(value) if isinstance(value, str) else value
+
+
+def _call(factory: partial, *arguments: object, **settings: object) -> Any:
+    """Call what a `_partial_` node gave; keys that are no arguments of it are the configuration's mistake."""
+    try:
+        signature(factory.func).bind(*factory.args, *arguments, **factory.keywords, **settings)
+    except TypeError as error:
+        name = factory.func.__qualname__
+        raise VidclfError(f"{name}: {error}. The keys of a YAML are the arguments of its _target_.") from error
+    return factory(*arguments, **settings)

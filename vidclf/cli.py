@@ -1,5 +1,6 @@
 """`vidclf VERB key=value ...`, and the one wrapper around every verb's `main`."""
 
+import errno
 import os
 import re
 import sys
@@ -7,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from typing import Any
 
 VERBS = {
     "train": "fit a head on train, choose on val; leaves a run's folder",
@@ -21,11 +23,6 @@ EXAMPLES = {
     "predict": "run=runs/demo/2026-01-31_12-00-00-000000 source=my_videos/",
     "extract": "dataset.root=data/UCF-101 backbone=resnet50",
 }
-LITERAL = (
-    "run",
-    "source",
-    "resume",
-)  # paths, taken as they are: Hydra's grammar has uses for = , ( ~ and spaces
 PACKAGE = Path(__file__).parent
 CONF = str(PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf")
 
@@ -53,15 +50,40 @@ def verb(job: Callable) -> Callable[[], None]:
     import hydra
     from omegaconf import OmegaConf
 
+    from vidclf.overrides import prepare
+
     name = Path(sys.modules[job.__module__].__file__ or "").stem
     OmegaConf.register_new_resolver("or_else", lambda value, other: value or other, replace=True)
     OmegaConf.register_new_resolver("plain", lambda text: re.sub(r"[^\w.-]+", "-", text)[:200], replace=True)
     OmegaConf.register_new_resolver("vidclf_example", lambda verb: EXAMPLES[verb], replace=True)
 
-    failures: list[Exception] = []
+    def run() -> None:
+        failures: list[Exception] = []
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's printer
+        try:
+            sys.argv[1:] = prepare(name, sys.argv[1:], Path(CONF))
+            hydra.main(config_path=CONF, config_name=name, version_base="1.3")(_noting(job, failures))()
+        except (KeyboardInterrupt, SystemExit) as end:
+            if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):
+                raise
+            # Lightning makes a SystemExit of Ctrl-C.
+            print("Interrupted; what was written before is whole.", file=sys.stderr)
+            sys.exit(130)
+        except Exception as error:
+            if error not in failures:
+                failures.append(error)
+                report(error)
+        if failures:
+            sys.exit(1)
+
+    return run
+
+
+def _noting(job: Callable, failures: list[Exception]) -> Callable[[Any], None]:
+    """Return `job`, reporting its errors itself, so that one job of a sweep does not end the others."""
 
     @wraps(job)
-    def caught(cfg: object) -> None:
+    def caught(cfg: Any) -> None:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
@@ -69,66 +91,39 @@ def verb(job: Callable) -> Callable[[], None]:
             job(cfg)
         except Exception as error:
             failures.append(error)
-            _report(error)
+            report(error)
             if HydraConfig.get().mode is RunMode.MULTIRUN:  # Hydra notes which job failed and goes on with the others
                 raise
 
-    def run() -> None:
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's printer
-        try:
-            sys.argv[1:] = prepare_arguments(name, sys.argv[1:])
-            hydra.main(config_path=CONF, config_name=name, version_base="1.3")(caught)()
-        except KeyboardInterrupt:
-            print("Interrupted; what was written is whole, and the same command goes on.", file=sys.stderr)
-            sys.exit(130)
-        except Exception as error:
-            if error not in failures:
-                _report(error)
-            sys.exit(1)
-        if failures:
-            sys.exit(1)
-
-    return run
+    return caught
 
 
-def prepare_arguments(name: str, arguments: list[str]) -> list[str]:
-    """Return arguments that Hydra understands: paths quoted, and behind `run=DIR` the run's own overrides."""
-    quoted = [_quote(argument) for argument in arguments]
-    runs = [argument.removeprefix("run=") for argument in arguments if argument.startswith("run=")]
-    if name not in ("evaluate", "predict") or not runs:
-        return quoted
-    from vidclf.runs import saved_overrides
-
-    return [*saved_overrides(Path(runs[-1]), explicit=arguments), *quoted]
-
-
-def _quote(argument: str) -> str:
-    key, equals, value = argument.partition("=")
-    path_exists = key.startswith(("dataset.", "store.", "backbone.weights")) and Path(value).exists()
-    if not equals or not value or not (key in LITERAL or path_exists):
-        return argument
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    text = value.replace("${", r"\${")
-    return f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}"
-
-
-def _report(error: BaseException) -> None:
+def report(error: Exception) -> None:
     """Print one sentence for what the user can mend, the whole story for what is our mistake."""
+    if isinstance(error, BrokenPipeError):  # whoever read our lines has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    sentence = _sentence(error)
+    if sentence is None:
+        traceback.print_exception(error)
+    else:
+        print(sentence, file=sys.stderr)
+
+
+def _sentence(error: BaseException) -> str | None:
+    """Return what to say of an error that the user can mend; None for a mistake in some code."""
     from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
     from vidclf.errors import VidclfError
 
-    mistake = error.__cause__ if isinstance(error, InstantiationException) else None
-    if isinstance(mistake, VidclfError):
-        error = mistake
-    elif mistake is not None and not isinstance(mistake, TypeError | ImportError | AttributeError):
-        traceback.print_exception(mistake)
-        return
-    if isinstance(error, BrokenPipeError):  # whoever read our lines has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    elif isinstance(error, VidclfError | HydraException | OmegaConfBaseException):
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    else:
-        traceback.print_exception(error)
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        cause = error.__cause__
+        if not isinstance(cause, TypeError | ImportError | AttributeError):
+            return _sentence(cause)
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return f"{error.filename}: cannot write or read it ({error.strerror}). Mend that, or work in another folder."
+    if isinstance(error, VidclfError | HydraException | OmegaConfBaseException):
+        return f"{type(error).__name__}: {error}"
+    return None

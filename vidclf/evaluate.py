@@ -15,15 +15,17 @@ def main(cfg: DictConfig) -> None:
     from vidclf.errors import VidclfError
     from vidclf.evaluation import report
     from vidclf.evaluation.judge import judge, scores_of
-    from vidclf.terminal import quiet_lightning, say, table
+    from vidclf.overrides import explicit_overrides
+    from vidclf.terminal import quiet_lightning, say_left_out, table
 
     quiet_lightning()
-    run = runs.load_run(Path(cfg.run))
     config = build.check_keys(cfg, "evaluate")
-    agreement.check_trusted(config, cfg.trust)
+    explicit = explicit_overrides()
+    agreement.check_trusted(config, explicit, cfg.trust)
     if cfg.part not in PARTS:
         raise VidclfError(f"part={cfg.part}: there is no such part; use one of {', '.join(PARTS)}.")
-    changed = agreement.differences(run, config, agreement.explicit_overrides(run))
+    run = runs.load_run(Path(cfg.run))
+    changed = agreement.differences(run, config, explicit)
 
     datamodule = build.build_datamodule(cfg)
     datamodule.prepare()
@@ -43,8 +45,7 @@ def main(cfg: DictConfig) -> None:
     report.write_logits(folder, judged, datamodule.videos)
     report.write_predictions(folder, judged, classifier.aggregation, datamodule)
     report.write_confusion(folder, judged, classifier.aggregation, run.class_names, run.folder / "tensorboard")
-    for error in datamodule.failed.values():
-        say(f"left out: {error}")
+    say_left_out(datamodule.failed.values())
     table(f"{cfg.part} part of {run.folder}", metrics)
     print(f"results {folder}")
 

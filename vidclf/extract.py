@@ -11,7 +11,7 @@ def main(cfg: DictConfig) -> None:
     from vidclf import build
     from vidclf.data.datamodule import PARTS
     from vidclf.errors import VidclfError
-    from vidclf.terminal import quiet_lightning, table
+    from vidclf.terminal import quiet_lightning, say_left_out, table
 
     quiet_lightning()
     build.check_keys(cfg, "extract")
@@ -21,8 +21,7 @@ def main(cfg: DictConfig) -> None:
     datamodule.trainer = build.build_trainer(cfg, logger=False, callbacks=[])
     datamodule.prepare()
     computed = datamodule.extract([one for part in PARTS for one in datamodule.draw(part)])
-    for error in datamodule.failed.values():
-        print(f"left out: {error}")
+    say_left_out(datamodule.failed.values())
     num_videos, num_failed = len(datamodule.videos), len(datamodule.failed)
     rows = {"num_videos": num_videos - num_failed, "num_failed": num_failed, "computed": computed}
     table(f"Features in {datamodule.store.folder}", rows)

@@ -2,7 +2,7 @@
 
 <root>/videos.json                              what is known of each video file
 <root>/<backbone>-<recipe>/recipe.json          everything but the video that can change a feature
-<root>/<backbone>-<recipe>/<content>.safetensors
+<root>/<backbone>-<recipe>/<content>-<t>.safetensors
     rows      (R, t)              the frames of each unit: one of a picture backbone, a clip's T
     features  (R, crops, S, D)    in the backbone's own number format
 """
@@ -14,6 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -35,6 +36,7 @@ from vidclf.models.backbones.preset import Preset
 
 FORMAT = 1  # of the files; another number never reads these
 REMEDY = "Free space, or name another folder with store.root=..."
+LIBRARIES = {"vidclf", "torch", "torchvision", *sys.stdlib_module_names}  # others are their user's to change
 
 
 @dataclass(frozen=True)
@@ -68,36 +70,63 @@ def why_not_stored(backbone: nn.Module, transform: Transform) -> str | None:
         return "the backbone is trained, so its features change"
     if transform.random:
         return f"{type(transform).__name__} draws by chance, so its pictures change"
-    if " at 0x" in repr(transform):
-        return f"{type(transform).__name__} has no repr that names its settings (make it a dataclass)"
+    try:
+        names = {"make it a dataclass": _name_transform(transform), "see extra_repr": _name_backbone(backbone)}
+    except (OSError, TypeError) as error:
+        return f"the source of a class cannot be read, so changes to it would go unseen ({error})"
+    for remedy, name in names.items():
+        if " at 0x" in name:
+            return f"{name.split()[0]} has no repr that names its settings ({remedy})"
     return None
 
 
 def recipe_of(backbone: nn.Module, weights_hash: str, transform: Transform) -> Recipe:
     """Return what the store keys on; call `why_not_stored` first."""
     return Recipe(
-        backbone=f"{_identity(type(backbone))} {backbone!r}",
+        backbone=_name_backbone(backbone),
         weights=weights_hash,
         precision=getattr(backbone, "precision", "float32"),
-        transform=f"{_identity(type(transform))} {transform!r}",
+        transform=_name_transform(transform),
     )
 
 
 def hash_weights(module: nn.Module) -> str:
     """Return the sha256 of every parameter and buffer, names and bytes, in hex."""
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _identity(kind: type) -> str:
-    """Name a class; one from outside the package is named with its source, which changes as its user works."""
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    if kind.__module__.startswith("vidclf."):
-        return name
-    return f"{name} {hashlib.sha256(inspect.getsource(sys.modules[kind.__module__]).encode()).hexdigest()}"
+def _name_transform(transform: Transform) -> str:
+    return f"{_name_classes([transform])} {transform!r}"
+
+
+def _name_backbone(backbone: nn.Module) -> str:
+    """Name a backbone by its classes, its layers, and the settings of its user's own modules.
+
+    A setting is an attribute called as an argument of the constructor; torch's own show theirs in their repr.
+    """
+    own = [module for module in backbone.modules() if _is_own(type(module))]
+    settings = [
+        {name: vars(module)[name] for name in inspect.signature(type(module)).parameters if name in vars(module)}
+        for module in own
+    ]
+    return f"{_name_classes([backbone, *own])} {backbone!r} {settings}"
+
+
+def _name_classes(parts: Iterable[object]) -> str:
+    """Name the first part's class, and the source of all classes that are their user's own, who changes them."""
+    kinds = list(dict.fromkeys(kind for part in parts for kind in type(part).__mro__))
+    modules = dict.fromkeys(kind.__module__ for kind in kinds if _is_own(kind))
+    sources = "".join(inspect.getsource(sys.modules[module]) for module in modules)
+    name = f"{kinds[0].__module__}.{kinds[0].__qualname__}"
+    return f"{name} {hashlib.sha256(sources.encode()).hexdigest()}" if sources else name
+
+
+def _is_own(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] not in LIBRARIES
 
 
 def units_of(frames: Int[Tensor, "V T"], preset: Preset) -> Int[Tensor, "R t"]:
@@ -124,7 +153,7 @@ class FeatureStore:
     def missing(self, request: Request) -> Int[Tensor, "M t"]:
         """Return the units of `request` that are not stored yet, sorted, each once."""
         wanted = torch.unique(request.units, dim=0)
-        stored = set(map(tuple, self._rows(request.content).tolist()))
+        stored = set(map(tuple, self._rows(self._path(request.content, request.units)).tolist()))
         return wanted[[index for index, unit in enumerate(wanted.tolist()) if tuple(unit) not in stored]]
 
     def read(self, request: Request) -> Float[Tensor, "R crops S D"]:
@@ -133,7 +162,7 @@ class FeatureStore:
         Raises:
             VidclfError: a unit is not stored.
         """
-        stored = self._load(request.content)
+        stored = self._load(self._path(request.content, request.units))
         if stored is None:
             raise VidclfError(f"{request.path}: no features in {self.folder}. Run vidclf extract first.")
         position = {tuple(row): index for index, row in enumerate(stored["rows"].tolist())}
@@ -143,13 +172,13 @@ class FeatureStore:
             raise VidclfError(
                 f"{request.path}: frames {error} have no features in {self.folder}. Run vidclf extract first."
             ) from None
-        return stored["features"][order]
+        return stored["features"].index_select(0, torch.tensor(order))
 
     def add(self, content: str, units: Int[Tensor, "R t"], features: Float[Tensor, "R crops S D"]) -> None:
         """Merge new units into the video's file: lock, read again, write, sync, rename."""
-        path = self._path(content)
+        path = self._path(content, units)
         with writing_to(self.folder, REMEDY), FileLock(self._lock(content)):
-            stored = self._load(content)
+            stored = self._load(path)
             if stored is not None:
                 known = set(map(tuple, stored["rows"].tolist()))
                 new = [index for index, unit in enumerate(units.tolist()) if tuple(unit) not in known]
@@ -158,8 +187,8 @@ class FeatureStore:
             tensors = {"rows": units.contiguous(), "features": features.contiguous()}
             write_atomically(path, save_safetensors(tensors))
 
-    def _path(self, content: str) -> Path:
-        return self.folder / f"{content}.safetensors"
+    def _path(self, content: str, units: Int[Tensor, "R t"]) -> Path:
+        return self.folder / f"{content}-{units.shape[1]}.safetensors"
 
     def _lock(self, content: str) -> Path:
         """Return one of 256 lock files: two videos may share one, no two writers of a video miss each other."""
@@ -167,17 +196,17 @@ class FeatureStore:
         locks.mkdir(exist_ok=True)
         return locks / f"{content[:2]}.lock"
 
-    def _rows(self, content: str) -> Int[Tensor, "R t"]:
-        """Return the units stored for a video; a file that cannot be read holds none."""
+    def _rows(self, path: Path) -> Int[Tensor, "R t"]:
+        """Return the units that a file holds; one that cannot be read holds none."""
         try:
-            with safe_open(self._path(content), framework="pt") as file:
+            with safe_open(path, framework="pt") as file:
                 return file.get_tensor("rows")
         except (FileNotFoundError, SafetensorError):
             return torch.empty(0, 1, dtype=torch.int64)
 
-    def _load(self, content: str) -> dict[str, Tensor] | None:
+    def _load(self, path: Path) -> dict[str, Tensor] | None:
         try:
-            return load_safetensors(self._path(content).read_bytes())
+            return load_safetensors(path.read_bytes())
         except (FileNotFoundError, SafetensorError):
             return None
 

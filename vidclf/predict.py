@@ -15,16 +15,21 @@ def main(cfg: DictConfig) -> None:
 
     from vidclf import agreement, build, runs
     from vidclf.data.decoding import is_stream
+    from vidclf.errors import VidclfError
     from vidclf.evaluation.labelling import Labeller, find_videos, leave_out_damaged
     from vidclf.features import hash_weights
     from vidclf.models.backbones.frozen import Frozen
+    from vidclf.overrides import explicit_overrides
     from vidclf.terminal import quiet_lightning
 
     quiet_lightning()
-    run = runs.load_run(Path(cfg.run))
     config = build.check_keys(cfg, "predict")
-    agreement.check_trusted(config, cfg.trust)
-    agreement.differences(run, config, agreement.explicit_overrides(run))
+    explicit = explicit_overrides()
+    agreement.check_trusted(config, explicit, cfg.trust)
+    if not cfg.window_s > 0:
+        raise VidclfError(f"window_s={cfg.window_s}: it must be above 0, in seconds.")
+    run = runs.load_run(Path(cfg.run))
+    agreement.differences(run, config, explicit)  # raises where conf/ has changed since
     backbone = build.build_backbone(cfg)
     agreement.check_weights(run, hash_weights(backbone))
     classifier = build.build_classifier(cfg, Frozen(backbone), len(run.class_names))
@@ -43,7 +48,7 @@ def main(cfg: DictConfig) -> None:
         labelled = labeller.label_files(find_videos(Path(cfg.source)), cfg.num_threads or os.cpu_count() or 1)
         lines = leave_out_damaged(labelled, skip=config["dataset"].get("on_error") == "skip")
     for line in lines:
-        print(json.dumps(line, ensure_ascii=False), flush=True)
+        print(json.dumps(line), flush=True)  # ASCII: any file name, on any terminal
 
 
 if __name__ == "__main__":

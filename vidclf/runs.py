@@ -12,7 +12,7 @@ test/                    what evaluate found
 
 import csv
 import json
-import pickle
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +21,13 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from omegaconf import OmegaConf
 from torch import nn
 
 from vidclf.data.video import Video, VideoError
 from vidclf.errors import VidclfError
 
 DESCRIPTION = "vidclf"  # the key in a checkpoint
+DESCRIBED = ("class_names", "config", "split_fingerprint", "weights_hash")  # of it, what a Run is read from
 
 
 class Describe(Callback):
@@ -50,9 +50,10 @@ class Describe(Callback):
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run, as its best checkpoint tells it."""
+    """A trained run, as one of its checkpoints tells it; `num_epochs` were trained when that was written."""
 
     folder: Path
+    num_epochs: int
     state_dict: dict[str, Any]
     class_names: list[str]
     config: dict[str, Any]
@@ -68,27 +69,35 @@ def versions() -> dict[str, str]:
 
 
 def load_run(folder: Path) -> Run:
-    """Return the run in `folder`.
+    """Return the run in `folder`, at its best.
 
     Raises:
         VidclfError: the folder is no run, or its checkpoint cannot be read.
     """
-    path = checkpoint_of(folder)
+    return load_checkpoint(checkpoint_of(folder))
+
+
+def load_checkpoint(path: Path) -> Run:
+    """Return the run that `path`, in its folder checkpoints/, is of.
+
+    Raises:
+        VidclfError: it cannot be read, or was not written by vidclf.
+    """
+    checkpoint = _read(path)
+    known = {field: checkpoint[DESCRIPTION][field] for field in DESCRIBED}
+    return Run(path.absolute().parent.parent, checkpoint["epoch"] + 1, checkpoint["state_dict"], **known)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        known = checkpoint[DESCRIPTION]
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
+        if not {*DESCRIBED} <= {*checkpoint[DESCRIPTION]}:
+            raise KeyError(DESCRIPTION)
+    except Exception as error:  # whatever pickle, zip and tensors have to say of it
         raise VidclfError(
             f"{path}: no checkpoint of vidclf, or a damaged one ({type(error).__name__}). Train the run again."
         ) from error
-    return Run(
-        folder,
-        checkpoint["state_dict"],
-        known["class_names"],
-        known["config"],
-        known["split_fingerprint"],
-        known["weights_hash"],
-    )
+    return checkpoint
 
 
 def checkpoint_of(folder: Path) -> Path:
@@ -109,20 +118,6 @@ def checkpoint_of(folder: Path) -> Path:
     )
 
 
-def saved_overrides(folder: Path, explicit: Iterable[str]) -> list[str]:
-    """Return the overrides that the run was trained with, without those that `explicit` ones replace.
-
-    Choosing another option of a group (`sampling=dense`) also drops what was set inside the old one.
-    """
-    checkpoint_of(folder)
-    path = folder / ".hydra" / "overrides.yaml"
-    if not path.is_file():
-        raise VidclfError(f"{path}: missing; evaluate and predict need the overrides of the run. Train it again.")
-    replaced = {override.partition("=")[0].lstrip("+~") for override in explicit}
-    saved = [str(override) for override in OmegaConf.load(path)]
-    return [override for override in saved if not _is_replaced(override, replaced)]
-
-
 def load_head(run: Run, classifier: nn.Module) -> None:
     """Load the run's head, strictly."""
     try:
@@ -133,18 +128,38 @@ def load_head(run: Run, classifier: nn.Module) -> None:
         ) from error
 
 
-def checkpoint_to_resume(path: str | None) -> str | None:
+def checkpoint_to_resume(path: Path) -> Path:
     """Return the checkpoint to go on from: `path`, or that of the run it names.
 
     Raises:
         VidclfError: there is none.
     """
-    if path is None:
-        return None
-    for candidate in (Path(path), Path(path) / "checkpoints" / "last.ckpt"):
+    for candidate in (path, path / "checkpoints" / "last.ckpt"):
         if candidate.is_file():
-            return str(candidate)
+            return candidate
     raise VidclfError(f"resume={path}: neither a checkpoint nor a run. Give a run's folder or its last.ckpt.")
+
+
+def take_over(checkpoint: Path, folder: Path) -> Path:
+    """Copy a checkpoint and those beside it into the run `folder` that goes on from it; return the copy.
+
+    The copy says that all was written there: elsewhere Lightning would not know which epoch was best so far.
+    """
+    target = (folder / "checkpoints").resolve()
+    if checkpoint.resolve().parent == target:
+        return checkpoint
+    shutil.copytree(checkpoint.parent, target)
+    content = _read(checkpoint)
+    for state in content["callbacks"].values():
+        for key in {"best_model_path", "kth_best_model_path", "last_model_path"} & {*state}:
+            state[key] = str(target / Path(state[key]).name)
+        if "dirpath" in state:
+            state["dirpath"] = str(target)
+            state["best_k_models"] = {
+                str(target / Path(path).name): score for path, score in state["best_k_models"].items()
+            }
+    torch.save(content, target / checkpoint.name)
+    return target / checkpoint.name
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
@@ -164,12 +179,3 @@ def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
-
-
-def _is_replaced(override: str, replaced: set[str]) -> bool:
-    key = override.partition("=")[0].lstrip("+~")
-    return any(key == name or key.startswith(f"{name}.") for name in replaced)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "none"

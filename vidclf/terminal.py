@@ -47,6 +47,12 @@ def say(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
+def say_left_out(errors: Iterable[Exception]) -> None:
+    """Print which videos were left out, and why."""
+    for error in errors:
+        say(f"left out: {error}")
+
+
 def table(title: str, rows: Mapping[str, object]) -> None:
     """Print names and values on stdout: a table on a terminal, `name value` lines elsewhere."""
     shown = {name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in rows.items()}
@@ -78,3 +84,5 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
     # The frozen backbone is in eval mode on purpose.
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training")
+    # A resumed run begins with the checkpoints that it goes on from.
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

@@ -10,39 +10,46 @@ def main(cfg: DictConfig) -> None:
     """Leave a run's folder: see vidclf/runs.py."""
     from pathlib import Path
 
-    import torch
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from vidclf import build, runs
+    from vidclf import agreement, build, runs
     from vidclf.evaluation import tensorboard
     from vidclf.evaluation.judge import judge, scores_of
-    from vidclf.terminal import quiet_lightning, table
+    from vidclf.overrides import task_overrides
+    from vidclf.terminal import quiet_lightning, say_left_out, table
 
     quiet_lightning()
     config = build.check_keys(cfg, "train")
-    hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    resumed = None if cfg.resume is None else runs.checkpoint_to_resume(Path(cfg.resume))
 
     datamodule = build.build_datamodule(cfg)
     datamodule.prepare()
     runs.write_csv(folder / "split.csv", ("video", "side"), datamodule.sides.rows())
     classifier = build.build_classifier(cfg, datamodule.frozen, len(datamodule.dataset.class_names))
+    if resumed:
+        before = runs.load_checkpoint(resumed)
+        agreement.check_classes(before, datamodule.dataset.class_names)
+        agreement.check_weights(before, datamodule.weights_hash)
+        agreement.check_resumed(before, config, datamodule.sides)
+        runs.load_head(before, classifier)
+        resumed = runs.take_over(resumed, folder)
     logger = build.build(cfg.logger)
-    describe = runs.Describe(config, list(hydra.overrides.task))
-    callbacks = [*build.build(cfg.callbacks).values(), describe]
+    callbacks = [*build.build(cfg.callbacks).values(), runs.Describe(config, task_overrides())]
     trainer = build.build_trainer(cfg, logger, callbacks)
 
     tensorboard.log_text(logger, "configuration", OmegaConf.to_yaml(cfg, resolve=True))
-    trainer.fit(classifier, datamodule=datamodule, ckpt_path=runs.checkpoint_to_resume(cfg.resume))
+    trainer.fit(classifier, datamodule=datamodule, ckpt_path=resumed)
 
-    best = torch.load(runs.checkpoint_of(folder), map_location="cpu", weights_only=True)
-    classifier.load_state_dict(best["state_dict"])
+    best = runs.load_run(folder)
+    runs.load_head(best, classifier)
     metrics = scores_of(judge(trainer, classifier, datamodule, "val"), classifier, build.build_aggregations())
     runs.write_metrics(folder, metrics)
     runs.write_failed(folder, datamodule.videos, datamodule.failed)
-    tensorboard.log_hyperparameters(logger, config, {f"val/{name}": metrics[name] for name in ("top1", "loss")})
-    table(f"Validation, epoch {best['epoch']} (the best of {trainer.current_epoch})", metrics)
+    tensorboard.log_hyperparameters(logger, config, {f"best/{name}": metrics[name] for name in ("top1", "loss")})
+    say_left_out(datamodule.failed.values())
+    table(f"Validation, epoch {best.num_epochs} (the best of {trainer.current_epoch})", metrics)
     print(f"run {folder}")
 
 

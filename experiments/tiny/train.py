@@ -25,7 +25,8 @@ from vidclf.data.datasets.demo_drawing import cut_background, draw, handwriting
 from vidclf.data.transforms import BackboneTransform
 from vidclf.models.backbones.tiny import Tiny
 
-NUM_STEPS = 1500
+SAMPLES = {"train": OTHER_SAMPLES, "test": TEST_SAMPLES}
+NUM_STEPS = 1200
 BATCH_SIZE = 64
 LEARNING_RATE = 2e-3  # at its highest; OneCycle
 NUM_BACKGROUNDS = 1000
@@ -42,11 +43,11 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     random = np.random.default_rng(options.seed)
     backgrounds = torch.stack([cut_background(SIDE, random) for _ in range(NUM_BACKGROUNDS)])
-    backbone = Tiny(weights=None).requires_grad_(True).train()
+    backbone = initialise(Tiny(weights=None).requires_grad_(True))
     namer = nn.Linear(backbone.feature_dim, 10)
     fit(backbone, namer, backgrounds)
     accuracy = {name: measure(backbone, namer, backgrounds, part) for name, part in SAMPLES.items()}
-    save_file(backbone.state_dict(), options.weights)
+    save_file({name: tensor.contiguous() for name, tensor in backbone.state_dict().items()}, options.weights)
     facts = {
         "accuracy": accuracy,
         "seconds": round(time.perf_counter() - begin),
@@ -55,13 +56,19 @@ def main() -> None:
     print(json.dumps(facts))
 
 
-SAMPLES = {"train": OTHER_SAMPLES, "test": TEST_SAMPLES}
+def initialise(backbone: Tiny) -> Tiny:
+    """Draw weights anew; with PyTorch's own first ones so deep a network does not begin to learn."""
+    for layer in backbone.layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    return backbone
 
 
 def fit(backbone: Tiny, namer: nn.Linear, backgrounds: Tensor) -> None:
     parameters = [*backbone.parameters(), *namer.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=NUM_STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=NUM_STEPS, pct_start=0.2)
     for step in range(NUM_STEPS):
         pictures, digits = draw_batch(backgrounds, OTHER_SAMPLES, BATCH_SIZE)
         loss = F.cross_entropy(namer(backbone(pictures)[:, 0]), digits)
@@ -95,9 +102,7 @@ def pick(samples: Tensor) -> Tensor:
 
 def random_poses(size: int) -> Tensor:
     x, y, log_size, angle = torch.rand(4, size, dtype=torch.float64)
-    return torch.stack(
-        [1.6 * x - 0.8, 1.6 * y - 0.8, 0.3 * 4**log_size, (angle - 0.5) * math.radians(40)], dim=1
-    )
+    return torch.stack([1.6 * x - 0.8, 1.6 * y - 0.8, 0.3 * 4**log_size, (angle - 0.5) * math.radians(40)], dim=1)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
 """From a data set to batches of Views: lists, splits, samples, and reads features or frames."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import lightning as L
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from vidclf.data.decoding import decode_frames
+from vidclf.data.decoding import decode_frames, iterate_frames
 from vidclf.data.facts import FactBook, VideoFacts
 from vidclf.data.loaders import Drawn, FeatureBatches, FrameBatches, generator_for
+from vidclf.data.prefetch import run_ahead
 from vidclf.data.sampling import Sampling
 from vidclf.data.splits import Split
 from vidclf.data.transforms import Transform
@@ -39,6 +40,7 @@ PARTS = ("train", "val", "test")
 FEATURES = ("auto", "store", "frames")
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """What the data module asks of a data set."""
 
@@ -107,7 +109,7 @@ class VideoDataModule(L.LightningDataModule):
         num_views = []
         for index, fact in enumerate(facts):
             if isinstance(fact, VideoError):
-                self._fail(index, fact)
+                self.leave_out(index, fact)
                 num_views.append(0 if by_view else 1)
             else:
                 self.facts[index] = fact
@@ -125,16 +127,23 @@ class VideoDataModule(L.LightningDataModule):
         self.prepare()
         parts = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (self.scored_part,))
         if self.stores_features:
-            self.extract([one for part in parts for one in self.draw(part, 0 if stage == "fit" else None)])
+            training = {"train": 0} if stage == "fit" else {}
+            self.extract([one for part in parts for one in self.draw(part, training.get(part))])
+        elif stage == "fit" and self.dataset.on_error == "skip":
+            self._leave_out_damaged("train")
+        for part in parts:
+            self._require_videos(part)
 
     def train_dataloader(self) -> Iterable[Views]:
         """Yield this epoch's training views, shuffled."""
         epoch = self.trainer.current_epoch if self.trainer else 0
+        if self.trainer and self.trainer.reload_dataloaders_every_n_epochs != 1:  # type: ignore[attr-defined]
+            say("trainer.reload_dataloaders_every_n_epochs is not 1: epochs repeat the draws of the first.")
         generator = generator_for(self.seed, epoch)
         if not self.stores_features:
             drawn = self.draw("train", epoch)
             shuffled = [drawn[index] for index in torch.randperm(len(drawn), generator=generator).tolist()]
-            return self._frames(shuffled, self.batch_size, generator)
+            return self._frames("train", shuffled, self.batch_size, generator)
         drawn, features = self._features("train", epoch)
         order = torch.randperm(len(features), generator=generator)
         return FeatureBatches(features, drawn, self.batch_size, order)
@@ -150,13 +159,17 @@ class VideoDataModule(L.LightningDataModule):
     def scoring_batches(self, part: str, batch_size: int | None = None) -> Iterable[Views]:
         """Return all views of a part, in order; one video a batch where frames are read or no size is given."""
         if not self.stores_features:
-            return self._frames(self.draw(part))
+            return self._frames(part, self.draw(part))
         drawn, features = self._features(part)
         return FeatureBatches(features, drawn, batch_size)
 
-    def train_features(self) -> Float[Tensor, "N S D"] | None:
-        """Return the training views' features, which heads scale by; None where they are not stored."""
-        return self._features("train", epoch=0)[1] if self.stores_features else None
+    def train_features(self) -> Float[Tensor, "N S D"]:
+        """Return the features of the first epoch's training views, which heads scale by."""
+        if self.stores_features:
+            return self._features("train", epoch=0)[1]
+        device = self._device()
+        batches = self._frames("train", self.draw("train", epoch=0))
+        return torch.cat([self.frozen(batch.inputs.to(device)).cpu() for batch in batches])
 
     def draw(self, part: str, epoch: int | None = None) -> list[Drawn]:
         """Return the views of a part that are used: all of them, or in a training epoch what chance gives."""
@@ -190,7 +203,7 @@ class VideoDataModule(L.LightningDataModule):
         computed = 0
         for request, result in track(results, len(todo), "Extracting features of", "videos"):
             if isinstance(result, VideoError):
-                self._fail(todo[request], result)
+                self.leave_out(todo[request], result)
             else:
                 self.store.add(request.content, request.units, result)
                 computed += len(request.units)
@@ -215,7 +228,13 @@ class VideoDataModule(L.LightningDataModule):
 
     def part_size(self, part: str) -> int:
         """Return the number of videos with a view in a part, damaged ones included."""
-        return len(self.sides.views_of(part))
+        return len(self._videos_of(part))
+
+    def leave_out(self, video: int, error: VideoError) -> None:
+        """Leave a damaged video out of all that follows, or raise, as the data set's `on_error` says."""
+        if self.dataset.on_error == "raise":
+            raise error
+        self.failed[video] = error
 
     def pictures(self, one: Drawn) -> Float[Tensor, "N T 3 h w"]:
         """Decode and transform the views of one video."""
@@ -228,14 +247,24 @@ class VideoDataModule(L.LightningDataModule):
             return self._ready[part]
         drawn = self.draw(part, epoch)
         self.extract(drawn)
+        self._require_videos(part)
         drawn = [one for one in drawn if one.video not in self.failed]
-        if not drawn:
-            raise VidclfError(f"No video of the {part} part is left to read: all of them failed or it is empty.")
-        pieces = (self._read(one) for one in drawn)
-        result = drawn, torch.cat(list(pieces))
+        result = drawn, self._gather(drawn)
         if not by_chance:
             self._ready[part] = result
         return result
+
+    def _gather(self, drawn: Sequence[Drawn]) -> Float[Tensor, "N S D"]:
+        """Read the features of all videos into one tensor, which is never in memory twice."""
+        first = self._read(drawn[0])
+        num_rows = sum(len(one.views) for one in drawn) * self.transform.num_crops
+        features = first.new_empty(num_rows, *first.shape[1:])
+        end = 0
+        for one in drawn:
+            piece = self._read(one)
+            features[end : end + len(piece)] = piece
+            end += len(piece)
+        return features
 
     def _read(self, one: Drawn) -> Float[Tensor, "N S D"]:
         units = units_of(one.frames, self.frozen.preset)
@@ -243,14 +272,41 @@ class VideoDataModule(L.LightningDataModule):
         return views_of(self.store.read(request), len(one.frames))
 
     def _frames(
-        self, drawn: list[Drawn], batch_size: int | None = None, generator: Generator | None = None
+        self, part: str, drawn: list[Drawn], batch_size: int | None = None, generator: Generator | None = None
     ) -> FrameBatches:
-        return FrameBatches(drawn, self.pictures, self._fail, self.num_threads, batch_size, generator)
+        self._require_videos(part)
+        return FrameBatches(drawn, self.pictures, self.leave_out, self.num_threads, batch_size, generator)
 
-    def _fail(self, video: int, error: VideoError) -> None:
-        if self.dataset.on_error == "raise":
-            raise error
-        self.failed[video] = error
+    def _videos_of(self, part: str) -> set[int]:
+        """Return the videos with a view in a part; one that was found damaged may have no views, but has a side."""
+        failed = {video for video in self.failed if self.sides.sides[video] == part}
+        return failed.union(video for video, _ in self.sides.views_of(part))
+
+    def _leave_out_damaged(self, part: str) -> None:
+        """Decode all videos of a part: one that failed later would leave an epoch short of the batches that were
+        announced, and Lightning would then not validate it.
+        """
+
+        def decode(video: int) -> Iterator[VideoError | None]:
+            try:
+                list(iterate_frames(self.videos[video].path, []))  # to its end, keeping none
+                yield None
+            except VideoError as error:
+                yield error
+
+        videos = sorted(self._videos_of(part) - self.failed.keys())
+        results = run_ahead(decode, videos, self.num_threads)
+        for video, error in track(results, len(videos), "Decoding", "videos"):
+            if error is not None:
+                self.leave_out(video, error)
+
+    def _require_videos(self, part: str) -> None:
+        videos = self._videos_of(part)
+        if not videos:
+            raise VidclfError(f"The {part} part has no videos; check dataset.root, dataset.classes and split.number.")
+        if videos <= self.failed.keys():
+            first = self.failed[min(videos)]
+            raise VidclfError(f"No video of the {part} part can be read, {len(videos)} failed. The first: {first}")
 
     def _require_space(self, requests: Iterable[Request]) -> None:
         num_units = sum(len(request.units) for request in requests)

@@ -70,13 +70,13 @@ class FactBook:
     def _merge(self, fresh: dict[str, list]) -> None:
         """Add to what is on disk by now, so that two runs at once lose nothing."""
         with FileLock(f"{self.path}.lock"):
-            self.entries = {**self._read(), **self.entries, **fresh}
+            self.entries = {**self.entries, **self._read(), **fresh}
             write_atomically(self.path, json.dumps(self.entries).encode())
 
     def _read(self) -> dict[str, list]:
         try:
             return json.loads(self.path.read_bytes())
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):  # not JSON, or not even text
             return {}
 
 

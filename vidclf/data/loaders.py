@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.video import VideoError, Views
+from vidclf.errors import VidclfError
 
 POOL_FRAMES = 1024  # frames which wait decoded to be shuffled, where training reads frames
 
@@ -26,7 +27,8 @@ class Drawn:
 
 def generator_for(*numbers: int) -> Generator:
     """Return a generator that depends on all of `numbers` (seed, epoch, video, ...) and nothing else."""
-    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    # Their count too: a SeedSequence of (1,) is that of (1, 0).
+    state = np.random.SeedSequence((len(numbers), *numbers)).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> 1))
 
 
@@ -69,6 +71,7 @@ class FrameBatches:
         drawn: the videos in the order in which they are decoded.
         load: decodes and transforms a video's views: (V * crops, T, 3, h, w).
         on_error: called with what is wrong with a video, which is then left out; it may raise.
+        num_threads: videos decoded at once.
         batch_size: views a batch, shuffled through a pool by `generator`; None: one video a batch, in order.
     """
 
@@ -92,9 +95,13 @@ class FrameBatches:
         return videos if self.batch_size is None else self._shuffled(videos, self.batch_size)
 
     def _decoded(self) -> Iterator[Views]:
+        num_failed = 0
         for one, result in run_ahead(self._try, self.drawn, self.num_threads, depth=1):
             if isinstance(result, VideoError):
                 self.on_error(one.video, result)
+                num_failed += 1
+                if num_failed == len(self.drawn):
+                    raise VidclfError(f"None of {num_failed} videos can be read. The last: {result}")
             else:
                 yield _name_views(result, [one], num_crops=len(result) // len(one.views))
 
@@ -110,7 +117,8 @@ class FrameBatches:
         batch: list[Views] = []
         size = max(batch_size, POOL_FRAMES // self.drawn[0].frames.shape[1])
         for video in videos:
-            pool += [Views(*(part[row : row + 1] for part in video)) for row in range(len(video.labels))]
+            # Cloned, so that a view which waits does not keep its whole video in memory.
+            pool += [Views(*(part[row : row + 1].clone() for part in video)) for row in range(len(video.labels))]
             while len(pool) >= size:
                 batch.append(self._take(pool))
                 if len(batch) == batch_size:

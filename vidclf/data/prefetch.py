@@ -1,17 +1,34 @@
 """Threads that work ahead of whoever reads: decoding overlaps with the backbone."""
 
+import atexit
 import itertools
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_END = object()
+POLL_S = 0.1  # how often a thread that waits for room looks whether it is still wanted
+
+
+@dataclass(frozen=True)
+class _End:
+    """Closes an item's results, by an error or without."""
+
+    error: BaseException | None = None
+
+
+@dataclass(eq=False)
+class _Task(Generic[Item]):
+    """One item: `room` counts how many more results may wait in `results`."""
+
+    item: Item
+    room: threading.Semaphore
+    results: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
 
 
 def run_ahead(
@@ -19,49 +36,63 @@ def run_ahead(
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, result) for every result of `work(item)`, item after item, in order.
 
-    `num_threads` items are worked on at once and as many wait finished, each at most `depth` results ahead, so
-    memory stays bounded however many items there are and however many results an item has. An error of `work` is
-    raised in the item's turn.
+    `num_threads` items are worked on at once and as many wait finished, each at most `depth` results ahead
+    (and one in each thread's hand), so memory stays bounded however many items there are and however many
+    results an item has. An error that `work` raises is raised in the item's turn; one that it yields is a
+    result. Closing the iterator ends the threads.
     """
     stop = threading.Event()
-    waiting: deque[tuple[Item, queue.Queue]] = deque()
-
-    def start(pool: ThreadPoolExecutor, item: Item) -> None:
-        results: queue.Queue = queue.Queue(depth)
-        waiting.append((item, results))
-        pool.submit(_fill, work, item, results, stop)
-
+    tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+    waiting: deque[_Task[Item]] = deque()
     todo = iter(items)
-    with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
-        try:
-            for item in itertools.islice(todo, 2 * num_threads):
-                start(pool, item)
-            while waiting:
-                item, results = waiting.popleft()
-                while (result := results.get()) is not _END:
-                    if isinstance(result, BaseException):
-                        raise result
-                    yield item, result
-                for following in itertools.islice(todo, 1):
-                    start(pool, following)
-        finally:
-            stop.set()
+    threads = [
+        threading.Thread(target=_serve, args=(work, tasks, stop), name=f"decode-{number}", daemon=True)
+        for number in range(num_threads)
+    ]
 
+    def start(count: int) -> None:
+        for item in itertools.islice(todo, count):
+            waiting.append(_Task(item, threading.Semaphore(depth)))
+            tasks.put(waiting[-1])
 
-def _fill(work: Callable, item: object, results: queue.Queue, stop: threading.Event) -> None:
-    def put(result: object) -> bool:
-        while not stop.is_set():
-            try:
-                results.put(result, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+    def end() -> None:
+        stop.set()
+        for _ in threads:
+            tasks.put(None)
+        for thread in threads:
+            thread.join()
 
+    for thread in threads:
+        thread.start()
+    atexit.register(end)  # whoever leaves the iterator open must not keep the interpreter from ending
     try:
-        for result in work(item):
-            if not put(result):
-                return
-    except BaseException as error:  # handed to the reader, which raises it
-        put(error)
-    put(_END)
+        start(2 * num_threads)
+        while waiting:
+            task = waiting.popleft()
+            yield from _in_turn(task)
+            start(1)
+    finally:
+        atexit.unregister(end)
+        end()
+
+
+def _in_turn(task: _Task[Item]) -> Iterator[tuple[Item, Result]]:
+    while not isinstance(result := task.results.get(), _End):
+        task.room.release()
+        yield task.item, result
+    if result.error is not None:
+        raise result.error
+
+
+def _serve(work: Callable, tasks: queue.SimpleQueue, stop: threading.Event) -> None:
+    while not stop.is_set() and (task := tasks.get()) is not None:
+        try:
+            for result in work(task.item):
+                while not stop.is_set() and not task.room.acquire(timeout=POLL_S):
+                    pass
+                if stop.is_set():
+                    return
+                task.results.put(result)
+            task.results.put(_End())
+        except BaseException as error:  # the reader's to raise
+            task.results.put(_End(error))

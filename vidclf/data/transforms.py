@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
@@ -33,7 +33,10 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class BackboneTransform:
-    """What the backbone was trained with: shorter side to `preset.resize`, centre crop, normalised."""
+    """What the backbone was trained with: resized to `preset.resize`, centre crop, normalised.
+
+    Pictures are antialiased and clips are not: so torchvision evaluates its own networks.
+    """
 
     preset: Preset
     num_crops: ClassVar[int] = 1
@@ -41,7 +44,13 @@ class BackboneTransform:
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "V T 3 h w"]:
         """Return normalised pictures of `preset.size`."""
-        resized = F.resize(frames, [self.preset.resize], InterpolationMode(self.preset.interpolation))
+        resize = self.preset.resize
+        resized = F.resize(
+            frames,
+            [resize] if isinstance(resize, int) else list(resize),
+            InterpolationMode(self.preset.interpolation),
+            antialias=self.preset.clip_length == 1,
+        )
         cropped = F.center_crop(resized, [self.preset.size])
         pictures = F.to_dtype(cropped, torch.float32, scale=True)
         return F.normalize(pictures, list(self.preset.mean), list(self.preset.std))
@@ -61,6 +70,16 @@ class TutorialTransform:
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "V T 3 h w"]:
         """Return pictures of `preset.size` in 0..1."""
-        size = [self.preset.size, self.preset.size]
-        resized = F.resize(frames, size, InterpolationMode.NEAREST_EXACT)
-        return F.to_dtype(resized, torch.float32, scale=True)
+        rows = _nearest(frames.shape[-2], self.preset.size)
+        columns = _nearest(frames.shape[-1], self.preset.size)
+        return F.to_dtype(frames[..., rows[:, None], columns], torch.float32, scale=True)
+
+
+def _nearest(length: int, size: int) -> Int[Tensor, " size"]:
+    """Return which of `length` pixels Pillow takes for `size`: it sums steps, which decides where two are as near.
+
+    At 320 x 240 to 224 x 224 that is so in a seventh of all columns, and torch's own `nearest-exact` rounds otherwise.
+    """
+    steps = torch.full((size,), length / size, dtype=torch.float64)
+    steps[0] /= 2  # the middle of the first pixel
+    return steps.cumsum(0).long()

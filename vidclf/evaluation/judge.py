@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vidclf.data.datamodule import VideoDataModule
-from vidclf.errors import VidclfError
 from vidclf.evaluation.scores import Aggregation, score_views
 from vidclf.models.classifier import Classifier
 
@@ -32,9 +31,7 @@ def judge(trainer: L.Trainer, classifier: Classifier, datamodule: VideoDataModul
         VidclfError: the part has no video that can be read.
     """
     datamodule.scored_part = part
-    outputs = trainer.predict(classifier, datamodule=datamodule)
-    if not outputs:
-        raise VidclfError(f"part={part}: no video of it can be read; {len(datamodule.failed)} failed.")
+    outputs = trainer.predict(classifier, datamodule=datamodule) or []
     logits = torch.cat([logits for logits, _ in outputs])
     labels, video, view = (torch.cat([views[i] for _, views in outputs]) for i in (1, 2, 3))
     num_failed = datamodule.part_size(part) - len(outputs)

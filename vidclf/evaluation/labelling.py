@@ -70,7 +70,7 @@ class Labeller:
                 yield request.path, self._label(views_of(features, num_views[request.path]))
         yield from ((path, broken[path]) for path in todo)
 
-    def label_stream(self, source: str, window_s: float) -> Iterator[dict[str, Any]]:
+    def label_stream(self, source: str, window_s: float | int) -> Iterator[dict[str, Any]]:
         """Yield a label for every `window_s` seconds of frames, and for what is left at the end.
 
         A window's frames are held in memory.

@@ -1,5 +1,7 @@
 """Pictures of what a network sees and of what it confuses."""
 
+import itertools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import lightning as L
@@ -7,6 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")  # before pyplot: no window, on any machine
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from lightning.pytorch.callbacks import Callback
@@ -17,6 +20,7 @@ from torch import Tensor
 
 from vidclf.data.decoding import decode_frames
 from vidclf.data.loaders import generator_for
+from vidclf.data.video import VideoError
 
 if TYPE_CHECKING:
     from vidclf.data.datamodule import VideoDataModule
@@ -40,22 +44,36 @@ class ViewSheets(Callback):
 
 def draw_sheet(datamodule: "VideoDataModule", part: str, num_views: int) -> Figure:
     """Return a figure with one row a view: its label and up to eight of its frames, as decoded."""
-    drawn = datamodule.draw(part, epoch=0 if part == "train" else None)
-    generator = generator_for(datamodule.seed)
-    rows = torch.randperm(len(drawn), generator=generator)[:num_views].tolist()
-    figure, axes = plt.subplots(len(rows), 1, figsize=(8, 1.2 * len(rows)), squeeze=False, layout="constrained")
-    for axis, row in zip(axes[:, 0], rows, strict=True):
-        one = drawn[row]
-        view = int(torch.randint(len(one.frames), (), generator=generator))
-        chosen = one.frames[view]
-        shown = chosen[torch.linspace(0, len(chosen) - 1, min(len(chosen), MAX_FRAMES)).round().long()]
-        axis.imshow(_strip(decode_frames(datamodule.videos[one.video].path, shown)))
-        label = datamodule.dataset.class_names[one.label]
-        axis.set_title(f"{label}   {datamodule.videos[one.video].name}, view {int(one.views[view])}", fontsize=8)
+    rows = list(itertools.islice(_draw_views(datamodule, part), num_views))
+    height = max(1, len(rows))
+    figure, axes = plt.subplots(height, 1, figsize=(8, 1.2 * height), squeeze=False, layout="constrained")
+    for axis, (frames, title) in zip(axes[:, 0], rows, strict=False):
+        axis.imshow(_strip(frames))
+        axis.set_title(title, fontsize=8, parse_math=False)  # a file name may hold $ signs
+    for axis in axes[:, 0]:
         axis.axis("off")
     if credit := getattr(datamodule.dataset, "credit", ""):
         figure.supxlabel(credit, fontsize=6)
     return figure
+
+
+def _draw_views(datamodule: "VideoDataModule", part: str) -> Iterator[tuple[UInt8[Tensor, "T 3 H W"], str]]:
+    """Yield frames of a random view, and whose they are, of one video after the other, in random order."""
+    drawn = datamodule.draw(part, epoch=0 if part == "train" else None)
+    generator = generator_for(datamodule.seed)
+    for row in torch.randperm(len(drawn), generator=generator).tolist():
+        one = drawn[row]
+        video = datamodule.videos[one.video]
+        view = int(torch.randint(len(one.frames), (), generator=generator))
+        chosen = one.frames[view]
+        shown = chosen[torch.linspace(0, len(chosen) - 1, min(len(chosen), MAX_FRAMES)).round().long()]
+        try:
+            frames = decode_frames(video.path, shown)
+        except VideoError as error:
+            datamodule.leave_out(one.video, error)
+            continue
+        label = datamodule.dataset.class_names[one.label]
+        yield frames, f"{label}   {video.name}, view {int(one.views[view])}"
 
 
 def draw_confusion(labels: Int[Tensor, " M"], predicted: Int[Tensor, " M"], class_names: list[str]) -> Figure:
@@ -79,5 +97,5 @@ def draw_confusion(labels: Int[Tensor, " M"], predicted: Int[Tensor, " M"], clas
     return figure
 
 
-def _strip(frames: UInt8[Tensor, "T 3 H W"]) -> UInt8[Tensor, "H WT 3"]:
-    return torch.cat(frames.unbind(), dim=-1).permute(1, 2, 0)
+def _strip(frames: UInt8[Tensor, "T 3 H W"]) -> UInt8[np.ndarray, "H WT 3"]:
+    return torch.cat(frames.unbind(), dim=-1).permute(1, 2, 0).numpy()

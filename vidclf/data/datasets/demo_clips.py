@@ -43,22 +43,22 @@ Motion = Callable[[Cycles, float], Poses]
 
 def slide(cycles: Cycles, place: float) -> Poses:
     """Return poses that move left and enter again on the right, at the height `place`."""
-    return _poses(x=-2 * cycles, y=place, size=0.5, angle=0)
+    return _poses(x=-2 * cycles, y=place, size=0.5, angle=0.0)
 
 
 def spin(cycles: Cycles, place: float) -> Poses:
     """Return poses that turn clockwise, `place` off the middle."""
-    return _poses(x=place, y=0, size=0.7, angle=2 * math.pi * cycles)
+    return _poses(x=place, y=0.0, size=0.7, angle=2 * math.pi * cycles)
 
 
 def zoom(cycles: Cycles, place: float) -> Poses:
     """Return poses that grow to four times their size and begin again, `place` off the middle."""
-    return _poses(x=place, y=0, size=0.3 * 4 ** (cycles % 1), angle=0)
+    return _poses(x=place, y=0.0, size=0.3 * 4 ** (cycles % 1), angle=0.0)
 
 
 def sway(cycles: Cycles, place: float) -> Poses:
     """Return poses that go up and down, the same in both directions of time, `place` off the middle."""
-    return _poses(x=place, y=0.4 * torch.sin(2 * math.pi * cycles), size=0.5, angle=0)
+    return _poses(x=place, y=0.4 * torch.sin(2 * math.pi * cycles), size=0.5, angle=0.0)
 
 
 def _poses(**values: Tensor | float) -> Poses:

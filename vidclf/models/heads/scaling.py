@@ -80,7 +80,7 @@ class InputScaling(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(std.masked_fill(constant, 1.0))
 
-    def forward(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
+    def forward(self, features: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """Return the features, scaled.
 
         Raises:

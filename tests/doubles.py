@@ -1,0 +1,163 @@
+"""Small stand-ins for what is configured: backbones, a transform of two crops, and a data module of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from vidclf.data.datamodule import VideoDataModule
+from vidclf.data.datasets.ucf101 import UCF101
+from vidclf.data.sampling import Rate
+from vidclf.data.splits import Official
+from vidclf.data.transforms import BackboneTransform
+from vidclf.models.aggregation import mean
+from vidclf.models.backbones.frozen import Frozen
+from vidclf.models.backbones.preset import Preset
+from vidclf.models.classifier import Classifier
+from vidclf.models.heads.mlp import MLP
+from vidclf.terminal import quiet_lightning
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Networks this small wait for each other's threads longer than they compute."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
+class Pictures(nn.Module):
+    """A picture backbone with what makes frozen ones hard: batch statistics and dropout."""
+
+    preset = Preset(size=16, resize=20, mean=(0.4, 0.5, 0.6), std=(0.3, 0.2, 0.1))
+    feature_dim = 6
+    name = "pictures"
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.convolution = nn.Conv2d(3, 6, 3)
+        self.rest = nn.Sequential(nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.5))
+        self.requires_grad_(False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        maps = self.rest(self.convolution(pictures.flatten(0, 1)))
+        return maps.mean((2, 3)).unflatten(0, pictures.shape[:2])
+
+
+class Clips(nn.Module):
+    """A clip backbone: 4 frames in, S=2 steps out, each of two frames and their difference."""
+
+    preset = Preset(size=16, resize=20, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), clip_length=4)
+    feature_dim = 5
+    name = "clips"
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.convolution = nn.Conv3d(3, 5, (2, 3, 3), stride=(2, 1, 1))
+        self.requires_grad_(False)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.convolution(pictures.transpose(1, 2)).mean((3, 4)).transpose(1, 2)  # (N, T / 2, 5)
+
+
+@dataclass(frozen=True)
+class TwoCrops:
+    """The left and the right square of the resized frames, behind one another."""
+
+    preset: Preset
+    num_crops: ClassVar[int] = 2
+    random: ClassVar[bool] = False
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        pictures = BackboneTransform(self.preset)
+        size = min(frames.shape[-2:])
+        crops = torch.stack([pictures(frames[..., :size]), pictures(frames[..., -size:])], dim=1)
+        return crops.flatten(0, 1)  # (V * 2, T, 3, h, w)
+
+
+class Counter:
+    """Counts the pictures that a backbone is given; the zeros that fill a batch up are none."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self.count = 0
+        backbone.register_forward_pre_hook(self._add)
+
+    def _add(self, _: nn.Module, arguments: tuple[Tensor]) -> None:
+        self.count += int(arguments[0].flatten(1).any(1).sum())
+
+
+def make_datamodule(root: Path, backbone: nn.Module | None = None, **settings: object) -> VideoDataModule:
+    """Return a data module over the UCF101 tree at `root`, its store beside the tree."""
+    backbone = backbone or Pictures()
+    defaults = {
+        "dataset": UCF101(root, on_error=settings.pop("on_error", "raise")),
+        "split": Official(),
+        "sampling": Rate(10),
+        "transform": BackboneTransform(backbone.preset),
+        "store": root.parent / "store",
+        "batch_size": 4,
+        "num_threads": 2,
+    }
+    return VideoDataModule(backbone=backbone, **(defaults | settings))
+
+
+def make_classifier(
+    backbone: Frozen, num_classes: int = 2, head: nn.Module | None = None, seed: int = 0, **settings: object
+) -> Classifier:
+    """Return a classifier with an MLP that drops half of its hidden numbers, or another head."""
+    torch.manual_seed(seed)
+    head = head or MLP(backbone.feature_dim, num_classes, widths=(8,), scaling="standard")
+    defaults = {
+        "aggregation": mean,
+        "optimizer": partial(torch.optim.Adam, lr=0.01),
+        "scheduler": partial(CosineAnnealingLR, T_max=4),
+    }
+    return Classifier(backbone, head, seed=seed, **(defaults | settings))
+
+
+def make_trainer(**settings: object) -> L.Trainer:
+    """Return a silent Trainer on the CPU, as the configuration has it."""
+    quiet_lightning()
+    defaults = {
+        "accelerator": "cpu",
+        "max_epochs": 2,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+        "reload_dataloaders_every_n_epochs": 1,
+    }
+    return L.Trainer(**(defaults | settings))
+
+
+def spoil(path: Path) -> Path:
+    """Put garbage into the first four pictures of an AVI: it looks whole until it is decoded."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"movi") + 4
+    for _ in range(4):
+        size = int.from_bytes(data[start + 4 : start + 8], "little")
+        data[start + 8 + size // 4 : start + 8 + size] = b"\xa5" * (size - size // 4)
+        start += 8 + size + size % 2
+    path.write_bytes(data)
+    return path
+
+
+def halve(path: Path) -> Path:
+    """Cut a file in half."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    return path

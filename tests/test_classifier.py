@@ -1,0 +1,230 @@
+"""A head learns, is scored by video, and goes on after a cut as if there had been none."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from doubles import Pictures, TwoCrops, make_classifier, make_datamodule, make_trainer, one_thread  # noqa: F401
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from torch import Tensor, nn
+from videos import encode_video
+
+from vidclf.data.sampling import Rate, Segments
+from vidclf.data.video import Views
+from vidclf.evaluation.judge import judge, scores_of
+from vidclf.models.aggregation import mean, mode
+from vidclf.models.backbones.frozen import Frozen
+from vidclf.models.classifier import Classifier
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def root(ucf101_tree: Callable[..., Path]) -> Path:
+    """Clips of two classes, which differ in brightness, so that there is something to learn."""
+    root = ucf101_tree(groups=(1, 2, 8, 9, 10), clips_per_group=1)
+    for number, path in enumerate(sorted(root.rglob("*.avi"))):
+        level = 60 if path.parent.name == "Archery" else 190
+        noise = torch.randint(-40, 40, (12, 48, 64, 3), generator=torch.Generator().manual_seed(number))
+        encode_video(path, frames=(level + noise).to(torch.uint8).numpy())
+    return root
+
+
+class Losses(Callback):
+    """Keeps what was logged at each epoch's end."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: object, pl_module: object) -> None:
+        self.epochs.append({name: value.item() for name, value in trainer.callback_metrics.items()})
+
+
+def fit(root: Path, head: nn.Module | None = None, ckpt_path: str | None = None, **settings: object):
+    """Train; return the classifier and the metrics of each epoch."""
+    data = {name: settings.pop(name) for name in ("sampling", "features", "seed", "transform") if name in settings}
+    datamodule = make_datamodule(root, **data)
+    classifier = make_classifier(datamodule.frozen, head=head, seed=data.get("seed", 0))
+    losses = Losses()
+    trainer = make_trainer(**(settings | {"callbacks": [losses, *settings.get("callbacks", [])]}))
+    trainer.fit(classifier, datamodule=datamodule, ckpt_path=ckpt_path)
+    return classifier, losses.epochs
+
+
+def batch_of(inputs: Tensor, labels: list[int], video: list[int]) -> Views:
+    return Views(inputs, torch.tensor(labels), torch.tensor(video), torch.zeros(len(labels), dtype=torch.int64))
+
+
+def logits_of_features(classifier: Classifier) -> dict[str, float]:
+    """Let the features be the logits, and catch what is logged."""
+    logged: dict[str, float] = {}
+    classifier.log_dict = lambda scores, **_: logged.update({name: value.item() for name, value in scores.items()})
+    classifier.log = lambda name, value, **_: logged.update({name: value.item()})
+    return logged
+
+
+def test_metrics_worked_out_by_hand():
+    classifier = make_classifier(Frozen(Pictures()), head=nn.Flatten())
+    logged = logits_of_features(classifier)
+    probabilities = torch.tensor([[0.6, 0.4], [0.3, 0.7], [0.2, 0.8], [0.9, 0.1]])
+    batch = batch_of(probabilities.log()[:, None], [0, 0, 1, 1], [0, 1, 2, 3])
+    loss = classifier.training_step(batch, 0)
+    expected = -torch.tensor([0.6, 0.3, 0.8, 0.1]).log().mean().item()
+    assert loss.item() == pytest.approx(expected)
+    assert logged == pytest.approx({"train/loss": expected, "train/view_top1": 0.5})
+    classifier.validation_step(batch, 0)
+    assert (logged["val/loss"], logged["val/view_top1"]) == pytest.approx((expected, 0.5))
+
+
+def test_validation_aggregates_the_views_of_a_video_over_batches():
+    classifier = make_classifier(Frozen(Pictures()), head=nn.Flatten(), aggregation=mean)
+    logged = logits_of_features(classifier)
+    classifier.on_validation_epoch_start()
+    # Video 7 (class 0): one strong view outweighs two weak ones. Video 3 (class 1): its only view is wrong.
+    batches = [([[0.95, 0.05], [0.4, 0.6]], [0, 0], [7, 7]), ([[0.4, 0.6], [0.8, 0.2]], [0, 1], [7, 3])]
+    for probabilities, labels, video in batches:
+        classifier.validation_step(batch_of(torch.tensor(probabilities).log()[:, None], labels, video), 0)
+    classifier.on_validation_epoch_end()
+    assert logged["val/top1"] == 0.5
+    classifier.aggregation = mode
+    classifier.on_validation_epoch_end()
+    assert logged["val/top1"] == 0
+    classifier.on_validation_epoch_start()
+    classifier.validation_step(batch_of(torch.tensor([[[0.0, 1.0]]]), [1], [0]), 0)
+    classifier.on_validation_epoch_end()
+    assert logged["val/top1"] == 1  # of this epoch alone
+
+
+def test_pictures_pass_the_backbone_and_features_do_not():
+    classifier = make_classifier(Frozen(Pictures()), head=nn.Sequential(nn.Flatten(), nn.Linear(12, 2)))
+    pictures = torch.randn(3, 2, 3, 16, 16)
+    assert torch.equal(classifier(pictures), classifier(classifier.backbone(pictures)))
+
+
+def test_only_the_head_is_trained(root: Path):
+    frozen = deepcopy(dict(Pictures().state_dict()))
+    classifier, _ = fit(root, features="frames")
+    assert [len(group["params"]) for group in classifier.configure_optimizers()[0][0].param_groups] == [4]
+    after = classifier.backbone.backbone.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in frozen.items())
+
+
+@pytest.mark.parametrize("features", ["store", "frames"])
+def test_a_head_learns_what_can_be_learned(features: str, root: Path):
+    _, epochs = fit(root, features=features, max_epochs=8)
+    losses = [epoch["train/loss"] for epoch in epochs]
+    assert losses[-1] < 0.6 * losses[0]
+    assert epochs[-1]["val/top1"] == 1
+    assert set(epochs[0]) == {"train/loss", "train/view_top1", "val/loss", "val/view_top1", "val/top1"}
+
+
+def weights_of(classifier: Classifier) -> list[Tensor]:
+    return list(classifier.state_dict().values())
+
+
+def equal(some: list[Tensor], others: list[Tensor]) -> bool:
+    return all(torch.equal(*pair) for pair in zip(some, others, strict=True))
+
+
+@pytest.mark.parametrize("features", ["store", "frames"])
+@pytest.mark.parametrize("sampling", [Rate(10), Segments(3)])
+def test_the_same_seed_gives_the_same_bits(sampling: object, features: str, root: Path):
+    (one, metrics), (same, same_metrics), (other, _) = (
+        fit(root, sampling=sampling, features=features, seed=seed) for seed in (0, 0, 1)
+    )
+    assert equal(weights_of(one), weights_of(same))
+    assert metrics == same_metrics
+    assert not equal(weights_of(one), weights_of(other))
+
+
+@pytest.mark.parametrize("features", ["store", "frames"])
+@pytest.mark.parametrize("sampling", [Rate(10), Segments(3)])
+def test_a_resumed_run_equals_one_that_was_not_cut(sampling: object, features: str, root: Path, tmp_path: Path):
+    """With dropout, a learning rate that changes, and views drawn anew; epochs are 1, 2 | 3, 4."""
+
+    def keep(folder: str) -> dict[str, object]:
+        checkpoint = ModelCheckpoint(tmp_path / folder, monitor="val/loss", save_last=True, save_top_k=1)
+        return {"callbacks": [checkpoint], "enable_checkpointing": True, "sampling": sampling, "features": features}
+
+    whole, metrics = fit(root, max_epochs=4, **keep("whole"))
+    _, before = fit(root, max_epochs=2, **keep("cut"))
+    torch.rand(17)  # chance goes on between the two
+    resumed, after = fit(root, max_epochs=4, ckpt_path=str(tmp_path / "cut" / "last.ckpt"), **keep("cut"))
+    assert before + after == metrics
+    assert equal(weights_of(resumed), weights_of(whole))
+    assert any(isinstance(module, nn.Dropout) and module.p for module in resumed.head.modules())
+
+
+def test_the_head_is_scaled_by_training_features_alone(root: Path):
+    classifier, _ = fit(root, max_epochs=1)
+    datamodule = make_datamodule(root)
+    datamodule.setup("fit")
+    features = torch.cat([batch.inputs for batch in datamodule.scoring_batches("train", 4)])
+    torch.testing.assert_close(classifier.head.scaling.mean, features.mean((0, 1)))
+
+
+def test_what_is_judged_is_the_same_bits_by_features_and_by_frames(root: Path):
+    classifier, _ = fit(root, transform=TwoCrops(Pictures.preset))
+    results = []
+    for features in ("store", "frames"):
+        datamodule = make_datamodule(root, features=features, transform=TwoCrops(Pictures.preset))
+        trainer = make_trainer()
+        results.append(judge(trainer, make_from(classifier, datamodule.frozen), datamodule, "test"))
+    stored, decoded = results
+    for name in ("logits", "labels", "video", "view"):
+        assert torch.equal(getattr(stored, name), getattr(decoded, name))
+    assert len(stored.logits) == 4 * 6 * 2
+    assert stored.num_failed == 0
+    scores = scores_of(stored, classifier, {"mode": mode})
+    assert scores["num_videos"] == 4
+    assert scores["top1"] == pytest.approx((mean_of(stored) == 1).mean())
+
+
+def make_from(classifier: Classifier, frozen: Frozen) -> Classifier:
+    """The same head behind another wrapper of the backbone."""
+    other = make_classifier(frozen)
+    other.load_state_dict(classifier.state_dict())
+    return other
+
+
+def mean_of(judged: object):
+    """Whether each video's mean probability is highest for its own class, by hand."""
+    probabilities = judged.logits.double().softmax(1)
+    hits = []
+    for video in judged.video.unique():
+        own = judged.video == video
+        hits.append(int(probabilities[own].mean(0).argmax() == judged.labels[own][0]))
+    return torch.tensor(hits).numpy()
+
+
+def test_a_run_can_be_judged_before_it_is_trained(root: Path):
+    """Lightning reads in inference mode, and what is kept from then must still be learned from."""
+    datamodule = make_datamodule(root)
+    classifier = make_classifier(datamodule.frozen, head=nn.Sequential(nn.Flatten(), nn.Linear(6, 2)))
+    before = deepcopy(weights_of(classifier))
+    trainer = make_trainer()
+    judge(trainer, classifier, datamodule, "train")
+    trainer.fit(classifier, datamodule=datamodule)
+    assert not equal(before, weights_of(classifier))
+
+
+def test_dropout_differs_between_epochs_and_ranks():
+    classifier = make_classifier(Frozen(Pictures()))
+    seeds = set()
+    for epoch, rank in ((0, 0), (1, 0), (0, 1)):
+        classifier._trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
+        classifier.on_train_epoch_start()
+        seeds.add(torch.initial_seed())
+    assert len(seeds) == 3
+
+
+def test_averaged_weights_are_validated_and_saved(root: Path, tmp_path: Path):
+    checkpoint = ModelCheckpoint(tmp_path / "averaged", save_last=True)
+    averaging = WeightAveraging(use_buffers=False)
+    classifier, epochs = fit(root, max_epochs=2, callbacks=[averaging, checkpoint], enable_checkpointing=True)
+    saved = torch.load(tmp_path / "averaged" / "last.ckpt", weights_only=True)["state_dict"]
+    assert saved.keys() == classifier.state_dict().keys()
+    assert len(epochs) == 2

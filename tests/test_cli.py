@@ -1,0 +1,154 @@
+"""The command line: verbs, help, what goes to which stream, and how a verb ends."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.errors import InstantiationException
+from verbs import SMALL, Outcome
+
+from vidclf import __version__, cli
+from vidclf.cli import VERBS, main, report
+from vidclf.errors import VidclfError
+
+
+def test_help_names_every_verb_and_imports_nothing_heavy():
+    code = "import sys; from vidclf.cli import main; main(); print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
+    told, modules = result.stdout.rstrip().rsplit("\n", 1)
+    assert [line.split()[0] for line in told.splitlines() if line.startswith("  ")] == list(VERBS)
+    assert "Example: vidclf train experiment=demo" in told
+    assert not {"torch", "lightning", "hydra", "matplotlib", "av"} & set(modules.split())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_replaces_the_process_by_its_module(verb: str, monkeypatch: pytest.MonkeyPatch):
+    called = []
+    monkeypatch.setattr(os, "execv", lambda *arguments: called.append(arguments) or sys.exit(0))
+    monkeypatch.setattr(sys, "argv", ["vidclf", verb, "a=1 2", "-m"])
+    with pytest.raises(SystemExit):
+        main()
+    assert called == [(sys.executable, [sys.executable, "-m", f"vidclf.{verb}", "a=1 2", "-m"])]
+    assert (Path(cli.__file__).parent / f"{verb}.py").is_file()
+
+
+def test_an_unknown_verb_is_named_with_those_there_are(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["vidclf", "fit"])
+    with pytest.raises(SystemExit, match="vidclf: fit is no verb; there are train, evaluate, predict"):
+        main()
+
+
+def test_the_version_is_the_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(sys, "argv", ["vidclf", "--version"])
+    main()
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "extract"])
+def test_the_help_of_a_verb_names_groups_and_an_example(verb: str, vidclf: Callable[..., Outcome]):
+    outcome = vidclf(verb, "--help")
+    assert outcome.status == 0
+    assert outcome.err == ""
+    assert f"vidclf {verb} key=value" in outcome.out
+    assert re.search(r"^head: custom, .*linear, .*mlp", outcome.out, re.MULTILINE)
+    assert f"Example: vidclf {verb} {cli.EXAMPLES[verb]}" in outcome.out
+
+
+def test_results_go_to_stdout_and_notices_to_stderr(trained: Outcome):
+    title, *rows, last = trained.out.splitlines()
+    assert title.startswith("Validation, epoch ")
+    assert all(len(row.split()) == 2 for row in rows)
+    assert last == f"run {trained.run}"
+    assert trained.err.splitlines() == ["Examining 20 videos", "Extracting features of 12 videos"]
+
+
+def test_a_key_that_hydra_does_not_know_is_one_message_and_status_1(vidclf: Callable[..., Outcome]):
+    outcome = vidclf("train", "heads=mlp")
+    assert outcome.status == 1
+    assert outcome.out == ""
+    assert "Could not override 'heads'" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_mistake_in_a_users_head_prints_its_stack_trace(vidclf: Callable[..., Outcome], tmp_path: Path, clips: Path):
+    (tmp_path / "my_heads.py").write_text(
+        "def broken(feature_dim, num_classes):\n    raise RuntimeError('my mistake')\n"
+    )
+    outcome = vidclf("train", f"dataset.root={clips}", *SMALL[:3], "head=custom", "head._target_=my_heads.broken")
+    assert outcome.status == 1
+    assert "Traceback" in outcome.err
+    assert "my_heads.py" in outcome.err
+    assert "RuntimeError: my mistake" in outcome.err
+
+
+STOP = """
+from lightning.pytorch.callbacks import Callback
+
+class Stop(Callback):
+    def on_train_epoch_end(self, trainer, module):
+        raise KeyboardInterrupt
+"""
+
+
+def test_ctrl_c_in_training_is_a_sentence_and_status_130(vidclf: Callable[..., Outcome], tmp_path: Path, clips: Path):
+    (tmp_path / "my_callbacks.py").write_text(STOP)
+    outcome = vidclf("train", f"dataset.root={clips}", *SMALL, "+callbacks.stop._target_=my_callbacks.Stop")
+    assert outcome.status == 130
+    assert outcome.err.splitlines()[-1] == "Interrupted; what was written before is whole."
+    assert "Traceback" not in outcome.err
+
+
+def test_ctrl_c_before_training_is_a_sentence_too(vidclf: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vidclf.build.build_datamodule", interrupt)
+    outcome = vidclf("train")
+    assert (outcome.status, outcome.err) == (130, "Interrupted; what was written before is whole.\n")
+
+
+def test_a_reader_who_has_had_enough_ends_the_verb_in_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with pytest.raises(BrokenPipeError) as caught:
+            print("a line", flush=True)
+        report(caught.value)
+    assert capsys.readouterr().err == ""
+
+
+def instantiation_of(cause: Exception) -> InstantiationException:
+    error = InstantiationException("Error in call to target 'x.Y':\nTypeError(...)")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (VidclfError("what, got"), "VidclfError: what, got\n"),
+        (instantiation_of(VidclfError("what")), "VidclfError: what\n"),
+        (
+            instantiation_of(TypeError("no k")),
+            "InstantiationException: Error in call to target 'x.Y': TypeError(...)\n",
+        ),
+        (PermissionError(13, "Permission denied", "/runs"), "/runs: cannot write or read it (Permission denied). "),
+        (OSError(28, "No space left on device", "/runs"), "/runs: cannot write or read it (No space left on device). "),
+    ],
+)
+def test_what_the_user_can_mend_is_a_sentence(error: Exception, sentence: str, capsys: pytest.CaptureFixture[str]):
+    report(error)
+    assert capsys.readouterr().err.startswith(sentence)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), instantiation_of(RuntimeError("bug")), FileNotFoundError("x")])
+def test_what_is_a_mistake_in_code_is_the_whole_story(error: Exception, capsys: pytest.CaptureFixture[str]):
+    report(error)
+    assert f"{type(error).__name__}: " in capsys.readouterr().err

@@ -1,0 +1,205 @@
+"""Every YAML in conf/ says what it is for, composes with all others, and makes the stage that it names."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+import vidclf.train  # noqa: F401 (registers the resolvers that conf/ uses)
+from vidclf import build
+from vidclf.cli import CONF, EXAMPLES
+from vidclf.data.video import Video
+from vidclf.errors import VidclfError
+from vidclf.models.backbones.preset import Preset
+
+FILES = sorted(Path(CONF).rglob("*.yaml"))
+VERBS = [path.stem for path in FILES if path.parent == Path(CONF)]
+OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent != Path(CONF)]
+EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
+STAGES = [(group, name) for group, name in OPTIONS if group not in ("experiment", "sweep")]
+OF_NO_JOB = ("~callbacks", "~logger")  # they name the folder of the job that runs
+PRESET = Preset(size=8, resize=9, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+
+
+@pytest.fixture(autouse=True)
+def hydra() -> Iterator[None]:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        yield
+
+
+def composed(*overrides: str, verb: str = "train") -> DictConfig:
+    return compose(verb, list(overrides))
+
+
+def is_custom(group: str, name: str) -> bool:
+    return OmegaConf.is_missing(OmegaConf.load(Path(CONF, group, f"{name}.yaml")), "_target_")
+
+
+def made(group: str, name: str, *overrides: str) -> Any:
+    return build.build(composed(f"{group}={name}", *overrides)[group])
+
+
+def options(group: str) -> list[str]:
+    return [name for other, name in OPTIONS if other == group and not is_custom(group, name)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_file_begins_with_its_purpose(path: Path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if lines[0] == "# @package _global_":
+        assert path.parent.name in ("experiment", "sweep")
+        lines = lines[1:]
+    else:
+        assert path.parent.name not in ("experiment", "sweep")
+    assert lines[0].startswith("# ")
+    assert len(lines[0].split()) > 3
+    assert "@package" not in "".join(lines)
+
+
+def test_every_verb_has_a_file_and_an_example():
+    assert set(VERBS) == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_composes_and_knows_all_its_keys(verb: str):
+    given = [f"{key}=x" for key in OmegaConf.missing_keys(composed(*OF_NO_JOB, verb=verb))]
+    config = build.check_keys(composed(*OF_NO_JOB, *given, verb=verb), verb)
+    assert config["sampling"] == {"_target_": "vidclf.data.sampling.Rate", "rate_hz": 1.0}
+
+
+GROUPS = {group: [name for other, name in STAGES if other == group] for group, _ in STAGES}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("number", range(max(map(len, GROUPS.values()))))
+def test_an_experiment_composes_with_every_option_of_every_group(experiment: str, number: int):
+    chosen = {group: names[number % len(names)] for group, names in GROUPS.items()}
+    cfg = composed(f"experiment={experiment}", *(f"{group}={name}" for group, name in chosen.items()))
+    for group in ("dataset", "sampling", "transform", "backbone", "head", "aggregation", "optimizer", "scheduler"):
+        own = OmegaConf.load(Path(CONF, group, f"{chosen[group]}.yaml"))
+        assert cfg[group].keys() == own.keys()  # nothing of the experiment's own option is left
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_wins_over_the_defaults(experiment: str):
+    own = OmegaConf.load(Path(CONF, "experiment", f"{experiment}.yaml"))
+    cfg = composed(f"experiment={experiment}")
+    assert cfg.trainer.max_epochs == own.trainer.max_epochs
+
+
+@pytest.mark.parametrize(("group", "name"), [option for option in STAGES if is_custom(*option)])
+def test_ones_own_part_must_be_named(group: str, name: str):
+    with pytest.raises(VidclfError, match=rf"{group}\._target_ must be given: vidclf train {group}\._target_=\.\.\."):
+        build.check_keys(composed(*OF_NO_JOB, f"{group}={name}"), "train")
+
+
+@pytest.mark.parametrize("name", options("dataset"))
+def test_a_data_set_lists_its_videos(name: str, clips: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("vidclf.data.datasets.demo.ensure_written", lambda root: None)
+    dataset = made("dataset", name, f"dataset.root={clips}")
+    assert dataset.class_names == ["ApplyEyeMakeup", "Archery"]
+    assert len(dataset.videos()) == 20
+
+
+@pytest.mark.parametrize("name", options("split"))
+def test_a_split_gives_every_video_a_side(name: str):
+    videos = [Video(Path(f"A/{group}.avi"), 0, f"g{group:02d}") for group in range(1, 26)]
+    assert len(made("split", name)(videos, [1] * 25).rows()) == 25
+
+
+@pytest.mark.parametrize("name", options("sampling"))
+def test_a_sampling_gives_frames_of_the_video(name: str):
+    frames = made("sampling", name)(40, 25.0)
+    assert frames.ndim == 2
+    assert 0 <= int(frames.min()) <= int(frames.max()) < 40
+
+
+@pytest.mark.parametrize("name", options("transform"))
+def test_a_transform_gives_pictures_of_the_backbones_size(name: str):
+    transform = made("transform", name)(preset=PRESET)
+    pictures = transform(torch.zeros(2, 3, 3, 12, 16, dtype=torch.uint8))
+    assert pictures.shape == (2 * transform.num_crops, 3, 3, 8, 8)
+
+
+@pytest.mark.parametrize("name", options("backbone"))
+def test_a_backbone_gives_features_of_its_width(name: str):
+    settings = ["++backbone.weights=null", *(["backbone.name=squeezenet1_1"] if name == "image" else [])]
+    with torch.device("meta"):  # networks of any size
+        backbone = made("backbone", name, *settings)
+        preset = backbone.preset
+        features = backbone(torch.empty(1, max(2, preset.clip_length), 3, preset.size, preset.size))
+    assert features.shape[0] == 1
+    assert features.shape[2] == backbone.feature_dim
+    assert preset.clip_length > 1 or features.shape[1] == 2
+
+
+@pytest.mark.parametrize("name", options("head"))
+def test_a_head_gives_a_logit_for_every_class(name: str):
+    head = made("head", name)(8, 3).eval()
+    features = torch.rand(4, 6, 8)
+    if hasattr(head, "fit"):
+        head.fit(features)
+    assert head(features).shape == (4, 3)
+
+
+@pytest.mark.parametrize("name", options("aggregation"))
+def test_an_aggregation_gives_log_probabilities(name: str):
+    assert made("aggregation", name)(torch.randn(4, 3)).exp().sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("scheduler", options("scheduler"))
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+def test_an_optimiser_and_its_schedule_take_a_step(optimizer: str, scheduler: str):
+    layer = nn.Linear(2, 1)
+    before = layer.weight.detach().clone()
+    stepped = made("optimizer", optimizer)(layer.parameters())
+    schedule = made("scheduler", scheduler)(stepped)
+    layer(torch.ones(1, 2)).backward()
+    stepped.step()
+    schedule.step()
+    assert not torch.equal(layer.weight, before)
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DictConfig]:
+    """`job("logger=csv")` composes as for a job that leaves its files in the test's folder."""
+
+    def with_folder(*overrides: str) -> DictConfig:
+        overrides = (f"hydra.runtime.output_dir={tmp_path}", *overrides)
+        cfg = compose("train", list(overrides), return_hydra_config=True)
+        monkeypatch.setattr(HydraConfig, "_state", None, raising=False)
+        HydraConfig.instance().set_config(cfg)
+        return cfg
+
+    return with_folder
+
+
+@pytest.mark.parametrize("name", options("trainer"))
+@pytest.mark.parametrize("logger", options("logger"))
+@pytest.mark.parametrize("callbacks", options("callbacks"))
+def test_a_trainer_takes_every_logger_and_callbacks(
+    name: str, logger: str, callbacks: str, job: Callable[..., DictConfig], tmp_path: Path
+):
+    cfg = job(f"trainer={name}", f"logger={logger}", f"callbacks={callbacks}")
+    made_logger = build.build(cfg.logger)
+    made_callbacks = build.build(cfg.callbacks)
+    assert isinstance(made_logger, Logger)
+    assert str(made_logger.save_dir) == str(tmp_path)
+    assert all(isinstance(callback, Callback) for callback in made_callbacks.values())
+    trainer = build.build_trainer(cfg, made_logger, list(made_callbacks.values()))
+    assert isinstance(trainer, L.Trainer)
+    assert trainer.checkpoint_callback.filename == "best"
+
+
+def test_every_group_is_tried():
+    tried = {"dataset", "split", "sampling", "transform", "backbone", "head", "aggregation", "optimizer", "scheduler"}
+    assert {group for group, _ in OPTIONS} == tried | {"trainer", "logger", "callbacks", "experiment"}

@@ -1,0 +1,91 @@
+"""Whole files or none, and a sentence when the disk refuses."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from vidclf.disk import require_space, write_atomically, writing_to
+from vidclf.errors import VidclfError
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    with path.open("rb") as reader:
+        write_atomically(path, b"new and longer")
+        assert reader.read() == b"old"
+    assert path.read_bytes() == b"new and longer"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_killed_writer_leaves_the_old_file_whole(tmp_path: Path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    program = (
+        "import os, pathlib, signal, sys\n"
+        "from vidclf import disk\n"
+        "disk.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "disk.write_atomically(pathlib.Path(sys.argv[1]), b'new' * 100_000)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(path)], timeout=30)
+    assert ended.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", fail_with(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"old"
+
+
+def fail_with(number: int):
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(errno.ENOSPC, "No space left on device"), (errno.EROFS, "Read-only file system"), (errno.EDQUOT, "quota")],
+)
+def test_a_disk_that_refuses_is_named_with_the_remedy(number: int, reason: str):
+    sentence = rf"some/folder: cannot write \(.*{reason}.*is whole\. Do this\.$"
+    with pytest.raises(VidclfError, match=sentence), writing_to(Path("some/folder"), "Do this."):
+        fail_with(number)()
+
+
+def test_a_folder_that_is_a_file_is_a_sentence(tmp_path: Path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        sentence = r"file.*: cannot write \((File exists|Not a directory)\)"
+        with pytest.raises(VidclfError, match=sentence), writing_to(folder, "Name another."):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def test_an_error_that_is_not_the_disks_passes_as_it_is():
+    with pytest.raises(FileNotFoundError), writing_to(Path("folder"), "Do this."):
+        fail_with(errno.ENOENT)()
+
+
+def test_needed_and_free_space_are_stated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3 * 10**9))
+    require_space(tmp_path, 3 * 10**9, "Do this.")
+    with pytest.raises(VidclfError, match=r"folder: 3\.50 GB needed, 3\.00 GB free\. Do this\."):
+        require_space(tmp_path / "not" / "there" / "folder", 3_500_000_000, "Do this.")
+
+
+def test_the_disk_of_a_folder_that_is_not_there_yet_is_asked(tmp_path: Path):
+    with pytest.raises(VidclfError, match=r"there: 1000000000000000\.00 GB needed, \d+\.\d\d GB free"):
+        require_space(tmp_path / "not" / "there", 10**24, "Do this.")

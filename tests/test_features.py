@@ -1,0 +1,407 @@
+"""What the feature store keeps is what would be computed, bit for bit, and is never what is out of date."""
+
+import errno
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from doubles import Clips, Counter, Pictures, TwoCrops, halve, one_thread, spoil  # noqa: F401
+from torch import Tensor, nn
+from videos import encode_video
+
+from vidclf.data.decoding import decode_frames
+from vidclf.data.transforms import BackboneTransform, TutorialTransform
+from vidclf.data.video import VideoError
+from vidclf.errors import VidclfError
+from vidclf.features import (
+    FeatureStore,
+    Recipe,
+    Request,
+    compute_features,
+    hash_weights,
+    pictures_of,
+    recipe_of,
+    units_of,
+    views_of,
+    why_not_stored,
+)
+from vidclf.models.backbones.frozen import Frozen
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+CPU = torch.device("cpu")
+RECIPE = Recipe("backbone", "weights", "float32", "transform")
+CONTENT = "c" * 64
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[Path]:
+    return [encode_video(tmp_path / f"{number}.avi", num_frames=6 + 5 * number, seed=number) for number in range(4)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    return FeatureStore(tmp_path / "store", RECIPE, "pictures")
+
+
+def units(*frames: int) -> Tensor:
+    return torch.tensor(frames)[:, None]
+
+
+def request(*frames: int, content: str = CONTENT) -> Request:
+    return Request(Path("a.avi"), units(*frames), content)
+
+
+def some_features(*frames: int, crops: int = 1, steps: int = 1) -> Tensor:
+    return torch.stack([torch.full((crops, steps, 3), float(frame)) for frame in frames])
+
+
+def recipe(backbone: nn.Module, transform: Any = None) -> Recipe:
+    return recipe_of(backbone, hash_weights(backbone), transform or BackboneTransform(backbone.preset))
+
+
+# Reading and writing
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_read_is_what_was_written_in_the_order_asked_for(store: FeatureStore, dtype: torch.dtype):
+    features = torch.randn(3, 2, 4, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    store.add(CONTENT, units(7, 0, 30), features)
+    read = store.read(request(30, 7, 7, 0))
+    assert read.dtype == dtype
+    assert torch.equal(read, features[[2, 0, 0, 1]])
+
+
+def test_only_what_is_not_there_is_missing(store: FeatureStore):
+    assert store.missing(request(5, 2, 5)).tolist() == [[2], [5]]
+    store.add(CONTENT, units(2), some_features(2))
+    assert store.missing(request(5, 2, 9)).tolist() == [[5], [9]]
+    assert store.missing(request(2, content="d" * 64)).tolist() == [[2]]
+
+
+def test_new_units_join_the_old_ones_and_do_not_replace_them(store: FeatureStore):
+    store.add(CONTENT, units(1, 2), some_features(1, 2))
+    store.add(CONTENT, units(2, 3), some_features(200, 3))
+    assert store.read(request(1, 2, 3))[:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert len(list(store.folder.glob("*.safetensors"))) == 1
+
+
+def test_clips_of_another_length_live_beside_each_other(store: FeatureStore):
+    """A clip backbone takes 8 frames or 16, which gives it another number of steps."""
+    for length, steps in ((4, 2), (8, 4), (1, 1)):
+        one = Request(Path("a.avi"), torch.arange(length)[None], CONTENT)
+        assert len(store.missing(one)) == 1
+        store.add(CONTENT, one.units, some_features(length, steps=steps))
+    for length, steps in ((4, 2), (8, 4), (1, 1)):
+        read = store.read(Request(Path("a.avi"), torch.arange(length)[None], CONTENT))
+        assert torch.equal(read, some_features(length, steps=steps))
+
+
+def test_what_is_not_stored_is_a_sentence(store: FeatureStore):
+    with pytest.raises(VidclfError, match=r"a\.avi: no features in .*pictures-.*Run vidclf extract first\."):
+        store.read(request(1))
+    store.add(CONTENT, units(1), some_features(1))
+    with pytest.raises(VidclfError, match=r"a\.avi: frames \(4,\) have no features"):
+        store.read(request(1, 4))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"\xff" * len(data), lambda _: b"", lambda d: d[:20]]
+)
+def test_a_damaged_file_counts_as_absent_and_is_mended(store: FeatureStore, damage: Callable[[bytes], bytes]):
+    store.add(CONTENT, units(1, 2), some_features(1, 2))
+    (path,) = store.folder.glob("*.safetensors")
+    path.write_bytes(damage(path.read_bytes()))
+    assert store.missing(request(1, 2)).tolist() == [[1], [2]]
+    with pytest.raises(VidclfError, match="no features"):
+        store.read(request(1))
+    store.add(CONTENT, units(1, 2), some_features(1, 2))
+    assert torch.equal(store.read(request(1, 2)), some_features(1, 2))
+
+
+def test_the_folder_says_what_it_was_computed_with(store: FeatureStore):
+    assert json.loads((store.folder / "recipe.json").read_text()) == {
+        "backbone": "backbone",
+        "weights": "weights",
+        "precision": "float32",
+        "transform": "transform",
+        "format": 1,
+    }
+
+
+OTHER_WRITER = """
+import os, signal, sys, torch
+from pathlib import Path
+from vidclf import disk
+from vidclf.features import FeatureStore, Recipe
+
+store = FeatureStore(Path(sys.argv[1]), Recipe("backbone", "weights", "float32", "transform"), "pictures")
+print("ready", flush=True)
+for frame in range(100, 110):
+    store.add("c" * 64, torch.tensor([[frame]]), torch.full((1, 1, 1, 3), float(frame)))
+disk.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+store.add("c" * 64, torch.tensor([[110]]), torch.zeros(1, 1, 1, 3))
+"""
+
+
+def test_writers_at_once_lose_nothing_though_one_is_killed(tmp_path: Path):
+    """Threads of this process and another process add to one video's file; the other is killed as it writes."""
+
+    def write(start: int) -> None:
+        store = FeatureStore(tmp_path, RECIPE, "pictures")
+        for frame in range(start, start + 10):
+            store.add(CONTENT, units(frame), some_features(frame))
+
+    command = [sys.executable, "-c", OTHER_WRITER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other, ThreadPoolExecutor(3) as pool:
+        assert other.stdout.readline() == b"ready\n"
+        list(pool.map(write, (0, 10, 20)))
+        assert other.wait(60) == -signal.SIGKILL
+    store = FeatureStore(tmp_path, RECIPE, "pictures")
+    frames = [*range(30), *range(100, 110)]
+    assert torch.equal(store.read(request(*frames)), some_features(*frames))
+    assert store.missing(request(110)).tolist() == [[110]]
+    store.add(CONTENT, units(110), some_features(110))  # its lock holds nobody up
+
+
+@pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, "No space left"), (errno.EROFS, "Read-only")])
+def test_a_disk_that_is_full_or_read_only_midway_is_a_sentence(
+    number: int, reason: str, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    store.add(CONTENT, units(1), some_features(1))
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(VidclfError, match=rf"pictures-\w+: cannot write \({reason}.*Free space.*store\.root="):
+        store.add(CONTENT, units(2), some_features(2))
+    assert torch.equal(store.read(request(1)), some_features(1))
+    assert not [path for path in store.folder.iterdir() if path.name.startswith(".c")]
+
+
+def test_a_root_that_is_a_file_is_a_sentence(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(VidclfError, match=r"file/pictures-\w+: cannot write \(Not a directory\).*store\.root="):
+        FeatureStore(tmp_path / "file", RECIPE, "pictures")
+
+
+# What the store keys on
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"backbone": "other"}, {"weights": "other"}, {"precision": "bfloat16"}, {"transform": "other"}, {"format": 2}],
+)
+def test_whatever_changes_in_a_recipe_gets_another_folder(change: dict[str, Any], tmp_path: Path):
+    one, other = (FeatureStore(tmp_path, one, "pictures") for one in (RECIPE, replace(RECIPE, **change)))
+    one.add(CONTENT, units(1), some_features(1))
+    assert len(other.missing(request(1))) == 1
+    assert len(FeatureStore(tmp_path, RECIPE, "pictures").missing(request(1))) == 0
+
+
+def test_the_same_backbone_made_twice_has_one_recipe():
+    assert recipe(Pictures()) == recipe(Pictures())
+    assert recipe(Pictures()) == recipe(Frozen(Pictures()).backbone)
+
+
+def test_other_weights_and_statistics_have_another_hash():
+    backbones = [Pictures(), Pictures(seed=1), Pictures()]
+    backbones[2].rest[0].running_mean += 1e-3  # BatchNorm's: a buffer
+    assert len({hash_weights(backbone) for backbone in backbones}) == 3
+    assert hash_weights(Pictures()) == hash_weights(Pictures())
+
+
+def test_a_buffer_that_is_not_saved_counts_as_a_weight():
+    one, other = Pictures(), Pictures()
+    one.register_buffer("shift", torch.zeros(2), persistent=False)
+    other.register_buffer("shift", torch.ones(2), persistent=False)
+    assert hash_weights(one) != hash_weights(other)
+
+
+def test_another_layer_or_transform_has_another_recipe():
+    deeper = Pictures()
+    deeper.rest.append(nn.Tanh())
+    transforms = [BackboneTransform(Pictures.preset), TutorialTransform(Pictures.preset), TwoCrops(Pictures.preset)]
+    transforms.append(BackboneTransform(replace(Pictures.preset, resize=21)))
+    recipes = [recipe(deeper), *(recipe(Pictures(), transform) for transform in transforms)]
+    assert len({one.digest for one in recipes}) == 5
+
+
+OWN = """
+from torch import nn
+from vidclf.models.backbones.preset import Preset
+
+class Layer(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, pictures):
+        return self.scale * pictures
+
+class Mine(nn.Module):
+    preset = Preset(16, 16, (0.5,) * 3, (0.5,) * 3)
+    feature_dim = 3
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.layer = Layer(scale)
+        self.calls = 0
+
+    def forward(self, pictures):
+        self.calls += 1
+        return self.layer(pictures).mean((3, 4))
+"""
+
+
+def own_module(path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import the user's own file as Hydra would, anew."""
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location("my_backbone", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "my_backbone", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_change_in_the_users_own_source_has_another_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    before = recipe(own_module(tmp_path / "a.py", OWN, monkeypatch).Mine())
+    same = recipe(own_module(tmp_path / "b.py", OWN, monkeypatch).Mine())
+    changed = OWN.replace("self.scale * pictures", "self.scale + pictures")  # in another class of the file
+    assert before == same
+    assert before.digest != recipe(own_module(tmp_path / "c.py", changed, monkeypatch).Mine()).digest
+
+
+def test_a_setting_of_the_users_own_layers_has_another_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    mine = own_module(tmp_path / "a.py", OWN, monkeypatch).Mine
+    assert recipe(mine(1.0)).digest != recipe(mine(2.0)).digest
+
+
+def test_use_does_not_change_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    backbone = own_module(tmp_path / "a.py", OWN, monkeypatch).Mine()
+    before = recipe(backbone)
+    backbone(torch.zeros(1, 1, 3, 2, 2))
+    assert recipe(backbone) == before
+
+
+@dataclass(frozen=True)
+class RandomTransform(TwoCrops):
+    random: ClassVar[bool] = True
+
+
+class NamelessTransform:
+    num_crops = 1
+    random = False
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        raise RuntimeError("a mistake in the transform")
+
+
+def test_what_cannot_be_stored_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pictures = BackboneTransform(Pictures.preset)
+    assert why_not_stored(Pictures(), pictures) is None
+    trained = Pictures().requires_grad_()
+    assert why_not_stored(trained, pictures) == "the backbone is trained, so its features change"
+    assert why_not_stored(Pictures(), RandomTransform(Pictures.preset)).startswith("RandomTransform draws by chance")
+    reason = why_not_stored(Pictures(), NamelessTransform())
+    assert "NamelessTransform has no repr that names its settings (make it a dataclass)" in reason
+    mine = own_module(tmp_path / "a.py", OWN, monkeypatch).Mine
+    assert "Mine has no repr that names its settings (see extra_repr)" in why_not_stored(mine(print_it), pictures)
+    (tmp_path / "a.py").unlink()
+    assert "source of a class cannot be read" in why_not_stored(mine(), pictures)
+
+
+def print_it() -> None:
+    """A setting without a name of its own."""
+
+
+# Computing
+
+
+@pytest.mark.parametrize("backbone", [Pictures, Clips])
+def test_features_are_those_of_the_pictures(backbone: type, clips: list[Path]):
+    frozen = Frozen(backbone())
+    transform = BackboneTransform(frozen.preset)
+    frames = torch.tensor([[0, 3, 1, 5], [2, 2, 4, 0], [5, 4, 3, 2]])
+    ((_, features),) = compute_features([Request(clips[0], units_of(frames, frozen.preset))], transform, frozen, CPU)
+    assert torch.equal(views_of(features, 3), frozen(transform(decode_frames(clips[0], frames))))
+
+
+@pytest.mark.parametrize("backbone", [Pictures, Clips])
+def test_features_of_a_video_are_the_same_bits_in_any_company(backbone: type, clips: list[Path]):
+    frozen = Frozen(backbone())
+    transform = TwoCrops(frozen.preset)
+    requests = [Request(path, units_of(torch.arange(4) + torch.arange(3)[:, None], frozen.preset)) for path in clips]
+    requests.append(Request(clips[3], units_of(torch.arange(20).view(5, 4), frozen.preset)))
+    alone = [dict(compute_features([one], transform, frozen, CPU)) for one in requests]
+    for company in (requests, requests[::-1]):
+        together = dict(compute_features(company, transform, frozen, CPU, num_threads=3))
+        assert list(together) == company
+        for one, own in zip(requests, alone, strict=True):
+            assert torch.equal(together[one], own[one])
+
+
+@pytest.mark.parametrize("backbone", [Pictures, Clips])
+def test_crops_of_a_view_are_behind_one_another(backbone: type, clips: list[Path]):
+    frozen = Frozen(backbone())
+    transform = TwoCrops(frozen.preset)
+    frames = torch.tensor([[0, 1, 2, 3], [2, 3, 4, 5]])
+    pictures = transform(decode_frames(clips[0], frames))
+    assert not torch.equal(pictures[0], pictures[1])
+    ((_, features),) = compute_features([Request(clips[0], units_of(frames, frozen.preset))], transform, frozen, CPU)
+    assert features.shape[:2] == ((2, 2) if backbone is Clips else (8, 2))
+    assert torch.equal(views_of(features, 2), frozen(pictures))
+
+
+def test_a_damaged_video_is_told_in_its_place_and_harms_no_other(clips: list[Path]):
+    frozen = Frozen(Pictures())
+    transform = BackboneTransform(frozen.preset)
+    sound = dict(compute_features([Request(clips[i], units(*range(6))) for i in (0, 2)], transform, frozen, CPU))
+    encode_video(clips[1], num_frames=100, size=(64, 64))
+    damaged = clips[1].read_bytes()
+    clips[1].write_bytes(damaged[:-4000] + b"\xa5" * 3000 + damaged[-1000:])  # behind frames that were given already
+    spoil(clips[3])
+    requests = [Request(path, units(*range(90 if path is clips[1] else 6))) for path in clips]
+    results = [result for _, result in compute_features(requests, transform, frozen, CPU)]
+    assert [isinstance(result, VideoError) for result in results] == [False, True, False, True]
+    assert "1.avi" in str(results[1])
+    assert all(torch.equal(results[2 * i], one) for i, one in enumerate(sound.values()))
+
+
+def test_an_error_that_is_not_the_videos_is_raised(clips: list[Path]):
+    with pytest.raises(RuntimeError, match="a mistake in the transform"):
+        list(compute_features([Request(clips[0], units(0))], NamelessTransform(), Frozen(Pictures()), CPU))
+
+
+def test_pictures_are_decoded_in_one_pass_and_given_once(clips: list[Path]):
+    wanted = torch.tensor([[5, 0, 5, 2], [1, 1, 1, 1], [20, 0, 3, 9]]).repeat(9, 1)  # more than one batch
+    transform = BackboneTransform(Clips.preset)
+    expected = transform(decode_frames(clips[3], wanted))
+    positions, pictures = zip(*pictures_of(clips[3], wanted, transform), strict=True)
+    assert max(map(len, positions)) == 8  # 32 frames
+    assert sorted(torch.cat(positions).tolist()) == list(range(27))
+    assert torch.equal(torch.cat(pictures)[torch.cat(positions).argsort()].squeeze(1), expected)
+
+
+def test_damage_behind_the_last_wanted_frame_is_found(clips: list[Path]):
+    halve(clips[3])
+    with pytest.raises(VideoError, match="damaged"):
+        list(pictures_of(clips[3], units(0), BackboneTransform(Pictures.preset)))
+
+
+def test_the_fill_of_the_last_batch_is_not_counted(clips: list[Path]):
+    frozen = Frozen(Pictures())
+    counter = Counter(frozen.backbone)
+    list(compute_features([Request(clips[0], units(0, 5))], BackboneTransform(frozen.preset), frozen, CPU))
+    assert counter.count == 2

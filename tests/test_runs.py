@@ -1,0 +1,125 @@
+"""A run's folder is read back as it was written, and what is none is said so."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from vidclf.data.video import Video, VideoError
+from vidclf.errors import VidclfError
+from vidclf.runs import (
+    checkpoint_of,
+    checkpoint_to_resume,
+    load_checkpoint,
+    load_head,
+    load_run,
+    take_over,
+    write_failed,
+    write_metrics,
+)
+
+
+def test_a_checkpoint_describes_itself(run: Path):
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    about = content["vidclf"]
+    assert about["class_names"] == ["ApplyEyeMakeup", "Archery"]
+    assert about["config"]["head"]["widths"] == [16]
+    assert about["overrides"][1:4] == ["backbone=tiny", "++backbone.weights=null", "sampling.rate_hz=10"]
+    assert {"vidclf", "torch", "torchvision", "lightning", "av"} == set(about["versions"])
+    assert len(about["split_fingerprint"]) == len(about["weights_hash"]) == 64
+
+
+def test_a_checkpoint_holds_the_head_and_not_the_frozen_backbone(run: Path):
+    assert {name.split(".")[0] for name in load_run(run).state_dict} == {"head"}
+
+
+def test_the_last_checkpoint_knows_how_many_epochs_were_trained(run: Path):
+    assert load_checkpoint(run / "checkpoints" / "last.ckpt").num_epochs == 2
+
+
+def test_a_missing_folder_is_no_run(tmp_path: Path):
+    with pytest.raises(VidclfError, match=r"run=.*nowhere: there is no such folder\. Give one that vidclf train wrote"):
+        load_run(tmp_path / "nowhere")
+
+
+def test_a_folder_that_is_no_run_is_shown(tmp_path: Path):
+    (tmp_path / "clip.avi").touch()
+    with pytest.raises(VidclfError, match=r"a run has checkpoints/best\.ckpt, this folder has clip\.avi"):
+        load_run(tmp_path)
+
+
+def damage(content: bytes) -> dict[str, bytes]:
+    return {
+        "empty": b"",
+        "text": b"not a checkpoint\n",
+        "cut": content[: len(content) // 2],
+        "garbage": content[:200] + bytes(range(256)) * 20 + content[6000:],
+        "zeros": bytes(5000),
+    }
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "cut", "garbage", "zeros"])
+def test_a_damaged_checkpoint_is_said_so(kind: str, run: Path):
+    path = checkpoint_of(run)
+    path.write_bytes(damage(path.read_bytes())[kind])
+    with pytest.raises(VidclfError, match=r"best\.ckpt: no checkpoint of vidclf, or a damaged one"):
+        load_run(run)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, {"vidclf": {"class_names": []}}, torch.zeros(3)])
+def test_a_checkpoint_of_something_else_is_said_so(content: object, run: Path):
+    torch.save(content, checkpoint_of(run))
+    with pytest.raises(VidclfError, match="no checkpoint of vidclf"):
+        load_run(run)
+
+
+def test_a_checkpoint_that_would_run_code_is_not_loaded(run: Path):
+    torch.save({"vidclf": print}, checkpoint_of(run))
+    with pytest.raises(VidclfError, match="UnpicklingError"):
+        load_run(run)
+
+
+def test_another_head_than_the_runs_does_not_fit(run: Path):
+    with pytest.raises(VidclfError, match="The head does not fit the checkpoint"):
+        load_head(load_run(run), nn.Linear(2, 2))
+
+
+def test_metrics_are_flat_sorted_and_equal_byte_for_byte(tmp_path: Path):
+    write_metrics(tmp_path, {"top1": 0.5, "loss": 1.0})
+    assert (tmp_path / "metrics.json").read_text() == '{\n  "loss": 1.0,\n  "top1": 0.5\n}\n'
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"loss": 1.0, "top1": 0.5}
+
+
+def test_failed_videos_are_listed_with_their_reason(tmp_path: Path):
+    videos = [Video(Path(f"A/{name}.avi"), 0, "g01") for name in ("a", "b,ü", "c")]
+    write_failed(tmp_path, videos, {1: VideoError('it is "broken"')})
+    assert (tmp_path / "failed.csv").read_bytes().decode() == 'video,reason\r\n"A/b,ü.avi","it is ""broken"""\r\n'
+
+
+def test_a_run_is_resumed_by_its_folder_or_its_checkpoint(run: Path):
+    last = run / "checkpoints" / "last.ckpt"
+    assert checkpoint_to_resume(run) == checkpoint_to_resume(last) == last
+    with pytest.raises(VidclfError, match=r"resume=.*nowhere: neither a checkpoint nor a run"):
+        checkpoint_to_resume(run / "nowhere")
+
+
+def test_checkpoints_taken_over_are_at_home_in_the_new_folder(run: Path, tmp_path: Path):
+    new = tmp_path / "new"
+    path = take_over(run / "checkpoints" / "last.ckpt", new)
+    shutil.rmtree(run)
+    assert path == new / "checkpoints" / "last.ckpt"
+    states = torch.load(path, weights_only=True)["callbacks"].values()
+    (state,) = [state for state in states if "dirpath" in state]
+    assert state["dirpath"] == str(new / "checkpoints")
+    assert state["best_model_path"] == str(new / "checkpoints" / "best.ckpt") == next(iter(state["best_k_models"]))
+    assert load_run(new).class_names == ["ApplyEyeMakeup", "Archery"]
+
+
+def test_a_run_that_goes_on_in_its_own_folder_keeps_its_checkpoints(run: Path):
+    last = run / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    assert take_over(last, run) == last
+    assert last.read_bytes() == before

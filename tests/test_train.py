@@ -1,0 +1,223 @@
+"""`vidclf train`: what it leaves, that chance is the seed's alone, that it goes on where it stopped, and sweeps."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from verbs import SMALL, Outcome
+
+METRICS = {"top1", "top5", "mean_class", "loss", "num_videos", "num_failed"}
+AGGREGATIONS = {"mode", "mean", "max", "logit_mean", "median", "topk_mean"}
+
+
+@pytest.fixture
+def train(vidclf: Callable[..., Outcome], clips: Path) -> Callable[..., Outcome]:
+    """`train("seed=1")` trains the small network on the session's clips, without pictures of them."""
+    return lambda *arguments: vidclf("train", f"dataset.root={clips}", *SMALL, "~callbacks.view_sheets", *arguments)
+
+
+def events_of(run: Path) -> EventAccumulator:
+    return EventAccumulator(str(run / "tensorboard")).Reload()
+
+
+def test_train_leaves_a_runs_folder_and_nothing_else(trained: Outcome):
+    files = {str(path.relative_to(trained.run)) for path in trained.run.rglob("*") if path.is_file()}
+    assert {file for file in files if not file.startswith("tensorboard/")} == {
+        ".hydra/config.yaml",
+        ".hydra/hydra.yaml",
+        ".hydra/overrides.yaml",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "failed.csv",
+        "metrics.json",
+        "split.csv",
+    }
+    project = trained.run.parents[2]
+    assert trained.run.parent == project / "runs" / "train"
+    assert {path.name for path in project.iterdir()} == {"runs", "data"}
+
+
+def test_metrics_are_numbers_of_the_validation_videos(trained: Outcome):
+    metrics = json.loads((trained.run / "metrics.json").read_text())
+    assert set(metrics) == METRICS | {f"top1/{name}" for name in AGGREGATIONS}
+    assert all(isinstance(value, int | float) for value in metrics.values())
+    assert (metrics["num_videos"], metrics["num_failed"]) == (4, 0)  # one group of each class
+    assert metrics["top1/mean"] == metrics["top1"]
+
+
+def test_the_side_of_every_video_is_written(trained: Outcome):
+    with (trained.run / "split.csv").open(newline="") as file:
+        sides = {row["video"]: row["side"] for row in csv.DictReader(file)}
+    assert len(sides) == 20
+    assert {name for name, side in sides.items() if side == "test"} == {
+        f"{action}/v_{action}_g{group:02d}_c{clip:02d}.avi"
+        for action in ("ApplyEyeMakeup", "Archery")
+        for group in (1, 2)
+        for clip in (1, 2)
+    }
+
+
+def test_no_feature_of_a_test_video_is_computed(trained: Outcome):
+    assert "Extracting features of 12 videos" in trained.err
+
+
+def test_the_same_seed_gives_the_same_metrics_byte_for_byte_and_another_others(
+    train: Callable[..., Outcome], trained: Outcome
+):
+    metrics = (trained.run / "metrics.json").read_bytes()
+    assert (train().run / "metrics.json").read_bytes() == metrics
+    assert (train("seed=1").run / "metrics.json").read_bytes() != metrics
+
+
+def test_a_run_that_was_cut_and_resumed_equals_one_that_was_not(train: Callable[..., Outcome]):
+    whole = train("head.dropout=0.5", "trainer.max_epochs=3").run
+    cut = train("head.dropout=0.5", "trainer.max_epochs=1").run
+    resumed = train("head.dropout=0.5", "trainer.max_epochs=3", f"resume={cut}").run
+    assert (resumed / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+    heads = [
+        torch.load(run / "checkpoints" / name, weights_only=True)["state_dict"]
+        for name in ("best.ckpt", "last.ckpt")
+        for run in (whole, resumed)
+    ]
+    for one, other in (heads[:2], heads[2:]):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_earlier_best_epoch_survives_a_resume(train: Callable[..., Outcome]):
+    diverging = ("optimizer=sgd", "optimizer.lr=1e4")
+    cut = train(*diverging, "trainer.max_epochs=1").run
+    resumed = train(*diverging, "trainer.max_epochs=2", f"resume={cut}").run
+    best = [torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"] for run in (cut, resumed)]
+    whole = train(*diverging, "trainer.max_epochs=2").run
+    assert (resumed / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+    assert best[0].keys() == best[1].keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("resume=no where",), "resume=no where: neither a checkpoint nor a run"),
+        (("resume={run}",), "trainer.max_epochs=2: "),
+        (("resume={run}", "trainer.max_epochs=3", "head.dropout=0.1"), "was trained otherwise: head.dropout=0.1"),
+        (("resume={run}/metrics.json", "trainer.max_epochs=3"), "metrics.json: no checkpoint of vidclf"),
+    ],
+)
+def test_resuming_something_else_is_a_sentence(
+    arguments: tuple[str, ...], sentence: str, train: Callable[..., Outcome], run: Path
+):
+    outcome = train(*(argument.format(run=run) for argument in arguments))
+    assert (outcome.status, outcome.out) == (1, "")
+    assert sentence in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_sweep_is_one_folder_a_job_named_by_its_overrides_without_paths(
+    vidclf: Callable[..., Outcome], clips: Path, tmp_path: Path
+):
+    sweep = ("head=linear,mlp", "sampling.rate_hz=5,10")
+    outcome = vidclf(
+        "train", f"dataset.root={clips}", *SMALL[:2], "~callbacks.view_sheets", "-m", "trainer.max_epochs=1", *sweep
+    )
+    assert outcome.status == 0, outcome.err
+    (folder,) = (tmp_path / "runs" / "train").iterdir()
+    assert sorted(path.parent.name for path in folder.glob("*/metrics.json")) == [
+        "0_backbone-tiny_head-linear_sampling.rate_hz-5_trainer.max_epochs-1_-callbacks.view_sheets-null",
+        "1_backbone-tiny_head-linear_sampling.rate_hz-10_trainer.max_epochs-1_-callbacks.view_sheets-null",
+        "2_backbone-tiny_head-mlp_sampling.rate_hz-5_trainer.max_epochs-1_-callbacks.view_sheets-null",
+        "3_backbone-tiny_head-mlp_sampling.rate_hz-10_trainer.max_epochs-1_-callbacks.view_sheets-null",
+    ]
+    assert outcome.out.count("top1/mean") == 4
+
+
+def test_a_failing_job_does_not_end_the_others_of_a_sweep(train: Callable[..., Outcome], tmp_path: Path):
+    outcome = train("-m", "split.number=4,1,5", "trainer.max_epochs=1")
+    assert outcome.status == 1
+    assert "split.number=4: it must be 1, 2 or 3" in outcome.err
+    assert "split.number=5: it must be 1, 2 or 3" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert len(list(tmp_path.rglob("metrics.json"))) == 1
+
+
+def experiment(folder: Path, content: str) -> tuple[str, str]:
+    (folder / "conf" / "experiment").mkdir(parents=True)
+    (folder / "conf" / "experiment" / "mine.yaml").write_text(content)
+    return "--config-dir=conf", "experiment=mine"
+
+
+def test_an_experiment_of_ones_own_names_its_runs_folder(train: Callable[..., Outcome], tmp_path: Path):
+    outcome = train(*experiment(tmp_path, "# @package _global_\nseed: 3\ntrainer: {max_epochs: 1}\n"))
+    assert outcome.status == 0, outcome.err
+    assert outcome.run.parent == tmp_path / "runs" / "mine"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("# @package _global_\nbatchsize: 3\n", "batchsize: unknown top-level key(s), from an experiment file"),
+        ("batch_size: 3\n", "Begin the file with `# @package _global_`"),
+    ],
+)
+def test_an_unknown_top_level_key_in_an_experiment_is_named(
+    content: str, sentence: str, train: Callable[..., Outcome], tmp_path: Path
+):
+    outcome = train(*experiment(tmp_path, content))
+    assert (outcome.status, outcome.out) == (1, "")
+    assert sentence in outcome.err
+
+
+def test_an_unknown_top_level_key_on_the_command_line_is_named(train: Callable[..., Outcome]):
+    outcome = train("+batchsize=3")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err.startswith("VidclfError: batchsize: unknown top-level key(s)")
+
+
+def test_a_key_that_must_be_given_is_named(train: Callable[..., Outcome]):
+    outcome = train("aggregation=custom")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err == "VidclfError: aggregation._target_ must be given: vidclf train aggregation._target_=...\n"
+
+
+def test_a_key_that_a_head_does_not_take_is_a_sentence(train: Callable[..., Outcome]):
+    outcome = train("+head.hiden=3")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert "MLP: got an unexpected keyword argument 'hiden'" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_tensorboard_shows_curves_views_the_configuration_and_hyperparameters(trained: Outcome):
+    events = events_of(trained.run)
+    tags = events.Tags()
+    curves = {"train/loss", "train/view_top1", "val/loss", "val/top1", "val/view_top1", "lr-Adam"}
+    assert curves | {"best/top1", "best/loss"} <= set(tags["scalars"])
+    assert [event.step for event in events.Scalars("val/loss")] == sorted({e.step for e in events.Scalars("val/loss")})
+    assert len(events.Scalars("train/loss")) == 2
+    assert {"views/train", "views/val"} <= set(tags["images"])
+    (text,) = events.Tensors("configuration/text_summary")
+    assert b"rate_hz: 10" in text.tensor_proto.string_val[0]
+    assert "_hparams_/session_start_info" in events.summary_metadata
+    plugin = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"sampling.rate_hz" in plugin
+    assert b"best/top1" in events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    best = json.loads((trained.run / "metrics.json").read_text())
+    assert events.Scalars("best/top1")[0].value == pytest.approx(best["top1"])
+
+
+def test_a_run_can_log_plain_csv_files_instead(train: Callable[..., Outcome]):
+    run = train("logger=csv", "trainer.max_epochs=1").run
+    with (run / "csv" / "metrics.csv").open(newline="") as file:
+        assert {"train/loss", "val/loss", "val/top1"} <= set(next(csv.reader(file)))
+    assert not (run / "tensorboard").exists()
+
+
+def test_train_runs_as_a_process_of_its_own_without_a_warning(clips: Path, tmp_path: Path):
+    command = [sys.executable, "-m", "vidclf.train", f"dataset.root={clips}", *SMALL, "trainer.max_epochs=1"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("Validation, epoch 1 (the best of 1)\ntop1 ")
+    assert result.stderr == "Examining 20 videos\nExtracting features of 12 videos\n"

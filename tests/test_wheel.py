@@ -1,0 +1,53 @@
+"""The wheel holds all that the checkout does, and runs without it."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built by what is installed: no network, no environment of its own."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_every_file_of_the_package_and_of_conf_is_in_the_wheel(wheel: Path):
+    with zipfile.ZipFile(wheel) as content:
+        there = set(content.namelist())
+    package = {path.relative_to(PROJECT) for path in (PROJECT / "vidclf").rglob("*") if path.is_file()}
+    conf = {"vidclf" / path.relative_to(PROJECT) for path in (PROJECT / "conf").rglob("*.yaml")}
+    wanted = {str(path) for path in package | conf if "__pycache__" not in path.parts}
+    assert wanted <= there
+    assert not [name for name in there if name.startswith(("tests/", "conf/", "experiments/"))]
+
+
+def test_an_installed_wheel_trains_from_an_empty_folder(wheel: Path, tmp_path: Path):
+    target, empty = tmp_path / "site", tmp_path / "empty"
+    empty.mkdir()
+    install = ["install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
+    subprocess.run([sys.executable, "-m", "pip", *install, "--target", target, wheel], check=True)
+    code = (
+        "import runpy, sys, vidclf; sys.stderr.write(vidclf.__file__);"
+        "runpy.run_module('vidclf.train', run_name='__main__', alter_sys=True)"  # as python -m does
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "--cfg", "job", "experiment=demo"],
+        cwd=empty,
+        env={**os.environ, "PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, str(target / "vidclf" / "__init__.py"))
+    assert "_target_: vidclf.models.backbones.tiny.Tiny" in result.stdout
+    assert not list(empty.iterdir())

@@ -1,0 +1,74 @@
+"""Calls a verb as the command line does, in this process: a fresh one costs seconds of imports."""
+
+import contextlib
+import importlib
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
+
+import torch
+
+# Cheap, and real: the embedded demo's network with random weights, and a network of 16 numbers behind it.
+SMALL = (
+    "backbone=tiny",
+    "++backbone.weights=null",
+    "sampling.rate_hz=10",
+    "head.widths=[16]",
+    "trainer.max_epochs=2",
+    "num_threads=2",
+)
+
+
+class Outcome(NamedTuple):
+    """What a verb left on the terminal."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def run(self) -> Path:
+        """The folder that train says it wrote."""
+        return Path(self.out.splitlines()[-1].removeprefix("run "))
+
+
+def call(verb: str, *arguments: str, folder: Path) -> Outcome:
+    """Run `vidclf VERB ARGUMENTS` in `folder`, which must not change what later calls do."""
+    out, err = io.StringIO(), io.StringIO()
+    main = importlib.import_module(f"vidclf.{verb}").main
+    with (
+        contextlib.chdir(folder),
+        patch.object(sys, "argv", [f"vidclf.{verb}", *arguments]),
+        patch.object(sys, "path", [str(folder), *sys.path]),
+        patch.dict(os.environ),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        _as_it_was(),
+    ):
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+    return Outcome(status, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Put back what a verb sets for its whole process: logging, chance, determinism, modules of the folder."""
+    root, modules = logging.getLogger(), set(sys.modules)
+    handlers, level, random = root.handlers[:], root.level, torch.get_rng_state()
+    try:
+        yield
+    finally:
+        root.handlers[:], root.level = handlers, level
+        torch.set_rng_state(random)
+        torch.use_deterministic_algorithms(False)
+        for name in set(sys.modules) - modules:
+            if name.startswith("my_"):
+                del sys.modules[name]
