@@ -106,6 +106,12 @@ def test_new_and_missing_videos_are_told_and_scored(tmp_path: Path, capsys: pyte
     assert capsys.readouterr().err == "The data differ from the run's: 1 videos are gone, 2 are new.\n"
 
 
+def test_a_split_that_is_not_known_any_more_is_no_licence(tmp_path: Path):
+    now = Split(SPLIT.names, ["test", "val", "test"], [2, 2, 2])
+    with pytest.raises(VidclfError, match=r"split\.csv: missing, and the data's split is not the run's"):
+        check_split(replace(RUN, folder=tmp_path), now, "test")
+
+
 def test_single_views_on_another_side_are_refused_for_validation_only(tmp_path: Path):
     now = Split(SPLIT.names, SPLIT.sides, SPLIT.num_views, {0: frozenset({1})})
     run = run_in(tmp_path)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from doubles import Pictures, TwoCrops, make_classifier, make_datamodule, make_trainer, one_thread  # noqa: F401
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor, nn
 from videos import encode_video
 
@@ -18,6 +18,7 @@ from vidclf.evaluation.judge import judge, scores_of
 from vidclf.models.aggregation import mean, mode
 from vidclf.models.backbones.frozen import Frozen
 from vidclf.models.classifier import Classifier
+from vidclf.models.heads.mlp import MLP
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -158,6 +159,17 @@ def test_a_resumed_run_equals_one_that_was_not_cut(sampling: object, features: s
     assert any(isinstance(module, nn.Dropout) and module.p for module in resumed.head.modules())
 
 
+def test_a_resumed_head_keeps_the_scale_that_it_was_fitted_with(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cut, _ = fit(root, max_epochs=1, callbacks=[ModelCheckpoint(tmp_path, save_last=True)], enable_checkpointing=True)
+    monkeypatch.setattr(MLP, "fit", lambda *_: pytest.fail("fitted again"))
+    again = ModelCheckpoint(tmp_path, save_last=True)
+    last = str(tmp_path / "last.ckpt")
+    resumed, _ = fit(root, max_epochs=2, ckpt_path=last, callbacks=[again], enable_checkpointing=True)
+    assert torch.equal(resumed.head.scaling.mean, cut.head.scaling.mean)
+
+
 def test_the_head_is_scaled_by_training_features_alone(root: Path):
     classifier, _ = fit(root, max_epochs=1)
     datamodule = make_datamodule(root)
@@ -221,10 +233,18 @@ def test_dropout_differs_between_epochs_and_ranks():
     assert len(seeds) == 3
 
 
-def test_averaged_weights_are_validated_and_saved(root: Path, tmp_path: Path):
-    checkpoint = ModelCheckpoint(tmp_path / "averaged", save_last=True)
-    averaging = WeightAveraging(use_buffers=False)
-    classifier, epochs = fit(root, max_epochs=2, callbacks=[averaging, checkpoint], enable_checkpointing=True)
-    saved = torch.load(tmp_path / "averaged" / "last.ckpt", weights_only=True)["state_dict"]
-    assert saved.keys() == classifier.state_dict().keys()
-    assert len(epochs) == 2
+@pytest.mark.parametrize("use_buffers", [True, False])
+def test_averaged_weights_are_saved_whole(use_buffers: bool, root: Path, tmp_path: Path):
+    averaging = EMAWeightAveraging(decay=0.5, use_buffers=use_buffers)
+    saved: list[dict[str, Tensor]] = []
+    for callbacks in ([averaging], []):
+        folder = tmp_path / str(len(callbacks))
+        callbacks.append(ModelCheckpoint(folder, save_last=True))
+        fit(root, max_epochs=2, callbacks=callbacks, enable_checkpointing=True)
+        saved.append(torch.load(folder / "last.ckpt", weights_only=True)["state_dict"])
+    averaged, plain = saved
+    assert averaged.keys() == plain.keys()
+    assert all(value.isfinite().all() for value in averaged.values())
+    torch.testing.assert_close(averaged["head.scaling.mean"], plain["head.scaling.mean"])
+    assert not torch.equal(averaged["head.classifier.weight"], plain["head.classifier.weight"])
+    make_classifier(Frozen(Pictures())).load_state_dict(averaged)

@@ -139,8 +139,8 @@ def instantiation_of(cause: Exception) -> InstantiationException:
             instantiation_of(TypeError("no k")),
             "InstantiationException: Error in call to target 'x.Y': TypeError(...)\n",
         ),
-        (PermissionError(13, "Permission denied", "/runs"), "/runs: cannot write or read it (Permission denied). "),
-        (OSError(28, "No space left on device", "/runs"), "/runs: cannot write or read it (No space left on device). "),
+        (PermissionError(13, "Permission denied", "/runs"), "/runs: no access (Permission denied). "),
+        (OSError(28, "No space left on device", "/runs"), "/runs: no access (No space left on device). "),
     ],
 )
 def test_what_the_user_can_mend_is_a_sentence(error: Exception, sentence: str, capsys: pytest.CaptureFixture[str]):

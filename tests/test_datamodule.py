@@ -198,6 +198,7 @@ def test_a_random_sampling_draws_one_view_a_video_anew_each_epoch(sampling: obje
     for epoch in epochs:
         assert sorted((video, view) for video, view, _ in epoch) == [(v, 0) for v in sorted({e[0] for e in epoch})]
         assert len(epoch) == NUM_VIDEOS["train"]
+    assert len({one.frames[0, 0].item() for one in datamodule.draw("train", 0)}) > 1  # not one draw for all
     contents = [sorted(content for *_, content in epoch) for epoch in epochs]
     assert contents[0] != contents[1] != contents[2] != contents[0]
     assert of_epoch(again, 2) == epochs[2]  # without the epochs before it, as a resumed run

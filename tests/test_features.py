@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,8 @@ from doubles import Clips, Counter, Pictures, TwoCrops, halve, one_thread, spoil
 from torch import Tensor, nn
 from videos import encode_video
 
-from vidclf.data.decoding import decode_frames
+from vidclf import features as features_module
+from vidclf.data.decoding import decode_frames, iterate_frames
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
 from vidclf.data.video import VideoError
 from vidclf.errors import VidclfError
@@ -392,6 +393,24 @@ def test_pictures_are_decoded_in_one_pass_and_given_once(clips: list[Path]):
     assert max(map(len, positions)) == 8  # 32 frames
     assert sorted(torch.cat(positions).tolist()) == list(range(27))
     assert torch.equal(torch.cat(pictures)[torch.cat(positions).argsort()].squeeze(1), expected)
+
+
+def test_frames_are_kept_only_as_long_as_they_are_needed(clips: list[Path], monkeypatch: pytest.MonkeyPatch):
+    decoded = []
+
+    def iterate_and_note(path: Path, wanted: list[int]) -> Iterator[tuple[int, Tensor]]:
+        for index, frame in iterate_frames(path, wanted):
+            decoded.append(index)
+            yield index, frame
+
+    monkeypatch.setattr(features_module, "iterate_frames", iterate_and_note)
+    monkeypatch.setattr(features_module, "FRAMES_PER_BATCH", 4)
+    wanted = units(*range(20, -1, -1))
+    pictures = pictures_of(clips[3], wanted, BackboneTransform(Pictures.preset))
+    for chunk in range(3):  # the earliest frames come first, whatever the order asked for
+        positions, _ = next(pictures)
+        assert sorted(wanted[positions].flatten().tolist()) == list(range(4 * chunk, 4 * chunk + 4))
+        assert len(decoded) == 4 * chunk + 4
 
 
 def test_damage_behind_the_last_wanted_frame_is_found(clips: list[Path]):

@@ -60,14 +60,20 @@ def call(verb: str, *arguments: str, folder: Path) -> Outcome:
 
 @contextlib.contextmanager
 def _as_it_was() -> Iterator[None]:
-    """Put back what a verb sets for its whole process: logging, chance, determinism, modules of the folder."""
+    """Put back what a verb sets for its whole process: logging, chance, determinism, modules of the folder.
+
+    One thread: networks this small wait for each other's threads longer than they compute.
+    """
     root, modules = logging.getLogger(), set(sys.modules)
     handlers, level, random = root.handlers[:], root.level, torch.get_rng_state()
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         yield
     finally:
         root.handlers[:], root.level = handlers, level
         torch.set_rng_state(random)
+        torch.set_num_threads(num_threads)
         torch.use_deterministic_algorithms(False)
         for name in set(sys.modules) - modules:
             if name.startswith("my_"):

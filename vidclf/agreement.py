@@ -86,7 +86,13 @@ def check_split(run: Run, split: Split, part: str) -> None:
     """Raise VidclfError if videos of `part` were on another side when the run was trained; say what else differs."""
     if split.fingerprint == run.split_fingerprint:
         return
-    with (run.folder / "split.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    path = run.folder / "split.csv"
+    if not path.is_file():
+        raise VidclfError(
+            f"{path}: missing, and the data's split is not the run's, so what it was trained on is not known. "
+            "Copy the run's whole folder, or train it again."
+        )
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         was = {row["video"]: row["side"] for row in csv.DictReader(file)}
     now = dict(split.rows())
     moved = [name for name, side in now.items() if part in side.split("+") and was.get(name, side) != side]
@@ -95,10 +101,9 @@ def check_split(run: Run, split: Split, part: str) -> None:
             f"part={part}: {len(moved) or 'single'} views or videos of it were on another side when {run.folder} was "
             f"trained: {_some(moved)}. Score them with the split and the sampling of the run."
         )
-    say(
-        f"The data differ from the run's: {len(was.keys() - now.keys())} videos are gone, "
-        f"{len(now.keys() - was.keys())} are new."
-    )
+    gone, new = was.keys() - now.keys(), now.keys() - was.keys()
+    if gone or new:
+        say(f"The data differ from the run's: {len(gone)} videos are gone, {len(new)} are new.")
 
 
 def check_resumed(run: Run, config: Mapping[str, Any], split: Split) -> None:

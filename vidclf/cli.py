@@ -123,7 +123,7 @@ def _sentence(error: BaseException) -> str | None:
             return _sentence(cause)
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-        return f"{error.filename}: cannot write or read it ({error.strerror}). Mend that, or work in another folder."
+        return f"{error.filename or 'A file'}: no access ({error.strerror}). Mend that, or work in another folder."
     if isinstance(error, VidclfError | HydraException | OmegaConfBaseException):
         return f"{type(error).__name__}: {error}"
     return None

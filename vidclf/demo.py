@@ -13,6 +13,9 @@ CEILING = 5 / 8  # two classes by their digit, and half of three pairs
 
 def main() -> None:
     """Print what was found, and three things to try next; further arguments go to train."""
+    if {"-h", "--help"} & {*sys.argv}:
+        print(f"vidclf demo [key=value ...]\n\n{__doc__}\nArguments go to train: vidclf train --help.")
+        return
     run = Path("runs/demo") / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
     _vidclf("train", "experiment=demo", f"hydra.run.dir={run}", *sys.argv[1:])
     _vidclf("evaluate", f"run={run}")

@@ -17,7 +17,9 @@ def main(cfg: DictConfig) -> None:
     build.check_keys(cfg, "extract")
     datamodule = build.build_datamodule(cfg)
     if not datamodule.stores_features:
-        raise VidclfError("extract fills the feature store, which cannot serve here; see the notice above.")
+        raise VidclfError(
+            f"features={cfg.features}: extract fills the feature store; features=store says why it cannot."
+        )
     datamodule.trainer = build.build_trainer(cfg, logger=False, callbacks=[])
     datamodule.prepare()
     computed = datamodule.extract([one for part in PARTS for one in datamodule.draw(part)])

@@ -62,9 +62,10 @@ def table(title: str, rows: Mapping[str, object]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(title=title, title_justify="left", show_header=False)
+    grid = Table(show_header=False)
     for name, value in shown.items():
         grid.add_row(name, value)
+    print(title)
     Console().print(grid)
 
 
@@ -74,7 +75,8 @@ def progress_bar() -> "list[Callback]":
         return []
     from lightning.pytorch.callbacks import RichProgressBar
 
-    return [RichProgressBar(console_kwargs={"stderr": True})]
+    # Drawn at every batch, the bar takes longer than a batch of stored features.
+    return [RichProgressBar(refresh_rate=10, console_kwargs={"stderr": True})]
 
 
 def quiet_lightning() -> None:

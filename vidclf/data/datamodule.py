@@ -104,17 +104,16 @@ class VideoDataModule(L.LightningDataModule):
             facts = FactBook(self.store_root / "videos.json").look_up(
                 [video.path for video in self.videos], self.num_threads
             )
-        by_view = getattr(self.split, "per_view", False)
         self.facts: dict[int, VideoFacts] = {}
         num_views = []
         for index, fact in enumerate(facts):
             if isinstance(fact, VideoError):
                 self.leave_out(index, fact)
-                num_views.append(0 if by_view else 1)
+                num_views.append(1)  # so that it counts in a part's size
             else:
                 self.facts[index] = fact
                 num_views.append(len(self.sampling(fact.info.num_frames, fact.info.fps)))
-        if by_view and self.sampling.random:
+        if getattr(self.split, "per_view", False) and self.sampling.random:
             raise VidclfError(
                 f"split.validation=frame_level puts single views on a side, but {type(self.sampling).__name__} "
                 "draws its training views by chance. Use sampling=rate or sampling=uniform."
@@ -127,8 +126,8 @@ class VideoDataModule(L.LightningDataModule):
         self.prepare()
         parts = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (self.scored_part,))
         if self.stores_features:
-            training = {"train": 0} if stage == "fit" else {}
-            self.extract([one for part in parts for one in self.draw(part, training.get(part))])
+            epochs = {part: 0 if (stage, part) == ("fit", "train") else None for part in parts}
+            self.extract([one for part, epoch in epochs.items() for one in self.draw(part, epoch)])
         elif stage == "fit" and self.dataset.on_error == "skip":
             self._leave_out_damaged("train")
         for part in parts:
@@ -278,9 +277,7 @@ class VideoDataModule(L.LightningDataModule):
         return FrameBatches(drawn, self.pictures, self.leave_out, self.num_threads, batch_size, generator)
 
     def _videos_of(self, part: str) -> set[int]:
-        """Return the videos with a view in a part; one that was found damaged may have no views, but has a side."""
-        failed = {video for video in self.failed if self.sides.sides[video] == part}
-        return failed.union(video for video, _ in self.sides.views_of(part))
+        return {video for video, _ in self.sides.views_of(part)}
 
     def _leave_out_damaged(self, part: str) -> None:
         """Decode all videos of a part: one that failed later would leave an epoch short of the batches that were

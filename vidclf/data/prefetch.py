@@ -64,7 +64,9 @@ def run_ahead(
 
     for thread in threads:
         thread.start()
-    atexit.register(end)  # whoever leaves the iterator open must not keep the interpreter from ending
+    # Whoever leaves the iterator open: the interpreter would wait for threads that are no daemons for ever, and
+    # abort where a daemon comes back from torch's C++.
+    atexit.register(end)
     try:
         start(2 * num_threads)
         while waiting:

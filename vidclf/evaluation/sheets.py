@@ -1,6 +1,7 @@
 """Pictures of what a network sees and of what it confuses."""
 
 import itertools
+import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from vidclf.data.datamodule import VideoDataModule
 
 MAX_FRAMES = 8  # of a view, shown side by side
-MAX_NAMED = 40  # classes whose names fit the axes
+MAX_NUMBERED = 20  # classes whose cells have room for a number
 
 
 class ViewSheets(Callback):
@@ -53,7 +54,7 @@ def draw_sheet(datamodule: "VideoDataModule", part: str, num_views: int) -> Figu
     for axis in axes[:, 0]:
         axis.axis("off")
     if credit := getattr(datamodule.dataset, "credit", ""):
-        figure.supxlabel(credit, fontsize=6)
+        figure.supxlabel(textwrap.fill(credit, 150), fontsize=6)
     return figure
 
 
@@ -78,22 +79,24 @@ def _draw_views(datamodule: "VideoDataModule", part: str) -> Iterator[tuple[UInt
 
 def draw_confusion(labels: Int[Tensor, " M"], predicted: Int[Tensor, " M"], class_names: list[str]) -> Figure:
     """Return the confusion matrix: rows are true classes, each summing to 1; columns predicted ones."""
-    many = len(class_names) > MAX_NAMED
-    side = min(16.0, 3 + 0.45 * len(class_names))
+    num_classes = len(class_names)
+    side = min(16.0, 3 + 0.45 * num_classes)  # inches
     figure, axis = plt.subplots(figsize=(side, side), layout="constrained")
     ConfusionMatrixDisplay.from_predictions(
         labels.numpy(),
         predicted.numpy(),
-        labels=list(range(len(class_names))),
-        display_labels=None if many else class_names,
+        labels=list(range(num_classes)),
+        display_labels=[name.replace("$", r"\$") for name in class_names],  # $ begins a formula
         normalize="true",
-        include_values=not many,
+        include_values=num_classes <= MAX_NUMBERED,
         values_format=".2f",
         xticks_rotation="vertical",
         cmap="Blues",
+        im_kw={"vmin": 0, "vmax": 1},
         colorbar=False,
         ax=axis,
     )
+    axis.tick_params(labelsize=min(10, 640 / num_classes))  # points: a row is about 900 / num_classes high
     return figure
 
 

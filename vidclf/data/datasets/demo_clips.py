@@ -52,8 +52,13 @@ def spin(cycles: Cycles, place: float) -> Poses:
 
 
 def zoom(cycles: Cycles, place: float) -> Poses:
-    """Return poses that grow to four times their size and begin again, `place` off the middle."""
-    return _poses(x=place, y=0.0, size=0.3 * 4 ** (cycles % 1), angle=0.0)
+    """Return poses that come nearer and begin again: small at the upper left, three times as large at the lower right.
+
+    Growing on the spot was tried first: a recurrent head learned the backgrounds of its training groups by heart
+    sooner than it learned to grow from shrinking (0.52 on the pair's test clips).
+    """
+    way = cycles % 1
+    return _poses(x=1.2 * way - 0.6 + place, y=1.2 * way - 0.6, size=0.3 * 3**way, angle=0.0)
 
 
 def sway(cycles: Cycles, place: float) -> Poses:

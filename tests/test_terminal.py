@@ -1,0 +1,70 @@
+"""What a person sees is plain where there is no terminal, and results are told from notices."""
+
+import io
+import sys
+
+import pytest
+
+from vidclf.terminal import progress_bar, say, say_left_out, table, track
+
+ROWS = {"top1": 0.61234, "num_videos": 224}
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def open_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Make both streams one terminal; called in the test itself, before which pytest sets its own streams."""
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "80")
+    return stream
+
+
+def test_a_table_is_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]):
+    table("Test part", ROWS)
+    assert capsys.readouterr() == ("Test part\ntop1 0.6123\nnum_videos 224\n", "")
+
+
+def test_a_table_has_borders_and_a_whole_title_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
+    terminal = open_terminal(monkeypatch)
+    title = "Validation, epoch 3 (the best of 3)"
+    table(title, ROWS)
+    shown = terminal.getvalue()
+    assert title in shown
+    assert "│ num_videos │ 224    │" in shown
+
+
+def test_notices_go_to_stderr(capsys: pytest.CaptureFixture[str]):
+    say("a notice")
+    say_left_out([ValueError("clip.avi: damaged")])
+    assert capsys.readouterr() == ("", "a notice\nleft out: clip.avi: damaged\n")
+
+
+def test_work_is_announced_once_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]):
+    assert list(track(range(3), 3, "Examining", "videos")) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "Examining 3 videos\n")
+
+
+def test_no_work_is_not_announced(capsys: pytest.CaptureFixture[str]):
+    assert list(track([], 0, "Examining", "videos")) == []
+    assert capsys.readouterr() == ("", "")
+
+
+def test_work_has_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
+    terminal = open_terminal(monkeypatch)
+    assert list(track(range(3), 3, "Examining", "videos")) == [0, 1, 2]
+    assert "Examining" in terminal.getvalue()
+    assert "3/3" in terminal.getvalue()
+
+
+def test_lightning_has_a_bar_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch):
+    open_terminal(monkeypatch)
+    assert len(progress_bar()) == 1
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert progress_bar() == []
