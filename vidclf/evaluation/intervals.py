@@ -13,7 +13,8 @@ def bootstrap_mean(
 ) -> tuple[float, float]:
     """Return the interval of the mean of `values` by resampling whole groups with replacement.
 
-    The cluster bootstrap with percentiles (Davison and Hinkley, 1997, 3.8). UCF101's independent unit is (class, group).
+    The cluster bootstrap with percentiles (Davison and Hinkley, 1997, 3.8). UCF101's independent unit is
+    (class, group).
 
     Args:
         values: one a video, such as 1 where it is named rightly and 0 where not, or a difference of two such.

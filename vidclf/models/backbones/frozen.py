@@ -36,21 +36,29 @@ class Frozen(nn.Module):
     @torch.no_grad()
     def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
         """Return the features of each view, the same bits in any company."""
-        num_views = len(pictures)
-        if self.preset.clip_length == 1:  # a picture backbone sees frames, not views
-            pictures = pictures.flatten(0, 1).unsqueeze(1)  # (N*T, 1, 3, h, w)
-        size = max(1, FRAMES_PER_BATCH // pictures.shape[1])
-        features = torch.cat([self._one_batch(batch, size) for batch in pictures.split(size)])
-        return features.reshape(num_views, -1, features.shape[-1])
+        return in_fixed_batches(self.backbone, pictures, self.preset)
 
-    def _one_batch(self, pictures: Tensor, size: int) -> Tensor:
-        filled = pictures
-        if len(pictures) < size:
-            filled = pictures.new_zeros(size, *pictures.shape[1:])
-            filled[: len(pictures)] = pictures
-        # In its own number format, whatever the head is trained in: stored features know no autocast.
-        with torch.autocast(pictures.device.type, enabled=False):
-            return self.backbone(filled)[: len(pictures)]
+
+def in_fixed_batches(
+    backbone: nn.Module, pictures: Float[Tensor, "N T 3 h w"], preset: Preset
+) -> Float[Tensor, "N S D"]:
+    """Return the features of each view from batches of one size, whatever N is."""
+    num_views = len(pictures)
+    if preset.clip_length == 1:  # a picture backbone sees frames, not views
+        pictures = pictures.flatten(0, 1).unsqueeze(1)  # (N*T, 1, 3, h, w)
+    size = max(1, FRAMES_PER_BATCH // pictures.shape[1])
+    features = torch.cat([_one_batch(backbone, batch, size) for batch in pictures.split(size)])
+    return features.reshape(num_views, -1, features.shape[-1])
+
+
+def _one_batch(backbone: nn.Module, pictures: Tensor, size: int) -> Tensor:
+    filled = pictures
+    if len(pictures) < size:
+        filled = pictures.new_zeros(size, *pictures.shape[1:])
+        filled[: len(pictures)] = pictures
+    # In its own number format, whatever the head is trained in: stored features know no autocast.
+    with torch.autocast(pictures.device.type, enabled=False):
+        return backbone(filled)[: len(pictures)]
 
 
 def _leave_out(module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any) -> None:
