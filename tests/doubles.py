@@ -10,7 +10,6 @@ import lightning as L
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from vidclf.data.datamodule import VideoDataModule
 from vidclf.data.datasets.ucf101 import UCF101
@@ -22,6 +21,8 @@ from vidclf.models.backbones.frozen import Frozen
 from vidclf.models.backbones.preset import Preset
 from vidclf.models.classifier import Classifier
 from vidclf.models.heads.mlp import MLP
+from vidclf.models.loss import CrossEntropy
+from vidclf.models.schedules import cosine
 from vidclf.terminal import quiet_lightning
 
 
@@ -122,7 +123,8 @@ def make_classifier(
     defaults = {
         "aggregation": mean,
         "optimizer": partial(torch.optim.Adam, lr=0.01),
-        "scheduler": partial(CosineAnnealingLR, T_max=4),
+        "scheduler": cosine,
+        "loss": CrossEntropy(num_classes),
     }
     return Classifier(backbone, head, seed=seed, **(defaults | settings))
 

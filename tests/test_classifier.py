@@ -5,6 +5,7 @@ from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from doubles import Pictures, TwoCrops, make_classifier, make_datamodule, make_trainer, one_thread  # noqa: F401
@@ -48,7 +49,7 @@ def fit(root: Path, head: nn.Module | None = None, ckpt_path: str | None = None,
     """Train; return the classifier and the metrics of each epoch."""
     data = {name: settings.pop(name) for name in ("sampling", "features", "seed", "transform") if name in settings}
     datamodule = make_datamodule(root, **data)
-    classifier = make_classifier(datamodule.frozen, head=head, seed=data.get("seed", 0))
+    classifier = make_classifier(datamodule.backbone, head=head, seed=data.get("seed", 0))
     losses = Losses()
     trainer = make_trainer(**(settings | {"callbacks": [losses, *settings.get("callbacks", [])]}))
     trainer.fit(classifier, datamodule=datamodule, ckpt_path=ckpt_path)
@@ -108,7 +109,7 @@ def test_pictures_pass_the_backbone_and_features_do_not():
 def test_only_the_head_is_trained(root: Path):
     frozen = deepcopy(dict(Pictures().state_dict()))
     classifier, _ = fit(root, features="frames")
-    assert [len(group["params"]) for group in classifier.configure_optimizers()[0][0].param_groups] == [4]
+    assert [len(group["params"]) for group in classifier.configure_optimizers()["optimizer"].param_groups] == [4]
     after = classifier.backbone.backbone.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in frozen.items())
 
@@ -141,19 +142,27 @@ def test_the_same_seed_gives_the_same_bits(sampling: object, features: str, root
     assert not equal(weights_of(one), weights_of(other))
 
 
+class CutAfterTwo(Callback):
+    """Ends the training behind its second epoch, as a machine that goes down."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch == 1
+
+
 @pytest.mark.parametrize("features", ["store", "frames"])
 @pytest.mark.parametrize("sampling", [Rate(10), Segments(3)])
 def test_a_resumed_run_equals_one_that_was_not_cut(sampling: object, features: str, root: Path, tmp_path: Path):
     """With dropout, a learning rate that changes, and views drawn anew; epochs are 1, 2 | 3, 4."""
 
-    def keep(folder: str) -> dict[str, object]:
+    def keep(folder: str, resume: bool = False) -> dict[str, object]:
         checkpoint = ModelCheckpoint(tmp_path / folder, monitor="val/loss", save_last=True, save_top_k=1)
-        return {"callbacks": [checkpoint], "enable_checkpointing": True, "sampling": sampling, "features": features}
+        callbacks = [checkpoint, *([CutAfterTwo()] if folder == "cut" and not resume else [])]
+        return {"callbacks": callbacks, "enable_checkpointing": True, "sampling": sampling, "features": features}
 
     whole, metrics = fit(root, max_epochs=4, **keep("whole"))
-    _, before = fit(root, max_epochs=2, **keep("cut"))
+    _, before = fit(root, max_epochs=4, **keep("cut"))
     torch.rand(17)  # chance goes on between the two
-    resumed, after = fit(root, max_epochs=4, ckpt_path=str(tmp_path / "cut" / "last.ckpt"), **keep("cut"))
+    resumed, after = fit(root, max_epochs=4, ckpt_path=str(tmp_path / "cut" / "last.ckpt"), **keep("cut", resume=True))
     assert before + after == metrics
     assert equal(weights_of(resumed), weights_of(whole))
     assert any(isinstance(module, nn.Dropout) and module.p for module in resumed.head.modules())
@@ -184,7 +193,7 @@ def test_what_is_judged_is_the_same_bits_by_features_and_by_frames(root: Path):
     for features in ("store", "frames"):
         datamodule = make_datamodule(root, features=features, transform=TwoCrops(Pictures.preset))
         trainer = make_trainer()
-        results.append(judge(trainer, make_from(classifier, datamodule.frozen), datamodule, "test"))
+        results.append(judge(trainer, make_from(classifier, datamodule.backbone), datamodule, "test"))
     stored, decoded = results
     for name in ("logits", "labels", "video", "view"):
         assert torch.equal(getattr(stored, name), getattr(decoded, name))
@@ -215,7 +224,7 @@ def mean_of(judged: object):
 def test_a_run_can_be_judged_before_it_is_trained(root: Path):
     """Lightning reads in inference mode, and what is kept from then must still be learned from."""
     datamodule = make_datamodule(root)
-    classifier = make_classifier(datamodule.frozen, head=nn.Sequential(nn.Flatten(), nn.Linear(6, 2)))
+    classifier = make_classifier(datamodule.backbone, head=nn.Sequential(nn.Flatten(), nn.Linear(6, 2)))
     before = deepcopy(weights_of(classifier))
     trainer = make_trainer()
     judge(trainer, classifier, datamodule, "train")

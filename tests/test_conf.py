@@ -17,7 +17,7 @@ from torch import nn
 import vidclf.train  # noqa: F401 (registers the resolvers that conf/ uses)
 from vidclf import build
 from vidclf.cli import CONF, EXAMPLES
-from vidclf.data.video import Video
+from vidclf.data.video import Video, Views
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.preset import Preset
 
@@ -93,7 +93,9 @@ def test_an_experiment_composes_with_every_option_of_every_group(experiment: str
 def test_an_experiment_wins_over_the_defaults(experiment: str):
     own = OmegaConf.load(Path(CONF, "experiment", f"{experiment}.yaml"))
     cfg = composed(f"experiment={experiment}")
-    assert cfg.trainer.max_epochs == own.trainer.max_epochs
+    for group, settings in own.items():
+        if group != "defaults":
+            assert OmegaConf.merge(cfg, {group: settings}) == cfg
 
 
 @pytest.mark.parametrize(("group", "name"), [option for option in STAGES if is_custom(*option)])
@@ -130,9 +132,36 @@ def test_a_transform_gives_pictures_of_the_backbones_size(name: str):
     assert pictures.shape == (2 * transform.num_crops, 3, 3, 8, 8)
 
 
+@pytest.mark.parametrize("name", options("augmentation"))
+def test_an_augmentation_gives_pictures_of_the_backbones_size(name: str):
+    if name == "none":
+        assert not composed(f"augmentation={name}").augmentation
+        return
+    augment = made("augmentation", name)(preset=PRESET)
+    assert augment(torch.zeros(2, 3, 3, 12, 16, dtype=torch.uint8)).shape == (2, 3, 3, 8, 8)
+
+
+@pytest.mark.parametrize("name", options("mixing"))
+def test_mixing_gives_labels_that_are_probabilities(name: str):
+    if name == "none":
+        assert not composed(f"mixing={name}").mixing
+        return
+    whose = torch.arange(4)
+    mixed = made("mixing", name)(Views(torch.rand(4, 2, 3, 8, 8), whose % 3, whose, whose), 3)
+    torch.testing.assert_close(mixed.labels.sum(1), torch.ones(4))
+
+
+@pytest.mark.parametrize("name", options("loss"))
+def test_a_loss_is_lower_for_the_right_class(name: str):
+    loss = made("loss", name)(3)
+    logits = torch.tensor([[2.0, 0.0, 0.0]])
+    assert loss(logits, torch.tensor([0])) < loss(logits, torch.tensor([1]))
+
+
 @pytest.mark.parametrize("name", options("backbone"))
 def test_a_backbone_gives_features_of_its_width(name: str):
-    settings = ["++backbone.weights=null", *(["backbone.name=squeezenet1_1"] if name == "image" else [])]
+    names = {"image": ["backbone.name=squeezenet1_1"], "clip": ["backbone.name=s3d"]}
+    settings = [*([] if name == "tiny3d" else ["++backbone.weights=null"]), *names.get(name, [])]
     with torch.device("meta"):  # networks of any size
         backbone = made("backbone", name, *settings)
         preset = backbone.preset
@@ -162,10 +191,11 @@ def test_an_optimiser_and_its_schedule_take_a_step(optimizer: str, scheduler: st
     layer = nn.Linear(2, 1)
     before = layer.weight.detach().clone()
     stepped = made("optimizer", optimizer)(layer.parameters())
-    schedule = made("scheduler", scheduler)(stepped)
+    schedule = made("scheduler", scheduler)(stepped, 10)
     layer(torch.ones(1, 2)).backward()
-    stepped.step()
-    schedule.step()
+    for _ in range(3):  # the first of a rise may be at a rate of 0
+        stepped.step()
+        schedule.step()
     assert not torch.equal(layer.weight, before)
 
 
@@ -202,4 +232,5 @@ def test_a_trainer_takes_every_logger_and_callbacks(
 
 def test_every_group_is_tried():
     tried = {"dataset", "split", "sampling", "transform", "backbone", "head", "aggregation", "optimizer", "scheduler"}
+    tried |= {"augmentation", "mixing", "loss"}
     assert {group for group, _ in OPTIONS} == tried | {"trainer", "logger", "callbacks", "experiment"}

@@ -41,7 +41,7 @@ def of_part(datamodule: VideoDataModule, part: str) -> tuple[Tensor, list[tuple[
     batches = list(datamodule.scoring_batches(part, batch_size=4))
     inputs = torch.cat([batch.inputs for batch in batches])
     names = [name for batch in batches for name in zip(batch.video.tolist(), batch.view.tolist(), strict=True)]
-    return (inputs if datamodule.stores_features else datamodule.frozen(inputs)), names
+    return (inputs if datamodule.stores_features else datamodule.backbone(inputs)), names
 
 
 def by_view(datamodule: VideoDataModule) -> dict[tuple[int, int], Tensor]:

@@ -266,7 +266,7 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
 
 def test_a_demo_with_clips_missing_is_refused(tmp_path):
     (tmp_path / ABOUT_FILE).write_text(ABOUT)
-    with pytest.raises(VidclfError, match=r"800 of the demo's 800 clips are missing: .*v_Show.*Delete the folder"):
+    with pytest.raises(VidclfError, match=r"1400 of the demo's 1400 clips are missing: .*v_Show.*Delete the folder"):
         Demo(tmp_path)
 
 

@@ -8,6 +8,7 @@ from vidclf.errors import VidclfError
 from vidclf.models.heads.attention_pool import AttentionPool
 from vidclf.models.heads.mean_pool import MeanPool
 from vidclf.models.heads.recurrent import GRU, LSTM
+from vidclf.models.heads.sequence import SequenceInput
 from vidclf.models.heads.temporal_conv import TemporalConv
 from vidclf.models.heads.transformer import Transformer, sinusoidal_positions
 
@@ -64,7 +65,7 @@ def test_a_head_learns_which_half_the_signal_stands_in(name: str):
     views, labels = 0.3 * torch.randn(64, 8, 8), torch.arange(64) % 2
     views[labels == 0, :4, 0] += 2.0
     views[labels == 1, 4:, 0] += 2.0
-    head = HEADS[name](8, 2, scaling="standard")
+    head = HEADS[name](8, 2, feature_dropout=0, scaling="standard")
     head.fit(views)
     optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
     for _ in range(60):
@@ -72,6 +73,16 @@ def test_a_head_learns_which_half_the_signal_stands_in(name: str):
         nn.functional.cross_entropy(head.train()(views), labels).backward()
         optimizer.step()
     assert (head.eval()(views).argmax(1) == labels).float().mean() > 0.95
+
+
+def test_features_are_left_out_in_all_steps_of_a_view_in_training_alone():
+    inputs = SequenceInput(8, "none", dropout=0.5)
+    torch.manual_seed(0)
+    views = inputs(torch.ones(100, 6, 8))
+    assert set(views.unique().tolist()) == {0.0, 2.0}  # what is left is larger, so that the mean stays
+    assert torch.equal(views, views[:, :1].expand_as(views))
+    assert 0.4 < (views == 0).float().mean() < 0.6
+    assert torch.equal(inputs.eval()(torch.ones(2, 6, 8)), torch.ones(2, 6, 8))
 
 
 @pytest.mark.parametrize("name", HEADS)

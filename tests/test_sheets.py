@@ -117,7 +117,7 @@ def test_training_leaves_two_sheets_in_tensorboard(root: Path, tmp_path: Path):
     datamodule = make_datamodule(root)
     logger = TensorBoardLogger(tmp_path / "log")
     trainer = make_trainer(max_epochs=1, logger=logger, callbacks=[ViewSheets(num_views=2)])
-    trainer.fit(make_classifier(datamodule.frozen), datamodule=datamodule)
+    trainer.fit(make_classifier(datamodule.backbone), datamodule=datamodule)
     events = EventAccumulator(logger.log_dir).Reload()
     assert events.Tags()["images"] == ["views/train", "views/val"]
 

@@ -22,7 +22,17 @@ from vidclf.runs import Run
 from vidclf.terminal import say
 
 SCORED_BY = ("dataset", "split", "sampling", "transform", "backbone", "head", "aggregation")  # what changes a score
-TRAINED_BY = (*SCORED_BY, "optimizer", "scheduler", "seed", "batch_size")
+TRAINED_BY = (
+    *SCORED_BY,
+    "augmentation",
+    "mixing",
+    "loss",
+    "optimizer",
+    "scheduler",
+    "layer_decay",
+    "seed",
+    "batch_size",
+)
 LIBRARIES = ("vidclf", "torch", "torchvision", "lightning", "torchmetrics")
 PARTS_OF_A_CLASSIFIER = (nn.Module, Optimizer, LRScheduler, L.Trainer, Callback, Logger)
 MAX_NAME_BYTES = 200  # of a folder; file systems allow 255
@@ -112,6 +122,12 @@ def check_resumed(run: Run, config: Mapping[str, Any], split: Split) -> None:
     if num_epochs is not None and 0 <= num_epochs <= run.num_epochs:
         raise VidclfError(
             f"trainer.max_epochs={num_epochs}: {run.folder} has trained {run.num_epochs} already; ask for more."
+        )
+    planned = run.config["trainer"]["max_epochs"]
+    if num_epochs != planned and not str(config["scheduler"]["_target_"]).endswith(".constant"):
+        raise VidclfError(
+            f"trainer.max_epochs={num_epochs}: the learning rate of {run.folder} was planned for {planned} epochs. "
+            f"Give trainer.max_epochs={planned}, or train anew."
         )
     changed = [
         f"{key}={now} (was {was})"

@@ -20,6 +20,7 @@ from vidclf.data.transforms import Transform
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.frozen import Frozen
 from vidclf.models.backbones.preset import Preset
+from vidclf.models.backbones.trained import Trained
 from vidclf.models.classifier import Classifier
 from vidclf.overrides import escape, known_keys
 from vidclf.terminal import progress_bar
@@ -64,8 +65,8 @@ def build_transform(cfg: DictConfig, preset: Preset) -> Transform:
     return _call(build(cfg.transform), preset=preset)
 
 
-def build_datamodule(cfg: DictConfig) -> VideoDataModule:
-    """Return the data module; the backbone is built on the way."""
+def build_datamodule(cfg: DictConfig, training: bool = False) -> VideoDataModule:
+    """Return the data module, which augments in `training`; the backbone is built on the way."""
     dataset = build(cfg.dataset)
     backbone = build_backbone(cfg)
     return VideoDataModule(
@@ -79,14 +80,27 @@ def build_datamodule(cfg: DictConfig) -> VideoDataModule:
         batch_size=cfg.batch_size,
         num_threads=cfg.num_threads,
         seed=cfg.seed,
+        augmentation=_call(build(cfg.augmentation), preset=backbone.preset) if training and cfg.augmentation else None,
     )
 
 
-def build_classifier(cfg: DictConfig, backbone: Frozen, num_classes: int) -> Classifier:
+def build_classifier(cfg: DictConfig, backbone: Frozen | Trained, num_classes: int) -> Classifier:
     """Return the classifier; its head is drawn from cfg.seed."""
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     head = _call(build(cfg.head), backbone.feature_dim, num_classes)
-    return Classifier(backbone, head, build(cfg.aggregation), build(cfg.optimizer), build(cfg.scheduler), cfg.seed)
+    if cfg.mixing and cfg.batch_size < 2:
+        raise VidclfError(f"batch_size={cfg.batch_size}: mixing needs two views or more in a batch.")
+    return Classifier(
+        backbone,
+        head,
+        build(cfg.aggregation),
+        optimizer=build(cfg.optimizer),
+        scheduler=build(cfg.scheduler),
+        loss=_call(build(cfg.loss), num_classes),
+        seed=cfg.seed,
+        layer_decay=cfg.layer_decay,
+        mixing=build(cfg.mixing) if cfg.mixing else None,
+    )
 
 
 def build_trainer(cfg: DictConfig, logger: object, callbacks: list[Callback]) -> L.Trainer:

@@ -13,7 +13,7 @@ def main(cfg: DictConfig) -> None:
     from vidclf import agreement, build, runs
     from vidclf.data.datamodule import PARTS
     from vidclf.errors import VidclfError
-    from vidclf.evaluation import report
+    from vidclf.evaluation import probes, report
     from vidclf.evaluation.judge import judge, scores_of
     from vidclf.overrides import explicit_overrides
     from vidclf.terminal import quiet_lightning, say_left_out, table
@@ -24,6 +24,7 @@ def main(cfg: DictConfig) -> None:
     agreement.check_trusted(config, explicit, cfg.trust)
     if cfg.part not in PARTS:
         raise VidclfError(f"part={cfg.part}: there is no such part; use one of {', '.join(PARTS)}.")
+    names = [] if cfg.probe is None else probes.names_of(cfg.probe)
     run = runs.load_run(Path(cfg.run))
     changed = agreement.differences(run, config, explicit)
 
@@ -32,12 +33,23 @@ def main(cfg: DictConfig) -> None:
     agreement.check_classes(run, datamodule.dataset.class_names)
     agreement.check_weights(run, datamodule.weights_hash)
     agreement.check_split(run, datamodule.sides, cfg.part)
-    classifier = build.build_classifier(cfg, datamodule.frozen, len(run.class_names))
+    classifier = build.build_classifier(cfg, datamodule.backbone, len(run.class_names))
     runs.load_head(run, classifier)
 
     trainer = build.build_trainer(cfg, logger=False, callbacks=[])
     judged = judge(trainer, classifier, datamodule, cfg.part)
-    metrics = scores_of(judged, classifier, build.build_aggregations())
+    aggregations = build.build_aggregations()
+    if names:
+        found = probes.score_probes(trainer, classifier, datamodule, judged, names, aggregations)
+        for name, metrics in found.items():
+            folder = run.folder / agreement.results_name(cfg.part, [*changed, f"probe={name}"])
+            folder.mkdir(exist_ok=True)
+            runs.write_metrics(folder, metrics)
+            runs.write_failed(folder, datamodule.videos, datamodule.failed)
+            table(f"{cfg.part} part of {run.folder}, probe={name}", metrics)
+            print(f"results {folder}")
+        return
+    metrics = scores_of(judged, classifier, aggregations)
     folder = run.folder / agreement.results_name(cfg.part, changed)
     folder.mkdir(exist_ok=True)
     runs.write_metrics(folder, metrics)

@@ -33,6 +33,7 @@ from vidclf.disk import write_atomically, writing_to
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.frozen import FRAMES_PER_BATCH, Frozen
 from vidclf.models.backbones.preset import Preset
+from vidclf.models.backbones.trained import Trained
 
 FORMAT = 1  # of the files; another number never reads these
 REMEDY = "Free space, or name another folder with store.root=..."
@@ -214,7 +215,7 @@ class FeatureStore:
 def compute_features(
     requests: Iterable[Request],
     transform: Transform,
-    backbone: Frozen,
+    backbone: Frozen | Trained,
     device: torch.device,
     num_threads: int = 2,
 ) -> Iterator[tuple[Request, Float[Tensor, "R crops S D"] | VideoError]]:
@@ -222,7 +223,7 @@ def compute_features(
 
     Decoding runs ahead in threads; batches are filled across videos.
     """
-    backbone.to(device)
+    backbone.to(device).eval()
     assembly = _Assembly(backbone, device)
 
     def decode(request: Request) -> Iterator[tuple[Tensor, Tensor] | VideoError | None]:
@@ -270,7 +271,7 @@ def pictures_of(
 class _Assembly:
     """Pictures of many videos go in, full batches go through the backbone, whole requests come out."""
 
-    def __init__(self, backbone: Frozen, device: torch.device) -> None:
+    def __init__(self, backbone: Frozen | Trained, device: torch.device) -> None:
         self.backbone, self.device = backbone, device
         self.pictures: list[Tensor] = []  # waiting for a full batch, each (n, t, 3, h, w)
         self.features: list[Tensor] = []  # of requests not yet handed out, each (n, S, D)

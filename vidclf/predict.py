@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> None:
     from vidclf.errors import VidclfError
     from vidclf.evaluation.labelling import Labeller, find_videos, leave_out_damaged
     from vidclf.features import hash_weights
-    from vidclf.models.backbones.frozen import Frozen
+    from vidclf.models.backbones.trained import wrap
     from vidclf.overrides import explicit_overrides
     from vidclf.terminal import quiet_lightning
 
@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     agreement.differences(run, config, explicit)  # raises where conf/ has changed since
     backbone = build.build_backbone(cfg)
     agreement.check_weights(run, hash_weights(backbone))
-    classifier = build.build_classifier(cfg, Frozen(backbone), len(run.class_names))
+    classifier = build.build_classifier(cfg, wrap(backbone), len(run.class_names))
     runs.load_head(run, classifier)
     trainer = build.build_trainer(cfg, logger=False, callbacks=[])
     labeller = Labeller(

@@ -24,10 +24,10 @@ def main(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     resumed = None if cfg.resume is None else runs.checkpoint_to_resume(Path(cfg.resume))
 
-    datamodule = build.build_datamodule(cfg)
+    datamodule = build.build_datamodule(cfg, training=True)
     datamodule.prepare()
     runs.write_csv(folder / "split.csv", ("video", "side"), datamodule.sides.rows())
-    classifier = build.build_classifier(cfg, datamodule.frozen, len(datamodule.dataset.class_names))
+    classifier = build.build_classifier(cfg, datamodule.backbone, len(datamodule.dataset.class_names))
     if resumed:
         before = runs.load_checkpoint(resumed)
         agreement.check_classes(before, datamodule.dataset.class_names)

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.preset import Preset
 
-SIDES = ("left", "right", "clockwise")  # words in class names that a mirror image would belie
+SIDES = ("left", "right", "clockwise")  # in class names, a mirror image would belie them
 
 
 class Augmentation:
@@ -33,10 +33,10 @@ class Augmentation:
         self,
         preset: Preset,
         scale: Sequence[float] = (0.5, 1.0),
-        flip: float = 0.0,
-        color_jitter: float = 0.0,
+        flip: float | int = 0.0,
+        color_jitter: float | int = 0.0,
         rand_augment: int | None = None,
-        erase: float = 0.0,
+        erase: float | int = 0.0,
     ) -> None:
         self.flip = flip
         interpolation = v2.InterpolationMode(preset.interpolation)

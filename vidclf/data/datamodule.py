@@ -3,15 +3,16 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import lightning as L
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Generator, Tensor, nn
 
+from vidclf.data.augmentation import Augmentation
 from vidclf.data.decoding import decode_frames, iterate_frames
 from vidclf.data.facts import FactBook, VideoFacts
 from vidclf.data.loaders import Drawn, FeatureBatches, FrameBatches, generator_for
@@ -33,7 +34,7 @@ from vidclf.features import (
     views_of,
     why_not_stored,
 )
-from vidclf.models.backbones.frozen import Frozen
+from vidclf.models.backbones.trained import wrap
 from vidclf.terminal import say, track
 
 PARTS = ("train", "val", "test")
@@ -59,15 +60,17 @@ class VideoDataModule(L.LightningDataModule):
         split: (videos, number of views of each) -> Split.
         sampling: (num_frames, fps, generator) -> frame indices (V, T).
         transform: frames -> pictures.
-        backbone: what the features are of.
+        backbone: what the features are of; trained, if any of its parameters wants a gradient.
         store: folder of the feature store and of what is known of the videos.
         features: `store` reads stored features, `frames` decodes, `auto` takes the store where it is exact.
         batch_size: views in a training batch.
         num_threads: videos decoded at once; None: one a core.
         seed: of the training draws and of their order.
+        augmentation: frames -> pictures by chance, in place of `transform` in training.
 
     Raises:
-        VidclfError: `features` is unknown, or `store` where the store cannot serve.
+        VidclfError: `features` is unknown, `store` where the store cannot serve, or an augmentation would belie
+            the classes.
     """
 
     def __init__(
@@ -82,15 +85,20 @@ class VideoDataModule(L.LightningDataModule):
         batch_size: int = 128,
         num_threads: int | None = None,
         seed: int = 0,
+        augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__()
+        if augmentation:
+            augmentation.check_classes(dataset.class_names)
         self.dataset, self.split, self.sampling, self.transform = dataset, split, sampling, transform
-        self.backbone, self.store_root = backbone, Path(store)
-        self.batch_size, self.seed = batch_size, seed
+        self.backbone, self.store_root = wrap(backbone), Path(store)
+        self.weights_hash = hash_weights(backbone)  # before any training
+        self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
         self.num_threads = num_threads or os.cpu_count() or 1
-        self.stores_features = _choose_features(features, why_not_stored(backbone, transform))
+        self.stores_features = _choose_features(features, why_not_stored(backbone, augmentation or transform))
         self.failed: dict[int, VideoError] = {}  # by position in `videos`
         self.scored_part = "test"  # what predict_dataloader yields
+        self.probe: Callable[[Drawn], Drawn] | None = None  # what is scored in place of a video's views
         self._listed = False
         self._ready: dict[str, tuple[list[Drawn], Tensor]] = {}  # features of parts without chance
 
@@ -142,7 +150,7 @@ class VideoDataModule(L.LightningDataModule):
         if not self.stores_features:
             drawn = self.draw("train", epoch)
             shuffled = [drawn[index] for index in torch.randperm(len(drawn), generator=generator).tolist()]
-            return self._frames("train", shuffled, self.batch_size, generator)
+            return self._frames("train", shuffled, self.batch_size, generator, epoch)
         drawn, features = self._features("train", epoch)
         order = torch.randperm(len(features), generator=generator)
         return FeatureBatches(features, drawn, self.batch_size, order)
@@ -168,7 +176,9 @@ class VideoDataModule(L.LightningDataModule):
             return self._features("train", epoch=0)[1]
         device = self._device()
         batches = self._frames("train", self.draw("train", epoch=0))
-        return torch.cat([self.frozen(batch.inputs.to(device)).cpu() for batch in batches])
+        self.backbone.to(device).eval()
+        with torch.no_grad():
+            return torch.cat([self.backbone(batch.inputs.to(device)).cpu() for batch in batches])
 
     def draw(self, part: str, epoch: int | None = None) -> list[Drawn]:
         """Return the views of a part that are used: all of them, or in a training epoch what chance gives."""
@@ -184,13 +194,13 @@ class VideoDataModule(L.LightningDataModule):
                 chosen = torch.as_tensor(views, dtype=torch.int64)
                 frames = self.sampling(info.num_frames, info.fps)[chosen]
             drawn.append(Drawn(video, self.videos[video].label, chosen, frames))
-        return drawn
+        return [self.probe(one) for one in drawn] if self.probe else drawn
 
     def extract(self, drawn: Sequence[Drawn]) -> int:
         """Compute what is missing in the store; return the number of units (frames or clips) computed."""
         wanted: dict[int, list[Tensor]] = {}
         for one in drawn:
-            wanted.setdefault(one.video, []).append(units_of(one.frames, self.frozen.preset))
+            wanted.setdefault(one.video, []).append(units_of(one.frames, self.backbone.preset))
         requests = {
             index: Request(self.videos[index].path, torch.cat(units), self.facts[index].content)
             for index, units in wanted.items()
@@ -198,7 +208,7 @@ class VideoDataModule(L.LightningDataModule):
         missing = {index: self.store.missing(request) for index, request in requests.items()}
         todo = {replace(requests[index], units=units): index for index, units in missing.items() if len(units)}
         self._require_space(todo)
-        results = compute_features(todo, self.transform, self.frozen, self._device(), self.num_threads)
+        results = compute_features(todo, self.transform, self.backbone, self._device(), self.num_threads)
         computed = 0
         for request, result in track(results, len(todo), "Extracting features of", "videos"):
             if isinstance(result, VideoError):
@@ -211,19 +221,10 @@ class VideoDataModule(L.LightningDataModule):
     @cached_property
     def store(self) -> FeatureStore:
         """The feature store of this backbone and transform."""
-        name = getattr(self.backbone, "name", type(self.backbone).__name__.lower())
-        recipe = recipe_of(self.backbone, self.weights_hash, self.transform)
+        backbone = self.backbone.backbone
+        name = getattr(backbone, "name", type(backbone).__name__.lower())
+        recipe = recipe_of(backbone, self.weights_hash, self.transform)
         return FeatureStore(self.store_root, recipe, name)
-
-    @cached_property
-    def frozen(self) -> Frozen:
-        """The backbone as features are computed with it."""
-        return Frozen(self.backbone)
-
-    @cached_property
-    def weights_hash(self) -> str:
-        """The sha256 of the backbone's weights, in hex."""
-        return hash_weights(self.backbone)
 
     def part_size(self, part: str) -> int:
         """Return the number of videos with a view in a part, damaged ones included."""
@@ -237,19 +238,28 @@ class VideoDataModule(L.LightningDataModule):
 
     def pictures(self, one: Drawn) -> Float[Tensor, "N T 3 h w"]:
         """Decode and transform the views of one video."""
-        return self.transform(decode_frames(self.videos[one.video].path, one.frames))
+        return self.transform(self._decoded(one))
+
+    def _decoded(self, one: Drawn) -> UInt8[Tensor, "V T 3 H W"]:
+        return decode_frames(self.videos[one.video].path, one.frames)
+
+    def _augmented(self, one: Drawn, frames: UInt8[Tensor, "V T 3 H W"], epoch: int) -> Float[Tensor, "V T 3 h w"]:
+        assert self.augmentation
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own random state
+            torch.manual_seed(generator_for(self.seed, epoch, one.video).initial_seed())
+            return self.augmentation(frames)
 
     def _features(self, part: str, epoch: int | None = None) -> tuple[list[Drawn], Tensor]:
         """Return the views of a part and their features, read back from the store."""
         by_chance = epoch is not None and self.sampling.random
-        if part in self._ready and not by_chance:
+        if part in self._ready and not by_chance and not self.probe:
             return self._ready[part]
         drawn = self.draw(part, epoch)
         self.extract(drawn)
         self._require_videos(part)
         drawn = [one for one in drawn if one.video not in self.failed]
         result = drawn, self._gather(drawn)
-        if not by_chance:
+        if not by_chance and not self.probe:
             self._ready[part] = result
         return result
 
@@ -266,15 +276,24 @@ class VideoDataModule(L.LightningDataModule):
         return features
 
     def _read(self, one: Drawn) -> Float[Tensor, "N S D"]:
-        units = units_of(one.frames, self.frozen.preset)
+        units = units_of(one.frames, self.backbone.preset)
         request = Request(self.videos[one.video].path, units, self.facts[one.video].content)
         return views_of(self.store.read(request), len(one.frames))
 
     def _frames(
-        self, part: str, drawn: list[Drawn], batch_size: int | None = None, generator: Generator | None = None
+        self,
+        part: str,
+        drawn: list[Drawn],
+        batch_size: int | None = None,
+        generator: Generator | None = None,
+        epoch: int | None = None,
     ) -> FrameBatches:
+        """Return batches of pictures, augmented where an `epoch` of training is given."""
         self._require_videos(part)
-        return FrameBatches(drawn, self.pictures, self.leave_out, self.num_threads, batch_size, generator)
+        load, augment = self.pictures, None
+        if self.augmentation and epoch is not None:
+            load, augment = self._decoded, partial(self._augmented, epoch=epoch)
+        return FrameBatches(drawn, load, self.leave_out, self.num_threads, batch_size, generator, augment)
 
     def _videos_of(self, part: str) -> set[int]:
         return {video for video, _ in self.sides.views_of(part)}
@@ -307,8 +326,8 @@ class VideoDataModule(L.LightningDataModule):
 
     def _require_space(self, requests: Iterable[Request]) -> None:
         num_units = sum(len(request.units) for request in requests)
-        num_bytes = 2 if getattr(self.backbone, "precision", "float32") == "bfloat16" else 4
-        width = self.frozen.feature_dim * self.transform.num_crops * num_bytes
+        num_bytes = 2 if getattr(self.backbone.backbone, "precision", "float32") == "bfloat16" else 4
+        width = self.backbone.feature_dim * self.transform.num_crops * num_bytes
         require_space(self.store_root, num_units * width, REMEDY)
 
     def _device(self) -> torch.device:

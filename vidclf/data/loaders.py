@@ -69,10 +69,11 @@ class FrameBatches:
 
     Args:
         drawn: the videos in the order in which they are decoded.
-        load: decodes and transforms a video's views: (V * crops, T, 3, h, w).
+        load: decodes and transforms a video's views: (V * crops, T, 3, h, w), in the threads.
         on_error: called with what is wrong with a video, which is then left out; it may raise.
         num_threads: videos decoded at once.
         batch_size: views a batch, shuffled through a pool by `generator`; None: one video a batch, in order.
+        augment: what is loaded -> pictures, in the thread that iterates: torch's random state is one for all.
     """
 
     def __init__(
@@ -83,9 +84,10 @@ class FrameBatches:
         num_threads: int,
         batch_size: int | None = None,
         generator: Generator | None = None,
+        augment: Callable[[Drawn, Tensor], Tensor] | None = None,
     ) -> None:
         self.drawn, self.load, self.on_error, self.num_threads = drawn, load, on_error, num_threads
-        self.batch_size, self.generator = batch_size, generator
+        self.batch_size, self.generator, self.augment = batch_size, generator, augment
 
     def __len__(self) -> int:
         return len(self.drawn) if self.batch_size is None else -(-_count(self.drawn) // self.batch_size)
@@ -103,6 +105,7 @@ class FrameBatches:
                 if num_failed == len(self.drawn):
                     raise VidclfError(f"None of {num_failed} videos can be read. The last: {result}")
             else:
+                result = self.augment(one, result) if self.augment else result
                 yield _name_views(result, [one], num_crops=len(result) // len(one.views))
 
     def _try(self, one: Drawn) -> Iterator[Tensor | VideoError]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from vidclf.errors import VidclfError
 from vidclf.models.backbones.preset import Preset
 
 
@@ -33,17 +34,35 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class BackboneTransform:
-    """What the backbone was trained with: resized to `preset.resize`, centre crop, normalised.
+    """What the backbone was trained with: resized to `preset.resize`, cropped, normalised.
 
     Pictures are antialiased and clips are not: so torchvision evaluates its own networks.
+
+    Args:
+        preset: of the backbone.
+        crops: 1: the centre; 3: both ends and the middle of the longer side (arXiv:1711.07971).
+
+    Raises:
+        VidclfError: another number of crops.
     """
 
     preset: Preset
-    num_crops: ClassVar[int] = 1
+    crops: int = 1
     random: ClassVar[bool] = False
 
-    def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "V T 3 h w"]:
-        """Return normalised pictures of `preset.size`."""
+    def __post_init__(self) -> None:
+        if self.crops not in (1, 3):
+            raise VidclfError(
+                f"transform.crops={self.crops}: allowed are 1 (the centre) and 3 (along the longer side)."
+            )
+
+    @property
+    def num_crops(self) -> int:
+        """Pictures made of a frame."""
+        return self.crops
+
+    def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "views T 3 h w"]:
+        """Return normalised pictures of `preset.size`, the crops of a view behind one another."""
         resize = self.preset.resize
         resized = F.resize(
             frames,
@@ -51,9 +70,19 @@ class BackboneTransform:
             InterpolationMode(self.preset.interpolation),
             antialias=self.preset.clip_length == 1,
         )
-        cropped = F.center_crop(resized, [self.preset.size])
+        crops = [F.center_crop(resized, [self.preset.size])] if self.crops == 1 else self._along(resized)
+        cropped = torch.stack(crops, dim=1).flatten(0, 1)  # (V * crops, T, 3, h, w)
         pictures = F.to_dtype(cropped, torch.float32, scale=True)
         return F.normalize(pictures, list(self.preset.mean), list(self.preset.std))
+
+    def _along(self, frames: UInt8[Tensor, "V T 3 H W"]) -> list[Tensor]:
+        size, (height, width) = self.preset.size, frames.shape[-2:]
+        top, left = max(0, (height - size) // 2), max(0, (width - size) // 2)
+        if width >= height:
+            places = [(top, 0), (top, left), (top, max(0, width - size))]
+        else:
+            places = [(0, left), (top, left), (max(0, height - size), left)]
+        return [F.crop(frames, *place, size, size) for place in places]
 
 
 @dataclass(frozen=True)

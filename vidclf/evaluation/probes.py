@@ -1,17 +1,32 @@
-"""Does a network use time? Its views, with their order taken away."""
+"""Does a network use time? The same run, scored with the order of each view's frames taken away."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from statistics import fmean
 
+import lightning as L
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from vidclf.data.datamodule import VideoDataModule
 from vidclf.data.loaders import Drawn, generator_for
 from vidclf.errors import VidclfError
+from vidclf.evaluation.intervals import bootstrap_mean
+from vidclf.evaluation.judge import Judged, judge, scores_of
+from vidclf.evaluation.scores import Aggregation
+from vidclf.models.classifier import Classifier, aggregate_videos
+from vidclf.terminal import say
 
 Frames = Int[Tensor, "V T"]
 NUM_DRAWS = {"shuffle": 5}  # averaged; the others have nothing to draw
+ALL = "all"
+
+
+class NoOrderError(VidclfError):
+    """The views have one frame."""
 
 
 def shuffle(frames: Frames, generator: Generator) -> Frames:
@@ -43,18 +58,94 @@ PROBES: dict[str, Callable[[Frames, Generator], Frames]] = {
 }
 
 
-def apply_probe(name: str, drawn: Drawn, draw: int) -> Drawn:
-    """Return the views of a video as the probe shows them; `draw` counts the draws of chance.
+def names_of(probe: str) -> list[str]:
+    """Return the probes that `probe` asks for: one, or `all`.
 
     Raises:
-        VidclfError: there is no such probe, or the views have one frame and so no order.
+        VidclfError: there is no such probe.
     """
-    if name not in PROBES:
-        raise VidclfError(f"probe={name}: there is no such probe; use one of {', '.join(PROBES)}.")
+    if probe != ALL and probe not in PROBES:
+        raise VidclfError(f"probe={probe}: there is no such probe; use one of {', '.join(PROBES)}, or {ALL}.")
+    return list(PROBES) if probe == ALL else [probe]
+
+
+def score_probes(
+    trainer: L.Trainer,
+    classifier: Classifier,
+    datamodule: VideoDataModule,
+    ordered: Judged,
+    names: list[str],
+    aggregations: Mapping[str, Aggregation],
+) -> dict[str, dict[str, float]]:
+    """Return the content of metrics.json under each probe: the means over its draws, and the temporal gain.
+
+    Args:
+        trainer: runs the classifier.
+        classifier: of the run.
+        datamodule: its `scored_part` is scored.
+        ordered: what the run says of that part when no frame is moved.
+        names: of the probes. One of several that the network cannot take is left out, and that is said.
+        aggregations: see `scores_of`.
+
+    Raises:
+        VidclfError: the views have one frame, or the network cannot take what the only probe leaves.
+    """
+    found = {}
+    for name in names:
+        try:
+            draws = _judge_draws(trainer, classifier, datamodule, name)
+        except VidclfError as error:
+            if len(names) == 1 or isinstance(error, NoOrderError):
+                raise
+            say(f"left out: probe={name}: {error}")
+            continue
+        scores = [scores_of(draw, classifier, aggregations) for draw in draws]
+        means: dict[str, float] = {key: fmean(score[key] for score in scores) for key in scores[0]}
+        counts = {key: scores[0][key] for key in ("num_videos", "num_failed")}
+        found[name] = means | counts | _temporal_gain(ordered, draws, classifier, datamodule)
+    return found
+
+
+def _judge_draws(trainer: L.Trainer, classifier: Classifier, datamodule: VideoDataModule, name: str) -> list[Judged]:
+    try:
+        draws = []
+        for draw in range(NUM_DRAWS.get(name, 1)):
+            datamodule.probe = partial(_probed, name=name, draw=draw)
+            draws.append(judge(trainer, classifier, datamodule, datamodule.scored_part))
+        return draws
+    finally:
+        datamodule.probe = None
+
+
+def _temporal_gain(
+    ordered: Judged, draws: list[Judged], classifier: Classifier, datamodule: VideoDataModule
+) -> dict[str, float]:
+    """Return the top1 in order, and how far the probe's (the mean of its draws) lies below it, with the 95 % interval.
+
+    The interval is by bootstrap over (class, group): clips of a group are not independent.
+    """
+    in_order = _named_rightly(ordered, classifier)
+    gains = in_order - np.mean([_named_rightly(draw, classifier) for draw in draws], axis=0)
+    videos = [datamodule.videos[index] for index in ordered.video.unique().tolist()]
+    low, high = bootstrap_mean(gains, [(video.label, video.group) for video in videos])
+    return {
+        "top1_in_order": float(in_order.mean()),
+        "temporal_gain": float(gains.mean()),
+        "temporal_gain_low": low,
+        "temporal_gain_high": high,
+    }
+
+
+def _probed(drawn: Drawn, name: str, draw: int) -> Drawn:
     if drawn.frames.shape[1] < 2:
-        raise VidclfError(
+        raise NoOrderError(
             f"probe={name}: the run's views have one frame, so there is no order to take away. "
             "Probe a run whose views have several, e.g. sampling=uniform."
         )
     frames = PROBES[name](drawn.frames, generator_for(draw, drawn.video))
     return replace(drawn, frames=frames)
+
+
+def _named_rightly(judged: Judged, classifier: Classifier) -> Float[np.ndarray, " M"]:
+    log_probabilities, labels = aggregate_videos(judged.logits, judged.labels, judged.video, classifier.aggregation)
+    return (log_probabilities.argmax(1) == labels).double().numpy()

@@ -1,11 +1,13 @@
-"""The LightningModule: a frozen backbone, a head that is trained, an aggregation that judges videos."""
+"""The LightningModule: a backbone, frozen or trained, a head that is trained, an aggregation that judges videos."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import lightning as L
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -13,56 +15,92 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from vidclf.data.loaders import generator_for
 from vidclf.data.video import Views
+from vidclf.errors import VidclfError
 from vidclf.models.backbones.frozen import Frozen
+from vidclf.models.backbones.stages import trained_stages
+from vidclf.models.backbones.trained import Trained
+from vidclf.models.heads.scaling import needs_no_fit
+from vidclf.models.mixing import Mixing
 
 
 class Classifier(L.LightningModule):
     """Pictures or stored features of views -> logits; trained by cross-entropy on views.
 
     Args:
-        backbone: pictures (N, T, 3, h, w) -> features (N, S, D), wrapped so that it stays as it is.
+        backbone: pictures (N, T, 3, h, w) -> features (N, S, D), wrapped as it is used, see `wrap`.
         head: features (N, S, D) -> logits (N, K).
         aggregation: logits (V, K) of one video -> log-probabilities (K,).
-        optimizer: parameters -> Optimizer.
-        scheduler: Optimizer -> LRScheduler, stepped each epoch.
+        optimizer: parameters, in groups -> Optimizer.
+        scheduler: (Optimizer, number of its steps in all) -> LRScheduler, stepped with it.
+        loss: (logits, labels) -> the loss of training; optional `fit(labels)` of the training views.
         seed: of dropout, drawn anew from (seed, epoch, rank) at each epoch's start, so that a resumed run goes
             on as one that was not cut.
+        layer_decay: a backbone's last stage learns at the head's rate times this, the stage before it at that
+            times this again, and so on to its input (arXiv:1801.06146).
+        mixing: blends training views and their labels, see `Mixing`.
     """
 
     def __init__(
         self,
-        backbone: Frozen,
+        backbone: Frozen | Trained,
         head: nn.Module,
         aggregation: Callable[[Tensor], Tensor],
         optimizer: Callable[..., Optimizer],
-        scheduler: Callable[[Optimizer], LRScheduler],
+        scheduler: Callable[..., LRScheduler],
+        loss: nn.Module,
         seed: int = 0,
+        layer_decay: float = 1.0,
+        mixing: Mixing | None = None,
     ) -> None:
         super().__init__()
-        self.backbone, self.head, self.aggregation = backbone, head, aggregation
+        self.backbone, self.head, self.aggregation, self.loss = backbone, head, aggregation, loss
         self.optimizer, self.scheduler, self.seed = optimizer, scheduler, seed
+        self.layer_decay, self.mixing = layer_decay, mixing
         self.judged: list[tuple[Tensor, Views]] = []  # logits of the validation views so far, and whose
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "N K"]:
         """Return the logits of pictures (N, T, 3, h, w) or of features (N, S, D)."""
         return self.head(self.backbone(inputs) if inputs.ndim == 5 else inputs)
 
-    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        optimizer = self.optimizer(self.head.parameters())
-        return [optimizer], [self.scheduler(optimizer)]
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        groups = self._parameter_groups()
+        optimizer = self.optimizer([{"params": parameters} for parameters, _ in groups])
+        for group, (_, scale) in zip(optimizer.param_groups, groups, strict=True):
+            group["lr"] *= scale
+        scheduler = self.scheduler(optimizer, self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return what is trained and its rate's factor: the head, then the stages of the backbone, the last first."""
+        head = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
+        groups = [head, *trained_stages(self.backbone.backbone)]
+        scaled = [(group, self.layer_decay**depth) for depth, group in enumerate(groups) if group]
+        if not scaled:
+            raise VidclfError(
+                f"Nothing is trained: the head {type(self.head).__name__} has no parameter that wants a gradient and "
+                "the backbone is frozen. Choose another head, or set backbone.trainable."
+            )
+        return scaled
 
     def on_fit_start(self) -> None:
-        if hasattr(self.head, "fit") and self.trainer.ckpt_path is None:
-            features = self.trainer.datamodule.train_features()  # type: ignore[attr-defined]
-            self.head.fit(features.to(self.device))  # type: ignore[operator]
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if hasattr(self.loss, "fit"):
+            labels = [torch.tensor(one.label).expand(len(one.views)) for one in datamodule.draw("train", epoch=0)]
+            self.loss.fit(torch.cat(labels))  # type: ignore[operator]
+        if hasattr(self.head, "fit") and self.trainer.ckpt_path is None and not needs_no_fit(self.head):
+            self.head.fit(datamodule.train_features().to(self.device))  # type: ignore[operator]
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(generator_for(self.seed, self.current_epoch, self.global_rank).initial_seed())
 
     def training_step(self, batch: Views, batch_idx: int) -> Float[Tensor, ""]:
+        labels = batch.labels
+        if self.mixing:
+            num_classes = len(self.trainer.datamodule.dataset.class_names)  # type: ignore[attr-defined]
+            batch = self.mixing(batch, num_classes)
         logits = self(batch.inputs)
-        loss = F.cross_entropy(logits, batch.labels)
-        scores = {"train/loss": loss, "train/view_top1": _top1(logits, batch.labels)}
+        loss = self.loss(logits, batch.labels)
+        scores = {"train/loss": loss, "train/view_top1": _top1(logits, labels)}
         self.log_dict(scores, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(logits))
         return loss
 
@@ -84,7 +122,10 @@ class Classifier(L.LightningModule):
 
     def predict_step(self, batch: Views, batch_idx: int = 0) -> tuple[Float[Tensor, "V K"], Views]:
         """Return the logits of one video's views, and whose they are, on the CPU."""
-        return self(batch.inputs).float().cpu(), batch._replace(inputs=batch.inputs[:0].cpu())
+        # In full precision, whatever the training's was: so evaluation and prediction agree to the last bit.
+        with torch.autocast(self.device.type, enabled=False):
+            logits = self(batch.inputs)
+        return logits.float().cpu(), batch._replace(inputs=batch.inputs[:0].cpu())
 
 
 def aggregate_videos(

@@ -1,5 +1,6 @@
 """Mixing the examples of a training batch: MixUp and CutMix, on pictures and on features."""
 
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -14,19 +15,24 @@ class Mixing:
     Args:
         mixup: MixUp's alpha (arXiv:1710.09412); 0 for none.
         cutmix: CutMix's alpha (arXiv:1905.04899), on pictures only; 0 for none. With both, each batch draws one.
+
+    Raises:
+        VidclfError: both are 0, or one is below.
     """
 
-    def __init__(self, mixup: float = 0.0, cutmix: float = 0.0) -> None:
+    def __init__(self, mixup: float | int = 0.0, cutmix: float | int = 0.0) -> None:
+        if min(mixup, cutmix) < 0 or mixup == cutmix == 0:
+            raise VidclfError(f"mixing.mixup={mixup} mixing.cutmix={cutmix}: give one of them above 0, or mixing=none.")
         self.mixup, self.cutmix = mixup, cutmix
 
     def __call__(self, batch: Views, num_classes: int) -> Views:
-        """Return a batch whose labels are probabilities (N, K).
+        """Return a batch whose labels are probabilities (N, K); an epoch's last view, alone in its batch, stays.
 
         Raises:
-            VidclfError: the batch has one example, or CutMix is asked of features, which have no rectangles.
+            VidclfError: CutMix is asked of features, which have no rectangles.
         """
-        if len(batch.labels) < 2:
-            raise VidclfError("mixing needs at least two views in a batch, this one has 1. Change batch_size.")
+        if len(batch.labels) == 1:
+            return batch._replace(labels=F.one_hot(batch.labels, num_classes).float())
         are_pictures = batch.inputs.ndim == 5
         if self.cutmix and not are_pictures:
             raise VidclfError("mixing.cutmix pastes parts of pictures, and features are read. Use mixing.mixup.")

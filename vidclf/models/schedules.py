@@ -3,6 +3,7 @@
 Each takes the optimiser and `num_steps`, the number of its steps in all, and leaves the base rate to the optimiser.
 """
 
+import math
 from collections.abc import Sequence
 
 from torch.optim import Optimizer
@@ -19,17 +20,17 @@ from torch.optim.lr_scheduler import (
 from vidclf.errors import VidclfError
 
 
-def constant(optimizer: Optimizer, num_steps: int) -> LRScheduler:
+def constant(optimizer: Optimizer, num_steps: int | float) -> LRScheduler:
     """Return a schedule that leaves the rate as it is."""
     return ConstantLR(optimizer, factor=1.0)
 
 
-def cosine(optimizer: Optimizer, num_steps: int, warmup: float = 0.0) -> LRScheduler:
+def cosine(optimizer: Optimizer, num_steps: int | float, warmup: float | int = 0.0) -> LRScheduler:
     """Return a linear rise over a `warmup` share of the steps, then half a cosine down to 0 (arXiv:1608.03983)."""
     if not 0 <= warmup < 1:
         raise VidclfError(f"scheduler.warmup={warmup}: it is a share of the training, from 0 to below 1.")
-    rising = round(warmup * num_steps)
-    falling = CosineAnnealingLR(optimizer, T_max=max(1, num_steps - rising))
+    rising = round(warmup * _finite(num_steps))
+    falling = CosineAnnealingLR(optimizer, T_max=max(1, round(num_steps) - rising))
     if rising == 0:
         return falling
     rise = LinearLR(optimizer, start_factor=1 / (rising + 1), total_iters=rising)
@@ -37,13 +38,22 @@ def cosine(optimizer: Optimizer, num_steps: int, warmup: float = 0.0) -> LRSched
 
 
 def step(
-    optimizer: Optimizer, num_steps: int, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1
+    optimizer: Optimizer, num_steps: int | float, milestones: Sequence[float] = (0.5, 0.75), gamma: float = 0.1
 ) -> LRScheduler:
     """Return a rate that falls to `gamma` of itself at each of `milestones`, shares of the training."""
-    return MultiStepLR(optimizer, [round(share * num_steps) for share in milestones], gamma)
+    return MultiStepLR(optimizer, [round(share * _finite(num_steps)) for share in milestones], gamma)
 
 
-def one_cycle(optimizer: Optimizer, num_steps: int, warmup: float = 0.3) -> LRScheduler:
+def one_cycle(optimizer: Optimizer, num_steps: int | float, warmup: float = 0.3) -> LRScheduler:
     """Return one rise to the base rate over a `warmup` share of the steps and one fall (arXiv:1708.07120)."""
     rates = [group["lr"] for group in optimizer.param_groups]
-    return OneCycleLR(optimizer, max_lr=rates, total_steps=num_steps, pct_start=warmup)
+    return OneCycleLR(optimizer, max_lr=rates, total_steps=round(_finite(num_steps)), pct_start=warmup)
+
+
+def _finite(num_steps: int | float) -> int | float:
+    if math.isinf(num_steps):
+        raise VidclfError(
+            "scheduler: this one ends with the training, which has no end. Set trainer.max_epochs, or use "
+            "scheduler=constant."
+        )
+    return num_steps

@@ -20,7 +20,7 @@ from vidclf.errors import VidclfError
 from vidclf.terminal import track
 
 ABOUT_FILE = "README.txt"
-ABOUT = f"""The demo data set of vidclf, edition 1: digits moving over photographs, in UCF101's layout.
+ABOUT = f"""The demo data set of vidclf, edition 2: digits moving over photographs, in UCF101's layout.
 
 Delete this folder and it is written again.
 {CREDIT}

@@ -22,7 +22,7 @@ from vidclf.data.datasets.demo_drawing import cut_background, draw, handwriting
 
 NUM_GROUPS = 25
 TEST_GROUPS = range(1, 8)  # of split 1
-CLIPS_PER_GROUP = 4
+CLIPS_PER_GROUP = 7  # as most of UCF101's groups have
 
 DURATIONS_S = (2, 3)
 FPS = 25

@@ -41,14 +41,17 @@ def handwriting(digit: int) -> Float64[Tensor, "samples 40 40"]:
 
 
 def cut_background(side: int, random: np.random.Generator) -> UInt8[Tensor, "3 side side"]:
-    """Return a square of one of the photographs at a random place, size and handedness."""
+    """Return a square of one of the photographs at a random place and size, mirrored or not, its colours exchanged.
+
+    With the photographs' own colours alone, crops of different groups are too alike for a leak to show.
+    """
     photograph = photographs()[random.integers(len(photographs()))]
     crop = int(random.integers(*CROP_SIDES, endpoint=True))
     left = int(random.integers(photograph.width - crop + 1))
     top = int(random.integers(photograph.height - crop + 1))
     square = photograph.resize((side, side), Image.Resampling.BICUBIC, (left, top, left + crop, top + crop))
     pixels = np.array(square)[:, :: random.choice([-1, 1])]
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    return torch.from_numpy(pixels[..., random.permutation(3)]).permute(2, 0, 1)
 
 
 def draw(

@@ -43,6 +43,17 @@ def stages_of(network: nn.Module) -> list[list[nn.Module]]:
     return [[child] for name, child in children.items() if _has_parts(child) and name != "stem"]
 
 
+def trained_stages(network: nn.Module) -> list[list[nn.Parameter]]:
+    """Return the parameters that want a gradient, of each stage from the last to the first; the stem's come last."""
+    seen: set[nn.Parameter] = set()
+    stages = []
+    for stage in [*reversed(stages_of(network)), [network]]:
+        parameters = [parameter for module in stage for parameter in module.parameters() if parameter not in seen]
+        seen.update(parameters)
+        stages.append([parameter for parameter in parameters if parameter.requires_grad])
+    return stages
+
+
 def _between_poolings(layers: list[nn.Module]) -> list[list[nn.Module]]:
     stages: list[list[nn.Module]] = [[]]
     for layer in layers:

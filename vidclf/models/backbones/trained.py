@@ -6,8 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.models.backbones.frozen import in_fixed_batches
+from vidclf.models.backbones.frozen import Frozen, in_fixed_batches
 from vidclf.models.backbones.preset import Preset
+
+
+def wrap(backbone: nn.Module) -> "Frozen | Trained":
+    """Return the backbone as it is used: trained if any of its parameters wants a gradient, else frozen."""
+    trained = any(parameter.requires_grad for parameter in backbone.parameters())
+    return Trained(backbone) if trained else Frozen(backbone)
 
 
 class Trained(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.models.heads.scaling import InputScaling
+from vidclf.models.heads.sequence import SequenceInput
 from vidclf.models.heads.transformer import sinusoidal_positions
 
 
@@ -20,6 +20,7 @@ class AttentionPool(nn.Module):
         num_heads: of the attention.
         positions: tell the steps where they stand, by sines and cosines.
         dropout: of the attention's weights.
+        feature_dropout: share of the features left out in training, see `SequenceInput`.
         scaling: of the features, see `InputScaling`.
     """
 
@@ -30,11 +31,12 @@ class AttentionPool(nn.Module):
         width: int = 128,
         num_heads: int = 4,
         positions: bool = False,
-        dropout: float = 0.1,
+        dropout: float | int = 0.1,
+        feature_dropout: float | int = 0.5,
         scaling: str = "standard",
     ) -> None:
         super().__init__()
-        self.scaling = InputScaling(feature_dim, scaling)
+        self.inputs = SequenceInput(feature_dim, scaling, feature_dropout)
         self.positions = positions
         self.projection = nn.Linear(feature_dim, width)
         self.query = nn.Parameter(torch.randn(width) * 0.02)
@@ -47,11 +49,11 @@ class AttentionPool(nn.Module):
 
     def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
         """Take the scaling from the training features."""
-        self.scaling.fit(train_features)
+        self.inputs.fit(train_features)
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
         """Return the logits."""
-        steps = self.projection(self.scaling(features.to(self.classifier.weight.dtype)))  # (N, S, width)
+        steps = self.projection(self.inputs(features.to(self.classifier.weight.dtype)))  # (N, S, width)
         if self.positions:
             steps = steps + sinusoidal_positions(steps.shape[1], steps.shape[2]).to(steps)
         steps = self.norm(steps)

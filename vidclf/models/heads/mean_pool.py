@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.models.heads.scaling import InputScaling
+from vidclf.models.heads.sequence import SequenceInput
 
 
 class MeanPool(nn.Module):
@@ -14,14 +14,21 @@ class MeanPool(nn.Module):
         num_classes: K.
         width: of the network.
         dropout: before the mean.
+        feature_dropout: share of the features left out in training, see `SequenceInput`.
         scaling: of the features, see `InputScaling`.
     """
 
     def __init__(
-        self, feature_dim: int, num_classes: int, width: int = 128, dropout: float = 0.2, scaling: str = "standard"
+        self,
+        feature_dim: int,
+        num_classes: int,
+        width: int = 128,
+        dropout: float | int = 0.2,
+        feature_dropout: float | int = 0.5,
+        scaling: str = "standard",
     ) -> None:
         super().__init__()
-        self.scaling = InputScaling(feature_dim, scaling)
+        self.inputs = SequenceInput(feature_dim, scaling, feature_dropout)
         self.network = nn.Sequential(
             nn.Linear(feature_dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout)
         )
@@ -29,9 +36,9 @@ class MeanPool(nn.Module):
 
     def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
         """Take the scaling from the training features."""
-        self.scaling.fit(train_features)
+        self.inputs.fit(train_features)
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
         """Return the logits."""
-        steps = self.network(self.scaling(features.to(self.classifier.weight.dtype)))  # (N, S, width)
+        steps = self.network(self.inputs(features.to(self.classifier.weight.dtype)))  # (N, S, width)
         return self.classifier(steps.mean(dim=1))

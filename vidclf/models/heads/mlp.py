@@ -28,7 +28,7 @@ class MLP(nn.Module):
         feature_dim: int,
         num_classes: int,
         widths: Sequence[int] = (1024, 512, 256, 128),
-        dropout: float = 0.5,
+        dropout: float | int = 0.5,
         scaling: str = "max",
     ) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.models.heads.scaling import InputScaling
+from vidclf.models.heads.sequence import SequenceInput
 
 
 class GRU(nn.Module):
@@ -20,6 +20,7 @@ class GRU(nn.Module):
         num_layers: recurrent layers on top of one another.
         bidirectional: read the sequence backwards, too.
         dropout: between layers and before the linear layer.
+        feature_dropout: share of the features left out in training, see `SequenceInput`.
         scaling: of the features, see `InputScaling`.
     """
 
@@ -32,11 +33,12 @@ class GRU(nn.Module):
         hidden_dim: int = 256,
         num_layers: int = 1,
         bidirectional: bool = False,
-        dropout: float = 0.2,
+        dropout: float | int = 0.2,
+        feature_dropout: float | int = 0.5,
         scaling: str = "standard",
     ) -> None:
         super().__init__()
-        self.scaling = InputScaling(feature_dim, scaling)
+        self.inputs = SequenceInput(feature_dim, scaling, feature_dropout)
         between_layers = dropout if num_layers > 1 else 0.0
         self.recurrent = self.cell(
             feature_dim, hidden_dim, num_layers, batch_first=True, bidirectional=bidirectional, dropout=between_layers
@@ -46,11 +48,11 @@ class GRU(nn.Module):
 
     def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
         """Take the scaling from the training features."""
-        self.scaling.fit(train_features)
+        self.inputs.fit(train_features)
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
         """Return the logits."""
-        scaled = self.scaling(features.to(self.classifier.weight.dtype))
+        scaled = self.inputs(features.to(self.classifier.weight.dtype))
         states, _ = self.recurrent(scaled)  # (N, S, hidden * directions)
         hidden = self.recurrent.hidden_size
         last = torch.cat([states[:, -1, :hidden], states[:, 0, hidden:]], dim=1)  # where each direction has read all

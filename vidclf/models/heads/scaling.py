@@ -106,6 +106,12 @@ class InputScaling(nn.Module):
             )
 
 
+def needs_no_fit(head: nn.Module) -> bool:
+    """Return whether a head scales its features by nothing, so that none need be computed for it."""
+    scalings = [module for module in head.modules() if isinstance(module, InputScaling)]
+    return bool(scalings) and all(module.scaling == "none" for module in scalings)
+
+
 def _recognise_fit(module: InputScaling, _: object) -> None:
     """A loaded scale is as good as a fitted one, unless it was saved before it was fitted."""
     module.fitted = all(bool(buffer.isfinite().all()) for buffer in module.buffers())

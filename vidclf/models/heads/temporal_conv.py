@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.models.heads.scaling import InputScaling
+from vidclf.models.heads.sequence import SequenceInput
 
 
 class TemporalConv(nn.Module):
@@ -18,6 +18,7 @@ class TemporalConv(nn.Module):
         num_layers: with dilations 1, 2, 4, ...
         kernel_size: steps, odd.
         dropout: after each convolution.
+        feature_dropout: share of the features left out in training, see `SequenceInput`.
         scaling: of the features, see `InputScaling`.
     """
 
@@ -28,11 +29,12 @@ class TemporalConv(nn.Module):
         width: int = 128,
         num_layers: int = 3,
         kernel_size: int = 3,
-        dropout: float = 0.2,
+        dropout: float | int = 0.2,
+        feature_dropout: float | int = 0.5,
         scaling: str = "standard",
     ) -> None:
         super().__init__()
-        self.scaling = InputScaling(feature_dim, scaling)
+        self.inputs = SequenceInput(feature_dim, scaling, feature_dropout)
         self.projection = nn.Conv1d(feature_dim, width, 1)
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -44,11 +46,11 @@ class TemporalConv(nn.Module):
 
     def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
         """Take the scaling from the training features."""
-        self.scaling.fit(train_features)
+        self.inputs.fit(train_features)
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
         """Return the logits."""
-        scaled = self.scaling(features.to(self.classifier.weight.dtype))
+        scaled = self.inputs(features.to(self.classifier.weight.dtype))
         maps = self.projection(scaled.transpose(1, 2))  # (N, width, S)
         for block in self.blocks:
             maps = maps + block(maps)

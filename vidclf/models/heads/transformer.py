@@ -3,16 +3,19 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.models.heads.scaling import InputScaling
+from vidclf.models.heads.sequence import SequenceInput
 
 
 class Transformer(nn.Module):
     """A pre-norm encoder (Xiong et al., 2020, arXiv:2002.04745) whose class token names the view.
 
-    Positions are sines and cosines (Vaswani et al., 2017, arXiv:1706.03762), so any number of steps will do.
+    Positions are sines and cosines (Vaswani et al., 2017, arXiv:1706.03762), so any number of steps will do. A
+    convolution over neighbouring steps comes first (Xiao et al., 2021, arXiv:2106.14881): without it, the encoder
+    learned the demo's backgrounds by heart and no order at all (experiments/temporal).
 
     Args:
         feature_dim: D.
@@ -21,6 +24,7 @@ class Transformer(nn.Module):
         num_layers: of the encoder.
         num_heads: of its attention.
         dropout: inside the encoder.
+        feature_dropout: share of the features left out in training, see `SequenceInput`.
         scaling: of the features, see `InputScaling`.
     """
 
@@ -31,12 +35,14 @@ class Transformer(nn.Module):
         width: int = 128,
         num_layers: int = 2,
         num_heads: int = 4,
-        dropout: float = 0.1,
+        dropout: float | int = 0.1,
+        feature_dropout: float | int = 0.5,
         scaling: str = "standard",
     ) -> None:
         super().__init__()
-        self.scaling = InputScaling(feature_dim, scaling)
+        self.inputs = SequenceInput(feature_dim, scaling, feature_dropout)
         self.projection = nn.Linear(feature_dim, width)
+        self.neighbours = nn.Conv1d(width, width, 3, padding=1)
         self.class_token = nn.Parameter(torch.randn(width) * 0.02)
         layer = nn.TransformerEncoderLayer(
             width, num_heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
@@ -46,11 +52,12 @@ class Transformer(nn.Module):
 
     def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
         """Take the scaling from the training features."""
-        self.scaling.fit(train_features)
+        self.inputs.fit(train_features)
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
         """Return the logits."""
-        steps = self.projection(self.scaling(features.to(self.classifier.weight.dtype)))  # (N, S, width)
+        steps = self.projection(self.inputs(features.to(self.classifier.weight.dtype)))  # (N, S, width)
+        steps = steps + F.gelu(self.neighbours(steps.transpose(1, 2))).transpose(1, 2)
         steps = steps + sinusoidal_positions(steps.shape[1], steps.shape[2]).to(steps)
         tokens = torch.cat([self.class_token.expand(len(steps), 1, -1), steps], dim=1)
         return self.classifier(self.encoder(tokens)[:, 0])
