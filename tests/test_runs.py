@@ -14,8 +14,8 @@ from vidclf.runs import (
     checkpoint_of,
     checkpoint_to_resume,
     load_checkpoint,
-    load_head,
     load_run,
+    load_trained,
     take_over,
     write_failed,
     write_metrics,
@@ -84,7 +84,7 @@ def test_a_checkpoint_that_would_run_code_is_not_loaded(run: Path):
 
 def test_another_head_than_the_runs_does_not_fit(run: Path):
     with pytest.raises(VidclfError, match="The head does not fit the checkpoint"):
-        load_head(load_run(run), nn.Linear(2, 2))
+        load_trained(load_run(run), nn.Linear(2, 2))
 
 
 def test_metrics_are_flat_sorted_and_equal_byte_for_byte(tmp_path: Path):
@@ -112,9 +112,10 @@ def test_checkpoints_taken_over_are_at_home_in_the_new_folder(run: Path, tmp_pat
     shutil.rmtree(run)
     assert path == new / "checkpoints" / "last.ckpt"
     states = torch.load(path, weights_only=True)["callbacks"].values()
-    (state,) = [state for state in states if "dirpath" in state]
-    assert state["dirpath"] == str(new / "checkpoints")
-    assert state["best_model_path"] == str(new / "checkpoints" / "best.ckpt") == next(iter(state["best_k_models"]))
+    best, last = [state for state in states if "dirpath" in state]
+    assert best["dirpath"] == last["dirpath"] == str(new / "checkpoints")
+    assert best["best_model_path"] == str(new / "checkpoints" / "best.ckpt") == next(iter(best["best_k_models"]))
+    assert last["best_model_path"] == str(new / "checkpoints" / "last.ckpt")
     assert load_run(new).class_names == ["ApplyEyeMakeup", "Archery"]
 
 

@@ -14,6 +14,7 @@ from videos import encode_video
 
 from vidclf.data.decoding import decode_frames
 from vidclf.data.transforms import BackboneTransform, Transform, TutorialTransform
+from vidclf.errors import VidclfError
 from vidclf.models.backbones.preset import Preset
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -109,3 +110,21 @@ def test_the_name_of_a_transform_tells_every_setting(kind: type):
     ]
     assert repr(kind(preset)) == repr(kind(preset))
     assert len({repr(kind(one)) for one in [preset, *others]}) == 5
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((30, 48), -1), ((48, 30), -2)])
+def test_three_crops_are_both_ends_and_the_middle_of_the_longer_side(shape: tuple[int, int], axis: int):
+    preset = Preset(size=20, resize=20, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    ramp = torch.arange(shape[axis], dtype=torch.uint8).reshape((1, -1) if axis == -1 else (-1, 1))
+    frames = ramp.expand(2, 1, 3, *shape).contiguous()
+    crops = BackboneTransform(preset, crops=3)(frames)
+    assert crops.shape == (6, 1, 3, 20, 20)
+    assert torch.equal(crops[1::3], BackboneTransform(preset)(frames))
+    starts = [crop.mean().item() for crop in crops[:3]]
+    assert starts == sorted(starts)
+    assert starts[1] - starts[0] == pytest.approx(starts[2] - starts[1], rel=0.1)
+
+
+def test_two_crops_are_refused():
+    with pytest.raises(VidclfError, match=r"transform\.crops=2: allowed are 1 .* and 3"):
+        BackboneTransform(Preset(8, 8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), crops=2)

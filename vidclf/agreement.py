@@ -88,7 +88,7 @@ def check_weights(run: Run, weights_hash: str) -> None:
     if weights_hash != run.weights_hash:
         raise VidclfError(
             f"The head of {run.folder} was trained on a backbone with weights {run.weights_hash[:8]}, "
-            f"these are {weights_hash[:8]}. Use the run's own backbone and its weights file."
+            f"these are {weights_hash[:8]}. Use the run's own backbone, its weights file and its backbone.precision."
         )
 
 
@@ -129,9 +129,10 @@ def check_resumed(run: Run, config: Mapping[str, Any], split: Split) -> None:
             f"trainer.max_epochs={num_epochs}: the learning rate of {run.folder} was planned for {planned} epochs. "
             f"Give trainer.max_epochs={planned}, or train anew."
         )
+    was, now = ({**one, "trainer": _of_training(one["trainer"]), **_averaging(one)} for one in (run.config, config))
     changed = [
         f"{key}={now} (was {was})"
-        for key, was, now in _changes(run.config, config, TRAINED_BY)
+        for key, was, now in _changes(was, now, (*TRAINED_BY, "trainer", "callbacks"))
         if not key.startswith("dataset.")  # its folder may have moved; its classes and sides are compared
     ]
     if split.fingerprint != run.split_fingerprint:
@@ -141,6 +142,17 @@ def check_resumed(run: Run, config: Mapping[str, Any], split: Split) -> None:
             f"resume: {run.folder} was trained otherwise: {_some(changed)}. "
             "Give the settings and the data of that run, or train anew without resume."
         )
+
+
+def _of_training(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the trainer's settings that change what is learned."""
+    return {key: trainer.get(key) for key in ("precision", "accumulate_grad_batches", "gradient_clip_val")}
+
+
+def _averaging(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the callbacks that average weights, all others left out."""
+    callbacks = config.get("callbacks") or {}
+    return {"callbacks": {k: v for k, v in callbacks.items() if str(v.get("_target_")).endswith("WeightAveraging")}}
 
 
 def check_trusted(config: Mapping[str, Any], explicit: Sequence[str], trust: bool) -> None:

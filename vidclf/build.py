@@ -23,7 +23,7 @@ from vidclf.models.backbones.preset import Preset
 from vidclf.models.backbones.trained import Trained
 from vidclf.models.classifier import Classifier
 from vidclf.overrides import escape, known_keys
-from vidclf.terminal import progress_bar
+from vidclf.terminal import progress_bar, say
 
 
 def check_keys(cfg: DictConfig, verb: str) -> dict[str, Any]:
@@ -49,9 +49,10 @@ def check_keys(cfg: DictConfig, verb: str) -> dict[str, Any]:
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
-def build(node: DictConfig) -> Any:
-    """Instantiate one node."""
-    return instantiate(_escaped(_escaped(OmegaConf.to_container(node, resolve=True))), _convert_="object")
+def build(node: DictConfig, **changed: object) -> Any:
+    """Instantiate one node, with some of its keys changed."""
+    plain = {**OmegaConf.to_container(node, resolve=True), **changed}  # type: ignore[dict-item]
+    return instantiate(_escaped(_escaped(plain)), _convert_="object")
 
 
 def build_backbone(cfg: DictConfig) -> Any:
@@ -94,13 +95,22 @@ def build_classifier(cfg: DictConfig, backbone: Frozen | Trained, num_classes: i
         backbone,
         head,
         build(cfg.aggregation),
-        optimizer=build(cfg.optimizer),
+        optimizer=build_optimizer(cfg),
         scheduler=build(cfg.scheduler),
         loss=_call(build(cfg.loss), num_classes),
         seed=cfg.seed,
         layer_decay=cfg.layer_decay,
         mixing=build(cfg.mixing) if cfg.mixing else None,
     )
+
+
+def build_optimizer(cfg: DictConfig) -> Any:
+    """Return what makes the optimiser; not a fused one where Lightning clips gradients under mixed precision."""
+    clips = cfg.trainer.get("gradient_clip_val") and "mixed" in str(cfg.trainer.get("precision"))
+    if not (clips and cfg.optimizer.get("fused")):
+        return build(cfg.optimizer)
+    say("optimizer.fused is off: Lightning clips no gradients of fused optimisers under mixed precision.")
+    return build(cfg.optimizer, fused=False)
 
 
 def build_trainer(cfg: DictConfig, logger: object, callbacks: list[Callback]) -> L.Trainer:

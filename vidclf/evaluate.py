@@ -34,14 +34,14 @@ def main(cfg: DictConfig) -> None:
     agreement.check_weights(run, datamodule.weights_hash)
     agreement.check_split(run, datamodule.sides, cfg.part)
     classifier = build.build_classifier(cfg, datamodule.backbone, len(run.class_names))
-    runs.load_head(run, classifier)
+    runs.load_trained(run, classifier)
 
     trainer = build.build_trainer(cfg, logger=False, callbacks=[])
     judged = judge(trainer, classifier, datamodule, cfg.part)
     aggregations = build.build_aggregations()
     if names:
         found = probes.score_probes(trainer, classifier, datamodule, judged, names, aggregations)
-        for name, metrics in found.items():
+        for name, metrics in found:
             folder = run.folder / agreement.results_name(cfg.part, [*changed, f"probe={name}"])
             folder.mkdir(exist_ok=True)
             runs.write_metrics(folder, metrics)

@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> None:
     backbone = build.build_backbone(cfg)
     agreement.check_weights(run, hash_weights(backbone))
     classifier = build.build_classifier(cfg, wrap(backbone), len(run.class_names))
-    runs.load_head(run, classifier)
+    runs.load_trained(run, classifier)
     trainer = build.build_trainer(cfg, logger=False, callbacks=[])
     labeller = Labeller(
         classifier,

@@ -118,8 +118,17 @@ def checkpoint_of(folder: Path) -> Path:
     )
 
 
-def load_head(run: Run, classifier: nn.Module) -> None:
-    """Load the run's head, strictly."""
+def load_trained(run: Run, classifier: nn.Module) -> None:
+    """Load the run's head, and its backbone if that was trained, strictly."""
+    was_trained = any(name.startswith("backbone.") for name in run.state_dict)
+    is_trained = any(
+        parameter.requires_grad for name, parameter in classifier.named_parameters() if name.startswith("backbone.")
+    )
+    if was_trained != is_trained:
+        raise VidclfError(
+            f"The backbone of {run.folder} was {'trained' if was_trained else 'frozen'}, and it would be "
+            f"{'trained' if is_trained else 'frozen'} here; leave out backbone.trainable=..."
+        )
     try:
         classifier.load_state_dict(run.state_dict)
     except RuntimeError as error:

@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> None:
         agreement.check_classes(before, datamodule.dataset.class_names)
         agreement.check_weights(before, datamodule.weights_hash)
         agreement.check_resumed(before, config, datamodule.sides)
-        runs.load_head(before, classifier)
+        runs.load_trained(before, classifier)
         resumed = runs.take_over(resumed, folder)
     logger = build.build(cfg.logger)
     callbacks = [*build.build(cfg.callbacks).values(), runs.Describe(config, task_overrides())]
@@ -43,7 +43,7 @@ def main(cfg: DictConfig) -> None:
     trainer.fit(classifier, datamodule=datamodule, ckpt_path=resumed)
 
     best = runs.load_run(folder)
-    runs.load_head(best, classifier)
+    runs.load_trained(best, classifier)
     metrics = scores_of(judge(trainer, classifier, datamodule, "val"), classifier, build.build_aggregations())
     runs.write_metrics(folder, metrics)
     runs.write_failed(folder, datamodule.videos, datamodule.failed)

@@ -41,7 +41,9 @@ class Augmentation:
         self.flip = flip
         interpolation = v2.InterpolationMode(preset.interpolation)
         steps: list[nn.Module] = [
-            v2.RandomResizedCrop(preset.size, scale=tuple(scale), interpolation=interpolation, antialias=True)
+            v2.RandomResizedCrop(
+                preset.size, scale=tuple(scale), interpolation=interpolation, antialias=preset.clip_length == 1
+            )
         ]
         if flip:
             steps.append(v2.RandomHorizontalFlip(flip))

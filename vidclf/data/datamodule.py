@@ -177,8 +177,7 @@ class VideoDataModule(L.LightningDataModule):
         device = self._device()
         batches = self._frames("train", self.draw("train", epoch=0))
         self.backbone.to(device).eval()
-        with torch.no_grad():
-            return torch.cat([self.backbone(batch.inputs.to(device)).cpu() for batch in batches])
+        return torch.cat([self.backbone(batch.inputs.to(device)).cpu() for batch in batches])
 
     def draw(self, part: str, epoch: int | None = None) -> list[Drawn]:
         """Return the views of a part that are used: all of them, or in a training epoch what chance gives."""
@@ -246,7 +245,7 @@ class VideoDataModule(L.LightningDataModule):
     def _augmented(self, one: Drawn, frames: UInt8[Tensor, "V T 3 H W"], epoch: int) -> Float[Tensor, "V T 3 h w"]:
         assert self.augmentation
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own random state
-            torch.manual_seed(generator_for(self.seed, epoch, one.video).initial_seed())
+            torch.default_generator.manual_seed(generator_for(self.seed, epoch, one.video).initial_seed())
             return self.augmentation(frames)
 
     def _features(self, part: str, epoch: int | None = None) -> tuple[list[Drawn], Tensor]:
@@ -290,10 +289,10 @@ class VideoDataModule(L.LightningDataModule):
     ) -> FrameBatches:
         """Return batches of pictures, augmented where an `epoch` of training is given."""
         self._require_videos(part)
-        load, augment = self.pictures, None
+        load, augment, num_crops = self.pictures, None, self.transform.num_crops
         if self.augmentation and epoch is not None:
-            load, augment = self._decoded, partial(self._augmented, epoch=epoch)
-        return FrameBatches(drawn, load, self.leave_out, self.num_threads, batch_size, generator, augment)
+            load, augment, num_crops = self._decoded, partial(self._augmented, epoch=epoch), 1
+        return FrameBatches(drawn, load, self.leave_out, self.num_threads, batch_size, generator, augment, num_crops)
 
     def _videos_of(self, part: str) -> set[int]:
         return {video for video, _ in self.sides.views_of(part)}

@@ -74,6 +74,7 @@ class FrameBatches:
         num_threads: videos decoded at once.
         batch_size: views a batch, shuffled through a pool by `generator`; None: one video a batch, in order.
         augment: what is loaded -> pictures, in the thread that iterates: torch's random state is one for all.
+        num_crops: pictures made of a frame.
     """
 
     def __init__(
@@ -85,12 +86,16 @@ class FrameBatches:
         batch_size: int | None = None,
         generator: Generator | None = None,
         augment: Callable[[Drawn, Tensor], Tensor] | None = None,
+        num_crops: int = 1,
     ) -> None:
         self.drawn, self.load, self.on_error, self.num_threads = drawn, load, on_error, num_threads
         self.batch_size, self.generator, self.augment = batch_size, generator, augment
+        self.num_crops = num_crops
 
     def __len__(self) -> int:
-        return len(self.drawn) if self.batch_size is None else -(-_count(self.drawn) // self.batch_size)
+        return (
+            len(self.drawn) if self.batch_size is None else -(-_count(self.drawn) * self.num_crops // self.batch_size)
+        )
 
     def __iter__(self) -> Iterator[Views]:
         videos = self._decoded()

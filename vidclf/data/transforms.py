@@ -77,7 +77,7 @@ class BackboneTransform:
 
     def _along(self, frames: UInt8[Tensor, "V T 3 H W"]) -> list[Tensor]:
         size, (height, width) = self.preset.size, frames.shape[-2:]
-        top, left = max(0, (height - size) // 2), max(0, (width - size) // 2)
+        top, left = (max(0, round((side - size) / 2)) for side in (height, width))  # as in center_crop
         if width >= height:
             places = [(top, 0), (top, left), (top, max(0, width - size))]
         else:

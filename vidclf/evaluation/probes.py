@@ -1,6 +1,6 @@
 """Does a network use time? The same run, scored with the order of each view's frames taken away."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from statistics import fmean
@@ -39,7 +39,7 @@ def reverse(frames: Frames, generator: Generator) -> Frames:
     return frames.flip(1)
 
 
-def single_frame(frames: Frames, generator: Generator) -> Frames:
+def single_frame(frames: Frames, generator: Generator) -> Int[Tensor, "V 1"]:
     """Return the middle frame of each view alone."""
     middle = frames.shape[1] // 2
     return frames[:, middle : middle + 1]
@@ -50,7 +50,7 @@ def static(frames: Frames, generator: Generator) -> Frames:
     return single_frame(frames, generator).expand_as(frames)
 
 
-PROBES: dict[str, Callable[[Frames, Generator], Frames]] = {
+PROBES: dict[str, Callable[[Tensor, Generator], Tensor]] = {
     "shuffle": shuffle,
     "reverse": reverse,
     "single_frame": single_frame,
@@ -76,8 +76,8 @@ def score_probes(
     ordered: Judged,
     names: list[str],
     aggregations: Mapping[str, Aggregation],
-) -> dict[str, dict[str, float]]:
-    """Return the content of metrics.json under each probe: the means over its draws, and the temporal gain.
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield each probe and the content of its metrics.json: the means over its draws, and the temporal gain.
 
     Args:
         trainer: runs the classifier.
@@ -90,7 +90,6 @@ def score_probes(
     Raises:
         VidclfError: the views have one frame, or the network cannot take what the only probe leaves.
     """
-    found = {}
     for name in names:
         try:
             draws = _judge_draws(trainer, classifier, datamodule, name)
@@ -102,19 +101,24 @@ def score_probes(
         scores = [scores_of(draw, classifier, aggregations) for draw in draws]
         means: dict[str, float] = {key: fmean(score[key] for score in scores) for key in scores[0]}
         counts = {key: scores[0][key] for key in ("num_videos", "num_failed")}
-        found[name] = means | counts | _temporal_gain(ordered, draws, classifier, datamodule)
-    return found
+        yield name, means | counts | _temporal_gain(ordered, draws, classifier, datamodule)
 
 
 def _judge_draws(trainer: L.Trainer, classifier: Classifier, datamodule: VideoDataModule, name: str) -> list[Judged]:
+    draws = []
     try:
-        draws = []
         for draw in range(NUM_DRAWS.get(name, 1)):
             datamodule.probe = partial(_probed, name=name, draw=draw)
             draws.append(judge(trainer, classifier, datamodule, datamodule.scored_part))
-        return draws
+    except RuntimeError as error:
+        if name != "single_frame":
+            raise
+        raise VidclfError(f"probe={name}: the network takes no view of one frame ({error}).") from error
     finally:
         datamodule.probe = None
+    if not all(draw.logits.isfinite().all() for draw in draws):
+        raise VidclfError(f"probe={name}: the network gives no finite logits of such views.")
+    return draws
 
 
 def _temporal_gain(

@@ -19,8 +19,9 @@ from vidclf.errors import VidclfError
 from vidclf.models.backbones.frozen import Frozen
 from vidclf.models.backbones.stages import trained_stages
 from vidclf.models.backbones.trained import Trained
-from vidclf.models.heads.scaling import needs_no_fit
+from vidclf.models.heads.scaling import scalings_of
 from vidclf.models.mixing import Mixing
+from vidclf.terminal import say
 
 
 class Classifier(L.LightningModule):
@@ -49,10 +50,12 @@ class Classifier(L.LightningModule):
         scheduler: Callable[..., LRScheduler],
         loss: nn.Module,
         seed: int = 0,
-        layer_decay: float = 1.0,
+        layer_decay: float | int = 1.0,
         mixing: Mixing | None = None,
     ) -> None:
         super().__init__()
+        if not 0 < layer_decay <= 1:
+            raise VidclfError(f"layer_decay={layer_decay}: it is a share, above 0 and up to 1.")
         self.backbone, self.head, self.aggregation, self.loss = backbone, head, aggregation, loss
         self.optimizer, self.scheduler, self.seed = optimizer, scheduler, seed
         self.layer_decay, self.mixing = layer_decay, mixing
@@ -87,8 +90,15 @@ class Classifier(L.LightningModule):
         if hasattr(self.loss, "fit"):
             labels = [torch.tensor(one.label).expand(len(one.views)) for one in datamodule.draw("train", epoch=0)]
             self.loss.fit(torch.cat(labels))  # type: ignore[operator]
-        if hasattr(self.head, "fit") and self.trainer.ckpt_path is None and not needs_no_fit(self.head):
+        scalings = scalings_of(self.head)
+        if self.trainer.ckpt_path is None and isinstance(self.backbone, Trained) and scalings:
+            if any(scaling.scaling != "none" for scaling in scalings):
+                say(f"head.scaling={scalings[0].scaling} is left out: the features of a trained backbone change.")
+            for scaling in scalings:
+                scaling.leave_as_they_are()
+        elif self.trainer.ckpt_path is None and hasattr(self.head, "fit"):
             self.head.fit(datamodule.train_features().to(self.device))  # type: ignore[operator]
+        self.train()  # Lightning keeps the mode that a module comes in
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(generator_for(self.seed, self.current_epoch, self.global_rank).initial_seed())

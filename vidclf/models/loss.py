@@ -45,4 +45,5 @@ class CrossEntropy(nn.Module):
 
     def forward(self, logits: Float[Tensor, "N K"], labels: Tensor) -> Float[Tensor, ""]:
         """Return the mean loss; `labels` are class numbers (N,) or, of mixed views, probabilities (N, K)."""
-        return F.cross_entropy(logits, labels, self.weight.to(logits), label_smoothing=self.label_smoothing)
+        weight = self.weight.to(logits)
+        return F.cross_entropy(logits, labels, weight, label_smoothing=self.label_smoothing, reduction="none").mean()

@@ -44,10 +44,14 @@ def step(
     return MultiStepLR(optimizer, [round(share * _finite(num_steps)) for share in milestones], gamma)
 
 
-def one_cycle(optimizer: Optimizer, num_steps: int | float, warmup: float = 0.3) -> LRScheduler:
+def one_cycle(optimizer: Optimizer, num_steps: int | float, warmup: float | int = 0.3) -> LRScheduler:
     """Return one rise to the base rate over a `warmup` share of the steps and one fall (arXiv:1708.07120)."""
+    if not 0 <= warmup <= 1:
+        raise VidclfError(f"scheduler.warmup={warmup}: it is a share of the training, from 0 to 1.")
     rates = [group["lr"] for group in optimizer.param_groups]
-    return OneCycleLR(optimizer, max_lr=rates, total_steps=round(_finite(num_steps)), pct_start=warmup)
+    return OneCycleLR(
+        optimizer, max_lr=rates, total_steps=round(_finite(num_steps)), pct_start=warmup, cycle_momentum=False
+    )
 
 
 def _finite(num_steps: int | float) -> int | float:

@@ -10,7 +10,8 @@ CONTAINERS = ("encoder.layers", "blocks", "trunk_output", "features", "layers") 
 def set_trainable(network: nn.Module, trainable: str | int, freeze_batchnorm: bool = False) -> None:
     """Let the parameters of `network` be trained, in place: `none`, `all`, the `last` stage or the last n.
 
-    What stands before the first stage (a stem, embeddings) is trained with `all` only. With `freeze_batchnorm`,
+    What stands before the first stage (a stem, embeddings) is trained with `all` only; what stands behind the
+    last belongs to it. With `freeze_batchnorm`,
     batch normalisation is not trained anywhere.
 
     Raises:
@@ -36,7 +37,25 @@ def set_trainable(network: nn.Module, trainable: str | int, freeze_batchnorm: bo
 def stages_of(network: nn.Module) -> list[list[nn.Module]]:
     """Return the modules of each stage: ResNet's four layers, VGG's blocks between poolings, a transformer's blocks."""
     modules = dict(network.named_modules())
-    container = next((modules[name] for name in CONTAINERS if name in modules), network)
+    container = next((modules[name] for name in CONTAINERS if name in modules), None)
+    inner = [child for child in network.children() if _has_parameters(child)]
+    if container is None and len(inner) == 1 and _has_parts(inner[0]):  # a wrapper
+        return stages_of(inner[0])
+    stages = _stages_in(container or network)
+    if stages:
+        stages[-1] = stages[-1] + _behind(network, stages[-1])
+    return stages
+
+
+def _behind(network: nn.Module, stage: list[nn.Module]) -> list[nn.Module]:
+    """Return the modules with parameters of their own that stand behind a stage: a last norm, VGG's hidden layers."""
+    modules = list(network.modules())
+    inside = {module for part in stage for module in part.modules()}
+    end = max(index for index, module in enumerate(modules) if module in inside)
+    return [module for module in modules[end + 1 :] if any(True for _ in module.parameters(recurse=False))]
+
+
+def _stages_in(container: nn.Module) -> list[list[nn.Module]]:
     children = {name: child for name, child in container.named_children() if _has_parameters(child) or _pools(child)}
     if not any(_has_parts(child) for child in children.values()):
         return _between_poolings(list(children.values()))

@@ -13,6 +13,7 @@ class Tiny3D(nn.Module):
     Args:
         width: channels of the first stage; each further one has twice as many.
         trainable: `all`, `none`, `last`, or a number of stages (of 4).
+        freeze_batchnorm: keep batch normalisation's statistics and scales as they are.
 
     Attributes:
         feature_dim: D = 8 * width.
@@ -22,7 +23,7 @@ class Tiny3D(nn.Module):
     preset = Preset(size=64, resize=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), clip_length=16)
     precision = "float32"
 
-    def __init__(self, width: int = 16, trainable: str | int = "all") -> None:
+    def __init__(self, width: int = 16, trainable: str | int = "all", freeze_batchnorm: bool = False) -> None:
         super().__init__()
         widths = [width * 2**stage for stage in range(4)]
         strides = [(1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2)]
@@ -33,7 +34,7 @@ class Tiny3D(nn.Module):
             for num_in, num_out, stride in zip([3, *widths], widths, strides, strict=False)
         )
         self.feature_dim = widths[-1]
-        set_trainable(self, trainable)
+        set_trainable(self, trainable, freeze_batchnorm)
 
     def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N 1 D"]:
         """Return the features of every view."""

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidclf.models.heads.sequence import SequenceInput
-from vidclf.models.heads.transformer import sinusoidal_positions
+from vidclf.models.heads.transformer import check_width, sinusoidal_positions
 
 
 class AttentionPool(nn.Module):
@@ -32,10 +32,11 @@ class AttentionPool(nn.Module):
         num_heads: int = 4,
         positions: bool = False,
         dropout: float | int = 0.1,
-        feature_dropout: float | int = 0.5,
+        feature_dropout: float | int = 0.8,
         scaling: str = "standard",
     ) -> None:
         super().__init__()
+        check_width(width, num_heads)
         self.inputs = SequenceInput(feature_dim, scaling, feature_dropout)
         self.positions = positions
         self.projection = nn.Linear(feature_dim, width)

@@ -24,7 +24,7 @@ class MeanPool(nn.Module):
         num_classes: int,
         width: int = 128,
         dropout: float | int = 0.2,
-        feature_dropout: float | int = 0.5,
+        feature_dropout: float | int = 0.8,
         scaling: str = "standard",
     ) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ class GRU(nn.Module):
         num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float | int = 0.2,
-        feature_dropout: float | int = 0.5,
+        feature_dropout: float | int = 0.8,
         scaling: str = "standard",
     ) -> None:
         super().__init__()

@@ -57,6 +57,13 @@ class InputScaling(nn.Module):
             self._fit_standard(features.flatten(0, 1))
         self.fitted = True
 
+    @torch.no_grad()
+    def leave_as_they_are(self) -> None:
+        """Take a scale that changes nothing, for features that change while the head learns."""
+        for name, buffer in self.named_buffers():
+            buffer.fill_(0.0 if name == "mean" else 1.0)
+        self.fitted = True
+
     def _fit_maximum(self, features: Float[Tensor, "N S D"]) -> None:
         maximum = features.max().to(self.maximum)
         if not (maximum.isfinite() and maximum > 0):
@@ -106,10 +113,9 @@ class InputScaling(nn.Module):
             )
 
 
-def needs_no_fit(head: nn.Module) -> bool:
-    """Return whether a head scales its features by nothing, so that none need be computed for it."""
-    scalings = [module for module in head.modules() if isinstance(module, InputScaling)]
-    return bool(scalings) and all(module.scaling == "none" for module in scalings)
+def scalings_of(head: nn.Module) -> list[InputScaling]:
+    """Return the scalings in a head."""
+    return [module for module in head.modules() if isinstance(module, InputScaling)]
 
 
 def _recognise_fit(module: InputScaling, _: object) -> None:

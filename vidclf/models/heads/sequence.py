@@ -11,7 +11,7 @@ class SequenceInput(nn.Module):
 
     Without that, a head learns the backgrounds of its training videos by heart before it learns how they move:
     a wide feature tells a scene at every step, and its motion only between them. Source: Gal and Ghahramani,
-    2016, arXiv:1512.05287.
+    2016, arXiv:1512.05287; the share of 0.8 is TSN's (Wang et al., 2016, arXiv:1608.00859).
 
     Args:
         feature_dim: D.

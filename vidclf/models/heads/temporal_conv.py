@@ -30,7 +30,7 @@ class TemporalConv(nn.Module):
         num_layers: int = 3,
         kernel_size: int = 3,
         dropout: float | int = 0.2,
-        feature_dropout: float | int = 0.5,
+        feature_dropout: float | int = 0.8,
         scaling: str = "standard",
     ) -> None:
         super().__init__()

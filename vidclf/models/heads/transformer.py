@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidclf.errors import VidclfError
 from vidclf.models.heads.sequence import SequenceInput
 
 
@@ -36,10 +37,11 @@ class Transformer(nn.Module):
         num_layers: int = 2,
         num_heads: int = 4,
         dropout: float | int = 0.1,
-        feature_dropout: float | int = 0.5,
+        feature_dropout: float | int = 0.8,
         scaling: str = "standard",
     ) -> None:
         super().__init__()
+        check_width(width, num_heads)
         self.inputs = SequenceInput(feature_dim, scaling, feature_dropout)
         self.projection = nn.Linear(feature_dim, width)
         self.neighbours = nn.Conv1d(width, width, 3, padding=1)
@@ -61,6 +63,12 @@ class Transformer(nn.Module):
         steps = steps + sinusoidal_positions(steps.shape[1], steps.shape[2]).to(steps)
         tokens = torch.cat([self.class_token.expand(len(steps), 1, -1), steps], dim=1)
         return self.classifier(self.encoder(tokens)[:, 0])
+
+
+def check_width(width: int, num_heads: int) -> None:
+    """Raise VidclfError unless attention of `num_heads` can be `width` wide."""
+    if width % 2 or width % num_heads:
+        raise VidclfError(f"head.width={width} head.num_heads={num_heads}: the width must be even and a multiple.")
 
 
 def sinusoidal_positions(num_steps: int, width: int) -> Float[Tensor, "S width"]:

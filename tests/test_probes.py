@@ -1,0 +1,156 @@
+"""Views with their order taken away, and what that costs a network."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from verbs import SMALL, Outcome
+
+from vidclf.data.loaders import generator_for
+from vidclf.errors import VidclfError
+from vidclf.evaluation.intervals import bootstrap_mean
+from vidclf.evaluation.probes import PROBES, names_of, reverse, shuffle, single_frame, static
+
+FRAMES = torch.tensor([[0, 3, 6, 9], [1, 4, 7, 10]])
+GRU = ("sampling=uniform", "sampling.num_frames=4", "head=gru", "head.hidden_dim=8")
+
+
+def test_a_shuffle_is_a_permutation_of_its_own_for_every_view():
+    frames = torch.arange(16).expand(8, 16)
+    shuffled = shuffle(frames, generator_for(0, 5))
+    assert torch.equal(shuffled.sort(1).values, frames)
+    assert len({tuple(view) for view in shuffled.tolist()}) == 8
+    assert torch.equal(shuffled, shuffle(frames, generator_for(0, 5)))
+    assert not torch.equal(shuffled, shuffle(frames, generator_for(1, 5)))
+
+
+def test_the_other_probes_by_hand():
+    chance = generator_for(0)
+    assert reverse(FRAMES, chance).tolist() == [[9, 6, 3, 0], [10, 7, 4, 1]]
+    assert single_frame(FRAMES, chance).tolist() == [[6], [7]]
+    assert static(FRAMES, chance).tolist() == [[6] * 4, [7] * 4]
+
+
+def test_an_unknown_probe_is_told():
+    assert names_of("all") == list(PROBES)
+    with pytest.raises(VidclfError, match="probe=backwards: there is no such probe; use one of shuffle, reverse, "):
+        names_of("backwards")
+
+
+def test_the_interval_of_one_value_a_group_is_the_plain_bootstraps():
+    values = np.repeat([0.0, 1.0], 50)
+    low, high = bootstrap_mean(values, range(100))
+    assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.015)
+    assert high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.015)
+
+
+def test_clips_of_a_group_count_as_one():
+    values = np.repeat([0.0, 1.0], 50)
+    low, high = bootstrap_mean(values, [video // 10 for video in range(100)])
+    assert high - low > 0.5  # ten independent groups: three times as wide
+
+
+@pytest.fixture(scope="module")
+def ordered(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """A small run whose views have four frames."""
+    from verbs import call
+
+    small = [setting for setting in SMALL if not setting.startswith(("sampling", "head"))]
+    outcome = call("train", f"dataset.root={clips}", *small, *GRU, folder=tmp_path_factory.mktemp("ordered"))
+    assert outcome.status == 0, outcome.err
+    return outcome
+
+
+def test_probes_are_scored_beside_the_runs_own_score(ordered: Outcome, vidclf: Callable[..., Outcome]):
+    store = f"store.root={ordered.run.parents[2] / 'data' / 'features'}"
+    assert vidclf("evaluate", f"run={ordered.run}", store).status == 0
+    own = (ordered.run / "test" / "metrics.json").read_bytes()
+    outcome = vidclf("evaluate", f"run={ordered.run}", "probe=all", store)
+    assert outcome.status == 0, outcome.err
+    assert (ordered.run / "test" / "metrics.json").read_bytes() == own
+    for name in PROBES:
+        metrics = json.loads((ordered.run / f"test-probe-{name}" / "metrics.json").read_text())
+        assert metrics["top1_in_order"] == json.loads(own)["top1"]
+        assert metrics["temporal_gain"] == pytest.approx(metrics["top1_in_order"] - metrics["top1"])
+        assert metrics["temporal_gain_low"] <= metrics["temporal_gain"] <= metrics["temporal_gain_high"]
+        assert metrics["num_videos"] == 8
+        assert f"probe={name}" in outcome.out
+
+
+def test_an_order_blind_head_gains_nothing(clips: Path, vidclf: Callable[..., Outcome]):
+    small = [setting for setting in SMALL if not setting.startswith(("sampling", "head"))]
+    trained = vidclf("train", f"dataset.root={clips}", *small, *GRU[:2], "head=mean_pool")
+    assert vidclf("evaluate", f"run={trained.run}", "probe=shuffle").status == 0
+    metrics = json.loads((trained.run / "test-probe-shuffle" / "metrics.json").read_text())
+    assert metrics["temporal_gain"] == 0
+
+
+def test_views_of_one_frame_have_no_order_to_take_away(run: Path, trained: Outcome, vidclf: Callable[..., Outcome]):
+    store = f"store.root={trained.run.parents[2] / 'data' / 'features'}"
+    for probe in ("shuffle", "all"):
+        outcome = vidclf("evaluate", f"run={run}", f"probe={probe}", store)
+        assert outcome.status == 1
+        assert "the run's views have one frame" in outcome.err
+        assert "Traceback" not in outcome.err
+    assert not list(run.glob("test*"))
+
+
+def test_a_network_that_takes_no_single_frame_is_left_out_and_said(
+    clips: Path, vidclf: Callable[..., Outcome], tmp_path: Path
+):
+    (tmp_path / "fixed.py").write_text(FIXED)
+    trained = vidclf(
+        "train", f"dataset.root={clips}", "backbone=custom", "backbone._target_=fixed.Fixed", "head=linear",
+        "sampling=uniform", "sampling.num_frames=4", "trainer.max_epochs=1", "num_threads=2",
+    )  # fmt: skip
+    assert trained.status == 0, trained.err
+    outcome = vidclf("evaluate", f"run={trained.run}", "probe=all", "trust=true")
+    assert outcome.status == 0, outcome.err
+    assert "left out: probe=single_frame: four frames, these have 1" in outcome.err
+    assert {path.name for path in trained.run.glob("test-probe-*")} == {
+        "test-probe-shuffle",
+        "test-probe-reverse",
+        "test-probe-static",
+    }
+    alone = vidclf("evaluate", f"run={trained.run}", "probe=single_frame", "trust=true")
+    assert alone.status == 1
+    assert "four frames" in alone.err
+
+
+FIXED = """
+import torch
+from vidclf.errors import VidclfError
+from vidclf.models.backbones.preset import Preset
+
+class Fixed(torch.nn.Module):
+    preset = Preset(size=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), clip_length=4)
+    feature_dim = 4
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 4)
+
+    def forward(self, pictures):
+        if pictures.shape[1] != 4:
+            raise VidclfError(f"four frames, these have {pictures.shape[1]}")
+        return self.layer(pictures.mean((1, 3, 4))).unsqueeze(1)
+"""
+
+
+@pytest.mark.parametrize("broken", ["features.diff(dim=1).mean(dim=1)", "features[:, 1]"])
+def test_a_head_that_makes_nothing_of_one_step_is_left_out(
+    broken: str, clips: Path, vidclf: Callable[..., Outcome], tmp_path: Path
+):
+    text = "import torch\n\nclass Head(torch.nn.Linear):\n    def forward(self, features):\n"
+    (tmp_path / "one_step.py").write_text(f"{text}        return super().forward({broken})\n")
+    small = [setting for setting in SMALL if not setting.startswith(("sampling", "head"))]
+    trained = vidclf("train", f"dataset.root={clips}", *small, *GRU[:2], "head=custom", "head._target_=one_step.Head")
+    assert trained.status == 0, trained.err
+    outcome = vidclf("evaluate", f"run={trained.run}", "probe=all", "trust=true")
+    assert outcome.status == 0, outcome.err
+    assert "left out: probe=single_frame" in outcome.err
+    assert not (trained.run / "test-probe-single_frame").exists()
+    assert (trained.run / "test-probe-static").exists()

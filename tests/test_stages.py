@@ -1,0 +1,138 @@
+"""Which parts of a backbone are trained, and at what rate."""
+
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from doubles import Pictures, make_classifier
+from torch import nn
+from torchvision import models
+
+from vidclf.errors import VidclfError
+from vidclf.models.backbones.clip import ClipBackbone
+from vidclf.models.backbones.frozen import Frozen
+from vidclf.models.backbones.image import ImageBackbone
+from vidclf.models.backbones.stages import set_trainable, stages_of, trained_stages
+from vidclf.models.backbones.tiny3d import Tiny3D
+from vidclf.models.backbones.trained import Trained, wrap
+
+NUM_STAGES = {
+    "vgg16": 5,
+    "resnet18": 4,
+    "convnext_tiny": 8,
+    "vit_b_16": 12,
+    "r3d_18": 4,
+    "mvit_v1_b": 16,
+    "swin3d_t": 7,
+}
+
+
+def names_trained(network: nn.Module) -> set[str]:
+    return {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
+def on_meta(name: str, **settings: object) -> nn.Module:
+    kind = ClipBackbone if name in models.list_models(module=models.video) else ImageBackbone
+    with torch.device("meta"):
+        return kind(name, weights=None, **settings)
+
+
+@pytest.mark.parametrize("name", NUM_STAGES)
+def test_a_network_has_the_stages_that_its_paper_draws(name: str):
+    assert len(stages_of(on_meta(name).network)) == NUM_STAGES[name]
+
+
+@pytest.mark.parametrize("name", NUM_STAGES)
+def test_more_stages_train_more(name: str):
+    trained = [names_trained(on_meta(name, trainable=how)) for how in ("none", "last", 2, "all")]
+    assert not trained[0]
+    assert trained[1] < trained[2] < trained[3]
+    assert trained[3] == {name for name, _ in on_meta(name).named_parameters()}
+
+
+def test_resnets_last_stage_is_layer4():
+    assert {name.split(".")[1] for name in names_trained(on_meta("resnet18", trainable="last"))} == {"layer4"}
+
+
+def test_what_stands_behind_the_last_stage_belongs_to_it():
+    assert {name.split(".")[1] for name in names_trained(on_meta("vgg16", layer="fc7", trainable="last"))} == {
+        "features",
+        "classifier",
+    }
+    assert "network.norm.weight" in names_trained(on_meta("swin3d_t", trainable="last"))
+    assert "network.encoder.ln.weight" in names_trained(on_meta("vit_b_16", trainable="last"))
+
+
+def test_five_stages_of_a_network_of_four_are_refused():
+    with pytest.raises(VidclfError, match=r"backbone\.trainable=5: allowed are none, last, all, .* from 1 to 4"):
+        set_trainable(Tiny3D(), 5)
+
+
+def test_frozen_batch_normalisation_keeps_its_statistics_while_the_rest_is_trained():
+    backbone = Tiny3D(width=2)
+    set_trainable(backbone, "all", freeze_batchnorm=True)
+    wrapped = wrap(backbone).train()
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm3d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
+    before = [norm.running_mean.clone() for norm in norms]
+    wrapped(torch.randn(2, 16, 3, 64, 64)).sum().backward()
+    assert all(torch.equal(norm.running_mean, old) for norm, old in zip(norms, before, strict=True))
+    assert all(block[0].weight.grad is not None for block in backbone.blocks)
+
+
+def test_what_is_not_trained_stays_in_eval_mode():
+    wrapped = wrap(Tiny3D(width=2, trainable="last")).train()
+    assert [block[1].training for block in wrapped.backbone.blocks] == [False, False, False, True]
+
+
+def test_a_backbone_is_trained_if_any_parameter_wants_a_gradient():
+    assert isinstance(wrap(Pictures()), Frozen)
+    assert isinstance(wrap(Pictures().requires_grad_(True)), Trained)
+
+
+def test_a_trained_backbones_features_are_the_same_bits_in_any_company():
+    torch.manual_seed(0)
+    wrapped = wrap(Tiny3D(width=4)).eval()
+    clips = torch.randn(5, 16, 3, 64, 64)
+    together = wrapped(clips)
+    assert torch.equal(torch.cat([wrapped(clip[None]) for clip in clips]), together)
+    assert not together.requires_grad
+
+
+def test_a_checkpoint_holds_what_was_trained():
+    classifier = make_classifier(wrap(Tiny3D(width=2)), head=nn.Linear(16, 2))
+    state = classifier.state_dict()
+    assert {name.split(".")[0] for name in state} == {"backbone", "head"}
+    other = make_classifier(wrap(Tiny3D(width=2)), head=nn.Linear(16, 2), seed=1)
+    other.load_state_dict(state)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in state.items())
+
+
+@pytest.mark.parametrize("of", [lambda backbone: backbone, lambda backbone: backbone.network])
+def test_every_trained_parameter_is_in_one_stage(of: Callable[[nn.Module], nn.Module]):
+    backbone = on_meta("resnet18", trainable="all")
+    stages = trained_stages(of(backbone))
+    assert [len(stage) for stage in stages] == [15, 15, 15, 12, 3]  # layers 4 to 1, the stem
+    assert sum(map(len, stages)) == len(list(backbone.parameters()))
+
+
+def rates_of(backbone: nn.Module, **settings: object) -> list[float]:
+    optimizer = partial(torch.optim.SGD, lr=0.1)
+    classifier = make_classifier(wrap(backbone), head=nn.Linear(16, 2), optimizer=optimizer, **settings)
+    classifier._trainer = SimpleNamespace(estimated_stepping_batches=10)
+    return [group["lr"] for group in classifier.configure_optimizers()["optimizer"].param_groups]
+
+
+def test_each_stage_learns_at_a_share_of_the_next_ones_rate():
+    assert rates_of(Tiny3D(width=2), layer_decay=0.5) == pytest.approx([0.1, 0.05, 0.025, 0.0125, 0.00625])
+    assert rates_of(Tiny3D(width=2, trainable="last"), layer_decay=0.5) == pytest.approx([0.1, 0.05])
+    assert rates_of(Pictures(), layer_decay=0.5) == pytest.approx([0.1])
+
+
+def test_nothing_to_train_is_told():
+    classifier = make_classifier(wrap(Pictures()), head=nn.Flatten())
+    with pytest.raises(VidclfError, match=r"Nothing is trained: the head Flatten has no.*backbone\.trainable"):
+        classifier.configure_optimizers()
