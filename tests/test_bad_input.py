@@ -210,3 +210,19 @@ def test_a_video_whose_name_is_odd_is_trained_on(vidclf: Callable[..., Outcome],
         path.rename(path.with_name(path.name.replace("a b", "e f")))
     outcome = vidclf("train", f"dataset.root={root}", *SMALL, "trainer.max_epochs=1")
     assert outcome.status == 0, outcome.err
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("batch_size=0", "batch_size=0: it must be 1 or more"),
+        ("num_threads=-1", "num_threads=-1: it must be 1 or more"),
+        ("trainer.max_epochs=0", "trainer.max_epochs=0: nothing would be trained"),
+        ("dataset.classes=[Archery]", "The data set has one class, Archery: nothing to tell apart"),
+        ("layer_decay=0", "layer_decay=0: it is a share"),
+        ("loss.label_smoothing=2", "loss.label_smoothing=2: it is a share"),
+        ("mixing=mixup mixing.mixup=0", "give one of them above 0, or mixing=none"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_told(refused: Callable[..., None], setting: str, sentence: str):
+    refused(sentence, *setting.split())

@@ -351,6 +351,12 @@ def test_a_matroska_file_written_to_a_pipe_states_no_size_and_is_sound(tmp_path:
 # Streams
 
 
+@pytest.mark.parametrize("num_frames", [1, 5, 12])
+def test_a_short_mkv_with_b_frames_is_sound(num_frames: int, tmp_path: Path):
+    path = encode_video(tmp_path / "a.mkv", num_frames, codec="libx264")
+    assert probe(path).num_frames == num_frames
+
+
 def test_a_stream_is_told_from_a_file(tmp_path: Path):
     (tmp_path / "a=b.avi").touch()
     os.mkfifo(tmp_path / "pipe")

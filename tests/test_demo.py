@@ -6,6 +6,7 @@ import av
 import pytest
 import torch
 from av.video.frame import PictureType
+from doubles import make_datamodule
 
 from vidclf.data.datasets import demo
 from vidclf.data.datasets.demo import ABOUT, ABOUT_FILE, Demo, ensure_written
@@ -280,3 +281,10 @@ def test_an_empty_folder_is_filled(tmp_path, few_scenes):
     (tmp_path / "demo").mkdir()
     ensure_written(tmp_path / "demo")
     assert (tmp_path / "demo" / FEW[0].names()[0]).is_file()
+
+
+def test_there_is_no_other_split_of_it(small_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(demo, "scenes", lambda: FEW)
+    datamodule = make_datamodule(small_demo, dataset=Demo(small_demo), split=Official(number=2), store=tmp_path)
+    with pytest.raises(VidclfError, match=r"split\.number=2: Demo has split 1 only"):
+        datamodule.prepare()

@@ -71,6 +71,14 @@ def test_an_order_moves_features_and_their_names_together():
     assert names(batches) == [ALL_NAMES[index] for index in order]
 
 
+def test_batches_of_crops_are_as_many_as_are_announced():
+    generator = generator_for(0)
+    loader = frame_batches(
+        lambda one: picture_names(one).repeat(2, 1, 1, 1, 1), batch_size=5, num_crops=2, generator=generator
+    )
+    assert len(list(loader)) == len(loader) == 8  # 36 views
+
+
 def test_crops_of_a_view_are_views_behind_one_another():
     batches = list(FeatureBatches(torch.zeros(36, 1, 1), make_drawn(), batch_size=36))
     assert names(batches)[:8] == [(10, v, 0) for v in (0, 1, 4, 5, 8, 9)] + [(11, 0, 1), (11, 1, 1)]

@@ -14,6 +14,7 @@ def main(cfg: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     from vidclf import agreement, build, runs
+    from vidclf.errors import VidclfError
     from vidclf.evaluation import tensorboard
     from vidclf.evaluation.judge import judge, scores_of
     from vidclf.overrides import task_overrides
@@ -21,11 +22,15 @@ def main(cfg: DictConfig) -> None:
 
     quiet_lightning()
     config = build.check_keys(cfg, "train")
+    if cfg.trainer.max_epochs == 0:
+        raise VidclfError("trainer.max_epochs=0: nothing would be trained; give 1 or more.")
     folder = Path(HydraConfig.get().runtime.output_dir)
     resumed = None if cfg.resume is None else runs.checkpoint_to_resume(Path(cfg.resume))
 
     datamodule = build.build_datamodule(cfg, training=True)
     datamodule.prepare()
+    if len(datamodule.dataset.class_names) < 2:
+        raise VidclfError(f"The data set has one class, {datamodule.dataset.class_names[0]}: nothing to tell apart.")
     runs.write_csv(folder / "split.csv", ("video", "side"), datamodule.sides.rows())
     classifier = build.build_classifier(cfg, datamodule.backbone, len(datamodule.dataset.class_names))
     if resumed:

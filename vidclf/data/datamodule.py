@@ -88,6 +88,9 @@ class VideoDataModule(L.LightningDataModule):
         augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__()
+        for name, value in (("batch_size", batch_size), ("num_threads", num_threads)):
+            if value is not None and value < 1:
+                raise VidclfError(f"{name}={value}: it must be 1 or more.")
         if augmentation:
             augmentation.check_classes(dataset.class_names)
         self.dataset, self.split, self.sampling, self.transform = dataset, split, sampling, transform
@@ -125,6 +128,11 @@ class VideoDataModule(L.LightningDataModule):
             raise VidclfError(
                 f"split.validation=frame_level puts single views on a side, but {type(self.sampling).__name__} "
                 "draws its training views by chance. Use sampling=rate or sampling=uniform."
+            )
+        numbers, number = getattr(self.dataset, "split_numbers", None), getattr(self.split, "number", None)
+        if numbers and number not in (None, *numbers):
+            raise VidclfError(
+                f"split.number={number}: {type(self.dataset).__name__} has split {', '.join(map(str, numbers))} only."
             )
         self.sides = self.split(self.videos, num_views)
         self._listed = True

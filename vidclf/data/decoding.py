@@ -243,8 +243,11 @@ def _packets(path: Path, container: InputContainer, stream: VideoStream) -> Iter
         for packet in container.demux(stream, *container.streams.audio):
             if packet.is_corrupt:
                 raise _damaged(path, num_packets, stream)
-            if packet.dts is not None:
-                ends_s[packet.stream_index] = float((packet.dts + (packet.duration or 0)) * packet.time_base)
+            # An AVI knows when a picture is decoded, a Matroska when it is shown.
+            time = packet.dts if container.format.name == "avi" else packet.pts
+            if time is not None:
+                end_s = float((time + (packet.duration or 0)) * packet.time_base)
+                ends_s[packet.stream_index] = max(end_s, ends_s.get(packet.stream_index, 0.0))
             if packet.stream is stream:
                 num_packets += packet.size > 0
                 yield packet

@@ -42,6 +42,7 @@ class Demo(UCF101):
     """
 
     credit = CREDIT
+    split_numbers = (1,)  # the groups of its test clips are drawn for that one
 
     def __init__(self, root: Path | str, classes: list[str] | None = None, on_error: str = "raise") -> None:
         ensure_written(Path(root).expanduser().resolve())

@@ -16,7 +16,7 @@ from torch import Tensor
 CREDIT = (
     "Photographs behind the digits: china.jpg by danielbuechele "
     "(flickr.com/photos/danielbuechele/6061409035) and flower.jpg by vultilion "
-    "(flickr.com/photos/vultilion/6056698931), as scikit-learn ships them, cropped and darkened; "
+    "(flickr.com/photos/vultilion/6056698931), as scikit-learn ships them, cropped, darkened, colours exchanged; "
     "licence CC BY 2.0 (creativecommons.org/licenses/by/2.0)."
 )
 
