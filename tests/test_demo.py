@@ -79,7 +79,8 @@ def test_listed_classes_groups_and_credit(small_demo, monkeypatch):
     dataset = Demo(small_demo)
     pairs = ["SlideLeft", "SlideRight", "SpinClockwise", "SpinCounterclockwise", "ZoomIn", "ZoomOut"]
     assert dataset.class_names == ["ShowEight", "ShowZero", *pairs]
-    assert [video.label for video in dataset.videos()] == [label for label in range(8) for _ in range(2 * CLIPS_PER_GROUP)]
+    num_clips = 2 * CLIPS_PER_GROUP
+    assert [video.label for video in dataset.videos()] == [label for label in range(8) for _ in range(num_clips)]
     assert {video.group for video in dataset.videos()} == {"g01", "g08"}
     assert "danielbuechele" in dataset.credit
     assert "vultilion" in (small_demo / ABOUT_FILE).read_text()

@@ -154,3 +154,18 @@ def test_a_head_that_makes_nothing_of_one_step_is_left_out(
     assert "left out: probe=single_frame" in outcome.err
     assert not (trained.run / "test-probe-single_frame").exists()
     assert (trained.run / "test-probe-static").exists()
+
+
+def test_disordered_clips_are_not_stored(clips: Path, vidclf: Callable[..., Outcome], tmp_path: Path):
+    (tmp_path / "frozen.py").write_text(FIXED.replace("self.layer = torch.nn.Linear(3, 4)", "self.layer = FROZEN"))
+    text = (tmp_path / "frozen.py").read_text()
+    (tmp_path / "frozen.py").write_text(text.replace("FROZEN", "torch.nn.Linear(3, 4).requires_grad_(False)"))
+    settings = ["backbone=custom", "backbone._target_=frozen.Fixed", "head=linear", "sampling=uniform"]
+    settings += ["sampling.num_frames=4", "trainer.max_epochs=1", "num_threads=2"]
+    trained = vidclf("train", f"dataset.root={clips}", *settings)
+    assert trained.status == 0, trained.err
+    assert vidclf("evaluate", f"run={trained.run}", "trust=true").status == 0
+    stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.safetensors")}
+    assert len(stored) == 20
+    assert vidclf("evaluate", f"run={trained.run}", "probe=shuffle", "trust=true").status == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*.safetensors")} == stored

@@ -27,9 +27,9 @@ Six of the eight classes come in pairs that show the same pictures in opposite o
 frame at a time can only guess between them: {CEILING:.1%} is the most it can reach. This one looks at single frames.
 
 Try next:
-  vidclf train experiment=demo split.validation=frame_level      # the tutorial's validation, which leaks: compare it
-  vidclf train -m experiment=demo head=linear,mlp sampling.rate_hz=1,5    # a sweep; no frame is computed twice
-  .venv/bin/tensorboard --logdir runs                             # curves, views, the confusion matrix""")
+  vidclf train experiment=demo split.validation=frame_level     # the tutorial's validation, which leaks: compare it
+  vidclf train experiment=demo_gru                               # the same pictures in their order: beyond the ceiling
+  .venv/bin/tensorboard --logdir runs                            # curves, views, the confusion matrix""")
 
 
 def _vidclf(verb: str, *arguments: str) -> None:

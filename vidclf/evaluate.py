@@ -46,7 +46,8 @@ def main(cfg: DictConfig) -> None:
             folder.mkdir(exist_ok=True)
             runs.write_metrics(folder, metrics)
             runs.write_failed(folder, datamodule.videos, datamodule.failed)
-            table(f"{cfg.part} part of {run.folder}, probe={name}", metrics)
+            shown = {key: value for key, value in metrics.items() if not key.startswith("top1/")}
+            table(f"{cfg.part} part of {run.folder}, probe={name}", shown)
             print(f"results {folder}")
         return
     metrics = scores_of(judged, classifier, aggregations)

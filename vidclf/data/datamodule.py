@@ -141,7 +141,7 @@ class VideoDataModule(L.LightningDataModule):
         """Make what the stage reads ready: all that is missing in the store is computed here."""
         self.prepare()
         parts = {"fit": ("train", "val"), "validate": ("val",)}.get(stage, (self.scored_part,))
-        if self.stores_features:
+        if self._reads_store:
             epochs = {part: 0 if (stage, part) == ("fit", "train") else None for part in parts}
             self.extract([one for part, epoch in epochs.items() for one in self.draw(part, epoch)])
         elif stage == "fit" and self.dataset.on_error == "skip":
@@ -173,7 +173,7 @@ class VideoDataModule(L.LightningDataModule):
 
     def scoring_batches(self, part: str, batch_size: int | None = None) -> Iterable[Views]:
         """Return all views of a part, in order; one video a batch where frames are read or no size is given."""
-        if not self.stores_features:
+        if not self._reads_store:
             return self._frames(part, self.draw(part))
         drawn, features = self._features(part)
         return FeatureBatches(features, drawn, batch_size)
@@ -232,6 +232,11 @@ class VideoDataModule(L.LightningDataModule):
         name = getattr(backbone, "name", type(backbone).__name__.lower())
         recipe = recipe_of(backbone, self.weights_hash, self.transform)
         return FeatureStore(self.store_root, recipe, name)
+
+    @property
+    def _reads_store(self) -> bool:
+        """Whether features are stored and worth it: clips in a probe's disorder are never asked for again."""
+        return self.stores_features and not (self.probe and self.backbone.preset.clip_length > 1)
 
     def part_size(self, part: str) -> int:
         """Return the number of videos with a view in a part, damaged ones included."""
