@@ -7,10 +7,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from verbs import SMALL, Outcome, call
 from videos import write_ucf101_tree
 
 os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder prints its settings otherwise
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Networks this small wait for each other's threads longer than they compute."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,11 @@
 """Small stand-ins for what is configured: backbones, a transform of two crops, and a data module of them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import lightning as L
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -24,15 +22,6 @@ from vidclf.models.heads.mlp import MLP
 from vidclf.models.loss import CrossEntropy
 from vidclf.models.schedules import cosine
 from vidclf.terminal import quiet_lightning
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Networks this small wait for each other's threads longer than they compute."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 class Pictures(nn.Module):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
-from doubles import Pictures, TwoCrops, make_classifier, make_datamodule, make_trainer, one_thread  # noqa: F401
+from doubles import Pictures, TwoCrops, make_classifier, make_datamodule, make_trainer
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor, nn
 from videos import encode_video
@@ -20,8 +20,6 @@ from vidclf.models.aggregation import mean, mode
 from vidclf.models.backbones.frozen import Frozen
 from vidclf.models.classifier import Classifier
 from vidclf.models.heads.mlp import MLP
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

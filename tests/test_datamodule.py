@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from doubles import Clips, Counter, Pictures, TwoCrops, halve, make_datamodule, one_thread, spoil  # noqa: F401
+from doubles import Clips, Counter, Pictures, TwoCrops, halve, make_datamodule, spoil
 from torch import Tensor, nn
 from videos import encode_video
 
@@ -21,9 +21,6 @@ from vidclf.data.splits import Official
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
 from vidclf.data.video import VideoError
 from vidclf.errors import VidclfError
-
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 NUM_VIDEOS = {"train": 4, "val": 4, "test": 8}  # of the tree below; groups 1 and 2 of a class test
 

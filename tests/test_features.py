@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from doubles import Clips, Counter, Pictures, TwoCrops, halve, one_thread, spoil  # noqa: F401
+from doubles import Clips, Counter, Pictures, TwoCrops, halve, spoil
 from torch import Tensor, nn
 from videos import encode_video
 
@@ -37,9 +37,6 @@ from vidclf.features import (
     why_not_stored,
 )
 from vidclf.models.backbones.frozen import Frozen
-
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 CPU = torch.device("cpu")
 RECIPE = Recipe("backbone", "weights", "float32", "transform")

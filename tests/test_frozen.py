@@ -4,13 +4,11 @@ from copy import deepcopy
 
 import pytest
 import torch
-from doubles import Clips, Pictures, make_classifier, one_thread  # noqa: F401
+from doubles import Clips, Pictures, make_classifier
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from vidclf.models.backbones.frozen import Frozen
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def pictures(num_views: int, num_frames: int = 4) -> Tensor:

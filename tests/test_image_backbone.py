@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -54,15 +53,6 @@ def with_hash(path: Path) -> Path:
     """Rename a file as torchvision names its own."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return path.rename(path.with_stem(f"{path.stem}-{digest[:8]}"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Networks this small wait for each other's threads longer than they compute."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(num_threads)
 
 
 @pytest.fixture

@@ -168,3 +168,9 @@ def test_a_pipe_into_a_process_of_its_own_gives_json_lines_and_nothing_else(trai
     (line,) = map(json.loads, result.stdout.splitlines())
     assert (line["path"], line["start_s"]) == ("-", 0)
     assert not (trained.run / "runs").exists()
+
+
+def test_an_empty_source_is_told(run: Path, vidclf: Callable[..., Outcome]):
+    outcome = vidclf("predict", f"run={run}", "source=")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert "source= names nothing" in outcome.err

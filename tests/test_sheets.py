@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from doubles import make_classifier, make_datamodule, make_trainer, one_thread, spoil  # noqa: F401
+from doubles import make_classifier, make_datamodule, make_trainer, spoil
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
@@ -17,8 +17,6 @@ from videos import read_frame_number
 
 from vidclf.data.sampling import Segments, Uniform
 from vidclf.evaluation.sheets import MAX_FRAMES, MAX_NUMBERED, ViewSheets, draw_confusion, draw_sheet
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)

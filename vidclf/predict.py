@@ -28,6 +28,8 @@ def main(cfg: DictConfig) -> None:
     agreement.check_trusted(config, explicit, cfg.trust)
     if not cfg.window_s > 0:
         raise VidclfError(f"window_s={cfg.window_s}: it must be above 0, in seconds.")
+    if not cfg.source:
+        raise VidclfError("source= names nothing; give a video, a folder of videos, a URL, a camera, or -.")
     run = runs.load_run(Path(cfg.run))
     agreement.differences(run, config, explicit)  # raises where conf/ has changed since
     backbone = build.build_backbone(cfg)
