@@ -170,3 +170,23 @@ def test_mixing_works_on_stored_features(clips: Path, vidclf: Callable[..., Outc
     refused = vidclf("train", f"dataset.root={clips}", *settings, "mixing=cutmix", "num_threads=2")
     assert refused.status == 1
     assert "mixing.cutmix pastes parts of pictures" in refused.err
+
+
+def test_ones_own_augmentation_is_a_function_of_the_preset(clips: Path, vidclf: Callable[..., Outcome], tmp_path: Path):
+    (tmp_path / "mine.py").write_text(OWN)
+    settings = ("augmentation=custom", "augmentation._target_=mine.noisy", "trainer.max_epochs=1")
+    outcome = vidclf("train", f"dataset.root={clips}", *TINY3D, *settings)
+    assert outcome.status == 0, outcome.err
+    assert (tmp_path / "called").exists()
+
+
+OWN = """
+from pathlib import Path
+import torch
+
+def noisy(preset):
+    def augment(frames):
+        Path("called").touch()
+        return torch.randn(*frames.shape[:3], preset.size, preset.size)
+    return augment
+"""

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Generator, Tensor, nn
 
-from vidclf.data.augmentation import Augmentation
 from vidclf.data.decoding import decode_frames, iterate_frames
 from vidclf.data.facts import FactBook, VideoFacts
 from vidclf.data.loaders import Drawn, FeatureBatches, FrameBatches, generator_for
@@ -85,20 +84,23 @@ class VideoDataModule(L.LightningDataModule):
         batch_size: int = 128,
         num_threads: int | None = None,
         seed: int = 0,
-        augmentation: Augmentation | None = None,
+        augmentation: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("num_threads", num_threads)):
             if value is not None and value < 1:
                 raise VidclfError(f"{name}={value}: it must be 1 or more.")
-        if augmentation:
+        if augmentation and hasattr(augmentation, "check_classes"):  # one's own need not have it
             augmentation.check_classes(dataset.class_names)
         self.dataset, self.split, self.sampling, self.transform = dataset, split, sampling, transform
         self.backbone, self.store_root = wrap(backbone), Path(store)
         self.weights_hash = hash_weights(backbone)  # before any training
         self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
         self.num_threads = num_threads or os.cpu_count() or 1
-        self.stores_features = _choose_features(features, why_not_stored(backbone, augmentation or transform))
+        obstacle = why_not_stored(backbone, transform)
+        if augmentation:
+            obstacle = f"{type(augmentation).__name__} draws by chance, so its pictures change"
+        self.stores_features = _choose_features(features, obstacle)
         self.failed: dict[int, VideoError] = {}  # by position in `videos`
         self.scored_part = "test"  # what predict_dataloader yields
         self.probe: Callable[[Drawn], Drawn] | None = None  # what is scored in place of a video's views
