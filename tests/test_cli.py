@@ -63,7 +63,9 @@ def test_results_go_to_stdout_and_notices_to_stderr(trained: Outcome):
     assert title.startswith("Validation, epoch ")
     assert all(len(row.split()) == 2 for row in rows)
     assert last == f"run {trained.run}"
-    assert trained.err.splitlines() == ["Examining 20 videos", "Extracting features of 12 videos"]
+    before, doing, after = trained.err.splitlines()
+    assert [before, doing] == ["Examining 20 videos", "Extracting features of 12 videos"]
+    assert re.fullmatch(r"12 videos in [\d.]+ s: [\d.]+ videos/s, [\d.]+ frames/s", after)
 
 
 def test_a_key_that_hydra_does_not_know_is_one_message_and_status_1(vidclf: Callable[..., Outcome]):

@@ -20,6 +20,7 @@ from vidclf.cli import CONF, EXAMPLES
 from vidclf.data.video import Video, Views
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.preset import Preset
+from vidclf.models.backbones.trained import wrap
 
 FILES = sorted(Path(CONF).rglob("*.yaml"))
 VERBS = [path.stem for path in FILES if path.parent == Path(CONF)]
@@ -225,7 +226,9 @@ def test_a_trainer_takes_every_logger_and_callbacks(
     assert isinstance(made_logger, Logger)
     assert str(made_logger.save_dir) == str(tmp_path)
     assert all(isinstance(callback, Callback) for callback in made_callbacks.values())
-    trainer = build.build_trainer(cfg, made_logger, list(made_callbacks.values()))
+    trainer = build.build_trainer(
+        cfg, wrap(build.build_backbone(composed("backbone=tiny"))), made_logger, list(made_callbacks.values())
+    )
     assert isinstance(trainer, L.Trainer)
     assert trainer.checkpoint_callback.filename == "best"
 
@@ -233,4 +236,4 @@ def test_a_trainer_takes_every_logger_and_callbacks(
 def test_every_group_is_tried():
     tried = {"dataset", "split", "sampling", "transform", "backbone", "head", "aggregation", "optimizer", "scheduler"}
     tried |= {"augmentation", "mixing", "loss"}
-    assert {group for group, _ in OPTIONS} == tried | {"trainer", "logger", "callbacks", "experiment"}
+    assert {group for group, _ in OPTIONS} == tried | {"trainer", "logger", "callbacks", "experiment", "sweep"}

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,25 +15,18 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from doubles import Clips, Counter, Pictures, TwoCrops, halve, spoil
+from doubles import Pictures, TwoCrops
 from torch import Tensor, nn
 from videos import encode_video
 
-from vidclf import features as features_module
-from vidclf.data.decoding import decode_frames, iterate_frames
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
-from vidclf.data.video import VideoError
 from vidclf.errors import VidclfError
 from vidclf.features import (
     FeatureStore,
     Recipe,
     Request,
-    compute_features,
     hash_weights,
-    pictures_of,
     recipe_of,
-    units_of,
-    views_of,
     why_not_stored,
 )
 from vidclf.models.backbones.frozen import Frozen
@@ -322,102 +315,3 @@ def test_what_cannot_be_stored_says_why(tmp_path: Path, monkeypatch: pytest.Monk
 
 def print_it() -> None:
     """A setting without a name of its own."""
-
-
-# Computing
-
-
-@pytest.mark.parametrize("backbone", [Pictures, Clips])
-def test_features_are_those_of_the_pictures(backbone: type, clips: list[Path]):
-    frozen = Frozen(backbone())
-    transform = BackboneTransform(frozen.preset)
-    frames = torch.tensor([[0, 3, 1, 5], [2, 2, 4, 0], [5, 4, 3, 2]])
-    ((_, features),) = compute_features([Request(clips[0], units_of(frames, frozen.preset))], transform, frozen, CPU)
-    assert torch.equal(views_of(features, 3), frozen(transform(decode_frames(clips[0], frames))))
-
-
-@pytest.mark.parametrize("backbone", [Pictures, Clips])
-def test_features_of_a_video_are_the_same_bits_in_any_company(backbone: type, clips: list[Path]):
-    frozen = Frozen(backbone())
-    transform = TwoCrops(frozen.preset)
-    requests = [Request(path, units_of(torch.arange(4) + torch.arange(3)[:, None], frozen.preset)) for path in clips]
-    requests.append(Request(clips[3], units_of(torch.arange(20).view(5, 4), frozen.preset)))
-    alone = [dict(compute_features([one], transform, frozen, CPU)) for one in requests]
-    for company in (requests, requests[::-1]):
-        together = dict(compute_features(company, transform, frozen, CPU, num_threads=3))
-        assert list(together) == company
-        for one, own in zip(requests, alone, strict=True):
-            assert torch.equal(together[one], own[one])
-
-
-@pytest.mark.parametrize("backbone", [Pictures, Clips])
-def test_crops_of_a_view_are_behind_one_another(backbone: type, clips: list[Path]):
-    frozen = Frozen(backbone())
-    transform = TwoCrops(frozen.preset)
-    frames = torch.tensor([[0, 1, 2, 3], [2, 3, 4, 5]])
-    pictures = transform(decode_frames(clips[0], frames))
-    assert not torch.equal(pictures[0], pictures[1])
-    ((_, features),) = compute_features([Request(clips[0], units_of(frames, frozen.preset))], transform, frozen, CPU)
-    assert features.shape[:2] == ((2, 2) if backbone is Clips else (8, 2))
-    assert torch.equal(views_of(features, 2), frozen(pictures))
-
-
-def test_a_damaged_video_is_told_in_its_place_and_harms_no_other(clips: list[Path]):
-    frozen = Frozen(Pictures())
-    transform = BackboneTransform(frozen.preset)
-    sound = dict(compute_features([Request(clips[i], units(*range(6))) for i in (0, 2)], transform, frozen, CPU))
-    encode_video(clips[1], num_frames=100, size=(64, 64))
-    damaged = clips[1].read_bytes()
-    clips[1].write_bytes(damaged[:-4000] + b"\xa5" * 3000 + damaged[-1000:])  # behind frames that were given already
-    spoil(clips[3])
-    requests = [Request(path, units(*range(90 if path is clips[1] else 6))) for path in clips]
-    results = [result for _, result in compute_features(requests, transform, frozen, CPU)]
-    assert [isinstance(result, VideoError) for result in results] == [False, True, False, True]
-    assert "1.avi" in str(results[1])
-    assert all(torch.equal(results[2 * i], one) for i, one in enumerate(sound.values()))
-
-
-def test_an_error_that_is_not_the_videos_is_raised(clips: list[Path]):
-    with pytest.raises(RuntimeError, match="a mistake in the transform"):
-        list(compute_features([Request(clips[0], units(0))], NamelessTransform(), Frozen(Pictures()), CPU))
-
-
-def test_pictures_are_decoded_in_one_pass_and_given_once(clips: list[Path]):
-    wanted = torch.tensor([[5, 0, 5, 2], [1, 1, 1, 1], [20, 0, 3, 9]]).repeat(9, 1)  # more than one batch
-    transform = BackboneTransform(Clips.preset)
-    expected = transform(decode_frames(clips[3], wanted))
-    positions, pictures = zip(*pictures_of(clips[3], wanted, transform), strict=True)
-    assert max(map(len, positions)) == 8  # 32 frames
-    assert sorted(torch.cat(positions).tolist()) == list(range(27))
-    assert torch.equal(torch.cat(pictures)[torch.cat(positions).argsort()].squeeze(1), expected)
-
-
-def test_frames_are_kept_only_as_long_as_they_are_needed(clips: list[Path], monkeypatch: pytest.MonkeyPatch):
-    decoded = []
-
-    def iterate_and_note(path: Path, wanted: list[int]) -> Iterator[tuple[int, Tensor]]:
-        for index, frame in iterate_frames(path, wanted):
-            decoded.append(index)
-            yield index, frame
-
-    monkeypatch.setattr(features_module, "iterate_frames", iterate_and_note)
-    monkeypatch.setattr(features_module, "FRAMES_PER_BATCH", 4)
-    wanted = units(*range(20, -1, -1))
-    pictures = pictures_of(clips[3], wanted, BackboneTransform(Pictures.preset))
-    for chunk in range(3):  # the earliest frames come first, whatever the order asked for
-        positions, _ = next(pictures)
-        assert sorted(wanted[positions].flatten().tolist()) == list(range(4 * chunk, 4 * chunk + 4))
-        assert len(decoded) == 4 * chunk + 4
-
-
-def test_damage_behind_the_last_wanted_frame_is_found(clips: list[Path]):
-    halve(clips[3])
-    with pytest.raises(VideoError, match="damaged"):
-        list(pictures_of(clips[3], units(0), BackboneTransform(Pictures.preset)))
-
-
-def test_the_fill_of_the_last_batch_is_not_counted(clips: list[Path]):
-    frozen = Frozen(Pictures())
-    counter = Counter(frozen.backbone)
-    list(compute_features([Request(clips[0], units(0, 5))], BackboneTransform(frozen.preset), frozen, CPU))
-    assert counter.count == 2

@@ -66,7 +66,7 @@ def test_weights_come_from_a_local_file(tmp_path, pictures):
     ("arguments", "message"),
     [
         ({"trainable": "all"}, r"backbone\.trainable=all: allowed is none"),
-        ({"precision": "bfloat16"}, r"backbone\.precision=bfloat16: allowed for tiny is float32"),
+        ({"precision": "float16"}, r"backbone\.precision=float16: allowed for tiny are float32, bfloat16"),
         ({"weights": "IMAGENET1K_V1"}, r"backbone\.weights=IMAGENET1K_V1: .*shipped.*null"),
     ],
 )

@@ -1,6 +1,6 @@
 """From a verb's configuration to the objects it names: the only place where configuration meets constructors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -34,7 +34,7 @@ def check_keys(cfg: DictConfig, verb: str) -> dict[str, Any]:
     Raises:
         VidclfError: a key is unknown, or one that must be given is not.
     """
-    known = known_keys(Path(CONF), verb) - {"experiment"}  # its content belongs to the top level
+    known = known_keys(Path(CONF), verb) - {"experiment", "sweep"}  # its content belongs to the top level
     unknown = sorted(set(map(str, cfg)) - known)
     if unknown:
         hint = "Begin the file with `# @package _global_`. " if "experiment" in unknown else ""
@@ -82,6 +82,7 @@ def build_datamodule(cfg: DictConfig, training: bool = False) -> VideoDataModule
         num_threads=cfg.num_threads,
         seed=cfg.seed,
         augmentation=_call(build(cfg.augmentation), preset=backbone.preset) if training and cfg.augmentation else None,
+        compile=cfg.compile,
     )
 
 
@@ -95,7 +96,7 @@ def build_classifier(cfg: DictConfig, backbone: Frozen | Trained, num_classes: i
         backbone,
         head,
         build(cfg.aggregation),
-        optimizer=build_optimizer(cfg),
+        optimizer=build_optimizer(cfg, backbone),
         scheduler=build(cfg.scheduler),
         loss=_call(build(cfg.loss), num_classes),
         seed=cfg.seed,
@@ -104,16 +105,18 @@ def build_classifier(cfg: DictConfig, backbone: Frozen | Trained, num_classes: i
     )
 
 
-def build_optimizer(cfg: DictConfig) -> Any:
+def build_optimizer(cfg: DictConfig, backbone: Frozen | Trained) -> Any:
     """Return what makes the optimiser; not a fused one where Lightning clips gradients under mixed precision."""
-    clips = cfg.trainer.get("gradient_clip_val") and "mixed" in str(cfg.trainer.get("precision"))
+    clips = cfg.trainer.get("gradient_clip_val") and "mixed" in _precision(cfg, backbone)
     if not (clips and cfg.optimizer.get("fused")):
         return build(cfg.optimizer)
     say("optimizer.fused is off: Lightning clips no gradients of fused optimisers under mixed precision.")
     return build(cfg.optimizer, fused=False)
 
 
-def build_trainer(cfg: DictConfig, logger: object, callbacks: list[Callback]) -> L.Trainer:
+def build_trainer(
+    cfg: DictConfig, backbone: Frozen | Trained, logger: object = False, callbacks: Sequence[Callback] = ()
+) -> L.Trainer:
     """Return Lightning's Trainer, quiet where there is no terminal."""
     bar = progress_bar()
     return instantiate(
@@ -123,7 +126,17 @@ def build_trainer(cfg: DictConfig, logger: object, callbacks: list[Callback]) ->
         callbacks=[*callbacks, *bar],
         enable_progress_bar=bool(bar),
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        precision=_precision(cfg, backbone),
     )
+
+
+def _precision(cfg: DictConfig, backbone: Frozen | Trained) -> str:
+    """Return Lightning's name of the precision that heads are trained in."""
+    precision = str(cfg.trainer.get("precision") or "32-true")
+    if precision != "auto":
+        return precision
+    stored_in_bfloat16 = getattr(backbone.backbone, "precision", "float32") == "bfloat16"
+    return "bf16-mixed" if stored_in_bfloat16 else "32-true"
 
 
 def build_aggregations() -> dict[str, Callable[[Tensor], Tensor]]:

@@ -10,6 +10,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from vidclf.ranks import end_with_the_first, is_first, is_started_from_outside, speaks_of_the_error
+
 VERBS = {
     "train": "fit a head on train, choose on val; leaves a run's folder",
     "evaluate": "score a run: vidclf evaluate run=DIR [part=test]",
@@ -50,6 +52,7 @@ def verb(job: Callable) -> Callable[[], None]:
     import hydra
     from omegaconf import OmegaConf
 
+    from vidclf.machine import keep_memory
     from vidclf.overrides import prepare
 
     name = Path(sys.modules[job.__module__].__file__ or "").stem
@@ -59,10 +62,13 @@ def verb(job: Callable) -> Callable[[], None]:
 
     def run() -> None:
         failures: list[Exception] = []
+        keep_memory()  # before the first tensor
+        end_with_the_first()
         os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's printer
         try:
-            sys.argv[1:] = prepare(name, sys.argv[1:], Path(CONF))
-            hydra.main(config_path=CONF, config_name=name, version_base="1.3")(_noting(job, failures))()
+            given = sys.argv[1:]
+            sys.argv[1:] = [*prepare(name, given, Path(CONF)), *_beside_the_first()]
+            hydra.main(config_path=CONF, config_name=name, version_base="1.3")(_noting(job, failures, given))()
         except (KeyboardInterrupt, SystemExit) as end:
             if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):
                 raise
@@ -79,15 +85,25 @@ def verb(job: Callable) -> Callable[[], None]:
     return run
 
 
-def _noting(job: Callable, failures: list[Exception]) -> Callable[[Any], None]:
-    """Return `job`, reporting its errors itself, so that one job of a sweep does not end the others."""
+def _beside_the_first() -> list[str]:
+    """Return what keeps a process that torchrun or SLURM has started beside the first one from writing a folder."""
+    return ["hydra.output_subdir=null", "hydra.run.dir=."] if is_started_from_outside() and not is_first() else []
+
+
+def _noting(job: Callable, failures: list[Exception], given: list[str]) -> Callable[[Any], None]:
+    """Return `job`, reporting its errors itself, so that one job of a sweep does not end the others.
+
+    It sees the command line as it was `given`: Lightning starts the other processes of a run with it.
+    """
 
     @wraps(job)
     def caught(cfg: Any) -> None:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        sys.argv[1:] = given
         try:
+            _refuse_several_devices_in_a_sweep(cfg)
             job(cfg)
         except Exception as error:
             failures.append(error)
@@ -98,8 +114,26 @@ def _noting(job: Callable, failures: list[Exception]) -> Callable[[Any], None]:
     return caught
 
 
+def _refuse_several_devices_in_a_sweep(cfg: Any) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from vidclf.errors import VidclfError
+
+    devices = cfg.trainer.get("devices", 1)
+    one = str(devices) in ("1", "[0]") or (str(devices) == "auto" and cfg.trainer.get("accelerator") == "cpu")
+    if HydraConfig.get().mode is RunMode.MULTIRUN and not one:
+        raise VidclfError(
+            f"trainer.devices={devices} under -m: each process would run the whole sweep again. Sweep with "
+            "trainer.devices=1 (several jobs at once: sweep=local_parallel or sweep=slurm), or call vidclf once for "
+            "each job, without -m."
+        )
+
+
 def report(error: Exception) -> None:
-    """Print one sentence for what the user can mend, the whole story for what is our mistake."""
+    """Print one sentence for what the user can mend, the whole story for what is our mistake; once for all ranks."""
+    if not speaks_of_the_error():
+        return
     if isinstance(error, BrokenPipeError):  # whoever read our lines has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return

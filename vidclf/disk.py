@@ -1,14 +1,20 @@
 """Writing that loses nothing: whole files or none, and a sentence when the disk refuses."""
 
 import errno
+import math
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vidclf.errors import VidclfError
+
+if TYPE_CHECKING:
+    import torch
 
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
@@ -36,6 +42,21 @@ def require_space(folder: Path, num_bytes: int, remedy: str) -> None:
     free = shutil.disk_usage(existing).free
     if num_bytes > free:
         raise VidclfError(f"{folder}: {num_bytes / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free. {remedy}")
+
+
+def empty_on_disk(folder: Path, shape: Sequence[int], dtype: "torch.dtype", remedy: str) -> "torch.Tensor":
+    """Return a tensor in a mapped file, which goes with the last tensor on it or with the process.
+
+    Raises:
+        VidclfError: the disk has no room for it.
+    """
+    import torch
+
+    num_bytes = math.prod(shape) * dtype.itemsize
+    require_space(folder, num_bytes, remedy)
+    with writing_to(folder, remedy), tempfile.NamedTemporaryFile(dir=folder, prefix=".mapped-") as file:
+        os.posix_fallocate(file.fileno(), 0, num_bytes)  # a disk that fills later would end the process
+        return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=dtype).view(*shape)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -16,6 +16,7 @@ def main(cfg: DictConfig) -> None:
     from vidclf.evaluation import probes, report
     from vidclf.evaluation.judge import judge, scores_of
     from vidclf.overrides import explicit_overrides
+    from vidclf.ranks import is_first
     from vidclf.terminal import quiet_lightning, say_left_out, table
 
     quiet_lightning()
@@ -36,12 +37,14 @@ def main(cfg: DictConfig) -> None:
     classifier = build.build_classifier(cfg, datamodule.backbone, len(run.class_names))
     runs.load_trained(run, classifier)
 
-    trainer = build.build_trainer(cfg, logger=False, callbacks=[])
+    trainer = build.build_trainer(cfg, datamodule.backbone)
     judged = judge(trainer, classifier, datamodule, cfg.part)
     aggregations = build.build_aggregations()
     if names:
         found = probes.score_probes(trainer, classifier, datamodule, judged, names, aggregations)
         for name, metrics in found:
+            if not is_first():
+                continue
             folder = run.folder / agreement.results_name(cfg.part, [*changed, f"probe={name}"])
             folder.mkdir(exist_ok=True)
             runs.write_metrics(folder, metrics)
@@ -51,6 +54,8 @@ def main(cfg: DictConfig) -> None:
             print(f"results {folder}")
         return
     metrics = scores_of(judged, classifier, aggregations)
+    if not is_first():
+        return
     folder = run.folder / agreement.results_name(cfg.part, changed)
     folder.mkdir(exist_ok=True)
     runs.write_metrics(folder, metrics)

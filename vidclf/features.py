@@ -5,14 +5,17 @@
 <root>/<backbone>-<recipe>/<content>-<t>.safetensors
     rows      (R, t)              the frames of each unit: one of a picture backbone, a clip's T
     features  (R, crops, S, D)    in the backbone's own number format
+<root>/<backbone>-<recipe>/index.json           the rows of every file as it was last seen
 """
 
+import contextlib
+import errno
 import hashlib
 import inspect
 import json
+import os
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -25,19 +28,22 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from vidclf.data.decoding import iterate_frames
-from vidclf.data.prefetch import run_ahead
 from vidclf.data.transforms import Transform
-from vidclf.data.video import VideoError
 from vidclf.disk import write_atomically, writing_to
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.frozen import FRAMES_PER_BATCH, Frozen
 from vidclf.models.backbones.preset import Preset
-from vidclf.models.backbones.trained import Trained
+from vidclf.terminal import say
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is claimed, so two runs at once may compute the same
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1  # of the files; another number never reads these
 REMEDY = "Free space, or name another folder with store.root=..."
 LIBRARIES = {"vidclf", "torch", "torchvision", *sys.stdlib_module_names}  # others are their user's to change
+
+Unit = tuple[int, ...]  # the frames that the backbone takes at once
 
 
 @dataclass(frozen=True)
@@ -146,16 +152,26 @@ class FeatureStore:
 
     def __init__(self, root: Path, recipe: Recipe, name: str) -> None:
         self.folder = Path(root) / f"{name}-{recipe.digest}"
+        self._known: dict[str, list[Unit]] = {}  # by file name, of what was seen or written
+        self._seen = False
+        self._claims: int | None = None
         with writing_to(self.folder, REMEDY):
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / "recipe.json").exists():
+                _say_of_other_formats(Path(root), name, recipe)
                 write_atomically(self.folder / "recipe.json", json.dumps(asdict(recipe), indent=2).encode())
 
     def missing(self, request: Request) -> Int[Tensor, "M t"]:
-        """Return the units of `request` that are not stored yet, sorted, each once."""
-        wanted = torch.unique(request.units, dim=0)
-        stored = set(map(tuple, self._rows(self._path(request.content, request.units)).tolist()))
-        return wanted[[index for index, unit in enumerate(wanted.tolist()) if tuple(unit) not in stored]]
+        """Return the units of `request` that are not stored yet, by a look at its file; sorted, each once."""
+        path = self._path(request.content, request.units)
+        self._known[path.name] = self._rows(path)
+        return self._missing(request)
+
+    def missing_of_all(self, requests: Sequence[Request]) -> list[Int[Tensor, "M t"]]:
+        """Return `missing` of each. The folder is looked through once; later what is known answers."""
+        if not self._seen:
+            self._see()
+        return [self._missing(request) for request in requests]
 
     def read(self, request: Request) -> Float[Tensor, "R crops S D"]:
         """Return the features of the units, in their order, in the number format they were computed in.
@@ -166,6 +182,8 @@ class FeatureStore:
         stored = self._load(self._path(request.content, request.units))
         if stored is None:
             raise VidclfError(f"{request.path}: no features in {self.folder}. Run vidclf extract first.")
+        if torch.equal(stored["rows"], request.units):
+            return stored["features"]
         position = {tuple(row): index for index, row in enumerate(stored["rows"].tolist())}
         try:
             order = [position[tuple(unit)] for unit in request.units.tolist()]
@@ -187,6 +205,30 @@ class FeatureStore:
                 features = torch.cat([stored["features"], features[new]])
             tensors = {"rows": units.contiguous(), "features": features.contiguous()}
             write_atomically(path, save_safetensors(tensors))
+        self._known[path.name] = list(map(tuple, units.tolist()))
+
+    def claim(self, content: str, wait: bool = False) -> bool:
+        """Say to other processes, on any machine, that this one computes a video; False if another has said so.
+
+        The claim ends with `release`, or with the process. One that is refused by the file system counts as given:
+        then two processes may compute the same, and both results are stored right.
+        """
+        if fcntl is None:
+            return True
+        if self._claims is None:
+            with writing_to(self.folder, REMEDY):
+                self._claims = os.open(self.folder / ".claims", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.lockf(self._claims, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, _place(content))
+        except OSError as error:
+            return error.errno not in (errno.EACCES, errno.EAGAIN)
+        return True
+
+    def release(self, content: str) -> None:
+        """End a claim."""
+        if fcntl is not None and self._claims is not None:
+            with contextlib.suppress(OSError):
+                fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, _place(content))
 
     def _path(self, content: str, units: Int[Tensor, "R t"]) -> Path:
         return self.folder / f"{content}-{units.shape[1]}.safetensors"
@@ -197,13 +239,47 @@ class FeatureStore:
         locks.mkdir(exist_ok=True)
         return locks / f"{content[:2]}.lock"
 
-    def _rows(self, path: Path) -> Int[Tensor, "R t"]:
+    def _missing(self, request: Request) -> Int[Tensor, "M t"]:
+        stored = self._known.get(self._path(request.content, request.units).name, [])
+        wanted = sorted(set(map(tuple, request.units.tolist())))
+        new = wanted if not stored else [] if stored == wanted else sorted(set(wanted).difference(stored))
+        return torch.tensor(new, dtype=torch.int64).reshape(-1, request.units.shape[1])
+
+    def _see(self) -> None:
+        """Learn the rows of every file; one that is as the index has it, by size and time, is not opened."""
+        index = self._read_index()
+        seen: dict[str, list] = {}
+        news = False
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                if not entry.name.endswith(".safetensors") or entry.name.startswith("."):
+                    continue
+                status = entry.stat()
+                stamp = [status.st_size, status.st_mtime_ns]
+                known = index.get(entry.name)
+                if not known or known[:2] != stamp:
+                    known, news = [*stamp, self._rows(Path(entry.path))], True
+                seen[entry.name] = known
+        self._known = {name: list(map(tuple, rows)) for name, (_, _, rows) in seen.items()} | self._known
+        self._seen = True
+        if news or len(seen) != len(index):
+            with contextlib.suppress(OSError):  # it only saves time
+                write_atomically(self.folder / "index.json", json.dumps(seen).encode())
+
+    def _read_index(self) -> dict[str, list]:
+        try:
+            index = json.loads((self.folder / "index.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return index if isinstance(index, dict) else {}
+
+    def _rows(self, path: Path) -> list[Unit]:
         """Return the units that a file holds; one that cannot be read holds none."""
         try:
             with safe_open(path, framework="pt") as file:
-                return file.get_tensor("rows")
+                return list(map(tuple, file.get_tensor("rows").tolist()))
         except (FileNotFoundError, SafetensorError):
-            return torch.empty(0, 1, dtype=torch.int64)
+            return []
 
     def _load(self, path: Path) -> dict[str, Tensor] | None:
         try:
@@ -212,112 +288,20 @@ class FeatureStore:
             return None
 
 
-def compute_features(
-    requests: Iterable[Request],
-    transform: Transform,
-    backbone: Frozen | Trained,
-    device: torch.device,
-    num_threads: int = 2,
-) -> Iterator[tuple[Request, Float[Tensor, "R crops S D"] | VideoError]]:
-    """Yield the features of each request, on the CPU, or what is wrong with its video, in order.
+def _place(content: str) -> int:
+    """Return the byte of the claims file that stands for a video."""
+    return int(content[:15], 16) if content else 0
 
-    Decoding runs ahead in threads; batches are filled across videos.
-    """
-    backbone.to(device).eval()
-    assembly = _Assembly(backbone, device)
 
-    def decode(request: Request) -> Iterator[tuple[Tensor, Tensor] | VideoError | None]:
+def _say_of_other_formats(root: Path, name: str, recipe: Recipe) -> None:
+    """Say that features of another version of the store are there, and are not read."""
+    for path in root.glob(f"{name}-*/recipe.json"):
         try:
-            yield from pictures_of(request.path, request.units, transform)
-            yield None
-        except VideoError as error:
-            yield error
-
-    for request, result in run_ahead(decode, requests, num_threads):
-        if isinstance(result, tuple):
-            assembly.add(*result)
-        else:
-            assembly.end(request, result)
-        yield from assembly.finished()
-    assembly.flush()
-    yield from assembly.finished()
-
-
-def pictures_of(
-    path: Path, units: Int[Tensor, "R t"], transform: Transform
-) -> Iterator[tuple[Int[Tensor, " r"], Float[Tensor, "r crops t 3 h w"]]]:
-    """Yield (positions in `units`, their pictures), a few units at a time, decoding the video once.
-
-    Frames are kept only as long as a later unit needs them.
-    """
-    order = units.amax(dim=1).argsort(stable=True)
-    stream = iterate_frames(path, units.unique().tolist())
-    frames: dict[int, Tensor] = {}
-    for chunk in order.split(max(1, FRAMES_PER_BATCH // units.shape[1])):
-        last = int(units[chunk].max())
-        while last not in frames:
-            index, frame = next(stream)
-            frames[index] = frame
-        views = torch.stack([frames[index] for index in units[chunk].flatten().tolist()])
-        views = views.unflatten(0, (len(chunk), -1))  # (r, t, 3, H, W)
-        yield chunk, transform(views).unflatten(0, (len(chunk), -1))
-        order = order[len(chunk) :]
-        needed = set(units[order].flatten().tolist())
-        frames = {index: frame for index, frame in frames.items() if index in needed}
-    for _ in stream:  # to the file's end: damage behind the last wanted frame is damage
-        pass
-
-
-class _Assembly:
-    """Pictures of many videos go in, full batches go through the backbone, whole requests come out."""
-
-    def __init__(self, backbone: Frozen | Trained, device: torch.device) -> None:
-        self.backbone, self.device = backbone, device
-        self.pictures: list[Tensor] = []  # waiting for a full batch, each (n, t, 3, h, w)
-        self.features: list[Tensor] = []  # of requests not yet handed out, each (n, S, D)
-        self.positions: list[Tensor] = []  # of the request that is being decoded
-        self.crops = 1
-        self.ended: deque[tuple[Request, list[Tensor], VideoError | None]] = deque()
-
-    def add(self, positions: Tensor, pictures: Tensor) -> None:
-        """Take some units' pictures (r, crops, t, 3, h, w) of the request that is being decoded."""
-        self.positions.append(positions)
-        self.crops = pictures.shape[1]
-        self.pictures.append(pictures.flatten(0, 1))
-        full = max(1, FRAMES_PER_BATCH // pictures.shape[2])
-        if sum(map(len, self.pictures)) >= full:
-            waiting = torch.cat(self.pictures)
-            whole = len(waiting) - len(waiting) % full
-            self._run(waiting[:whole])
-            self.pictures = [waiting[whole:]]
-
-    def end(self, request: Request, error: VideoError | None) -> None:
-        """Close the request that is being decoded."""
-        self.ended.append((request, self.positions, error))
-        self.positions = []
-
-    def flush(self) -> None:
-        """Run what does not fill a batch."""
-        if self.pictures:
-            self._run(torch.cat(self.pictures))
-            self.pictures = []
-
-    def finished(self) -> Iterator[tuple[Request, Tensor | VideoError]]:
-        """Hand out the requests whose features are all there."""
-        while self.ended:
-            request, positions, error = self.ended[0]
-            count = self.crops * sum(map(len, positions))
-            if count > sum(map(len, self.features)):
-                return
-            self.ended.popleft()
-            features = torch.cat(self.features) if self.features else torch.empty(0)
-            self.features = [features[count:]]
-            if error is not None:
-                yield request, error
-                continue
-            by_position = torch.cat(positions).argsort()
-            yield request, features[:count].unflatten(0, (-1, self.crops))[by_position]
-
-    def _run(self, pictures: Tensor) -> None:
-        if len(pictures):
-            self.features.append(self.backbone(pictures.to(self.device)).cpu())
+            other = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(other, dict) and other.get("format") != recipe.format:
+            say(
+                f"{path.parent}: features in format {other.get('format')} of the store, which this version of vidclf "
+                f"does not read (it writes {recipe.format}). They are computed anew; delete the folder to free space."
+            )

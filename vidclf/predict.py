@@ -9,7 +9,6 @@ from vidclf.cli import verb
 def main(cfg: DictConfig) -> None:
     """Print {"path", "label", "probability", "top5"} for each video, and "start_s" for each window of a stream."""
     import json
-    import os
     from collections.abc import Iterable
     from pathlib import Path
 
@@ -18,6 +17,7 @@ def main(cfg: DictConfig) -> None:
     from vidclf.errors import VidclfError
     from vidclf.evaluation.labelling import Labeller, find_videos, leave_out_damaged
     from vidclf.features import hash_weights
+    from vidclf.machine import num_cores
     from vidclf.models.backbones.trained import wrap
     from vidclf.overrides import explicit_overrides
     from vidclf.terminal import quiet_lightning
@@ -36,7 +36,7 @@ def main(cfg: DictConfig) -> None:
     agreement.check_weights(run, hash_weights(backbone))
     classifier = build.build_classifier(cfg, wrap(backbone), len(run.class_names))
     runs.load_trained(run, classifier)
-    trainer = build.build_trainer(cfg, logger=False, callbacks=[])
+    trainer = build.build_trainer(cfg, classifier.backbone)
     labeller = Labeller(
         classifier,
         build.build(cfg.sampling),
@@ -47,7 +47,7 @@ def main(cfg: DictConfig) -> None:
     if is_stream(cfg.source):
         lines: Iterable = ({"path": cfg.source, **label} for label in labeller.label_stream(cfg.source, cfg.window_s))
     else:
-        labelled = labeller.label_files(find_videos(Path(cfg.source)), cfg.num_threads or os.cpu_count() or 1)
+        labelled = labeller.label_files(find_videos(Path(cfg.source)), cfg.num_threads or num_cores())
         lines = leave_out_damaged(labelled, skip=config["dataset"].get("on_error") == "skip")
     for line in lines:
         print(json.dumps(line), flush=True)  # ASCII: any file name, on any terminal

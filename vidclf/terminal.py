@@ -2,9 +2,12 @@
 
 import logging
 import sys
+import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
+
+from vidclf.ranks import is_first
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -12,17 +15,36 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], total: int, doing: str, unit: str) -> Iterator[Item]:
-    """Yield `items`, showing `doing` with a bar, `unit`s per second and the time left.
+def track(
+    items: Iterable[Item],
+    total: int,
+    doing: str,
+    unit: str,
+    part: str = "",
+    count_parts: Callable[[Item], int] = lambda item: 0,
+) -> Iterator[Item]:
+    """Yield `items`, showing `doing` with a bar, `unit`s per second (and their `part`s') and the time left.
 
-    Nothing is shown for a total of 0.
+    Without a terminal there is a line before, and one after where rates of a `part` are asked for. Nothing is shown
+    for a total of 0.
     """
-    if total == 0:
+    if total == 0 or not is_first():
         yield from items
         return
+    started, num_items, num_parts = time.perf_counter(), 0, 0
+
+    def rate() -> str:
+        elapsed_s = max(time.perf_counter() - started, 1e-9)
+        parts = f", {num_parts / elapsed_s:.1f} {part}/s" if part else ""
+        return f"{num_items / elapsed_s:.1f} {unit}/s{parts}"
+
     if not sys.stderr.isatty():
         print(f"{doing} {total} {unit}", file=sys.stderr)
-        yield from items
+        for item in items:
+            num_items, num_parts = num_items + 1, num_parts + count_parts(item)
+            yield item
+        if part:
+            print(f"{num_items} {unit} in {time.perf_counter() - started:.1f} s: {rate()}", file=sys.stderr)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -37,14 +59,15 @@ def track(items: Iterable[Item], total: int, doing: str, unit: str) -> Iterator[
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(doing, total=total, rate="")
         for item in items:
+            num_items, num_parts = num_items + 1, num_parts + count_parts(item)
             yield item
-            speed = progress.tasks[task].speed
-            progress.update(task, advance=1, rate=f"{speed:.1f} {unit}/s" if speed else "")
+            progress.update(task, advance=1, rate=rate())
 
 
 def say(sentence: str) -> None:
-    """Print a notice on stderr, where it is never taken for a result."""
-    print(sentence, file=sys.stderr)
+    """Print a notice on stderr, where it is never taken for a result; the first process says it for all."""
+    if is_first():
+        print(sentence, file=sys.stderr)
 
 
 def say_left_out(errors: Iterable[Exception]) -> None:
@@ -54,7 +77,12 @@ def say_left_out(errors: Iterable[Exception]) -> None:
 
 
 def table(title: str, rows: Mapping[str, object]) -> None:
-    """Print names and values on stdout: a table on a terminal, `name value` lines elsewhere."""
+    """Print names and values on stdout: a table on a terminal, `name value` lines elsewhere.
+
+    Only the first process prints.
+    """
+    if not is_first():
+        return
     shown = {name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in rows.items()}
     if not sys.stdout.isatty():
         print(title, *(f"{name} {value}" for name, value in shown.items()), sep="\n", flush=True)
@@ -71,7 +99,7 @@ def table(title: str, rows: Mapping[str, object]) -> None:
 
 def progress_bar() -> "list[Callback]":
     """Return Lightning's bar with rates and time left, on stderr; none where that is no terminal."""
-    if not sys.stderr.isatty():
+    if not (sys.stderr.isatty() and is_first()):
         return []
     from lightning.pytorch.callbacks import RichProgressBar
 

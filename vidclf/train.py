@@ -18,6 +18,7 @@ def main(cfg: DictConfig) -> None:
     from vidclf.evaluation import tensorboard
     from vidclf.evaluation.judge import judge, scores_of
     from vidclf.overrides import task_overrides
+    from vidclf.ranks import is_first, meet
     from vidclf.terminal import quiet_lightning, say_left_out, table
 
     quiet_lightning()
@@ -28,10 +29,16 @@ def main(cfg: DictConfig) -> None:
     resumed = None if cfg.resume is None else runs.checkpoint_to_resume(Path(cfg.resume))
 
     datamodule = build.build_datamodule(cfg, training=True)
+    logger = build.build(cfg.logger)
+    callbacks = [*build.build(cfg.callbacks).values(), runs.Describe(config, task_overrides())]
+    trainer = build.build_trainer(cfg, datamodule.backbone, logger, callbacks)
+    meet(trainer)
+    folder = trainer.strategy.broadcast(folder)
     datamodule.prepare()
     if len(datamodule.dataset.class_names) < 2:
         raise VidclfError(f"The data set has one class, {datamodule.dataset.class_names[0]}: nothing to tell apart.")
-    runs.write_csv(folder / "split.csv", ("video", "side"), datamodule.sides.rows())
+    if is_first():
+        runs.write_csv(folder / "split.csv", ("video", "side"), datamodule.sides.rows())
     classifier = build.build_classifier(cfg, datamodule.backbone, len(datamodule.dataset.class_names))
     if resumed:
         before = runs.load_checkpoint(resumed)
@@ -39,10 +46,7 @@ def main(cfg: DictConfig) -> None:
         agreement.check_weights(before, datamodule.weights_hash)
         agreement.check_resumed(before, config, datamodule.sides)
         runs.load_trained(before, classifier)
-        resumed = runs.take_over(resumed, folder)
-    logger = build.build(cfg.logger)
-    callbacks = [*build.build(cfg.callbacks).values(), runs.Describe(config, task_overrides())]
-    trainer = build.build_trainer(cfg, logger, callbacks)
+        resumed = trainer.strategy.broadcast(runs.take_over(resumed, folder) if is_first() else None)
 
     tensorboard.log_text(logger, "configuration", OmegaConf.to_yaml(cfg, resolve=True))
     trainer.fit(classifier, datamodule=datamodule, ckpt_path=resumed)
@@ -50,6 +54,8 @@ def main(cfg: DictConfig) -> None:
     best = runs.load_run(folder)
     runs.load_trained(best, classifier)
     metrics = scores_of(judge(trainer, classifier, datamodule, "val"), classifier, build.build_aggregations())
+    if not is_first():
+        return
     runs.write_metrics(folder, metrics)
     runs.write_failed(folder, datamodule.videos, datamodule.failed)
     tensorboard.log_hyperparameters(logger, config, {f"best/{name}": metrics[name] for name in ("top1", "loss")})

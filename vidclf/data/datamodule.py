@@ -1,8 +1,6 @@
 """From a data set to batches of Views: lists, splits, samples, and reads features or frames."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -12,28 +10,31 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Generator, Tensor, nn
 
-from vidclf.data.decoding import decode_frames, iterate_frames
+from vidclf.data.decoding import check_whole, decode_frames
 from vidclf.data.facts import FactBook, VideoFacts
-from vidclf.data.loaders import Drawn, FeatureBatches, FrameBatches, generator_for
+from vidclf.data.loaders import Drawn, FeatureBatches, FrameBatches, generator_for, own_rows
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.sampling import Sampling
 from vidclf.data.splits import Split
 from vidclf.data.transforms import Transform
-from vidclf.data.video import Video, VideoError, Views
-from vidclf.disk import require_space, writing_to
+from vidclf.data.video import Video, VideoError, Views, death_of
+from vidclf.disk import empty_on_disk, require_space, writing_to
 from vidclf.errors import VidclfError
+from vidclf.extraction import COMPILE, compile_if_it_pays, compute_features, fill
 from vidclf.features import (
     REMEDY,
     FeatureStore,
     Request,
-    compute_features,
     hash_weights,
     recipe_of,
     units_of,
     views_of,
     why_not_stored,
 )
+from vidclf.machine import free_memory, num_cores
+from vidclf.models.backbones.frozen import Frozen
 from vidclf.models.backbones.trained import wrap
+from vidclf.ranks import gather, rank_and_size, together
 from vidclf.terminal import say, track
 
 PARTS = ("train", "val", "test")
@@ -62,10 +63,13 @@ class VideoDataModule(L.LightningDataModule):
         backbone: what the features are of; trained, if any of its parameters wants a gradient.
         store: folder of the feature store and of what is known of the videos.
         features: `store` reads stored features, `frames` decodes, `auto` takes the store where it is exact.
-        batch_size: views in a training batch.
+        batch_size: views in a training batch, those of all processes together.
         num_threads: videos decoded at once; None: one a core.
         seed: of the training draws and of their order.
         augmentation: frames -> pictures by chance, in place of `transform` in training.
+        compile: whether torch.compile makes a frozen backbone faster: `auto` where there is enough work, True, False.
+
+    Where several processes work as one, each reads and computes videos of its own: see `ranks`.
 
     Raises:
         VidclfError: `features` is unknown, `store` where the store cannot serve, or an augmentation would belie
@@ -85,18 +89,21 @@ class VideoDataModule(L.LightningDataModule):
         num_threads: int | None = None,
         seed: int = 0,
         augmentation: Callable[[Tensor], Tensor] | None = None,
+        compile: str | bool = "auto",
     ) -> None:
         super().__init__()
         for name, value in (("batch_size", batch_size), ("num_threads", num_threads)):
             if value is not None and value < 1:
                 raise VidclfError(f"{name}={value}: it must be 1 or more.")
+        if compile not in COMPILE:
+            raise VidclfError(f"compile={compile}: allowed are auto, true, false.")
         if augmentation and hasattr(augmentation, "check_classes"):  # one's own need not have it
             augmentation.check_classes(dataset.class_names)
         self.dataset, self.split, self.sampling, self.transform = dataset, split, sampling, transform
         self.backbone, self.store_root = wrap(backbone), Path(store)
         self.weights_hash = hash_weights(backbone)  # before any training
         self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
-        self.num_threads = num_threads or os.cpu_count() or 1
+        self.num_threads, self.compile = num_threads or num_cores(), compile
         obstacle = why_not_stored(backbone, transform)
         if augmentation:
             obstacle = f"{type(augmentation).__name__} draws by chance, so its pictures change"
@@ -105,7 +112,7 @@ class VideoDataModule(L.LightningDataModule):
         self.scored_part = "test"  # what predict_dataloader yields
         self.probe: Callable[[Drawn], Drawn] | None = None  # what is scored in place of a video's views
         self._listed = False
-        self._ready: dict[str, tuple[list[Drawn], Tensor]] = {}  # features of parts without chance
+        self._ready: dict[str, tuple[list[Drawn], Tensor]] = {}  # of parts without chance: all videos, own features
 
     def prepare(self) -> None:
         """List, examine and split the videos, once."""
@@ -162,32 +169,49 @@ class VideoDataModule(L.LightningDataModule):
             shuffled = [drawn[index] for index in torch.randperm(len(drawn), generator=generator).tolist()]
             return self._frames("train", shuffled, self.batch_size, generator, epoch)
         drawn, features = self._features("train", epoch)
-        order = torch.randperm(len(features), generator=generator)
-        return FeatureBatches(features, drawn, self.batch_size, order)
+        rows = own_rows(drawn, _own(drawn), self.transform.num_crops)
+        order = torch.randperm(len(rows), generator=generator)
+        return FeatureBatches(
+            features, drawn[_share()], self.batch_size, order, rows if rank_and_size()[1] > 1 else None
+        )
 
     def val_dataloader(self) -> Iterable[Views]:
         """Yield the validation views, in order."""
-        return self.scoring_batches("val", self.batch_size)
+        return self.scoring_batches("val", self.batch_size, in_step=True)
 
     def predict_dataloader(self) -> Iterable[Views]:
         """Yield all views of `scored_part`, one video a batch."""
         return self.scoring_batches(self.scored_part)
 
-    def scoring_batches(self, part: str, batch_size: int | None = None) -> Iterable[Views]:
-        """Return all views of a part, in order; one video a batch where frames are read or no size is given."""
+    def scoring_batches(self, part: str, batch_size: int | None = None, in_step: bool = False) -> Iterable[Views]:
+        """Return all views of a part, in order; one video a batch where frames are read or no size is given.
+
+        Where several processes work as one, these are the views of this one's videos; `in_step` gives all processes
+        as many batches.
+        """
         if not self._reads_store:
-            return self._frames(part, self.draw(part))
+            return self._frames(part, self.draw(part), in_step=in_step)
         drawn, features = self._features(part)
-        return FeatureBatches(features, drawn, batch_size)
+        if not len(features):
+            return []
+        num_batches = 0
+        if in_step and batch_size:
+            counts = [sum(len(one.views) for one in drawn[_share(rank)]) for rank in range(rank_and_size()[1])]
+            num_batches = -(-max(counts) * self.transform.num_crops // batch_size)
+        return FeatureBatches(features, drawn[_share()], batch_size, num_batches=num_batches)
 
     def train_features(self) -> Float[Tensor, "N S D"]:
-        """Return the features of the first epoch's training views, which heads scale by."""
+        """Return the features of the first epoch's training views, of all processes', which heads scale by."""
         if self.stores_features:
-            return self._features("train", epoch=0)[1]
+            drawn, features = self._features("train", epoch=0)
+            return features if rank_and_size()[1] == 1 else self._gather(drawn)
         device = self._device()
-        batches = self._frames("train", self.draw("train", epoch=0))
+        drawn = self.draw("train", epoch=0)
+        batches = self._frames("train", drawn)
         self.backbone.to(device).eval()
-        return torch.cat([self.backbone(batch.inputs.to(device)).cpu() for batch in batches])
+        features_of = {int(batch.video[0]): self.backbone(batch.inputs.to(device)).cpu() for batch in batches}
+        everyones = {video: features for part in gather(features_of) for video, features in part.items()}
+        return torch.cat([everyones[one.video] for one in drawn if one.video in everyones])
 
     def draw(self, part: str, epoch: int | None = None) -> list[Drawn]:
         """Return the views of a part that are used: all of them, or in a training epoch what chance gives."""
@@ -205,27 +229,55 @@ class VideoDataModule(L.LightningDataModule):
             drawn.append(Drawn(video, self.videos[video].label, chosen, frames))
         return [self.probe(one) for one in drawn] if self.probe else drawn
 
-    def extract(self, drawn: Sequence[Drawn]) -> int:
-        """Compute what is missing in the store; return the number of units (frames or clips) computed."""
+    def extract(self, drawn: Sequence[Drawn], shard: tuple[int, int] = (1, 1)) -> int:
+        """Compute what is missing in the store; return the number of units (frames or clips) computed here.
+
+        Each process takes videos of its own, and all go on when the last one has done. `shard` (k, n) takes the k-th
+        of n parts of the videos, k from 1 on.
+        """
+        number, count = shard
         wanted: dict[int, list[Tensor]] = {}
         for one in drawn:
-            wanted.setdefault(one.video, []).append(units_of(one.frames, self.backbone.preset))
-        requests = {
-            index: Request(self.videos[index].path, torch.cat(units), self.facts[index].content)
-            for index, units in wanted.items()
-        }
-        missing = {index: self.store.missing(request) for index, request in requests.items()}
-        todo = {replace(requests[index], units=units): index for index, units in missing.items() if len(units)}
-        self._require_space(todo)
-        results = compute_features(todo, self.transform, self.backbone, self._device(), self.num_threads)
-        computed = 0
-        for request, result in track(results, len(todo), "Extracting features of", "videos"):
-            if isinstance(result, VideoError):
-                self.leave_out(todo[request], result)
-            else:
-                self.store.add(request.content, request.units, result)
-                computed += len(request.units)
+            if one.video % count == number - 1:
+                wanted.setdefault(one.video, []).append(units_of(one.frames, self.backbone.preset))
+        computed = together(lambda: self._extract({video: wanted[video] for video in list(wanted)[_share()]}))
+        self._share_failed()
         return computed
+
+    def _extract(self, wanted: Mapping[int, list[Tensor]]) -> int:
+        requests = {
+            Request(self.videos[video].path, torch.cat(units), self.facts[video].content): video
+            for video, units in wanted.items()
+        }
+        missing = self.store.missing_of_all(list(requests))
+        todo = {request: units for request, units in zip(requests, missing, strict=True) if len(units)}
+        num_units = sum(len(units) for units in todo.values())
+        self._require_space(num_units)
+        device, preset = self._device(), self.backbone.preset
+        if todo and isinstance(self.backbone, Frozen):
+            shape = (preset.clip_length, 3, preset.size, preset.size)
+            compile_if_it_pays(self.backbone, shape, num_units * self.transform.num_crops, device, self.compile)
+        compute = partial(
+            compute_features,
+            transform=self.transform,
+            backbone=self.backbone,
+            device=device,
+            num_threads=self.num_threads,
+        )
+        results = fill(self.store, list(todo), compute)
+        num_frames = lambda result: len(todo[result[0]])  # noqa: E731
+        computed = 0
+        for request, result in track(results, len(todo), "Extracting features of", "videos", "frames", num_frames):
+            if isinstance(result, VideoError):
+                self.leave_out(requests[request], result)
+            else:
+                computed += result
+        return computed
+
+    def _share_failed(self) -> None:
+        """Leave out here, too, what another process found damaged."""
+        for failed in gather(self.failed):
+            self.failed |= failed
 
     @cached_property
     def store(self) -> FeatureStore:
@@ -252,7 +304,16 @@ class VideoDataModule(L.LightningDataModule):
 
     def pictures(self, one: Drawn) -> Float[Tensor, "N T 3 h w"]:
         """Decode and transform the views of one video."""
-        return self.transform(self._decoded(one))
+        return self._of_video(one, lambda: self.transform(self._decoded(one)))
+
+    def _of_video(self, one: Drawn, work: Callable[[], Tensor]) -> Tensor:
+        """Do what a decoding thread does; what fails there fails with the video's name."""
+        try:
+            return work()
+        except VidclfError:
+            raise
+        except Exception as error:
+            raise death_of(self.videos[one.video].path, error) from error
 
     def _decoded(self, one: Drawn) -> UInt8[Tensor, "V T 3 H W"]:
         return decode_frames(self.videos[one.video].path, one.frames)
@@ -264,7 +325,7 @@ class VideoDataModule(L.LightningDataModule):
             return self.augmentation(frames)
 
     def _features(self, part: str, epoch: int | None = None) -> tuple[list[Drawn], Tensor]:
-        """Return the views of a part and their features, read back from the store."""
+        """Return the views of a part, and the features of this process's share, read back from the store."""
         by_chance = epoch is not None and self.sampling.random
         if part in self._ready and not by_chance and not self.probe:
             return self._ready[part]
@@ -272,22 +333,34 @@ class VideoDataModule(L.LightningDataModule):
         self.extract(drawn)
         self._require_videos(part)
         drawn = [one for one in drawn if one.video not in self.failed]
-        result = drawn, self._gather(drawn)
+        result = drawn, self._gather(drawn[_share()])
         if not by_chance and not self.probe:
             self._ready[part] = result
         return result
 
     def _gather(self, drawn: Sequence[Drawn]) -> Float[Tensor, "N S D"]:
-        """Read the features of all videos into one tensor, which is never in memory twice."""
+        """Read the features of all videos into one tensor, which is never in memory twice.
+
+        It is a mapped file where it would take more than half of the free memory, and on the GPU where that has room.
+        """
+        if not drawn:
+            return torch.empty(0, 1, self.backbone.feature_dim)
         first = self._read(drawn[0])
         num_rows = sum(len(one.views) for one in drawn) * self.transform.num_crops
-        features = first.new_empty(num_rows, *first.shape[1:])
+        shape = (num_rows, *first.shape[1:])
+        num_bytes = first[0].nbytes * num_rows
+        if num_bytes > free_memory() / 2 / rank_and_size()[1]:
+            features = empty_on_disk(self.store.folder, shape, first.dtype, REMEDY)
+        else:
+            features = first.new_empty(shape)
         end = 0
         for one in drawn:
             piece = self._read(one)
             features[end : end + len(piece)] = piece
             end += len(piece)
-        return features
+        device = self._device()
+        fits = device.type == "cuda" and num_bytes < torch.cuda.mem_get_info(device)[0] / 2
+        return features.to(device) if fits else features
 
     def _read(self, one: Drawn) -> Float[Tensor, "N S D"]:
         units = units_of(one.frames, self.backbone.preset)
@@ -301,13 +374,21 @@ class VideoDataModule(L.LightningDataModule):
         batch_size: int | None = None,
         generator: Generator | None = None,
         epoch: int | None = None,
+        in_step: bool = False,
     ) -> FrameBatches:
         """Return batches of pictures, augmented where an `epoch` of training is given."""
         self._require_videos(part)
         load, augment, num_crops = self.pictures, None, self.transform.num_crops
         if self.augmentation and epoch is not None:
-            load, augment, num_crops = self._decoded, partial(self._augmented, epoch=epoch), 1
-        return FrameBatches(drawn, load, self.leave_out, self.num_threads, batch_size, generator, augment, num_crops)
+            load = lambda one: self._of_video(one, lambda: self._decoded(one))  # noqa: E731
+            augment, num_crops = partial(self._augmented, epoch=epoch), 1
+        batches = FrameBatches(
+            drawn, load, self.leave_out, self.num_threads, batch_size, generator, augment, num_crops, own=_own(drawn)
+        )
+        size = rank_and_size()[1]
+        if size > 1 and (in_step or batch_size):
+            batches.num_batches = len(batches) if batch_size else -(-len(drawn) // size)
+        return batches
 
     def _videos_of(self, part: str) -> set[int]:
         return {video for video, _ in self.sides.views_of(part)}
@@ -319,16 +400,17 @@ class VideoDataModule(L.LightningDataModule):
 
         def decode(video: int) -> Iterator[VideoError | None]:
             try:
-                list(iterate_frames(self.videos[video].path, []))  # to its end, keeping none
+                check_whole(self.videos[video].path)
                 yield None
             except VideoError as error:
                 yield error
 
-        videos = sorted(self._videos_of(part) - self.failed.keys())
+        videos = sorted(self._videos_of(part) - self.failed.keys())[_share()]
         results = run_ahead(decode, videos, self.num_threads)
         for video, error in track(results, len(videos), "Decoding", "videos"):
             if error is not None:
                 self.leave_out(video, error)
+        self._share_failed()
 
     def _require_videos(self, part: str) -> None:
         videos = self._videos_of(part)
@@ -337,9 +419,14 @@ class VideoDataModule(L.LightningDataModule):
         if videos <= self.failed.keys():
             first = self.failed[min(videos)]
             raise VidclfError(f"No video of the {part} part can be read, {len(videos)} failed. The first: {first}")
+        size, num_videos = rank_and_size()[1], len(videos - self.failed.keys())
+        if part != self.scored_part and num_videos < size:
+            raise VidclfError(
+                f"The {part} part has {num_videos} videos for {size} processes, and each needs one of its own. "
+                "Set trainer.devices to fewer."
+            )
 
-    def _require_space(self, requests: Iterable[Request]) -> None:
-        num_units = sum(len(request.units) for request in requests)
+    def _require_space(self, num_units: int) -> None:
         num_bytes = 2 if getattr(self.backbone.backbone, "precision", "float32") == "bfloat16" else 4
         width = self.backbone.feature_dim * self.transform.num_crops * num_bytes
         require_space(self.store_root, num_units * width, REMEDY)
@@ -357,3 +444,13 @@ def _choose_features(features: str, obstacle: str | None) -> bool:
     if features == "auto" and obstacle:
         say(f"features=auto reads frames, not the store: {obstacle}.")
     return features != "frames" and obstacle is None
+
+
+def _share(rank: int | None = None) -> slice:
+    """Return which of a list's items are this process's own, or another one's."""
+    own, size = rank_and_size()
+    return slice(own if rank is None else rank, None, size)
+
+
+def _own(drawn: Sequence[Drawn]) -> range:
+    return range(len(drawn))[_share()]

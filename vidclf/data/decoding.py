@@ -6,8 +6,10 @@ B-frame XVID AVI, UCF101's format, they do not follow the pictures.
 
 import sys
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain, count, pairwise
 from pathlib import Path
 
 import av
@@ -28,6 +30,10 @@ ADVICE = (
     "(it is listed and counted)."
 )
 STREAM_OPEN_TIMEOUT_S = 20
+VOP_START = b"\x00\x00\x01\xb6"  # of a picture in MPEG-4 part 2 (ISO/IEC 14496-2, 6.2.5); two bits of its kind follow
+INTRA, PREDICTED = 0, 1
+SURELY_CODED = 32  # bytes: a packet that says "as before" and codes no picture has a dozen
+HELD_BYTES = 2**26  # of a file whose packets are held to choose among them
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,9 @@ def iterate_frames(
 ) -> Iterator[tuple[int, UInt8[Tensor, "3 H W"]]]:
     """Yield (index, frame) for the `wanted` indices (None: all) in increasing order, from one pass.
 
-    One frame is held at a time. The whole file is decoded even where the last wanted frame stands early: only so
-    does it not depend on the sampling whether damage is found.
+    One frame is held at a time. The whole file is decoded, so that it does not depend on the sampling whether damage
+    is found, but for pictures that no wanted one is built on, where that is certain (see `_needed`): damage to those
+    alone goes unseen.
 
     Raises:
         VideoError: as `decode_frames`; frames already given stand before the damage.
@@ -89,14 +96,9 @@ def iterate_frames(
     path = Path(path)
     missing = None if wanted is None else set(wanted)
     reformatter = VideoReformatter()  # not thread-safe, and slow to set up: one a pass
-    index, size = -1, None
-    for index, frame in enumerate(_decoded(path)):
-        size = size or (frame.width, frame.height)
-        if (frame.width, frame.height) != size:
-            raise VideoError(
-                f"{path}: frame {index} is {frame.width}x{frame.height}, those before {size[0]}x{size[1]}; only "
-                "videos of one frame size are read. Encode it again at one size, or pass dataset.on_error=skip."
-            )
+    num_frames = 0
+    for index, frame in _decoded(path, None if missing is None else frozenset(missing)):
+        num_frames = index + 1
         if missing is None:
             yield index, _to_tensor(frame, reformatter)
         elif index in missing:
@@ -104,8 +106,18 @@ def iterate_frames(
             yield index, _to_tensor(frame, reformatter)
     if missing:
         raise VideoError(
-            f"{path}: frame {max(missing)} was asked for, but {index + 1} frames decode, numbered from 0. {ADVICE}"
+            f"{path}: frame {max(missing)} was asked for, but {num_frames} frames decode, numbered from 0. {ADVICE}"
         )
+
+
+def check_whole(path: Path | str) -> None:
+    """Decode every frame and keep none.
+
+    Raises:
+        VideoError: the file cannot be opened, has no video, or is damaged anywhere.
+    """
+    for _ in _decoded(Path(path)):
+        pass
 
 
 def is_stream(source: str) -> bool:
@@ -212,28 +224,76 @@ def _to_tensor(frame: VideoFrame, reformatter: VideoReformatter) -> UInt8[Tensor
     return torch.from_numpy(picture).permute(2, 0, 1).contiguous()
 
 
-def _decoded(path: Path) -> Iterator[VideoFrame]:
-    """Yield every frame of the file; raise where the decoder meets damage.
+def _decoded(path: Path, wanted: AbstractSet[int] | None = None) -> Iterator[tuple[int, VideoFrame]]:
+    """Yield (index, frame) of every frame, or at least of the `wanted` ones; raise where the decoder meets damage.
 
     A decoder cannot see all of it: arithmetic-coded pictures (H.264's CABAC, VP9) may decode to something from
     bytes that were changed. Only a checksum of the file can.
     """
-    num_decoded = 0
+    num_decoded, size = 0, None
     with _open_file(path) as (container, stream):
-        stream.codec_context.options = {"err_detect": "explode"}
-        if stream.codec_context.name == "libdav1d":
+        context = stream.codec_context
+        context.options = {"err_detect": "explode"}
+        if context.name == "libdav1d":
             # Any bytes are an AV1 picture unless its last bits are checked too. Others reorder frames if so told.
-            stream.codec_context.options = {"strict": "strict"}
+            context.options = {"strict": "strict"}
+        packets: Iterable[Packet] = _packets(path, container, stream)
+        numbers: Iterator[int] = count()
+        if wanted is not None and context.name == "mpeg4" and path.stat().st_size <= HELD_BYTES:
+            packets, numbers = _needed(iter(packets), wanted)
         try:
-            # Skipping the groups of pictures in which nothing is wanted belongs here, between packet and decode.
-            for packet in _packets(path, container, stream):
+            for packet in packets:
                 for frame in packet.decode():
-                    if frame.is_corrupt:
+                    number = next(numbers, None)
+                    if frame.is_corrupt or number is None:
                         raise _damaged(path, num_decoded, stream)
-                    yield frame
+                    size = size or (frame.width, frame.height)
+                    if (frame.width, frame.height) != size:
+                        raise _resized(path, number, frame, size)
+                    yield number, frame
                     num_decoded += 1
         except av.FFmpegError as error:
             raise _damaged(path, num_decoded, stream) from error
+
+
+def _needed(packets: Iterator[Packet], wanted: AbstractSet[int]) -> tuple[Iterable[Packet], Iterator[int]]:
+    """Return the packets of an MPEG-4 stream that the `wanted` frames are built on, and their numbers.
+
+    Packets are left out where each is one picture, surely coded, and intra or predicted from the one before: then
+    frames are numbered as packets are, and each is built on those since the last intra picture and no other.
+    Otherwise all are returned. The last packet is the empty one that drains the decoder.
+    """
+    held: list[Packet] = []
+    starts: list[int] = []
+    for packet in packets:
+        held.append(packet)
+        if not packet.size:
+            break
+        kind = _kind(bytes(packet))
+        if kind == INTRA:
+            starts.append(len(held) - 1)
+        elif kind != PREDICTED or not starts:
+            return chain(held, packets), count()
+    needed: list[int] = []
+    for start, end in pairwise([*starts, len(held) - 1]):
+        last = max((number for number in range(start, end) if number in wanted), default=None)
+        needed += range(start, start if last is None else last + 1)
+    return [*(held[number] for number in needed), *held[-1:], *packets], iter(needed)
+
+
+def _kind(packet: bytes) -> int | None:
+    """Return the kind of the one picture in an MPEG-4 packet; None if it may be none, or several."""
+    start = packet.find(VOP_START) + len(VOP_START)
+    if len(packet) - start < SURELY_CODED or packet.count(VOP_START) != 1:
+        return None
+    return packet[start] >> 6
+
+
+def _resized(path: Path, number: int, frame: VideoFrame, size: tuple[int, int]) -> VideoError:
+    return VideoError(
+        f"{path}: frame {number} is {frame.width}x{frame.height}, those before {size[0]}x{size[1]}; only "
+        "videos of one frame size are read. Encode it again at one size, or pass dataset.on_error=skip."
+    )
 
 
 def _packets(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[Packet]:

@@ -19,6 +19,8 @@ from vidclf.data.video import VideoError
 from vidclf.disk import write_atomically
 from vidclf.terminal import track
 
+Stamp = tuple[int, int]  # a file's size in bytes, and when it was changed in ns
+
 SAVE_EVERY = 500  # files; a killed run repeats at most as many
 
 
@@ -40,11 +42,22 @@ class FactBook:
     def look_up(self, paths: Sequence[Path], num_threads: int = 2) -> list[VideoFacts | VideoError]:
         """Return the facts of each file, or what is wrong with it, in order; new files are read."""
         stamps = [_stamp(path) for path in paths]
-        new = [
+        broken: dict[Path, VideoError] = {}
+        if self._unknown(paths, stamps):
+            with FileLock(f"{self.path}.examining"):  # whoever comes second reads what the first has found
+                self.entries |= self._read()
+                broken = self._examine_all(self._unknown(paths, stamps), num_threads)
+        return [broken.get(path) or self._fact(path) for path in paths]
+
+    def _unknown(self, paths: Sequence[Path], stamps: Sequence[Stamp | None]) -> list[tuple[Path, Stamp | None]]:
+        return [
             (path, stamp)
             for path, stamp in zip(paths, stamps, strict=True)
             if stamp is None or self._known(path, stamp) is None
         ]
+
+    def _examine_all(self, new: list[tuple[Path, Stamp | None]], num_threads: int) -> dict[Path, VideoError]:
+        """Examine files, remember the sound ones, and return what is wrong with the others."""
         broken: dict[Path, VideoError] = {}
         fresh: dict[str, list] = {}
         facts = track(run_ahead(_examine, new, num_threads), len(new), "Examining", "videos")
@@ -57,9 +70,9 @@ class FactBook:
                 self._merge(fresh)
         if fresh:
             self._merge(fresh)
-        return [broken.get(path) or self._fact(path) for path in paths]
+        return broken
 
-    def _known(self, path: Path, stamp: tuple[int, int]) -> list | None:
+    def _known(self, path: Path, stamp: Stamp) -> list | None:
         entry = self.entries.get(os.path.abspath(path))
         return entry if entry is not None and tuple(entry[:2]) == stamp else None
 
@@ -80,7 +93,7 @@ class FactBook:
             return {}
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _stamp(path: Path) -> Stamp | None:
     try:
         status = path.stat()
     except OSError:

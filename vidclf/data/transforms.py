@@ -18,7 +18,11 @@ from vidclf.models.backbones.preset import Preset
 
 @runtime_checkable
 class Transform(Protocol):
-    """What the data module and the feature store ask of a transform."""
+    """What the data module and the feature store ask of a transform.
+
+    One that has two halves, `crop` to bytes and `normalize` to numbers, whose composition is the transform, is asked
+    for the first where frames are decoded and for the second where the backbone is: bytes are a quarter to carry.
+    """
 
     @property
     def num_crops(self) -> int:
@@ -63,6 +67,10 @@ class BackboneTransform:
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "views T 3 h w"]:
         """Return normalised pictures of `preset.size`, the crops of a view behind one another."""
+        return self.normalize(self.crop(frames))
+
+    def crop(self, frames: UInt8[Tensor, "V T 3 H W"]) -> UInt8[Tensor, "views T 3 h w"]:
+        """Return pictures of `preset.size`, not yet normalised."""
         resize = self.preset.resize
         resized = F.resize(
             frames,
@@ -71,7 +79,10 @@ class BackboneTransform:
             antialias=self.preset.clip_length == 1,
         )
         crops = [F.center_crop(resized, [self.preset.size])] if self.crops == 1 else self._along(resized)
-        cropped = torch.stack(crops, dim=1).flatten(0, 1)  # (V * crops, T, 3, h, w)
+        return torch.stack(crops, dim=1).flatten(0, 1)  # (V * crops, T, 3, h, w)
+
+    def normalize(self, cropped: UInt8[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch 3 h w"]:
+        """Return values in 0..1, less the preset's mean, in its standard deviations."""
         pictures = F.to_dtype(cropped, torch.float32, scale=True)
         return F.normalize(pictures, list(self.preset.mean), list(self.preset.std))
 
@@ -99,9 +110,17 @@ class TutorialTransform:
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "V T 3 h w"]:
         """Return pictures of `preset.size` in 0..1."""
+        return self.normalize(self.crop(frames))
+
+    def crop(self, frames: UInt8[Tensor, "V T 3 H W"]) -> UInt8[Tensor, "V T 3 h w"]:
+        """Return pictures of `preset.size` in 0..255."""
         rows = _nearest(frames.shape[-2], self.preset.size)
         columns = _nearest(frames.shape[-1], self.preset.size)
-        return F.to_dtype(frames[..., rows[:, None], columns], torch.float32, scale=True)
+        return frames[..., rows[:, None], columns]
+
+    def normalize(self, cropped: UInt8[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch 3 h w"]:
+        """Return values in 0..1."""
+        return F.to_dtype(cropped, torch.float32, scale=True)
 
 
 def _nearest(length: int, size: int) -> Int[Tensor, " size"]:

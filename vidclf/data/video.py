@@ -14,6 +14,18 @@ class VideoError(VidclfError):
     """A file that is not a video, or a damaged one. The message names the file and what to do."""
 
 
+def death_of(path: Path, error: Exception) -> VideoError:
+    """Return what to say where the worker that reads a video failed for another reason than the video, and where."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f", {Path(trace.tb_frame.f_code.co_filename).name} line {trace.tb_lineno}" if trace else ""
+    return VideoError(
+        f"{path}: the worker that read it failed ({type(error).__name__}: {error}{where}). Mend that, or pass "
+        "dataset.on_error=skip to leave the video out (it is listed and counted)."
+    )
+
+
 @dataclass(frozen=True)
 class Video:
     """A labelled clip; `group` says which long video of its class it was cut from (UCF101's `g07`).

@@ -11,6 +11,7 @@ from torch import Tensor
 from vidclf.data.datamodule import VideoDataModule
 from vidclf.evaluation.scores import Aggregation, score_views
 from vidclf.models.classifier import Classifier
+from vidclf.ranks import gather
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,17 @@ class Judged:
 
 
 def judge(trainer: L.Trainer, classifier: Classifier, datamodule: VideoDataModule, part: str) -> Judged:
-    """Return the logits of all views of a part.
+    """Return the logits of all views of a part, in the order of its videos; all processes return the same.
 
     Raises:
         VidclfError: the part has no video that can be read.
     """
     datamodule.scored_part = part
-    outputs = trainer.predict(classifier, datamodule=datamodule) or []
+    own = trainer.predict(classifier, datamodule=datamodule) or []
+    outputs = [output for part_of_rank in gather(own) for output in part_of_rank]
+    outputs.sort(key=lambda output: int(output[1].video[0]))
+    for failed in gather(datamodule.failed):
+        datamodule.failed |= failed
     logits = torch.cat([logits for logits, _ in outputs])
     labels, video, view = (torch.cat([views[i] for _, views in outputs]) for i in (1, 2, 3))
     num_failed = datamodule.part_size(part) - len(outputs)

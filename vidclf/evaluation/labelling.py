@@ -15,7 +15,8 @@ from vidclf.data.transforms import Transform
 from vidclf.data.video import VideoError, Views
 from vidclf.errors import VidclfError
 from vidclf.evaluation.report import most_probable
-from vidclf.features import Request, compute_features, units_of, views_of
+from vidclf.extraction import compute_features
+from vidclf.features import Request, units_of, views_of
 from vidclf.models.classifier import Classifier
 from vidclf.terminal import say
 

@@ -21,6 +21,7 @@ from vidclf.models.backbones.stages import trained_stages
 from vidclf.models.backbones.trained import Trained
 from vidclf.models.heads.scaling import scalings_of
 from vidclf.models.mixing import Mixing
+from vidclf.ranks import gather, rank_and_size
 from vidclf.terminal import say
 
 
@@ -111,19 +112,33 @@ class Classifier(L.LightningModule):
         logits = self(batch.inputs)
         loss = self.loss(logits, batch.labels)
         scores = {"train/loss": loss, "train/view_top1": _top1(logits, labels)}
-        self.log_dict(scores, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(logits))
-        return loss
+        several = rank_and_size()[1] > 1
+        num_views = int((batch.video >= 0).sum()) if several else len(logits)
+        self.log_dict(scores, prog_bar=True, on_step=False, on_epoch=True, batch_size=num_views, sync_dist=several)
+        return self._share_of(loss, num_views) if several else loss
+
+    def _share_of(self, loss: Tensor, num_views: int) -> Tensor:
+        """Scale this process's mean loss so that the mean of all processes' gradients is the whole batch's."""
+        counts = torch.tensor(float(num_views), device=loss.device)
+        mean_count = self.trainer.strategy.reduce(counts, reduce_op="mean")
+        return loss * counts / mean_count
 
     def on_validation_epoch_start(self) -> None:
         self.judged = []  # those of an epoch that was broken off
 
     def validation_step(self, batch: Views, batch_idx: int) -> None:
+        several = rank_and_size()[1] > 1
+        if several and int(batch.video[0]) < 0:  # nobody's: another process has a batch more
+            return
         logits = self(batch.inputs)
         scores = {"val/loss": F.cross_entropy(logits, batch.labels), "val/view_top1": _top1(logits, batch.labels)}
-        self.log_dict(scores, prog_bar=True, batch_size=len(logits))
+        self.log_dict(scores, prog_bar=True, batch_size=len(logits), sync_dist=several)
         self.judged.append((logits, batch._replace(inputs=batch.inputs[:0])))
 
     def on_validation_epoch_end(self) -> None:
+        if rank_and_size()[1] > 1:
+            judged = [(logits.cpu(), Views(*(part.cpu() for part in views))) for logits, views in self.judged]
+            self.judged = [one for part in gather(judged) for one in part]
         logits = torch.cat([logits for logits, _ in self.judged])
         labels = torch.cat([views.labels for _, views in self.judged])
         video = torch.cat([views.video for _, views in self.judged])

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidclf.models.backbones.preset import Preset
+from vidclf.terminal import say
 
 FRAMES_PER_BATCH = 32
 
@@ -37,6 +38,22 @@ class Frozen(nn.Module):
     def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
         """Return the features of each view, the same bits in any company."""
         return in_fixed_batches(self.backbone, pictures, self.preset)
+
+    def compile_layers(self, one: Float[Tensor, "1 T 3 h w"]) -> None:
+        """Let torch.compile make the layers faster, the weights known and fixed; say so where it cannot.
+
+        The children are compiled in place, each by itself: the backbone keeps its name, and the code of its user's
+        own around them is not looked at.
+        """
+        for layers in self.backbone.children():
+            layers.compile(options={"freezing": True})
+        try:
+            self(one)
+        except Exception as error:  # no C++ compiler, no Triton, code that torch cannot trace
+            for layers in self.backbone.children():
+                layers._compiled_call_impl = None
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+            say(f"torch.compile does not work here ({type(error).__name__}: {reason}); going on without.")
 
 
 def in_fixed_batches(

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidclf.errors import VidclfError
+from vidclf.models.backbones.precision import FORMATS
 from vidclf.models.backbones.preset import Preset
 from vidclf.models.backbones.weights import load_weights
 
@@ -23,7 +24,7 @@ class Tiny(nn.Module):
     Args:
         weights: `shipped`, a state dict in a local file, or None for random ones.
         trainable: `none`; the backbone is frozen.
-        precision: `float32`, so that the demo comes out the same on every machine.
+        precision: `float32`, so that the demo comes out the same on every machine, or `bfloat16`.
 
     Attributes:
         feature_dim: D.
@@ -41,19 +42,20 @@ class Tiny(nn.Module):
         super().__init__()
         if trainable != "none":
             raise VidclfError(f"backbone.trainable={trainable}: allowed is none (a frozen backbone).")
-        if precision != "float32":
-            raise VidclfError(f"backbone.precision={precision}: allowed for tiny is float32.")
+        if precision not in FORMATS:
+            raise VidclfError(f"backbone.precision={precision}: allowed for tiny are {', '.join(FORMATS)}.")
         self.precision = precision
         self.layers = nn.Sequential(*_stages()).to(memory_format=torch.channels_last)  # twice as fast
         side = self.preset.size // 2 ** len(STAGES)
         self.feature_dim = STAGES[-1][-1] * side**2
         if weights is not None:
             load_weights(self, _find(weights))
+        self.layers.to(getattr(torch, precision))
         self.requires_grad_(False).eval()
 
     def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
         """Return the features of every picture on its own."""
-        folded = pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        folded = pictures.flatten(0, 1).to(getattr(torch, self.precision), memory_format=torch.channels_last)
         maps = self.layers(folded)  # (N*T, 64, 4, 4)
         return maps.flatten(1).unflatten(0, pictures.shape[:2])
 

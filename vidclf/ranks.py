@@ -1,0 +1,111 @@
+"""Several processes that work as one, as Lightning, torchrun or SLURM started them: who is who, who says what."""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+Value = TypeVar("Value")
+
+PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
+ANSWER_S = 5  # how long the other processes are waited for before an error is told anyway
+
+
+def is_first() -> bool:
+    """Whether this process writes and speaks for all; so does one that works alone."""
+    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID")
+    if rank is not None:
+        return rank == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
+
+
+def is_started_from_outside() -> bool:
+    """Whether torchrun or SLURM starts a process for each rank; else Lightning starts the others from the first."""
+    several_tasks = os.environ.get("SLURM_NTASKS", "1") != "1"
+    return "TORCHELASTIC_RUN_ID" in os.environ or ("SLURM_PROCID" in os.environ and several_tasks)
+
+
+def meet(trainer: "Trainer") -> None:
+    """Start the other processes that `trainer.devices` asks for, if nobody has, and wait for all to be there."""
+    if trainer.strategy.launcher is not None:
+        trainer.strategy.launcher.launch(trainer.strategy.setup_environment, trainer=trainer)
+
+
+def rank_and_size() -> tuple[int, int]:
+    """Return this process's rank and their number; 0 and 1 where it works alone, or before they have met."""
+    if not _have_met():
+        return 0, 1
+    import torch.distributed as dist
+
+    return dist.get_rank(), dist.get_world_size()
+
+
+def gather(value: Value) -> list[Value]:
+    """Return every rank's `value`, in the order of their ranks."""
+    _, size = rank_and_size()
+    if size == 1:
+        return [value]
+    import torch.distributed as dist
+
+    values: list = [None] * size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def together(work: Callable[[], Value]) -> Value:
+    """Return what `work` does; where it fails on one rank, every rank raises that error, so that none waits for it."""
+    error: Exception | None = None
+    try:
+        result = work()
+    except Exception as raised:
+        error = raised
+    if rank_and_size()[1] > 1:
+        errors = gather(None if error is None else _plain(error))
+        error = error or next((one for one in errors if one is not None), None)
+    if error is not None:
+        raise error
+    return result
+
+
+def speaks_of_the_error() -> bool:
+    """Whether this process is the one that prints why all of them stop: the first that asks."""
+    if not _have_met():
+        return is_first() or not is_started_from_outside()
+    import torch.distributed as dist
+
+    try:
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(host, port, timeout=timedelta(seconds=ANSWER_S), wait_for_workers=False)
+        return store.add("vidclf/errors", 1) == 1
+    except (KeyError, RuntimeError, OSError):  # the first process, whose store it is, has stopped, and told why
+        return is_first()
+
+
+def end_with_the_first() -> None:
+    """Let the system end this process when Lightning's first one ends, however that does: Linux only."""
+    started_by_lightning = "LOCAL_RANK" in os.environ and not is_started_from_outside()
+    if started_by_lightning and not is_first() and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _have_met() -> bool:
+    if "torch" not in sys.modules:
+        return False
+    import torch.distributed as dist
+
+    return dist.is_available() and dist.is_initialized()
+
+
+def _plain(error: Exception) -> Exception:
+    """Return an error that can be sent: its text, where it says what to do, else its name too."""
+    from vidclf.errors import VidclfError
+
+    if isinstance(error, VidclfError):
+        return VidclfError(str(error))
+    return RuntimeError(f"{type(error).__name__}: {error}")
