@@ -10,7 +10,14 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from vidclf.ranks import end_with_the_first, is_first, is_started_from_outside, speaks_of_the_error
+from vidclf.ranks import (
+    end_with_the_first,
+    is_first,
+    is_loss_of_another,
+    is_started_from_outside,
+    part,
+    speaks_of_the_error,
+)
 
 VERBS = {
     "train": "fit a head on train, choose on val; leaves a run's folder",
@@ -79,6 +86,7 @@ def verb(job: Callable) -> Callable[[], None]:
             if error not in failures:
                 failures.append(error)
                 report(error)
+        part()
         if failures:
             sys.exit(1)
 
@@ -158,6 +166,13 @@ def _sentence(error: BaseException) -> str | None:
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
         return f"{error.filename or 'A file'}: no access ({error.strerror}). Mend that, or work in another folder."
+    if is_loss_of_another(error):
+        return (
+            "Another process of this run has ended without a word (killed? out of memory?), so all have stopped. What "
+            "was written before is whole; go on with resume=DIR."
+        )
+    if isinstance(error, HydraException) and re.search("hydra/launcher/(joblib|submitit)", str(error)):
+        return f"{type(error).__name__}: {error}\nThe launchers of sweeps are an extra: pip install 'vidclf[sweep]'"
     if isinstance(error, VidclfError | HydraException | OmegaConfBaseException):
         return f"{type(error).__name__}: {error}"
     return None

@@ -73,6 +73,14 @@ def together(work: Callable[[], Value]) -> Value:
     return result
 
 
+def part() -> None:
+    """Leave the others, who may still be at work; a process that ends without is aborted now and then."""
+    if _have_met():
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
+
+
 def speaks_of_the_error() -> bool:
     """Whether this process is the one that prints why all of them stop: the first that asks."""
     if not _have_met():
@@ -87,11 +95,16 @@ def speaks_of_the_error() -> bool:
         return is_first()
 
 
+def is_loss_of_another(error: BaseException) -> bool:
+    """Whether `error` says that another process is gone; it was killed, or it has told why itself."""
+    return _have_met() and isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL"))
+
+
 def end_with_the_first() -> None:
     """Let the system end this process when Lightning's first one ends, however that does: Linux only."""
     started_by_lightning = "LOCAL_RANK" in os.environ and not is_started_from_outside()
     if started_by_lightning and not is_first() and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # Lightning would wait for a SIGTERM
 
 
 def _have_met() -> bool:

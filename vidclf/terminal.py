@@ -109,7 +109,8 @@ def progress_bar() -> "list[Callback]":
 
 def quiet_lightning() -> None:
     """Silence what Lightning says of itself, not what it says of the run."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning 2.6 on torch 2.14: its own use of torch's pytree.
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
     # The frozen backbone is in eval mode on purpose.

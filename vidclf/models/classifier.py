@@ -120,7 +120,7 @@ class Classifier(L.LightningModule):
     def _share_of(self, loss: Tensor, num_views: int) -> Tensor:
         """Scale this process's mean loss so that the mean of all processes' gradients is the whole batch's."""
         counts = torch.tensor(float(num_views), device=loss.device)
-        mean_count = self.trainer.strategy.reduce(counts, reduce_op="mean")
+        mean_count = self.trainer.strategy.reduce(counts.clone(), reduce_op="mean")  # in place
         return loss * counts / mean_count
 
     def on_validation_epoch_start(self) -> None:
@@ -143,7 +143,7 @@ class Classifier(L.LightningModule):
         labels = torch.cat([views.labels for _, views in self.judged])
         video = torch.cat([views.video for _, views in self.judged])
         log_probabilities, labels = aggregate_videos(logits, labels, video, self.aggregation)
-        self.log("val/top1", _top1(log_probabilities, labels), prog_bar=True)
+        self.log("val/top1", _top1(log_probabilities, labels), prog_bar=True, sync_dist=rank_and_size()[1] > 1)
 
     def predict_step(self, batch: Views, batch_idx: int = 0) -> tuple[Float[Tensor, "V K"], Views]:
         """Return the logits of one video's views, and whose they are, on the CPU."""

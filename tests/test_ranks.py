@@ -1,0 +1,219 @@
+"""Several processes give what one gives: each takes videos of its own, all stop together, and one speaks."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from doubles import Pictures, make_datamodule, spoil
+from safetensors.torch import load_file
+from torch import Tensor
+from verbs import Outcome, call
+from videos import write_ucf101_tree
+
+from vidclf import ranks
+from vidclf.data import datamodule as datamodule_module
+from vidclf.data.datamodule import VideoDataModule
+from vidclf.data.video import Views
+from vidclf.errors import VidclfError
+
+# Without dropout, and a batch that two processes cannot share evenly.
+SMALL = ("backbone=tiny", "++backbone.weights=null", "sampling.rate_hz=10", "num_threads=1")
+TRAINED = (*SMALL, "head.widths=[16]", "head.dropout=0", "trainer.max_epochs=2", "batch_size=5")
+TWO = ("trainer.devices=2", "trainer.accelerator=cpu")
+
+RANK_1_FAILS = """
+import os, torch
+
+class Failing(torch.nn.Module):
+    def __init__(self, feature_dim, num_classes):
+        super().__init__()
+        self.layer = torch.nn.Linear(feature_dim, num_classes)
+
+    def forward(self, features):
+        if os.environ.get("LOCAL_RANK") == "1":
+            raise RuntimeError("a mistake in the head")
+        return self.layer(features.mean(1))
+"""
+
+
+def start(*command: str, folder: Path) -> subprocess.CompletedProcess:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RANK", "LOCAL_RANK"))}
+    return subprocess.run(
+        [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Outcome:
+    """A run of one process."""
+    outcome = call("train", f"dataset.root={clips}", *TRAINED, folder=tmp_path_factory.mktemp("alone"))
+    assert outcome.status == 0, outcome.err
+    return outcome
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def metrics(folder: Path) -> dict[str, float]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def assert_same_training(run: Path, alone: Path) -> None:
+    for name, weight in weights(alone).items():
+        assert torch.allclose(weights(run)[name], weight, atol=1e-6), name
+    assert metrics(run) == pytest.approx(metrics(alone), abs=1e-6)
+    assert (run / "split.csv").read_text() == (alone / "split.csv").read_text()
+
+
+def test_two_processes_train_and_score_as_one(alone: Outcome, clips: Path, tmp_path: Path):
+    result = start("vidclf.train", f"dataset.root={clips}", *TRAINED, *TWO, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "Extracting features of 6 videos" in result.stderr  # of 12: the other process has the others
+    assert "Warning" not in result.stderr
+    (run,) = (tmp_path / "runs" / "train").iterdir()
+    assert result.stdout.count(f"run {run}") == 1
+    assert_same_training(run, alone.run)
+
+    assert call("evaluate", f"run={alone.run}", folder=alone.run.parents[2]).status == 0
+    result = start("vidclf.evaluate", f"run={alone.run}", "sampling.rate_hz=10", *TWO, folder=alone.run.parents[2])
+    assert result.returncode == 0, result.stderr
+    once, twice = alone.run / "test", alone.run / "test-sampling.rate_hz=10"
+    if not twice.exists():
+        twice = once
+    assert metrics(twice) == pytest.approx(metrics(once), abs=1e-6)
+    one, other = load_file(once / "logits.safetensors"), load_file(twice / "logits.safetensors")
+    assert torch.equal(one["video"], other["video"])
+    assert torch.allclose(one["logits"], other["logits"], atol=1e-5)
+
+
+def test_torchrun_starts_them_too_and_one_writes(alone: Outcome, clips: Path, tmp_path: Path):
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
+    result = start(*launcher, "vidclf.train", f"dataset.root={clips}", *TRAINED, *TWO, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (run,) = (tmp_path / "runs" / "train").iterdir()
+    assert_same_training(run, alone.run)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["data", "runs"]
+
+
+def test_a_rank_that_fails_ends_all_and_is_told_once(clips: Path, tmp_path: Path):
+    (tmp_path / "my_heads.py").write_text(RANK_1_FAILS)
+    head = ("head=custom", "head._target_=my_heads.Failing")
+    result = start("vidclf.train", f"dataset.root={clips}", *SMALL, *head, *TWO, folder=tmp_path)
+    assert result.returncode != 0
+    assert result.stderr.count("RuntimeError: a mistake in the head") == 1
+    assert result.stderr.count("Traceback") == 1
+
+
+def test_a_damaged_video_of_any_rank_is_one_sentence_and_ends_all(clips: Path, tmp_path: Path):
+    root = write_ucf101_tree(tmp_path / "UCF-101", groups=(1, 8, 9), clips_per_group=1)
+    spoil(sorted(root.rglob("*.avi"))[1])
+    result = start("vidclf.extract", f"dataset.root={root}", *SMALL, *TWO, folder=tmp_path)
+    assert result.returncode != 0
+    said = [line for line in result.stderr.splitlines() if "Error" in line]
+    assert len(said) == 1
+    assert said[0].startswith(f"VideoError: {sorted(root.rglob('*.avi'))[1]}: ") or "VidclfError" in said[0]
+    result = start("vidclf.extract", f"dataset.root={root}", *SMALL, *TWO, "dataset.on_error=skip", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "num_videos 5\nnum_failed 1\n" in result.stdout
+    assert result.stderr.count("left out: ") == 1
+
+
+# What each process is given, without starting any
+
+
+@pytest.fixture
+def as_rank(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    def be(rank: int, size: int) -> None:
+        monkeypatch.setattr(datamodule_module, "rank_and_size", lambda: (rank, size))
+
+    return be
+
+
+@pytest.mark.parametrize("features", ["store", "frames"])
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_share_each_batch_by_whole_videos(
+    features: str, size: int, ucf101_tree: Callable[..., Path], as_rank: Callable[[int, int], None]
+):
+    """Of the last batch, which is small, a rank may have none."""
+    root = ucf101_tree(groups=(1, 8, 9, 10, 11, 12), clips_per_group=2, num_frames=13)
+
+    def fresh() -> VideoDataModule:
+        datamodule = make_datamodule(root, Pictures(), features=features, batch_size=3)
+        datamodule.setup("fit")
+        return datamodule
+
+    whole = {part: batches_of(fresh(), part) for part in ("train", "val")}
+    shared: dict[str, list[list[Views]]] = {"train": [], "val": []}
+    for rank in range(size):
+        datamodule = fresh()
+        as_rank(rank, size)
+        for part, found in shared.items():
+            found.append(batches_of(datamodule, part))
+        as_rank(0, 1)
+    for of_ranks in shared.values():
+        videos = [{int(video) for batch in batches for video in batch.video} - {-1} for batches in of_ranks]
+        assert sum(map(len, videos)) == len(set.union(*videos))  # whole videos, none in two processes
+        assert len({len(batches) for batches in of_ranks}) == 1  # steps are taken together
+    for batches in zip(*shared["train"], whole["train"], strict=True):
+        *parts, expected = batches
+        assert sorted(row for part in parts for row in rows(part)) == sorted(rows(expected))
+    assert sorted(row for batches in shared["val"] for batch in batches for row in rows(batch)) == sorted(
+        row for batch in whole["val"] for row in rows(batch)
+    )
+
+
+def batches_of(datamodule: VideoDataModule, part: str) -> list[Views]:
+    loader = datamodule.train_dataloader() if part == "train" else datamodule.val_dataloader()
+    batches = list(loader)
+    assert len(batches) == len(loader)
+    return batches
+
+
+def rows(batch: Views) -> list[tuple[int, int, int, float]]:
+    """Every view of somebody's: whose it is, and the sum of what is in it."""
+    sums = batch.inputs.flatten(1).double().sum(1)
+    named = zip(batch.video.tolist(), batch.view.tolist(), batch.labels.tolist(), sums.tolist(), strict=True)
+    return [row for row in named if row[0] >= 0]
+
+
+def test_more_processes_than_videos_are_refused(ucf101_tree: Callable[..., Path], as_rank: Callable[[int, int], None]):
+    datamodule = make_datamodule(ucf101_tree(), Pictures())
+    datamodule.prepare()
+    as_rank(0, 5)
+    with pytest.raises(VidclfError, match=r"The val part has 4 videos for 5 processes.*trainer\.devices"):
+        datamodule._require_videos("val")
+
+
+@pytest.mark.parametrize(
+    ("environment", "first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "3", "LOCAL_RANK": "0"}, False),
+        ({"SLURM_PROCID": "1"}, False),
+        ({"LOCAL_RANK": "1", "NODE_RANK": "0"}, False),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
+    ],
+)
+def test_the_first_process_is_known_by_its_environment(
+    environment: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert ranks.is_first() == first
+
+
+def test_a_process_alone_is_its_own_company():
+    assert ranks.rank_and_size() == (0, 1)
+    assert ranks.gather("one") == ["one"]
+    assert ranks.together(lambda: 1 + 1) == 2
+    with pytest.raises(ZeroDivisionError):
+        ranks.together(lambda: 1 // 0)

@@ -1,0 +1,67 @@
+"""A sweep computes each frame once, in one process or in several, and its jobs fail one by one."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from verbs import SMALL, Outcome
+
+# A backbone of one's own that notes how many pictures it was given; the zeros that fill a batch up are none.
+COUNTING = """
+import os, torch
+from vidclf.models.backbones.preset import Preset
+
+class Counting(torch.nn.Module):
+    preset = Preset(size=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    feature_dim = 6
+
+    def __init__(self, notes):
+        super().__init__()
+        self.notes = notes
+        self.layer = torch.nn.Conv2d(3, 6, 3).requires_grad_(False)
+
+    def forward(self, pictures):
+        with open(self.notes, "a") as file:
+            file.write(f"{int(pictures.flatten(1).any(1).sum())}\\n")
+        return self.layer(pictures.flatten(0, 1)).mean((2, 3)).unflatten(0, pictures.shape[:2])
+"""
+JOBS = ("head=linear,mlp", "sampling.rate_hz=5,10", "aggregation=mode,mean", "trainer.max_epochs=1")
+DISTINCT = 12 * 7  # videos of train and val; frames 0 2 4 6 8 10 at 10 Hz, and 0 5 10 at 5 Hz
+
+
+@pytest.mark.parametrize("launcher", ["basic", "local_parallel"])
+def test_no_frame_goes_through_the_backbone_twice_in_a_sweep(launcher: str, clips: Path, tmp_path: Path):
+    (tmp_path / "my_backbones.py").write_text(COUNTING)
+    backbone = ("backbone=custom", "backbone._target_=my_backbones.Counting", f"+backbone.notes={tmp_path / 'notes'}")
+    parallel = [] if launcher == "basic" else ["sweep=local_parallel"]
+    command = [sys.executable, "-m", "vidclf.train", "-m", f"dataset.root={clips}", *backbone, *JOBS, *parallel]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.glob("runs/train/*/*/metrics.json"))) == 8
+    assert sum(map(int, (tmp_path / "notes").read_text().split())) == DISTINCT
+
+
+def test_jobs_run_under_submitit(clips: Path, tmp_path: Path):
+    settings = ("hydra/launcher=submitit_local", "seed=0,1", "trainer.max_epochs=1")
+    command = [sys.executable, "-m", "vidclf.train", "-m", f"dataset.root={clips}", *SMALL, *settings]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.glob("runs/train/*/*/metrics.json"))) == 2
+
+
+def test_a_slurm_sweep_composes(vidclf: Callable[..., Outcome]):
+    outcome = vidclf("train", "sweep=slurm", "--cfg", "hydra", "--package", "hydra.launcher")
+    assert outcome.status == 0, outcome.err
+    assert "SlurmLauncher" in outcome.out
+    assert "timeout_min: 720" in outcome.out
+
+
+def test_a_sweep_of_several_devices_is_refused(clips: Path, vidclf: Callable[..., Outcome]):
+    outcome = vidclf("train", "-m", f"dataset.root={clips}", *SMALL, "trainer.devices=2", "seed=0")
+    assert outcome.status == 1
+    assert "trainer.devices=2 under -m: each process would run the whole sweep again" in outcome.err
+    assert "sweep=local_parallel" in outcome.err
