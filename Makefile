@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check format clean
+.PHONY: install demo test check bench format clean
 
 install: .venv/installed
 
@@ -23,6 +23,14 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(MAKE) test
+
+# make bench ARGS="size=10% only=extraction,backbone"; experiments/benchmark/README.md says what is measured.
+bench: .venv/installed-bench
+	$(BIN)/python -m experiments.benchmark.bench $(ARGS)
+
+.venv/installed-bench: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	touch $@
 
 format: install
 	$(BIN)/ruff format .

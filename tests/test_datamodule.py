@@ -410,3 +410,35 @@ def test_a_part_without_videos_is_a_sentence(ucf101_tree: Callable[..., Path]):
     datamodule = make_datamodule(ucf101_tree(groups=(8, 9)))
     with pytest.raises(VidclfError, match=r"The test part has no videos; check dataset\.root.*split\.number"):
         of_part(datamodule, "test")
+
+
+def test_features_that_do_not_fit_into_memory_are_mapped(root: Path, monkeypatch: pytest.MonkeyPatch):
+    expected = of_part(make_datamodule(root), "train")[0]
+    mapped = []
+    monkeypatch.setattr(datamodule_module, "free_memory", lambda: expected.nbytes)
+    make = datamodule_module.empty_on_disk
+    monkeypatch.setattr(datamodule_module, "empty_on_disk", lambda *a: mapped.append(a[1]) or make(*a))
+    assert torch.equal(of_part(make_datamodule(root), "train")[0], expected)
+    assert mapped == [tuple(expected.shape)]
+
+
+def test_a_worker_that_dies_is_told_with_its_video_or_left_out(root: Path, monkeypatch: pytest.MonkeyPatch):
+    decode = datamodule_module.decode_frames
+
+    def die(path: Path, frames: Tensor) -> Tensor:
+        if path.name == "v_Archery_g08_c01.avi":
+            raise MemoryError("no room for a picture")
+        return decode(path, frames)
+
+    monkeypatch.setattr(datamodule_module, "decode_frames", die)
+    raising = make_datamodule(root, features="frames")
+    with pytest.raises(VideoError, match=r"g08_c01\.avi: the worker that read it failed \(MemoryError: no room"):
+        of_part(raising, "train") and of_part(raising, "val")
+    skipping = make_datamodule(root, features="frames", on_error="skip")
+    assert len(of_part(skipping, "train")[1]) + len(of_part(skipping, "val")[1]) == 7 * 6
+    assert len(skipping.failed) == 1
+
+
+def test_a_compile_setting_that_is_none_is_refused(root: Path):
+    with pytest.raises(VidclfError, match="compile=maybe: allowed are auto, true, false"):
+        make_datamodule(root, compile="maybe")

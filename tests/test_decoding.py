@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 from videos import encode_video, numbered_frame, read_frame_number
 
+from vidclf.data import decoding
 from vidclf.data.decoding import (
     VideoInfo,
+    check_whole,
     decode_frames,
     is_stream,
     iterate_frames,
@@ -355,6 +357,88 @@ def test_a_matroska_file_written_to_a_pipe_states_no_size_and_is_sound(tmp_path:
 def test_a_short_mkv_with_b_frames_is_sound(num_frames: int, tmp_path: Path):
     path = encode_video(tmp_path / "a.mkv", num_frames, codec="libx264")
     assert probe(path).num_frames == num_frames
+
+
+# What is left out where key frames allow it
+
+
+def key_framed(path: Path, num_frames: int = 40, **settings: Any) -> Path:
+    """A clip of UCF101's other kind: a key frame every 12 frames, no B-frames."""
+    defaults = {"codec_tag": "XVID", "max_b_frames": 0, "gop_size": 12, "size": (320, 240)}
+    return encode_video(path, num_frames, **(defaults | settings))
+
+
+def count_decoded(path: Path, wanted: list[int], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return how many pictures went through the decoder."""
+    decoded = []
+    decode = decoding._decoded
+
+    def decode_and_note(*arguments: Any) -> Iterator[Any]:
+        for number, frame in decode(*arguments):
+            decoded.append(number)
+            yield number, frame
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decoding, "_decoded", decode_and_note)
+        assert [number for number, _ in decoding.iterate_frames(path, wanted)] == sorted(wanted)
+    return len(decoded)
+
+
+@pytest.mark.parametrize("gop_size", [1, 5, 12, 250])
+def test_every_frame_of_a_key_framed_clip_is_the_right_one(gop_size: int, tmp_path: Path):
+    path = key_framed(tmp_path / "clip.avi", gop_size=gop_size)
+    whole = torch.stack([frame for _, frame in decoding.iterate_frames(path)])
+    assert [read_frame_number(frame) for frame in whole] == list(range(40))
+    for wanted in ([0], [39], [11, 12, 13], [0, 25], [24], [5, 17, 38, 39], list(range(40))):
+        assert torch.equal(decode_frames(path, torch.tensor(wanted)), whole[wanted])
+
+
+def test_pictures_that_no_wanted_one_is_built_on_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = key_framed(tmp_path / "clip.avi")
+    assert count_decoded(path, [0, 25], monkeypatch) == 1 + 2  # frame 0; key frame 24 and frame 25
+    assert count_decoded(path, [11], monkeypatch) == 12
+    assert count_decoded(path, list(range(40)), monkeypatch) == 40
+
+
+@pytest.mark.parametrize("kind", ["B-frames", "H.264", "too long to hold"])
+def test_all_is_decoded_where_leaving_out_would_not_be_exact(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    if kind == "B-frames":
+        path = key_framed(tmp_path / "clip.avi", max_b_frames=2)
+    elif kind == "H.264":
+        path = encode_video(tmp_path / "clip.mp4", 40, codec="libx264", gop_size=12, max_b_frames=0)
+    else:
+        path = key_framed(tmp_path / "clip.avi")
+        monkeypatch.setattr(decoding, "HELD_BYTES", 100)
+    assert count_decoded(path, [0, 25], monkeypatch) == 40
+
+
+def test_a_packet_that_may_code_no_picture_forbids_to_leave_out_any():
+    """XviD writes such packets of a dozen bytes, which would shift every later frame."""
+    coded, not_coded = (b"\x00\x00\x01\xb6" + bytes([kind << 6]) for kind in (1, 1))
+    assert decoding._kind(coded + b"\x00" * 100) == decoding.PREDICTED
+    assert decoding._kind(b"\x00\x00\x01\xb0\x01" + b"\x00\x00\x01\xb6\x10" + b"\x55" * 100) == decoding.INTRA
+    assert decoding._kind(not_coded + b"\x00" * 3) is None
+    assert decoding._kind((coded + b"\x00" * 100) * 2) is None  # two pictures in one packet
+    assert decoding._kind(b"\x55" * 100) is None
+
+
+def test_damage_is_found_in_what_is_decoded_and_by_a_check_of_the_whole(tmp_path: Path):
+    path = key_framed(tmp_path / "clip.avi")
+    data = bytearray(path.read_bytes())
+    start = data.index(b"movi") + 4
+    for _ in range(14):  # to the fifteenth picture, in the second group
+        start += 8 + int.from_bytes(data[start + 4 : start + 8], "little")
+        start += start % 2
+    size = int.from_bytes(data[start + 4 : start + 8], "little")
+    data[start + 8 + size // 4 : start + 8 + size] = b"\xa5" * (size - size // 4)
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match="damaged"):
+        decode_frames(path, torch.tensor([20]))
+    with pytest.raises(VideoError, match="damaged"):
+        check_whole(path)
+    assert read_frame_number(decode_frames(path, torch.tensor([30]))[0]) == 30
 
 
 def test_a_stream_is_told_from_a_file(tmp_path: Path):

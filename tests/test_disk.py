@@ -10,8 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from vidclf.disk import require_space, write_atomically, writing_to
+from vidclf.disk import empty_on_disk, require_space, write_atomically, writing_to
 from vidclf.errors import VidclfError
 
 
@@ -89,3 +90,17 @@ def test_needed_and_free_space_are_stated(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_disk_of_a_folder_that_is_not_there_yet_is_asked(tmp_path: Path):
     with pytest.raises(VidclfError, match=r"there: 1000000000000000\.00 GB needed, \d+\.\d\d GB free"):
         require_space(tmp_path / "not" / "there", 10**24, "Do this.")
+
+
+def test_a_tensor_on_disk_is_a_tensor_and_leaves_no_file(tmp_path: Path):
+    tensor = empty_on_disk(tmp_path, (5, 1, 7), torch.bfloat16, "")
+    assert list(tmp_path.iterdir()) == []
+    tensor[:] = torch.arange(35).view(5, 1, 7)
+    assert tensor.dtype == torch.bfloat16
+    assert tensor[torch.tensor([4, 0])].flatten().tolist() == [*range(28, 35), *range(7)]
+    assert tensor.max() == 34
+
+
+def test_a_tensor_too_large_for_the_disk_is_a_sentence(tmp_path: Path):
+    with pytest.raises(VidclfError, match=r"GB needed, .* GB free\. Free space\."):
+        empty_on_disk(tmp_path, (10**12, 10), torch.float32, "Free space.")

@@ -107,6 +107,53 @@ def test_what_is_not_stored_is_a_sentence(store: FeatureStore):
         store.read(request(1, 4))
 
 
+def test_the_index_answers_for_files_that_are_as_it_knows_them(store: FeatureStore, monkeypatch: pytest.MonkeyPatch):
+    requests = [request(1, 2, content=f"{number}" * 64) for number in range(5)]
+    for one in requests[:4]:
+        store.add(one.content, one.units, some_features(1, 2))
+    again = FeatureStore(store.folder.parent, RECIPE, "pictures")
+    assert [len(units) for units in again.missing_of_all(requests)] == [0, 0, 0, 0, 2]
+    opened = []
+    rows = FeatureStore._rows
+    monkeypatch.setattr(FeatureStore, "_rows", lambda self, path: opened.append(path.name[0]) or rows(self, path))
+    store.add(requests[2].content, units(3), some_features(3))  # another size, another time
+    third = FeatureStore(store.folder.parent, RECIPE, "pictures")
+    wanted = [request(1, 2, 3, content=one.content) for one in requests]
+    assert [len(units) for units in third.missing_of_all(wanted)] == [1, 1, 0, 1, 3]
+    assert opened == ["2"]
+
+
+def test_the_folder_is_looked_through_once(store: FeatureStore, monkeypatch: pytest.MonkeyPatch):
+    scans = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: scans.append(path) or scan(path))
+    for _ in range(3):
+        assert store.missing_of_all([request(1)])[0].tolist() == [[1]]
+    store.add(CONTENT, units(1), some_features(1))
+    assert store.missing_of_all([request(1, 2)])[0].tolist() == [[2]]
+    assert len(scans) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"[1, 2]", b"\xff\xfe", b'{"a": '])
+def test_a_damaged_index_is_written_anew(content: bytes, store: FeatureStore):
+    store.add(CONTENT, units(1), some_features(1))
+    (store.folder / "index.json").write_bytes(content)
+    assert FeatureStore(store.folder.parent, RECIPE, "pictures").missing_of_all([request(1, 2)])[0].tolist() == [[2]]
+    assert len(json.loads((store.folder / "index.json").read_bytes())) == 1
+
+
+def test_a_store_of_another_format_is_told_and_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    old = FeatureStore(tmp_path, replace(RECIPE, format=0), "pictures")
+    old.add(CONTENT, units(1), some_features(1))
+    assert capsys.readouterr().err == ""
+    new = FeatureStore(tmp_path, RECIPE, "pictures")
+    told = capsys.readouterr().err
+    assert told.startswith(
+        f"{old.folder}: features in format 0 of the store, which this version of vidclf does not read"
+    )
+    assert new.missing(request(1)).tolist() == [[1]]
+
+
 @pytest.mark.parametrize(
     "damage", [lambda data: data[: len(data) // 2], lambda data: b"\xff" * len(data), lambda _: b"", lambda d: d[:20]]
 )

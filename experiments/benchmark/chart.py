@@ -1,0 +1,87 @@
+"""One picture of the results: how fast each side is, and what the limit is."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+
+from experiments.benchmark.targets import Results, ours_s, tutorial_s
+
+TUTORIAL, OURS, LIMIT = "#9aa0a6", "#1a66c2", "#cfe0f5"
+Bar = tuple[str, float, str]  # label, length, colour
+
+
+def draw(results: Results, path: Path) -> None:
+    """Write the chart of what was measured; nothing where none of it was."""
+    panels = [(title, bars) for title, bars in panels_of(results) if bars]
+    if not panels:
+        return
+    matplotlib.use("Agg")
+    heights = [len(bars) + 1.2 for _, bars in panels]
+    figure, axes = plt.subplots(
+        len(panels), figsize=(9, 0.42 * sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
+    )
+    for axis, (title, bars) in zip(axes[:, 0], panels, strict=True):
+        draw_panel(axis, title, bars)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def draw_panel(axis: plt.Axes, title: str, bars: list[Bar]) -> None:
+    labels, lengths, colours = zip(*bars, strict=True)
+    drawn = axis.barh(range(len(bars)), lengths, color=colours, height=0.7)
+    axis.bar_label(drawn, [f"{length:,.3g}" if length < 1000 else f"{length:,.0f}" for length in lengths], padding=4)
+    axis.set_yticks(range(len(bars)), labels)
+    axis.invert_yaxis()
+    axis.set_title(title, loc="left", fontsize=10, fontweight="bold")
+    axis.set_xlim(0, 1.15 * max(lengths))
+    axis.set_xticks([])
+    axis.tick_params(length=0)
+    axis.spines[["top", "right", "bottom"]].set_visible(False)
+
+
+def panels_of(results: Results) -> Iterable[tuple[str, list[Bar]]]:
+    """Yield each panel's title and bars, of what is there."""
+    yield (
+        "Extraction by VGG16, frames a second",
+        bars_of(
+            results,
+            ("the tutorial's way", "tutorial_extraction", "frames_per_s", TUTORIAL),
+            ("ours", "extraction", "frames_per_s", OURS),
+            ("limit: the backbone alone", "backbone", "frames_per_s", LIMIT),
+        ),
+    )
+    yield (
+        "Training step of the dense network, ms (less is better)",
+        [
+            (label, 1000 * seconds, colour)
+            for label, seconds, colour in bars_of(
+                results,
+                ("the tutorial's way", "tutorial_training", "step_s", TUTORIAL),
+                ("ours", "training", "step_s", OURS),
+                ("limit: a bare loop", "training", "bare_step_s", LIMIT),
+            )
+        ],
+    )
+    yield (
+        "Decoding to keep one frame a second, frames a second, one thread",
+        [
+            (f"{clip.partition(' ')[0]} clip: {side}", rates[key], colour)
+            for clip, rates in results.get("decoding", {}).items()
+            for side, key, colour in (("OpenCV", "opencv", TUTORIAL), ("ours", "ours", OURS))
+        ],
+    )
+    needed = ("tutorial_extraction", "tutorial_training", "end_to_end")
+    if all(name in results for name in needed):
+        yield (
+            "Training and evaluation end to end, seconds (less is better)",
+            [
+                ("the tutorial's way, extrapolated", tutorial_s(*(results[name] for name in needed)), TUTORIAL),
+                ("ours, start-up and all", ours_s(results["end_to_end"]), OURS),
+            ],
+        )
+
+
+def bars_of(results: Results, *wanted: tuple[str, str, str, str]) -> list[Bar]:
+    return [(label, results[name][key], colour) for label, name, key, colour in wanted if name in results]

@@ -1,0 +1,230 @@
+"""Our side: extraction, the training step, bfloat16's error and the store, through vidclf's own functions."""
+
+import hashlib
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from itertools import accumulate, pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import lightning as L
+import torch
+from hydra import compose, initialize_config_dir
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
+from torch import Tensor
+
+from experiments.benchmark.backbones import Wide
+from experiments.benchmark.limits import read_file, ready_pictures, vgg16
+from experiments.benchmark.setting import Setting, device, median_s, now, timed, twin
+from vidclf import build
+from vidclf.cli import CONF
+from vidclf.data.datamodule import VideoDataModule
+from vidclf.data.datasets.ucf101 import UCF101
+from vidclf.data.decoding import decode_frames, probe
+from vidclf.data.sampling import Rate
+from vidclf.data.splits import Official
+from vidclf.data.transforms import TutorialTransform
+from vidclf.extraction import compute_features
+from vidclf.features import FeatureStore, Recipe, Request
+from vidclf.machine import num_cores
+from vidclf.models.backbones.frozen import FRAMES_PER_BATCH
+from vidclf.terminal import quiet_lightning
+
+LONGEST_S = 90  # of the steady state
+NUM_PARTS = 5  # of it, each of which gives a rate
+NUM_ROUNDS = 3  # in which Lightning's loop and the bare one take turns
+NUM_CLASSES = 101
+NUM_VIDEOS = 13320
+RATE_HZ = 4  # of the frames whose stand-in features are trained on: some 20 batches of the 1 % twin
+
+
+def extraction(setting: Setting) -> dict[str, float | str]:
+    """Return the steady state's frames and videos a second of compiled VGG16, and what comes before it in seconds."""
+    build_s, network = timed(lambda: vgg16("auto"))
+    compile_s, _ = timed(lambda: network.compile_layers(ready_pictures(network)))
+    transform = TutorialTransform(network.preset)
+    requests = [request_of(clip) for clip in setting.clips]
+    begin = now()
+    ends, counts = [], []
+    for request, _ in compute_features(requests, transform, network, torch.device(device()), num_cores()):
+        ends.append(time.perf_counter())
+        counts.append(len(request.units))
+        if ends[-1] - ends[0] > LONGEST_S:
+            break
+    rates = rates_of_parts(ends, counts)
+    return {
+        "frames_per_s": statistics.median(rates),
+        "slowest_part_frames_per_s": min(rates),
+        "videos_per_s": statistics.median(rates) * len(counts) / sum(counts),
+        "build_s": build_s,
+        "compile_s": compile_s,
+        "first_video_s": ends[0] - begin,
+        "precision": str(network.backbone.precision),
+    }
+
+
+def request_of(clip: Path) -> Request:
+    """Return the request for one frame a second."""
+    info = probe(clip)
+    return Request(clip, Rate(1.0)(info.num_frames, info.fps))
+
+
+def rates_of_parts(ends: list[float], counts: list[int]) -> list[float]:
+    """Return the frames a second of each of NUM_PARTS equal parts, from the videos' ends and numbers of frames.
+
+    A part goes from the end of one batch to the end of a later one: a video ends with the batch of its last frame.
+    """
+    batches: dict[int, float] = {}  # number of the batch -> its end
+    for end, total in zip(ends, accumulate(counts), strict=True):
+        batches.setdefault(-(-total // FRAMES_PER_BATCH), end)
+    marks = list(batches.items())
+    bounds = [marks[round(part * (len(marks) - 1) / NUM_PARTS)] for part in range(NUM_PARTS + 1)]
+    return [FRAMES_PER_BATCH * (last - first) / (end - begin) for (first, begin), (last, end) in pairwise(bounds)]
+
+
+def training(setting: Setting) -> dict[str, float | str]:
+    """Return the seconds of a step of the dense network under Lightning and in a bare loop, by turns."""
+    quiet_lightning()
+    rounds = []
+    with wide_features(setting, RATE_HZ) as make:
+        datamodule = make()
+        for _ in range(NUM_ROUNDS):
+            trainer, lightning_s = fit(datamodule)
+            rounds.append((lightning_s, bare_epoch_s(trainer, datamodule)))
+    lightning_s, bare_s = (statistics.median(times) for times in zip(*rounds, strict=True))
+    num_steps = int(trainer.num_training_batches)
+    return {
+        "step_s": lightning_s / num_steps,
+        "bare_step_s": bare_s / num_steps,
+        "steps": num_steps,
+        "precision": str(trainer.precision),
+    }
+
+
+@contextmanager
+def wide_features(setting: Setting, rate_hz: float) -> Iterator[Callable[[], VideoDataModule]]:
+    """Give what makes data modules of the twin, with stand-in features as wide as VGG16's, stored, not yet read."""
+    backbone = Wide()
+    with TemporaryDirectory(dir=setting.work) as store:
+
+        def make() -> VideoDataModule:
+            datamodule = VideoDataModule(
+                dataset=UCF101(twin(setting.size)),
+                split=Official(),
+                sampling=Rate(rate_hz),
+                transform=TutorialTransform(backbone.preset),
+                backbone=backbone,
+                store=store,
+            )
+            datamodule.setup("fit")
+            return datamodule
+
+        make()
+        yield make
+
+
+def configuration() -> DictConfig:
+    """Return what `vidclf train experiment=tutorial` is configured by, without its validation."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose("train", ["experiment=tutorial", "trainer.max_epochs=3", "+trainer.limit_val_batches=0"])
+
+
+class EpochEnds(Callback):
+    """Notes when each training epoch ends."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.times.append(now())
+
+
+def fit(datamodule: VideoDataModule) -> tuple[L.Trainer, float]:
+    """Return vidclf's Trainer after three epochs, and the mean of the last two's seconds."""
+    cfg, ends = configuration(), EpochEnds()
+    trainer = build.build_trainer(cfg, datamodule.backbone, callbacks=[ends])
+    trainer.fit(build.build_classifier(cfg, datamodule.backbone, NUM_CLASSES), datamodule=datamodule)
+    return trainer, (ends.times[-1] - ends.times[0]) / 2
+
+
+def bare_epoch_s(trainer: L.Trainer, datamodule: VideoDataModule) -> float:
+    """Return the seconds of an epoch of the same arithmetic, the mean of two after a first that does not count."""
+    cfg = configuration()
+    classifier = build.build_classifier(cfg, datamodule.backbone, NUM_CLASSES)
+    head: Any = classifier.head.to(device()).train()
+    loss_of = classifier.loss.to(device())
+    head.fit(datamodule.train_features().to(device()))
+    optimizer = build.build_optimizer(cfg, datamodule.backbone)(head.parameters())
+    ends = []
+    for _ in range(3):
+        for batch in datamodule.train_dataloader():
+            with trainer.precision_plugin.train_step_context():
+                loss = loss_of(head(batch.inputs.to(device())), batch.labels.to(device()))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        ends.append(now())
+    return (ends[-1] - ends[0]) / 2
+
+
+def bfloat16_error(setting: Setting) -> dict[str, float]:
+    """Return how far VGG16's features in bfloat16 are from those in float32, on decoded pictures: a ratio of norms."""
+    networks = {name: vgg16(name) for name in ("float32", "bfloat16")}
+    transform = TutorialTransform(networks["float32"].preset)
+    requests = [request_of(clip) for clip in setting.clips[:: len(setting.clips) // 8]][:8]
+    frames = torch.cat([decode_frames(request.path, request.units) for request in requests])[: 2 * FRAMES_PER_BATCH]
+    pictures = transform(frames).to(device())
+    exact, rounded = (network(pictures).float().cpu().flatten() for network in networks.values())
+    difference = rounded - exact
+    return {
+        "relative": float(difference.norm() / exact.norm()),
+        "largest": float(difference.abs().max()),
+        "largest_feature": float(exact.abs().max()),
+        "pictures": len(pictures),
+    }
+
+
+def missing(setting: Setting) -> dict[str, float]:
+    """Return the seconds in which a store of 13,320 videos says what is missing: at the first look, and later ones."""
+    contents = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(NUM_VIDEOS)]
+    units = torch.arange(0, 186, 25)[:, None]
+    requests = [Request(Path(content), units, content) for content in contents]
+    with TemporaryDirectory(dir=setting.work) as folder:
+        store = partial(FeatureStore, Path(folder), Recipe("none", "none", "float32", "none"), "none")
+        features = torch.zeros(len(units), 1, 1, 1)
+        with ThreadPoolExecutor(8) as pool:  # each waits for the disk
+            list(pool.map(lambda content: store().add(content, units, features), contents))
+        first_s, of_first = timed(lambda: store().missing_of_all(requests))
+        later_s = median_s(lambda: store().missing_of_all(requests))
+    assert not any(map(len, of_first))
+    return {"first_s": first_s, "later_s": later_s}
+
+
+def gathering(setting: Setting) -> dict[str, float | str]:
+    """Return the GB/s at which stored features become a tensor, and at which the page cache gives their files."""
+    with wide_features(setting, rate_hz=1) as make:
+        runs = [timed(make().train_features) for _ in range(1 + NUM_ROUNDS)][1:]
+        features = runs[0][1]
+        files = list(make().store.folder.glob("*.safetensors"))
+        buffer = torch.empty(sum(path.stat().st_size for path in files), dtype=torch.uint8)
+        read_s = median_s(lambda: read_files(files, buffer))
+    return {
+        "gb_per_s": features.nbytes / statistics.median(seconds for seconds, _ in runs) / 1e9,
+        "files_gb_per_s": len(buffer) / read_s / 1e9,
+        "gb": features.nbytes / 1e9,
+        "rows": len(features),
+        "format": str(features.dtype).removeprefix("torch."),
+    }
+
+
+def read_files(paths: list[Path], buffer: Tensor) -> None:
+    """Read all files behind one another into `buffer`."""
+    end = 0
+    for path in paths:
+        end += read_file(path, buffer[end:])

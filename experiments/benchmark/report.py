@@ -1,0 +1,109 @@
+"""The results as three Markdown tables: ratios first, then rates, then what comes before the steady state."""
+
+from collections.abc import Iterable, Sequence
+
+from experiments.benchmark.targets import RATIOS, Results, ours_s, tutorial_s
+
+REACHED = {True: "yes", False: "NO", None: ""}
+
+
+def report(results: Results) -> str:
+    """Return the tables; what was not measured is left out of them."""
+    ratios = [
+        (ratio.name, f"{value:.3g}", ratio.target, REACHED[ratio.reached(results)])
+        for ratio in RATIOS
+        if (value := ratio.value(results)) is not None
+    ]
+    tables: list[tuple[Sequence[str], Sequence[Sequence[str]]]] = [
+        (("measure", "got", "target", "reached"), ratios),
+        (("rate", "value"), list(rates(results))),
+        (("before the steady state", "seconds"), list(start_up(results))),
+    ]
+    return "\n\n".join(markdown(header, rows) for header, rows in tables if rows)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table whose columns line up."""
+    lines = [header, ["---"] * len(header), *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+
+
+def rates(results: Results) -> Iterable[tuple[str, str]]:
+    """Yield what was measured, with its unit."""
+    if tutorial := results.get("tutorial_extraction"):
+        parts = ", ".join(
+            f"{name} {1000 * tutorial[key]:.1f} ms"
+            for name, key in (
+                ("decoding and writing JPEGs", "decode_and_write_s"),
+                ("reading them", "read_s"),
+                ("network", "network_s"),
+            )
+        )
+        yield "extraction, the tutorial's way", f"{tutorial['frames_per_s']:.1f} frames/s (of a frame: {parts})"
+    if ours := results.get("extraction"):
+        slowest = f"slowest fifth {ours['slowest_part_frames_per_s']:.1f}"
+        rate = f"{ours['frames_per_s']:.1f} frames/s ({slowest}), {ours['videos_per_s']:.1f} videos/s"
+        yield f"extraction, ours, {ours['precision']}, compiled", rate
+    if backbone := results.get("backbone"):
+        for name, key in (
+            (f"{backbone['precision']}, compiled", "compiled_frames_per_s"),
+            (f"{backbone['precision']}, eager", "eager_frames_per_s"),
+            ("float32, eager", "float32_frames_per_s"),
+        ):
+            tflops = backbone[key] * backbone["flop_per_frame"] / 1e12
+            yield f"backbone alone, {name}", f"{backbone[key]:.1f} frames/s, {tflops:.2f} TFLOP/s"
+    if product := results.get("matrix_product"):
+        for name, tflops in product.items():
+            yield f"matrix product, {name}", f"{tflops:.2f} TFLOP/s"
+    if memory := results.get("memory"):
+        yield "memory, copying (read and written)", f"{memory['copy_gb_per_s']:.1f} GB/s"
+        yield "a file in the page cache", f"{memory['page_cache_gb_per_s']:.1f} GB/s"
+        yield "a file on the disk", f"{memory['disk_gb_per_s']:.1f} GB/s"
+    if tutorial := results.get("tutorial_training"):
+        yield "training step, the tutorial's way", f"{1000 * tutorial['step_s']:.1f} ms"
+    if ours := results.get("training"):
+        yield f"training step, ours, {ours['precision']}, under Lightning", f"{1000 * ours['step_s']:.1f} ms"
+        yield f"training step, ours, {ours['precision']}, in a bare loop", f"{1000 * ours['bare_step_s']:.1f} ms"
+    for name, clip in results.get("decoding", {}).items():
+        sides = f"ours {clip['ours']:,.0f}, OpenCV {clip['opencv']:,.0f}, by grab() {clip['opencv_grabbing']:,.0f}"
+        yield f"decoding at 1 frame/s, {name}", f"{sides} frames/s, one thread each"
+    if missing := results.get("missing"):
+        seconds = f"{missing['first_s']:.2f} s at the first look, {missing['later_s']:.2f} s later"
+        yield "what is missing of 13,320 videos", seconds
+    if gathered := results.get("gathering"):
+        size = f"{gathered['rows']:,} x 25,088 {gathered['format']}, {gathered['gb']:.2f} GB"
+        rate = f"{gathered['gb_per_s']:.1f} GB/s; their files from the page cache {gathered['files_gb_per_s']:.1f} GB/s"
+        yield f"reading features into training, {size}", rate
+    if growth := results.get("growth"):
+        for size in ("1%", "10%"):
+            cost = f"{1000 * growth[f'video_s_{size}']:.1f} ms a video, {growth[f'peak_gb_{size}']:.2f} GB at most"
+            yield f"extraction of twin {size}, not compiled", cost
+    for name, key in (("one process", "sweep"), ("parallel jobs", "sweep_parallel")):
+        if sweep := results.get(key):
+            frames = f"{sweep['given']:,} frames computed, {sweep['distinct']:,} asked for, {sweep['seconds']:.0f} s"
+            yield f"sweep of 12 jobs, {name}", frames
+    if error := results.get("bfloat16_error"):
+        largest = f"largest {error['largest']:.2g} where features reach {error['largest_feature']:.2g}"
+        yield "bfloat16's error of VGG16's features", f"{error['relative']:.2%} ({largest})"
+    for name, scores in results.get("precision", {}).items():
+        yield f"demo's test top1, {name}, seeds 0, 1, 2", ", ".join(f"{score:.3f}" for score in scores)
+    if ours := results.get("end_to_end"):
+        frames = f"{ours['train_frames'] + ours['test_frames']:,} frames, {ours['epochs']} epochs"
+        parts = f"{ours_s(ours):.0f} s (train {ours['train_s']:.0f}, evaluate {ours['evaluate_s']:.0f})"
+        yield f"end to end, ours, start-up and all, {frames}", parts
+        if {"tutorial_extraction", "tutorial_training"} <= {*results}:
+            theirs = tutorial_s(results["tutorial_extraction"], results["tutorial_training"], ours)
+            yield "end to end, the tutorial's way, extrapolated from its measured parts", f"{theirs:.0f} s"
+
+
+def start_up(results: Results) -> Iterable[tuple[str, str]]:
+    """Yield what a run waits for before its steady state."""
+    if ours := results.get("extraction"):
+        yield "building VGG16 with random weights", f"{ours['build_s']:.1f}"
+        yield "compiling it", f"{ours['compile_s']:.1f}"
+        yield "from the first request to the first video's features", f"{ours['first_video_s']:.1f}"
+    if commands := results.get("start_up"):
+        for name, seconds in commands.items():
+            yield name, f"{seconds:.2f}"

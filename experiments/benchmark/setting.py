@@ -1,0 +1,67 @@
+"""What every measure of the benchmark is told, and how its time is taken."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from experiments.benchmark.twin import SIZES, write_twin
+
+Result = TypeVar("Result")
+
+DATA = Path("data")  # in .gitignore
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`size` of the twin, one of SIZES; `epochs` of the end-to-end training; `work` is emptied at the end."""
+
+    size: str
+    epochs: int
+    work: Path
+
+    @property
+    def share(self) -> float:
+        """The twin's size as a share of UCF101's."""
+        return SIZES[self.size]
+
+    @property
+    def clips(self) -> list[Path]:
+        """The twin's clips, in order."""
+        return sorted(twin(self.size).glob("*/*.avi"))
+
+
+def twin(size: str) -> Path:
+    """Return the folder of the twin of that size, written if it is not there."""
+    return write_twin(DATA / f"twin-{size.rstrip('%')}", SIZES[size])
+
+
+def median_s(work: Callable[[], object], runs: int = 5) -> float:
+    """Return the median time of `work` in seconds, after a run that does not count."""
+    work()
+    return statistics.median(timed(work)[0] for _ in range(runs))
+
+
+def timed(work: Callable[[], Result]) -> tuple[float, Result]:
+    """Return the seconds that `work` took, a GPU's work included, and what it returned."""
+    begin = now()
+    result = work()
+    return now() - begin, result
+
+
+def now() -> float:
+    """Return the time in seconds, after all that a GPU has been given to do."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def device() -> str:
+    """Return where networks run."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
