@@ -1,5 +1,9 @@
 """`vidclf extract`: the store filled at once, for every part, and read by what comes after."""
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,3 +40,54 @@ def test_extracting_where_nothing_is_stored_is_a_sentence(extract: Callable[...,
     outcome = extract("features=frames")
     assert outcome == (1, "", "VidclfError: features=frames: extract fills the feature store; "
                        "features=store says why it cannot.\n")  # fmt: skip
+
+
+def test_shards_share_the_videos_and_together_fill_the_store(extract: Callable[..., Outcome]):
+    computed = [int(extract(f"shard={number}/3").out.split()[-1]) for number in (1, 2, 3)]
+    assert computed == [7 * 6, 7 * 6, 6 * 6]
+    assert extract().out.endswith("computed 0\n")
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])
+def test_a_shard_that_is_none_is_a_sentence(shard: str, extract: Callable[..., Outcome]):
+    outcome = extract(f"shard={shard}")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err == f"VidclfError: shard={shard}: it is k/n, the k-th of n parts: 1/64 to 64/64.\n"
+
+
+SLOW = """
+import time, torch
+from vidclf.models.backbones.preset import Preset
+
+class Slow(torch.nn.Module):
+    preset = Preset(size=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    feature_dim = 3
+
+    def forward(self, pictures):
+        time.sleep(0.5)
+        return pictures.mean((3, 4))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_an_extraction_that_was_broken_off_goes_on_where_it_stopped(
+    number: signal.Signals, clips: Path, tmp_path: Path, vidclf: Callable[..., Outcome]
+):
+    (tmp_path / "my_backbones.py").write_text(SLOW)
+    arguments = [f"dataset.root={clips}", "sampling.rate_hz=10", "backbone=custom"]
+    arguments += ["backbone._target_=my_backbones.Slow"]
+    command = [sys.executable, "-m", "vidclf.extract", *arguments]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    store = tmp_path / "data" / "features"
+    while len(stored := list(store.glob("slow-*/*.safetensors"))) < 5:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(number)
+    said = process.communicate()[1]
+    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    assert "Traceback" not in said
+    stored = list(store.glob("slow-*/*.safetensors"))
+    assert 5 <= len(stored) < 20
+    outcome = vidclf("extract", *arguments)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.endswith(f"computed {(20 - len(stored)) * 6}\n")

@@ -182,6 +182,18 @@ def test_frames_are_handed_over_as_bytes_and_nothing_changes_by_it(transform: Ca
     assert torch.equal(halved, at_once)
 
 
+def test_a_transform_that_overrides_the_whole_is_not_halved(clips: list[Path]):
+    @dataclass(frozen=True)
+    class Inverted(BackboneTransform):
+        def __call__(self, frames: Tensor) -> Tensor:
+            return -super().__call__(frames)
+
+    frozen = Frozen(Pictures())
+    inverted = Inverted(Pictures.preset)
+    ((_, features),) = compute_features([Request(clips[0], units(2))], inverted, frozen, CPU)
+    assert torch.equal(views_of(features, 1), frozen(inverted(decode_frames(clips[0], units(2)))))
+
+
 def test_a_compiled_backbone_gives_the_same_features(monkeypatch: pytest.MonkeyPatch):
     frozen = Frozen(Tiny(weights=None))
     pictures = torch.rand(3, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -145,6 +145,22 @@ def test_a_waiting_view_does_not_keep_its_video_in_memory(monkeypatch: pytest.Mo
     assert sizes == {3 * 4}  # one picture of one pixel
 
 
+def test_a_video_that_fails_does_not_let_all_others_be_decoded_ahead(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loaders, "POOL_FRAMES", 1)
+    decoded = []
+
+    def load(one: Drawn) -> Tensor:
+        decoded.append(one.video)
+        if one.video == 10:
+            raise VideoError("damaged")
+        return picture_names(one)
+
+    loader = iter(frame_batches(load, on_error=lambda *_: None, batch_size=1, generator=generator_for(0)))
+    next(loader)
+    assert len(decoded) < 6
+    loader.close()
+
+
 def test_a_damaged_video_is_handed_over_and_left_out():
     failed = {}
 

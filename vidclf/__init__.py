@@ -11,6 +11,8 @@ feature sequence, K classes):
     backbone     pictures (N, T, 3, h, w)        -> features (N, S, D)
     head         features (N, S, D)              -> logits (N, K)
     aggregation  logits (V, K) of one video      -> log-probabilities (K,)
+
+Frozen features are computed by `extraction`, kept by `features`; several processes share the videos by `ranks`.
 """
 
 __version__ = "0.1.0"

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vidclf.data.decoding import iterate_frames
 from vidclf.data.prefetch import run_ahead
-from vidclf.data.transforms import Transform
+from vidclf.data.transforms import Transform, halves_of
 from vidclf.data.video import VideoError, death_of
 from vidclf.errors import VidclfError
 from vidclf.features import FeatureStore, Request
@@ -120,11 +120,12 @@ def compute_features(
     filled across videos.
     """
     backbone.to(device).eval()
-    assembly = _Assembly(backbone, getattr(transform, "normalize", None), device)
+    crop, normalize = halves_of(transform)
+    assembly = _Assembly(backbone, normalize, device)
 
     def decode(request: Request) -> Iterator[tuple[Tensor, Tensor] | VideoError | None]:
         try:
-            yield from pictures_of(request.path, request.units, getattr(transform, "crop", transform))
+            yield from pictures_of(request.path, request.units, crop)
             yield None
         except VideoError as error:
             yield error

@@ -165,6 +165,7 @@ class VideoDataModule(L.LightningDataModule):
             say("trainer.reload_dataloaders_every_n_epochs is not 1: epochs repeat the draws of the first.")
         generator = generator_for(self.seed, epoch)
         if not self.stores_features:
+            self._share_failed()
             drawn = self.draw("train", epoch)
             shuffled = [drawn[index] for index in torch.randperm(len(drawn), generator=generator).tolist()]
             return self._frames("train", shuffled, self.batch_size, generator, epoch)
@@ -190,6 +191,7 @@ class VideoDataModule(L.LightningDataModule):
         as many batches.
         """
         if not self._reads_store:
+            self._share_failed()
             return self._frames(part, self.draw(part), in_step=in_step)
         drawn, features = self._features(part)
         if not len(features):
@@ -275,7 +277,7 @@ class VideoDataModule(L.LightningDataModule):
         return computed
 
     def _share_failed(self) -> None:
-        """Leave out here, too, what another process found damaged."""
+        """Leave out here, too, what another process found damaged: all must share the same videos."""
         for failed in gather(self.failed):
             self.failed |= failed
 

@@ -142,27 +142,30 @@ class FrameBatches:
 
     def _shuffled(self, videos: Iterator[Views], batch_size: int) -> Iterator[Views]:
         """Yield the planned batches, as far as their views are this process's, as soon as those are decoded."""
-        firsts = {self.drawn[p].video: first for p, first in enumerate(self._first_views()) if p in self.own}
-        own = {first + row for p, first in enumerate(self._first_views()) if p in self.own for row in self._rows(p)}
+        firsts = self._first_views()
+        first_of = {self.drawn[position].video: firsts[position] for position in self.own}
+        own = {firsts[position] + row for position in self.own for row in self._rows(position)}
         ready: dict[int, Views] = {}
+        reached = 0  # the number behind the last view that was decoded; one before that is not ready has failed
         last: Views | None = None
 
         def decode_next() -> bool:
-            nonlocal last
+            nonlocal last, reached
             video = next(videos, None)
             if video is None:
                 return False
+            first = first_of[int(video.video[0])]
             # Cloned, so that a view which waits does not keep its whole video in memory.
             rows = (Views(*(part[row : row + 1].clone() for part in video)) for row in range(len(video.labels)))
-            ready.update(enumerate(rows, start=firsts[int(video.video[0])]))
-            last = ready[firsts[int(video.video[0])]]
+            ready.update(enumerate(rows, start=first))
+            last, reached = ready[first], first + len(video.labels)
             return True
 
         for numbers in self._plan(batch_size):
             mine = [number for number in numbers if number in own]
-            while (last is None or any(number not in ready for number in mine)) and decode_next():
+            while (last is None or max(mine, default=-1) >= reached) and decode_next():
                 pass
-            views = [ready.pop(number) for number in mine if number in ready]  # those of a failed video are not
+            views = [ready.pop(number) for number in mine if number in ready]
             if views:
                 yield _join(views)
             elif last is not None and self.num_batches:

@@ -3,6 +3,7 @@
 A transform's `repr` names everything that changes a picture: the feature store keys on it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -20,8 +21,7 @@ from vidclf.models.backbones.preset import Preset
 class Transform(Protocol):
     """What the data module and the feature store ask of a transform.
 
-    One that has two halves, `crop` to bytes and `normalize` to numbers, whose composition is the transform, is asked
-    for the first where frames are decoded and for the second where the backbone is: bytes are a quarter to carry.
+    One may have two halves, `crop` to bytes and `normalize` to numbers, see `halves_of`.
     """
 
     @property
@@ -34,6 +34,18 @@ class Transform(Protocol):
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "views T 3 h w"]:
         """Return V * num_crops views of pictures, the crops of a view behind one another."""
+
+
+def halves_of(transform: Transform) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor] | None]:
+    """Return what is done where frames are decoded, and what where the backbone is; None where all is done before.
+
+    The first gives bytes, a quarter of what numbers are to carry. A class that only overrides `__call__` is not
+    halved: what its parent's halves do is not what it does.
+    """
+    owner = next(kind for kind in type(transform).__mro__ if "__call__" in vars(kind))
+    if {"crop", "normalize"} <= {*vars(owner)}:
+        return transform.crop, transform.normalize  # type: ignore[attr-defined]
+    return transform, None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,82 @@
+"""The benchmark's clips are what they say, and its verdicts follow from its figures."""
+
+from fractions import Fraction
+from pathlib import Path
+from statistics import mean
+
+import pytest
+import torch
+
+from experiments.benchmark import bench, full_size, twin
+from experiments.benchmark.report import report
+from experiments.benchmark.targets import RATIOS, Ratio
+from experiments.benchmark.twin import Clip, choose, cut, drawn_clips, encode
+from vidclf.data.decoding import check_whole, decode_frames, probe
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1])
+def test_a_smaller_twin_is_a_share_of_the_clips_and_as_long_as_all(share: float):
+    clips = drawn_clips()
+    chosen = choose(clips, share)
+    assert len(chosen) == pytest.approx(share * len(clips), rel=0.05)
+    assert mean(clip.num_frames for clip in chosen) == pytest.approx(mean(c.num_frames for c in clips), rel=0.05)
+    tested = {clip.label for clip in chosen if int(clip.group[-2:]) <= 7}
+    groups = {label: {c.group for c in chosen if c.label == label and int(c.group[-2:]) > 7} for label in tested}
+    assert tested == {clip.label for clip in chosen}
+    assert min(map(len, groups.values())) >= 4  # so that whole groups can validate
+
+
+@pytest.mark.parametrize("kind", twin.KINDS)
+@pytest.mark.parametrize("num_frames", [29, 63])
+def test_a_clip_of_the_twin_decodes_to_its_frames(
+    kind: str, num_frames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(twin, "LONGEST", 70)
+    rate = Fraction(30000, 1001)
+    name = next(f"A/v_A_g01_c{n:02d}.avi" for n in range(99) if Clip(f"A/v_A_g01_c{n:02d}.avi", 0).rate == rate)
+    source = encode(kind, rate)
+    for other in ("first.avi", "second.avi"):
+        cut(source, Clip(name.replace("c", other[0] + "c"), num_frames), tmp_path / other)
+    path = tmp_path / "first.avi"
+    info = probe(path)
+    assert (info.num_frames, info.width, info.height) == (num_frames, 320, 240)
+    check_whole(path)
+    assert len(decode_frames(path, torch.arange(num_frames))) == num_frames
+    assert path.read_bytes() != (tmp_path / "second.avi").read_bytes()
+
+
+def test_a_ratio_is_reached_where_it_lies_in_its_bounds():
+    at_least = Ratio("speed", ("ours", "theirs"), lambda ours, theirs: ours["s"] / theirs["s"], low=2)
+    assert at_least.target == "at least 2"
+    assert [at_least.reached({"ours": {"s": s}, "theirs": {"s": 1}}) for s in (1.9, 2, 3)] == [False, True, True]
+    assert at_least.reached({"ours": {"s": 1}}) is None
+    exactly = Ratio("frames", ("ours",), lambda ours: ours["s"], low=1, high=1)
+    assert exactly.target == "exactly 1"
+    assert [exactly.reached({"ours": {"s": s}}) for s in (0.99, 1, 1.01)] == [False, True, False]
+
+
+def test_the_issues_targets_are_those_of_the_table():
+    assert [ratio.target for ratio in RATIOS][:7] == [
+        f"at least {low}" for low in ("10", "0.85", "1", "3", "0.9", "1.1", "1.8")
+    ]
+    assert "| measure" not in report({})
+    both = {"decoding": {kind: {"ours": 3.0, "opencv": 2.0, "opencv_grabbing": 2.0} for kind in twin.KINDS}}
+    assert "| 1.5 " in report(both)
+    assert report(both).count("| yes") == 1  # 1.1 is reached, 1.8 is not
+    assert report(both).count("| NO") == 1
+
+
+@pytest.mark.parametrize(
+    ("read", "argument", "message"),
+    [
+        (bench.read_options, "size=5%", "size=5%: there is no such size; allowed are 1%, 10%, 100%"),
+        (bench.read_options, "only=speed", "only=speed: no such measure; there are matrix_product"),
+        (bench.read_options, "epochs=0", "epochs=0: it must be a whole number"),
+        (bench.read_options, "sise=1%", "sise: unknown; allowed are size=, only= and epochs="),
+        (full_size.read_options, "backbone=vgg", "backbone=vgg: allowed are vgg16, tiny"),
+        (full_size.read_options, "clips=all", "clips: unknown; allowed are size="),
+    ],
+)
+def test_an_argument_that_is_none_is_a_sentence(read: object, argument: str, message: str):
+    with pytest.raises(SystemExit, match=message):
+        read([argument])
