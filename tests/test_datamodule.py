@@ -20,6 +20,7 @@ from vidclf.data.sampling import Dense, Rate, Segments, Uniform
 from vidclf.data.splits import Official
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
 from vidclf.data.video import VideoError
+from vidclf.disk import empty_on_disk
 from vidclf.errors import VidclfError
 
 NUM_VIDEOS = {"train": 4, "val": 4, "test": 8}  # of the tree below; groups 1 and 2 of a class test
@@ -415,9 +416,9 @@ def test_a_part_without_videos_is_a_sentence(ucf101_tree: Callable[..., Path]):
 def test_features_that_do_not_fit_into_memory_are_mapped(root: Path, monkeypatch: pytest.MonkeyPatch):
     expected = of_part(make_datamodule(root), "train")[0]
     mapped = []
-    monkeypatch.setattr(datamodule_module, "free_memory", lambda: expected.nbytes)
-    make = datamodule_module.empty_on_disk
-    monkeypatch.setattr(datamodule_module, "empty_on_disk", lambda *a: mapped.append(a[1]) or make(*a))
+    monkeypatch.setattr("vidclf.features.free_memory", lambda: expected.nbytes)
+    make = empty_on_disk
+    monkeypatch.setattr("vidclf.features.empty_on_disk", lambda *a: mapped.append(a[1]) or make(*a))
     assert torch.equal(of_part(make_datamodule(root), "train")[0], expected)
     assert mapped == [tuple(expected.shape)]
 

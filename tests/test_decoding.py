@@ -414,6 +414,21 @@ def test_all_is_decoded_where_leaving_out_would_not_be_exact(
     assert count_decoded(path, [0, 25], monkeypatch) == 40
 
 
+def test_frames_before_an_edit_list_starts_do_not_count_in_a_key_framed_clip(tmp_path: Path):
+    cut = tmp_path / "cut.mp4"
+    with av.open(str(key_framed(tmp_path / "whole.mp4", codec_tag="mp4v"))) as old, av.open(str(cut), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.dts -= int(15 / 25 / packet.time_base)
+                packet.pts -= int(15 / 25 / packet.time_base)
+                packet.stream = stream
+                new.mux(packet)
+    shown = [read_frame_number(frame) for _, frame in iterate_frames(cut)]
+    assert shown == list(range(15, 40))
+    assert [read_frame_number(frame) for frame in decode_frames(cut, torch.tensor([0, 24]))] == [15, 39]
+
+
 def test_a_packet_that_may_code_no_picture_forbids_to_leave_out_any():
     """XviD writes such packets of a dozen bytes, which would shift every later frame."""
     coded, not_coded = (b"\x00\x00\x01\xb6" + bytes([kind << 6]) for kind in (1, 1))

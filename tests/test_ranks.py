@@ -74,18 +74,17 @@ def assert_same_training(run: Path, alone: Path) -> None:
 def test_two_processes_train_and_score_as_one(alone: Outcome, clips: Path, tmp_path: Path):
     result = start("vidclf.train", f"dataset.root={clips}", *TRAINED, *TWO, folder=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "Extracting features of 6 videos" in result.stderr  # of 12: the other process has the others
+    assert result.stderr.count("Extracting features of 12 videos") == 1
     assert "Warning" not in result.stderr
     (run,) = (tmp_path / "runs" / "train").iterdir()
     assert result.stdout.count(f"run {run}") == 1
     assert_same_training(run, alone.run)
 
     assert call("evaluate", f"run={alone.run}", folder=alone.run.parents[2]).status == 0
-    result = start("vidclf.evaluate", f"run={alone.run}", "sampling.rate_hz=10", *TWO, folder=alone.run.parents[2])
+    (alone.run / "test").rename(tmp_path / "once")
+    result = start("vidclf.evaluate", f"run={alone.run}", *TWO, folder=alone.run.parents[2])
     assert result.returncode == 0, result.stderr
-    once, twice = alone.run / "test", alone.run / "test-sampling.rate_hz=10"
-    if not twice.exists():
-        twice = once
+    once, twice = tmp_path / "once", alone.run / "test"
     assert metrics(twice) == pytest.approx(metrics(once), abs=1e-6)
     one, other = load_file(once / "logits.safetensors"), load_file(twice / "logits.safetensors")
     assert torch.equal(one["video"], other["video"])
@@ -117,7 +116,7 @@ def test_a_damaged_video_of_any_rank_is_one_sentence_and_ends_all(clips: Path, t
     assert result.returncode != 0
     said = [line for line in result.stderr.splitlines() if "Error" in line]
     assert len(said) == 1
-    assert said[0].startswith(f"VideoError: {sorted(root.rglob('*.avi'))[1]}: ") or "VidclfError" in said[0]
+    assert said[0].startswith(f"VideoError: {sorted(root.rglob('*.avi'))[1]}: ")
     result = start("vidclf.extract", f"dataset.root={root}", *SMALL, *TWO, "dataset.on_error=skip", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "num_videos 5\nnum_failed 1\n" in result.stdout
@@ -199,6 +198,7 @@ def test_more_processes_than_videos_are_refused(ucf101_tree: Callable[..., Path]
         ({"SLURM_PROCID": "1"}, False),
         ({"LOCAL_RANK": "1", "NODE_RANK": "0"}, False),
         ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
+        ({"LOCAL_RANK": "1", "SLURM_PROCID": "0"}, False),
     ],
 )
 def test_the_first_process_is_known_by_its_environment(
@@ -214,6 +214,4 @@ def test_the_first_process_is_known_by_its_environment(
 def test_a_process_alone_is_its_own_company():
     assert ranks.rank_and_size() == (0, 1)
     assert ranks.gather("one") == ["one"]
-    assert ranks.together(lambda: 1 + 1) == 2
-    with pytest.raises(ZeroDivisionError):
-        ranks.together(lambda: 1 // 0)
+    assert ranks.num_here() == 1

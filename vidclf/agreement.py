@@ -88,7 +88,8 @@ def check_weights(run: Run, weights_hash: str) -> None:
     if weights_hash != run.weights_hash:
         raise VidclfError(
             f"The head of {run.folder} was trained on a backbone with weights {run.weights_hash[:8]}, "
-            f"these are {weights_hash[:8]}. Use the run's own backbone, its weights file and its backbone.precision."
+            f"these are {weights_hash[:8]}. Use the run's own backbone, its weights file and its backbone.precision "
+            "(auto is bfloat16 on one machine and float32 on another: name the one it was trained with)."
         )
 
 

@@ -15,7 +15,7 @@ from vidclf.ranks import (
     is_first,
     is_loss_of_another,
     is_started_from_outside,
-    part,
+    leave,
     speaks_of_the_error,
 )
 
@@ -59,7 +59,6 @@ def verb(job: Callable) -> Callable[[], None]:
     import hydra
     from omegaconf import OmegaConf
 
-    from vidclf.machine import keep_memory
     from vidclf.overrides import prepare
 
     name = Path(sys.modules[job.__module__].__file__ or "").stem
@@ -69,7 +68,6 @@ def verb(job: Callable) -> Callable[[], None]:
 
     def run() -> None:
         failures: list[Exception] = []
-        keep_memory()  # before the first tensor
         end_with_the_first()
         os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's printer
         try:
@@ -80,13 +78,14 @@ def verb(job: Callable) -> Callable[[], None]:
             if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):
                 raise
             # Lightning makes a SystemExit of Ctrl-C.
-            print("Interrupted; what was written before is whole.", file=sys.stderr)
+            if is_first():
+                print("Interrupted; what was written before is whole.", file=sys.stderr)
             sys.exit(130)
         except Exception as error:
             if error not in failures:
                 failures.append(error)
                 report(error)
-        part()
+        leave(status=len(failures) and 1)
         if failures:
             sys.exit(1)
 
@@ -109,7 +108,10 @@ def _noting(job: Callable, failures: list[Exception], given: list[str]) -> Calla
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        from vidclf.machine import keep_memory
+
         sys.argv[1:] = given
+        keep_memory()  # before the first tensor, in each process that a launcher starts
         try:
             _refuse_several_devices_in_a_sweep(cfg)
             job(cfg)
@@ -168,8 +170,8 @@ def _sentence(error: BaseException) -> str | None:
         return f"{error.filename or 'A file'}: no access ({error.strerror}). Mend that, or work in another folder."
     if is_loss_of_another(error):
         return (
-            "Another process of this run has ended without a word (killed? out of memory?), so all have stopped. What "
-            "was written before is whole; go on with resume=DIR."
+            "Another process of this run has ended (killed? out of memory?), so all have stopped. What was written "
+            f"before is whole; go on with resume=DIR. ({str(error).splitlines()[0][:200]})"
         )
     if isinstance(error, HydraException) and re.search("hydra/launcher/(joblib|submitit)", str(error)):
         return f"{type(error).__name__}: {error}\nThe launchers of sweeps are an extra: pip install 'vidclf[sweep]'"

@@ -55,7 +55,8 @@ def empty_on_disk(folder: Path, shape: Sequence[int], dtype: "torch.dtype", reme
     num_bytes = math.prod(shape) * dtype.itemsize
     require_space(folder, num_bytes, remedy)
     with writing_to(folder, remedy), tempfile.NamedTemporaryFile(dir=folder, prefix=".mapped-") as file:
-        os.posix_fallocate(file.fileno(), 0, num_bytes)  # a disk that fills later would end the process
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(file.fileno(), 0, num_bytes)  # a disk that fills later would end the process
         return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=dtype).view(*shape)
 
 

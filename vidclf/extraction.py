@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,11 +16,13 @@ from vidclf.data.decoding import iterate_frames
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.transforms import Transform, halves_of
 from vidclf.data.video import VideoError, death_of
+from vidclf.disk import require_space
 from vidclf.errors import VidclfError
-from vidclf.features import FeatureStore, Request
+from vidclf.features import REMEDY, FeatureStore, Request
 from vidclf.models.backbones.frozen import FRAMES_PER_BATCH, Frozen
 from vidclf.models.backbones.trained import Trained
-from vidclf.terminal import say
+from vidclf.ranks import rank_and_size
+from vidclf.terminal import say, track
 
 Result = Float[Tensor, "R crops S D"] | VideoError
 
@@ -28,6 +31,44 @@ COMPILE = ("auto", True, False)
 # Floating-point operations from which on compiling pays. On 2 cores VGG16 takes 26 s to compile and is 3 % (AVX-512) to
 # 19 % (AMX) faster then; on a GPU it is an estimate.
 WORTH_COMPILING = {"cpu": 5e14, "cuda": 3e16}
+
+
+def fill_store(
+    store: FeatureStore,
+    requests: Sequence[Request],
+    transform: Transform,
+    backbone: Frozen | Trained,
+    device: torch.device,
+    num_threads: int = 2,
+    compile: str | bool = "auto",
+) -> Iterator[tuple[Request, int | VideoError]]:
+    """Compute what is missing, with a bar; yield what was, with the number of units computed here or what is wrong.
+
+    Of several processes that work as one, each begins with videos of its own and then takes what the others have not
+    begun, so that none waits long, and all know in the end what failed.
+
+    Raises:
+        VidclfError: the disk has no room for it.
+    """
+    missing = {
+        request: len(units)
+        for request, units in zip(requests, store.missing_of_all(requests), strict=True)
+        if len(units)
+    }
+    if not missing:
+        return
+    preset, num_units = backbone.preset, sum(missing.values())
+    num_bytes = 2 if getattr(backbone.backbone, "precision", "float32") == "bfloat16" else 4
+    require_space(store.folder, num_units * backbone.feature_dim * transform.num_crops * num_bytes, REMEDY)
+    if isinstance(backbone, Frozen):
+        shape = (preset.clip_length, 3, preset.size, preset.size)
+        compile_if_it_pays(backbone, shape, num_units * transform.num_crops, device, compile)
+    compute = partial(compute_features, transform=transform, backbone=backbone, device=device, num_threads=num_threads)
+    (rank, size), todo = rank_and_size(), list(missing)
+    own_first = [request for first in range(size) for request in todo[(rank + first) % size :: size]]
+    results = fill(store, own_first, compute)
+    unit = "frames" if preset.clip_length == 1 else "clips"
+    yield from track(results, len(todo), "Extracting features of", "videos", unit, lambda result: missing[result[0]])
 
 
 def fill(
@@ -48,7 +89,8 @@ def fill(
         there: deque[Request] = deque()  # what another process has computed by now
         yield from _fill_claimed(store, waiting, compute, elsewhere, there)
         if len(elsewhere) == len(waiting):
-            say(f"{len(elsewhere)} videos are computed by another process; waiting for it.")
+            if rank_and_size()[1] == 1:
+                say(f"{len(elsewhere)} videos are computed by another process; waiting for it.")
             store.claim(elsewhere[0].content, wait=True)
             store.release(elsewhere[0].content)
         waiting = elsewhere
@@ -195,7 +237,7 @@ def pictures_of(
         order = order[len(chunk) :]
         needed = set(units[order].flatten().tolist())
         frames = {index: frame for index, frame in frames.items() if index in needed}
-    for _ in stream:  # to the file's end: damage behind the last wanted frame is damage
+    for _ in stream:  # to the file's end: damage behind the last wanted frame is found too, where that is decoded
         pass
 
 

@@ -29,9 +29,11 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from vidclf.data.transforms import Transform
-from vidclf.disk import write_atomically, writing_to
+from vidclf.disk import empty_on_disk, write_atomically, writing_to
 from vidclf.errors import VidclfError
+from vidclf.machine import free_memory
 from vidclf.models.backbones.preset import Preset
+from vidclf.ranks import num_here
 from vidclf.terminal import say
 
 try:
@@ -192,6 +194,32 @@ class FeatureStore:
                 f"{request.path}: frames {error} have no features in {self.folder}. Run vidclf extract first."
             ) from None
         return stored["features"].index_select(0, torch.tensor(order))
+
+    def gather(
+        self, requests: Sequence[Request], counts: Sequence[int], num_crops: int, device: torch.device
+    ) -> Float[Tensor, "N S D"]:
+        """Return the features of the views of many videos, behind one another; `counts` says how many each has.
+
+        They are in one tensor, and never in memory twice: a mapped file where it would take more than half of the
+        free memory, and on a GPU where that has room.
+
+        Raises:
+            VidclfError: a unit is not stored, or neither memory nor disk has room.
+        """
+        first = views_of(self.read(requests[0]), counts[0])
+        shape = (sum(counts) * num_crops, *first.shape[1:])
+        num_bytes = first[0].nbytes * shape[0]
+        if num_bytes > free_memory() / 2 / num_here():
+            features = empty_on_disk(self.folder, shape, first.dtype, REMEDY)
+        else:
+            features = first.new_empty(shape)
+        end = 0
+        for request, count in zip(requests, counts, strict=True):
+            views = views_of(self.read(request), count)
+            features[end : end + len(views)] = views
+            end += len(views)
+        fits = device.type == "cuda" and num_bytes < torch.cuda.mem_get_info(device)[0] / 2
+        return features.to(device) if fits else features
 
     def add(self, content: str, units: Int[Tensor, "R t"], features: Float[Tensor, "R crops S D"]) -> None:
         """Merge new units into the video's file: lock, read again, write, sync, rename."""

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's <malloc.h>
 
@@ -11,8 +12,8 @@ def keep_memory() -> None:
     """Let glibc keep the blocks that are freed, in this process; call it before the first tensor.
 
     It gives every large block back to the system otherwise, and faults it in again page by page at the next batch:
-    a third of VGG16's time on a CPU. Elsewhere (musl, macOS, Windows) nothing happens. Memory grows no further, for
-    what is freed is used again.
+    a third of VGG16's time on a CPU. Elsewhere (musl, macOS, Windows) nothing happens. What is freed is used again, so
+    the process keeps what it needed at most (and what lies between).
     """
     if sys.platform != "linux" or not _is_glibc():
         return
@@ -41,10 +42,15 @@ def computes_in_bfloat16() -> bool:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that are free or can be freed."""
+    """Return the bytes of memory that are free or can be freed, to this machine or to this job's control group."""
     import psutil
 
-    return psutil.virtual_memory().available
+    available = psutil.virtual_memory().available
+    try:
+        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # no group, or one without a limit, which reads `max`
+        return available
+    return max(0, min(available, limit - used))
 
 
 def _is_glibc() -> bool:

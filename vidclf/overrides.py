@@ -15,6 +15,7 @@ from vidclf.errors import VidclfError
 
 LITERAL = ("run", "source", "resume")  # paths, taken as they are: Hydra's grammar has uses for = , ( ~ and spaces
 PATHS = ("dataset.", "store.", "backbone.weights")  # so too where one exists, or the grammar cannot read it
+OF_A_MACHINE = ("trainer.devices", "trainer.num_nodes", "trainer.accelerator", "sweep")  # where a run was trained
 OF_A_RUN = ("evaluate", "predict")
 
 
@@ -36,6 +37,7 @@ def prepare(verb: str, arguments: Sequence[str], conf: Path) -> list[str]:
     saved = saved_overrides(Path(run.removeprefix("run=")), known_keys(conf, "train"))
     replaced = {key_of(argument) for argument in rest}
     kept = [override for override in saved if not any(_lies_in(key_of(override), key) for key in replaced)]
+    kept = [override for override in kept if key_of(override) not in OF_A_MACHINE]
     return [*flags, *kept, _quote(run), *rest]
 
 

@@ -4,7 +4,6 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,10 +18,11 @@ ANSWER_S = 5  # how long the other processes are waited for before an error is t
 
 def is_first() -> bool:
     """Whether this process writes and speaks for all; so does one that works alone."""
-    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID")
-    if rank is not None:
-        return rank == "0"
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
+    if "RANK" in os.environ:
+        return os.environ["RANK"] == "0"
+    if "LOCAL_RANK" in os.environ:  # before SLURM's, which processes that Lightning starts in its job inherit
+        return os.environ["LOCAL_RANK"] == os.environ.get("NODE_RANK", "0") == "0"
+    return os.environ.get("SLURM_PROCID", "0") == "0"
 
 
 def is_started_from_outside() -> bool:
@@ -58,27 +58,25 @@ def gather(value: Value) -> list[Value]:
     return values
 
 
-def together(work: Callable[[], Value]) -> Value:
-    """Return what `work` does; where it fails on one rank, every rank raises that error, so that none waits for it."""
-    error: Exception | None = None
-    try:
-        result = work()
-    except Exception as raised:
-        error = raised
-    if rank_and_size()[1] > 1:
-        errors = gather(None if error is None else _plain(error))
-        error = error or next((one for one in errors if one is not None), None)
-    if error is not None:
-        raise error
-    return result
+def num_here() -> int:
+    """Return how many of the processes share this machine, as far as torchrun says; else their number."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", rank_and_size()[1]))
 
 
-def part() -> None:
-    """Leave the others, who may still be at work; a process that ends without is aborted now and then."""
-    if _have_met():
-        import torch.distributed as dist
+def leave(status: int) -> None:
+    """Part from the others at the end; after a failure at once, for they may wait for what never comes.
 
-        dist.destroy_process_group()
+    A process that ends without is aborted now and then.
+    """
+    if not _have_met():
+        return
+    if status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    import torch.distributed as dist
+
+    dist.destroy_process_group()
 
 
 def speaks_of_the_error() -> bool:
@@ -113,12 +111,3 @@ def _have_met() -> bool:
     import torch.distributed as dist
 
     return dist.is_available() and dist.is_initialized()
-
-
-def _plain(error: Exception) -> Exception:
-    """Return an error that can be sent: its text, where it says what to do, else its name too."""
-    from vidclf.errors import VidclfError
-
-    if isinstance(error, VidclfError):
-        return VidclfError(str(error))
-    return RuntimeError(f"{type(error).__name__}: {error}")

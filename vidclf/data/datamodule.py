@@ -1,6 +1,6 @@
 """From a data set to batches of Views: lists, splits, samples, and reads features or frames."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -18,9 +18,9 @@ from vidclf.data.sampling import Sampling
 from vidclf.data.splits import Split
 from vidclf.data.transforms import Transform
 from vidclf.data.video import Video, VideoError, Views, death_of
-from vidclf.disk import empty_on_disk, require_space, writing_to
+from vidclf.disk import writing_to
 from vidclf.errors import VidclfError
-from vidclf.extraction import COMPILE, compile_if_it_pays, compute_features, fill
+from vidclf.extraction import COMPILE, fill_store
 from vidclf.features import (
     REMEDY,
     FeatureStore,
@@ -28,13 +28,11 @@ from vidclf.features import (
     hash_weights,
     recipe_of,
     units_of,
-    views_of,
     why_not_stored,
 )
-from vidclf.machine import free_memory, num_cores
-from vidclf.models.backbones.frozen import Frozen
+from vidclf.machine import num_cores
 from vidclf.models.backbones.trained import wrap
-from vidclf.ranks import gather, rank_and_size, together
+from vidclf.ranks import gather, num_here, rank_and_size
 from vidclf.terminal import say, track
 
 PARTS = ("train", "val", "test")
@@ -76,6 +74,8 @@ class VideoDataModule(L.LightningDataModule):
             the classes.
     """
 
+    allow_zero_length_dataloader_with_multiple_devices = True  # Lightning's: a process may have no video to score
+
     def __init__(
         self,
         dataset: Dataset,
@@ -103,7 +103,7 @@ class VideoDataModule(L.LightningDataModule):
         self.backbone, self.store_root = wrap(backbone), Path(store)
         self.weights_hash = hash_weights(backbone)  # before any training
         self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
-        self.num_threads, self.compile = num_threads or num_cores(), compile
+        self._num_threads, self.compile = num_threads, compile
         obstacle = why_not_stored(backbone, transform)
         if augmentation:
             obstacle = f"{type(augmentation).__name__} draws by chance, so its pictures change"
@@ -234,42 +234,29 @@ class VideoDataModule(L.LightningDataModule):
     def extract(self, drawn: Sequence[Drawn], shard: tuple[int, int] = (1, 1)) -> int:
         """Compute what is missing in the store; return the number of units (frames or clips) computed here.
 
-        Each process takes videos of its own, and all go on when the last one has done. `shard` (k, n) takes the k-th
-        of n parts of the videos, k from 1 on.
+        Each process begins with videos of its own and then takes what the others have not begun, so that none waits
+        long and all know in the end what failed. `shard` (k, n) takes the k-th of n parts of the videos, k from 1 on.
         """
         number, count = shard
         wanted: dict[int, list[Tensor]] = {}
         for one in drawn:
             if one.video % count == number - 1:
                 wanted.setdefault(one.video, []).append(units_of(one.frames, self.backbone.preset))
-        computed = together(lambda: self._extract({video: wanted[video] for video in list(wanted)[_share()]}))
-        self._share_failed()
-        return computed
-
-    def _extract(self, wanted: Mapping[int, list[Tensor]]) -> int:
         requests = {
             Request(self.videos[video].path, torch.cat(units), self.facts[video].content): video
             for video, units in wanted.items()
         }
-        missing = self.store.missing_of_all(list(requests))
-        todo = {request: units for request, units in zip(requests, missing, strict=True) if len(units)}
-        num_units = sum(len(units) for units in todo.values())
-        self._require_space(num_units)
-        device, preset = self._device(), self.backbone.preset
-        if todo and isinstance(self.backbone, Frozen):
-            shape = (preset.clip_length, 3, preset.size, preset.size)
-            compile_if_it_pays(self.backbone, shape, num_units * self.transform.num_crops, device, self.compile)
-        compute = partial(
-            compute_features,
-            transform=self.transform,
-            backbone=self.backbone,
-            device=device,
-            num_threads=self.num_threads,
+        results = fill_store(
+            self.store,
+            list(requests),
+            self.transform,
+            self.backbone,
+            self._device(),
+            self.num_threads,
+            self.compile,
         )
-        results = fill(self.store, list(todo), compute)
-        num_frames = lambda result: len(todo[result[0]])  # noqa: E731
         computed = 0
-        for request, result in track(results, len(todo), "Extracting features of", "videos", "frames", num_frames):
+        for request, result in results:
             if isinstance(result, VideoError):
                 self.leave_out(requests[request], result)
             else:
@@ -293,6 +280,11 @@ class VideoDataModule(L.LightningDataModule):
     def _reads_store(self) -> bool:
         """Whether features are stored and worth it: clips in a probe's disorder are never asked for again."""
         return self.stores_features and not (self.probe and self.backbone.preset.clip_length > 1)
+
+    @property
+    def num_threads(self) -> int:
+        """Videos decoded at once, by this process."""
+        return self._num_threads or max(1, num_cores() // num_here())
 
     def part_size(self, part: str) -> int:
         """Return the number of videos with a view in a part, damaged ones included."""
@@ -341,33 +333,19 @@ class VideoDataModule(L.LightningDataModule):
         return result
 
     def _gather(self, drawn: Sequence[Drawn]) -> Float[Tensor, "N S D"]:
-        """Read the features of all videos into one tensor, which is never in memory twice.
-
-        It is a mapped file where it would take more than half of the free memory, and on the GPU where that has room.
-        """
+        """Read the stored features of all videos."""
         if not drawn:
             return torch.empty(0, 1, self.backbone.feature_dim)
-        first = self._read(drawn[0])
-        num_rows = sum(len(one.views) for one in drawn) * self.transform.num_crops
-        shape = (num_rows, *first.shape[1:])
-        num_bytes = first[0].nbytes * num_rows
-        if num_bytes > free_memory() / 2 / rank_and_size()[1]:
-            features = empty_on_disk(self.store.folder, shape, first.dtype, REMEDY)
-        else:
-            features = first.new_empty(shape)
-        end = 0
-        for one in drawn:
-            piece = self._read(one)
-            features[end : end + len(piece)] = piece
-            end += len(piece)
-        device = self._device()
-        fits = device.type == "cuda" and num_bytes < torch.cuda.mem_get_info(device)[0] / 2
-        return features.to(device) if fits else features
-
-    def _read(self, one: Drawn) -> Float[Tensor, "N S D"]:
-        units = units_of(one.frames, self.backbone.preset)
-        request = Request(self.videos[one.video].path, units, self.facts[one.video].content)
-        return views_of(self.store.read(request), len(one.frames))
+        requests = [
+            Request(
+                self.videos[one.video].path,
+                units_of(one.frames, self.backbone.preset),
+                self.facts[one.video].content,
+            )
+            for one in drawn
+        ]
+        counts = [len(one.frames) for one in drawn]
+        return self.store.gather(requests, counts, self.transform.num_crops, self._device())
 
     def _frames(
         self,
@@ -427,11 +405,6 @@ class VideoDataModule(L.LightningDataModule):
                 f"The {part} part has {num_videos} videos for {size} processes, and each needs one of its own. "
                 "Set trainer.devices to fewer."
             )
-
-    def _require_space(self, num_units: int) -> None:
-        num_bytes = 2 if getattr(self.backbone.backbone, "precision", "float32") == "bfloat16" else 4
-        width = self.backbone.feature_dim * self.transform.num_crops * num_bytes
-        require_space(self.store_root, num_units * width, REMEDY)
 
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Frames of a video file, exact and checked: damage anywhere in the file is an error, never a wrong frame.
+"""Frames of a video file, exact and checked: damage to what is decoded is an error, never a wrong frame.
 
 Frames are counted in the order in which the decoder returns them. Presentation times are never looked at: in
 B-frame XVID AVI, UCF101's format, they do not follow the pictures.
@@ -69,7 +69,8 @@ def decode_frames(path: Path | str, indices: Int[Tensor, "*views"]) -> UInt8[Ten
         indices: at least one, 0-based, in any order, repeats allowed.
 
     Raises:
-        VideoError: the file cannot be opened, has no video, is damaged anywhere, or ends before the largest index.
+        VideoError: the file cannot be opened, has no video, ends before the largest index, or is damaged (see
+            `iterate_frames`).
     """
     wanted = indices.flatten().tolist()
     if not wanted:
@@ -269,7 +270,7 @@ def _needed(packets: Iterator[Packet], wanted: AbstractSet[int]) -> tuple[Iterab
         held.append(packet)
         if not packet.size:
             break
-        kind = _kind(bytes(packet))
+        kind = None if packet.is_discard else _kind(bytes(packet))
         if kind == INTRA:
             starts.append(len(held) - 1)
         elif kind != PREDICTED or not starts:

@@ -43,7 +43,7 @@ def halves_of(transform: Transform) -> tuple[Callable[[Tensor], Tensor], Callabl
     halved: what its parent's halves do is not what it does.
     """
     owner = next(kind for kind in type(transform).__mro__ if "__call__" in vars(kind))
-    if {"crop", "normalize"} <= {*vars(owner)}:
+    if all(callable(vars(owner).get(half)) for half in ("crop", "normalize")):
         return transform.crop, transform.normalize  # type: ignore[attr-defined]
     return transform, None
 

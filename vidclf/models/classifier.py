@@ -61,6 +61,7 @@ class Classifier(L.LightningModule):
         self.optimizer, self.scheduler, self.seed = optimizer, scheduler, seed
         self.layer_decay, self.mixing = layer_decay, mixing
         self.judged: list[tuple[Tensor, Views]] = []  # logits of the validation views so far, and whose
+        self.trained = torch.zeros(3)  # sums over the epoch's training views: losses, hits, views
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "N K"]:
         """Return the logits of pictures (N, T, 3, h, w) or of features (N, S, D)."""
@@ -98,11 +99,12 @@ class Classifier(L.LightningModule):
             for scaling in scalings:
                 scaling.leave_as_they_are()
         elif self.trainer.ckpt_path is None and hasattr(self.head, "fit"):
-            self.head.fit(datamodule.train_features().to(self.device))  # type: ignore[operator]
+            self.head.fit(datamodule.train_features())  # type: ignore[operator]
         self.train()  # Lightning keeps the mode that a module comes in
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(generator_for(self.seed, self.current_epoch, self.global_rank).initial_seed())
+        self.trained = torch.zeros(3, device=self.device)
 
     def training_step(self, batch: Views, batch_idx: int) -> Float[Tensor, ""]:
         labels = batch.labels
@@ -111,46 +113,46 @@ class Classifier(L.LightningModule):
             batch = self.mixing(batch, num_classes)
         logits = self(batch.inputs)
         loss = self.loss(logits, batch.labels)
-        scores = {"train/loss": loss, "train/view_top1": _top1(logits, labels)}
         several = rank_and_size()[1] > 1
         num_views = int((batch.video >= 0).sum()) if several else len(logits)
-        self.log_dict(scores, prog_bar=True, on_step=False, on_epoch=True, batch_size=num_views, sync_dist=several)
+        self.trained += num_views * torch.stack([loss.detach(), _top1(logits.detach(), labels), torch.ones_like(loss)])
         return self._share_of(loss, num_views) if several else loss
 
     def _share_of(self, loss: Tensor, num_views: int) -> Tensor:
         """Scale this process's mean loss so that the mean of all processes' gradients is the whole batch's."""
         counts = torch.tensor(float(num_views), device=loss.device)
         mean_count = self.trainer.strategy.reduce(counts.clone(), reduce_op="mean")  # in place
-        return loss * counts / mean_count
+        return loss * counts / mean_count.clamp(min=torch.finfo().tiny)
+
+    def on_train_epoch_end(self) -> None:
+        # Lightning's own mean over processes rounds the number of views.
+        loss, top1, num_views = self.trainer.strategy.reduce(self.trained, reduce_op="sum")
+        self.log_dict({"train/loss": loss / num_views, "train/view_top1": top1 / num_views}, prog_bar=True)
 
     def on_validation_epoch_start(self) -> None:
         self.judged = []  # those of an epoch that was broken off
 
     def validation_step(self, batch: Views, batch_idx: int) -> None:
-        several = rank_and_size()[1] > 1
-        if several and int(batch.video[0]) < 0:  # nobody's: another process has a batch more
-            return
-        logits = self(batch.inputs)
-        scores = {"val/loss": F.cross_entropy(logits, batch.labels), "val/view_top1": _top1(logits, batch.labels)}
-        self.log_dict(scores, prog_bar=True, batch_size=len(logits), sync_dist=several)
-        self.judged.append((logits, batch._replace(inputs=batch.inputs[:0])))
+        if int(batch.video[0]) >= 0:  # else nobody's: another process has a batch more
+            self.judged.append((self(batch.inputs).float().cpu(), _without_inputs(batch)))
 
     def on_validation_epoch_end(self) -> None:
-        if rank_and_size()[1] > 1:
-            judged = [(logits.cpu(), Views(*(part.cpu() for part in views))) for logits, views in self.judged]
-            self.judged = [one for part in gather(judged) for one in part]
-        logits = torch.cat([logits for logits, _ in self.judged])
-        labels = torch.cat([views.labels for _, views in self.judged])
-        video = torch.cat([views.video for _, views in self.judged])
-        log_probabilities, labels = aggregate_videos(logits, labels, video, self.aggregation)
-        self.log("val/top1", _top1(log_probabilities, labels), prog_bar=True, sync_dist=rank_and_size()[1] > 1)
+        judged = [one for of_rank in gather(self.judged) for one in of_rank]
+        logits = torch.cat([logits for logits, _ in judged])
+        labels = torch.cat([views.labels for _, views in judged])
+        video = torch.cat([views.video for _, views in judged])
+        scores = {"val/loss": F.cross_entropy(logits, labels), "val/view_top1": _top1(logits, labels)}
+        scores["val/top1"] = _top1(*aggregate_videos(logits, labels, video, self.aggregation))
+        # Computed by every process from all logits, so they agree; this says so to Lightning.
+        scores = {name: score.to(self.device) for name, score in scores.items()}
+        self.log_dict(scores, prog_bar=True, sync_dist=rank_and_size()[1] > 1)
 
     def predict_step(self, batch: Views, batch_idx: int = 0) -> tuple[Float[Tensor, "V K"], Views]:
         """Return the logits of one video's views, and whose they are, on the CPU."""
         # In full precision, whatever the training's was: so evaluation and prediction agree to the last bit.
         with torch.autocast(self.device.type, enabled=False):
             logits = self(batch.inputs)
-        return logits.float().cpu(), batch._replace(inputs=batch.inputs[:0].cpu())
+        return logits.float().cpu(), _without_inputs(batch)
 
 
 def aggregate_videos(
@@ -165,6 +167,12 @@ def aggregate_videos(
     views: Sequence[Tensor] = logits[order].split(counts)
     firsts = [part[0] for part in labels[order].split(counts)]
     return torch.stack([aggregation(part) for part in views]), torch.stack(firsts)
+
+
+def _without_inputs(batch: Views) -> Views:
+    """Return whose the views are, on the CPU; a slice of the inputs would keep all of them in memory."""
+    empty = batch.inputs.new_empty(0, *batch.inputs.shape[1:], device="cpu")
+    return Views(empty, *(part.cpu() for part in batch[1:]))
 
 
 def _top1(scores: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:
