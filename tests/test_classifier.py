@@ -76,6 +76,7 @@ def test_metrics_worked_out_by_hand():
     assert loss.item() == pytest.approx(expected)
     assert logged == pytest.approx({"train/loss": expected, "train/view_top1": 0.5})
     classifier.validation_step(batch, 0)
+    classifier.on_validation_epoch_end()
     assert (logged["val/loss"], logged["val/view_top1"]) == pytest.approx((expected, 0.5))
 
 

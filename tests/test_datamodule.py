@@ -311,7 +311,7 @@ def test_space_is_asked_for_before_the_work_starts(root: Path, monkeypatch: pyte
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * 10**9))
     datamodule = make_datamodule(root, backbone, transform=TwoCrops(backbone.preset))
     # 8 videos, 6 frames, 2 crops, 10^8 numbers, 4 bytes
-    with pytest.raises(VidclfError, match=r"store: 38\.40 GB needed, 5\.00 GB free\. .*store\.root="):
+    with pytest.raises(VidclfError, match=r"38\.40 GB needed, 5\.00 GB free\. .*store\.root="):
         at_epoch(datamodule, 0).setup("fit")
     assert counter.count == 0
 

@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> None:
     table(f"Features in {datamodule.store.folder}", rows)
 
 
-def _parse_shard(shard: str) -> tuple[int, int]:
+def _parse_shard(shard: str | int) -> tuple[int, int]:
     """Return (k, n) of `k/n`."""
     number, _, count = str(shard).partition("/")
     if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):

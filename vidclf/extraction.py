@@ -1,5 +1,6 @@
 """From video files to features: decoding in threads, one backbone, batches filled across videos, a store filled."""
 
+import mmap
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -249,7 +250,9 @@ class _Assembly:
     ) -> None:
         self.backbone, self.normalize, self.device = backbone, normalize, device
         self.pictures: list[Tensor] = []  # waiting for a full batch, each (n, t, 3, h, w)
-        self.features: list[Tensor] = []  # of requests not yet handed out, each (n, S, D), where they were computed
+        self.features: deque[Tensor] = (
+            deque()
+        )  # of requests not yet handed out, each (n, S, D), where they were computed
         self.positions: list[Tensor] = []  # of the request that is being decoded
         self.crops = 1
         self.ended: deque[tuple[Request, list[Tensor], VideoError | None]] = deque()
@@ -264,7 +267,7 @@ class _Assembly:
             waiting = torch.cat(self.pictures)
             whole = len(waiting) - len(waiting) % full
             self._run(waiting[:whole])
-            self.pictures = [waiting[whole:]]
+            self.pictures = [_apart(waiting[whole:])] if whole < len(waiting) else []
 
     def end(self, request: Request, error: VideoError | None) -> None:
         """Close the request that is being decoded."""
@@ -285,13 +288,21 @@ class _Assembly:
             if count > sum(map(len, self.features)):
                 return
             self.ended.popleft()
-            features = torch.cat(self.features) if self.features else torch.empty(0)
-            self.features = [features[count:]]
+            taken = list(self._take(count))
             if error is not None:
                 yield request, error
                 continue
-            by_position = torch.cat(positions).argsort()
-            yield request, features[:count].cpu().unflatten(0, (-1, self.crops))[by_position]
+            features = torch.cat(taken).unflatten(0, (-1, self.crops))
+            yield request, _apart(features[torch.cat(positions).argsort()])
+
+    def _take(self, count: int) -> Iterator[Tensor]:
+        """Yield the next `count` features, as they lie in their batches."""
+        while count:
+            features = self.features.popleft()
+            if len(features) > count:
+                self.features.appendleft(features[count:])
+            yield features[:count].cpu()
+            count -= min(count, len(features))
 
     def _run(self, pictures: Tensor) -> None:
         if not len(pictures):
@@ -299,4 +310,16 @@ class _Assembly:
         pictures = pictures.to(self.device, non_blocking=True)
         if self.normalize is not None:
             pictures = self.normalize(pictures)
-        self.features.append(self.backbone(pictures))
+        self.features.append(_apart(self.backbone(pictures)))
+
+
+def _apart(tensor: Tensor) -> Tensor:
+    """Return a copy in pages of its own.
+
+    A block that lives longer than a batch, put among the network's large ones, leaves a hole which the next of those
+    does not fit into: then the process grows by one of them.
+    """
+    if tensor.device.type != "cpu" or not tensor.numel():
+        return tensor
+    pages = mmap.mmap(-1, tensor.nbytes)
+    return torch.frombuffer(pages, dtype=tensor.dtype).view(tensor.shape).copy_(tensor)

@@ -61,7 +61,6 @@ class Classifier(L.LightningModule):
         self.optimizer, self.scheduler, self.seed = optimizer, scheduler, seed
         self.layer_decay, self.mixing = layer_decay, mixing
         self.judged: list[tuple[Tensor, Views]] = []  # logits of the validation views so far, and whose
-        self.trained = torch.zeros(3)  # sums over the epoch's training views: losses, hits, views
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "N K"]:
         """Return the logits of pictures (N, T, 3, h, w) or of features (N, S, D)."""
@@ -104,7 +103,6 @@ class Classifier(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(generator_for(self.seed, self.current_epoch, self.global_rank).initial_seed())
-        self.trained = torch.zeros(3, device=self.device)
 
     def training_step(self, batch: Views, batch_idx: int) -> Float[Tensor, ""]:
         labels = batch.labels
@@ -113,21 +111,20 @@ class Classifier(L.LightningModule):
             batch = self.mixing(batch, num_classes)
         logits = self(batch.inputs)
         loss = self.loss(logits, batch.labels)
-        several = rank_and_size()[1] > 1
-        num_views = int((batch.video >= 0).sum()) if several else len(logits)
-        self.trained += num_views * torch.stack([loss.detach(), _top1(logits.detach(), labels), torch.ones_like(loss)])
-        return self._share_of(loss, num_views) if several else loss
+        scores = {"train/loss": loss, "train/view_top1": _top1(logits, labels)}
+        size = rank_and_size()[1]
+        num_views = int((batch.video >= 0).sum()) if size > 1 else len(logits)
+        # Lightning takes the processes' mean number of views, and rounds it: of these it is exact.
+        self.log_dict(
+            scores, prog_bar=True, on_step=False, on_epoch=True, batch_size=num_views * size, sync_dist=size > 1
+        )
+        return self._share_of(loss, num_views) if size > 1 else loss
 
     def _share_of(self, loss: Tensor, num_views: int) -> Tensor:
         """Scale this process's mean loss so that the mean of all processes' gradients is the whole batch's."""
         counts = torch.tensor(float(num_views), device=loss.device)
         mean_count = self.trainer.strategy.reduce(counts.clone(), reduce_op="mean")  # in place
         return loss * counts / mean_count.clamp(min=torch.finfo().tiny)
-
-    def on_train_epoch_end(self) -> None:
-        # Lightning's own mean over processes rounds the number of views.
-        loss, top1, num_views = self.trainer.strategy.reduce(self.trained, reduce_op="sum")
-        self.log_dict({"train/loss": loss / num_views, "train/view_top1": top1 / num_views}, prog_bar=True)
 
     def on_validation_epoch_start(self) -> None:
         self.judged = []  # those of an epoch that was broken off
