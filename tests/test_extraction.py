@@ -1,6 +1,7 @@
 """Features are those of the pictures, in any company; a store is filled once, whoever fills it."""
 
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -194,11 +195,12 @@ def test_a_transform_that_overrides_the_whole_is_not_halved(clips: list[Path]):
     assert torch.equal(views_of(features, 1), frozen(inverted(decode_frames(clips[0], units(2)))))
 
 
-def test_a_compiled_backbone_gives_the_same_features(monkeypatch: pytest.MonkeyPatch):
+def test_a_backbone_is_compiled_in_place_with_its_weights_fixed(monkeypatch: pytest.MonkeyPatch):
     frozen = Frozen(Tiny(weights=None))
     pictures = torch.rand(3, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     expected, name = frozen(pictures), repr(frozen.backbone)
     calls = []
+    monkeypatch.setattr(extraction, "has_matrix_units", lambda: True)
     monkeypatch.setattr(torch, "compile", lambda function, **options: calls.append(options) or function)
     compile_if_it_pays(frozen, (1, 3, 64, 64), 10**12, CPU, "auto")
     assert calls == [{"options": {"freezing": True}}]
@@ -214,9 +216,27 @@ def test_a_backbone_is_compiled_where_the_work_pays_for_it(
     num_pictures: int, choice: str | bool, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ):
     frozen = Frozen(Tiny(weights=None))
+    monkeypatch.setattr(extraction, "has_matrix_units", lambda: True)
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     compile_if_it_pays(frozen, (1, 3, 64, 64), num_pictures, CPU, choice)
     assert (frozen.backbone.layers._compiled_call_impl is not None) == compiled
+
+
+def test_no_work_pays_for_compiling_on_a_cpu_without_matrix_units(monkeypatch: pytest.MonkeyPatch):
+    frozen = Frozen(Tiny(weights=None))
+    monkeypatch.setattr(extraction, "has_matrix_units", lambda: False)
+    compile_if_it_pays(frozen, (1, 3, 64, 64), 10**12, CPU, "auto")
+    assert frozen.backbone.layers._compiled_call_impl is None
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_backbone_gives_the_same_features():
+    frozen = Frozen(Tiny())
+    pictures = torch.rand(3, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = frozen(pictures)
+    compile_if_it_pays(frozen, (1, 3, 64, 64), 1, CPU, True)
+    assert frozen.backbone.layers._compiled_call_impl is not None
+    assert torch.allclose(frozen(pictures), expected, atol=1e-5)
 
 
 def test_where_nothing_can_be_compiled_work_goes_on_and_says_so(

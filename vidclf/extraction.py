@@ -1,6 +1,5 @@
 """From video files to features: decoding in threads, one backbone, batches filled across videos, a store filled."""
 
-import mmap
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from vidclf.data.video import VideoError, death_of
 from vidclf.disk import require_space
 from vidclf.errors import VidclfError
 from vidclf.features import REMEDY, FeatureStore, Request
+from vidclf.machine import has_matrix_units
 from vidclf.models.backbones.frozen import FRAMES_PER_BATCH, Frozen
 from vidclf.models.backbones.trained import Trained
 from vidclf.ranks import rank_and_size
@@ -29,8 +29,8 @@ Result = Float[Tensor, "R crops S D"] | VideoError
 
 WRITERS = 2  # threads that write to the store; each video is synced to the disk, which takes as long as a batch may
 COMPILE = ("auto", True, False)
-# Floating-point operations from which on compiling pays. On 2 cores VGG16 takes 26 s to compile and is 3 % (AVX-512) to
-# 19 % (AMX) faster then; on a GPU it is an estimate.
+# Floating-point operations from which on compiling pays, which takes half a minute. VGG16 is then 19 % faster with AMX
+# (read, not measured), and no faster on a CPU without (measured: never compiled there); on a GPU it is an estimate.
 WORTH_COMPILING = {"cpu": 5e14, "cuda": 3e16}
 
 
@@ -212,6 +212,8 @@ def _is_enough(backbone: Frozen, one: Tensor, num_pictures: int) -> bool:
     threshold = WORTH_COMPILING.get(one.device.type)
     if threshold is None or num_pictures < 1000:  # no network is so large
         return False
+    if one.device.type == "cpu" and not has_matrix_units():
+        return False
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         backbone.backbone(one)
     return counter.get_total_flops() * num_pictures >= threshold
@@ -267,7 +269,7 @@ class _Assembly:
             waiting = torch.cat(self.pictures)
             whole = len(waiting) - len(waiting) % full
             self._run(waiting[:whole])
-            self.pictures = [_apart(waiting[whole:])] if whole < len(waiting) else []
+            self.pictures = [waiting[whole:]] if whole < len(waiting) else []
 
     def end(self, request: Request, error: VideoError | None) -> None:
         """Close the request that is being decoded."""
@@ -293,7 +295,7 @@ class _Assembly:
                 yield request, error
                 continue
             features = torch.cat(taken).unflatten(0, (-1, self.crops))
-            yield request, _apart(features[torch.cat(positions).argsort()])
+            yield request, features[torch.cat(positions).argsort()]
 
     def _take(self, count: int) -> Iterator[Tensor]:
         """Yield the next `count` features, as they lie in their batches."""
@@ -310,16 +312,4 @@ class _Assembly:
         pictures = pictures.to(self.device, non_blocking=True)
         if self.normalize is not None:
             pictures = self.normalize(pictures)
-        self.features.append(_apart(self.backbone(pictures)))
-
-
-def _apart(tensor: Tensor) -> Tensor:
-    """Return a copy in pages of its own.
-
-    A block that lives longer than a batch, put among the network's large ones, leaves a hole which the next of those
-    does not fit into: then the process grows by one of them.
-    """
-    if tensor.device.type != "cpu" or not tensor.numel():
-        return tensor
-    pages = mmap.mmap(-1, tensor.nbytes)
-    return torch.frombuffer(pages, dtype=tensor.dtype).view(tensor.shape).copy_(tensor)
+        self.features.append(self.backbone(pictures))

@@ -41,6 +41,13 @@ def computes_in_bfloat16() -> bool:
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
+def has_matrix_units() -> bool:
+    """Whether the CPU has units for matrices: Intel's AMX."""
+    import torch
+
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
 def free_memory() -> int:
     """Return the bytes of memory that are free or can be freed, to this machine or to this job's control group."""
     import psutil
