@@ -5,11 +5,15 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from verbs import SMALL, Outcome, call
 from videos import write_ucf101_tree
+
+if TYPE_CHECKING:
+    from vidclf.features import FeatureStore
 
 os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder prints its settings otherwise
 
@@ -45,6 +49,16 @@ def vidclf(tmp_path: Path) -> Callable[..., Outcome]:
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A UCF101 tree for the whole session, not to be changed: 2 classes, 4 test and 6 train videos of each."""
     return write_ucf101_tree(tmp_path_factory.mktemp("data") / "UCF-101", groups=(1, 2, 8, 9, 10))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> "FeatureStore":
+    """An empty feature store of `doubles.RECIPE`."""
+    from doubles import RECIPE  # not above: vidclf must be imported after jaxtyping's hook is set
+
+    from vidclf.features import FeatureStore
+
+    return FeatureStore(tmp_path / "store", RECIPE, "pictures")
 
 
 @pytest.fixture(scope="session")

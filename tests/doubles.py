@@ -14,6 +14,7 @@ from vidclf.data.datasets.ucf101 import UCF101
 from vidclf.data.sampling import Rate
 from vidclf.data.splits import Official
 from vidclf.data.transforms import BackboneTransform
+from vidclf.features import Recipe
 from vidclf.models.aggregation import mean
 from vidclf.models.backbones.frozen import Frozen
 from vidclf.models.backbones.preset import Preset
@@ -22,6 +23,8 @@ from vidclf.models.heads.mlp import MLP
 from vidclf.models.loss import CrossEntropy
 from vidclf.models.schedules import cosine
 from vidclf.terminal import quiet_lightning
+
+RECIPE = Recipe("backbone", "weights", "float32", "transform")
 
 
 class Pictures(nn.Module):
@@ -75,6 +78,11 @@ class TwoCrops:
         size = min(frames.shape[-2:])
         crops = torch.stack([pictures(frames[..., :size]), pictures(frames[..., -size:])], dim=1)
         return crops.flatten(0, 1)  # (V * 2, T, 3, h, w)
+
+
+def units(*frames: int) -> Tensor:
+    """Return single frames as a picture backbone's units."""
+    return torch.tensor(frames)[:, None]
 
 
 class Counter:

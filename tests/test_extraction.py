@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from doubles import Clips, Counter, Pictures, TwoCrops, halve, spoil
+from doubles import RECIPE, Clips, Counter, Pictures, TwoCrops, halve, spoil, units
 from torch import Tensor
 from videos import encode_video
 
@@ -24,26 +24,16 @@ from vidclf.data.transforms import BackboneTransform, TutorialTransform
 from vidclf.data.video import VideoError
 from vidclf.errors import VidclfError
 from vidclf.extraction import compile_if_it_pays, compute_features, fill, pictures_of
-from vidclf.features import FeatureStore, Recipe, Request, units_of, views_of
+from vidclf.features import FeatureStore, Request, units_of, views_of
 from vidclf.models.backbones.frozen import Frozen
 from vidclf.models.backbones.tiny import Tiny
 
 CPU = torch.device("cpu")
-RECIPE = Recipe("backbone", "weights", "float32", "transform")
 
 
 @pytest.fixture
 def clips(tmp_path: Path) -> list[Path]:
     return [encode_video(tmp_path / f"{number}.avi", num_frames=6 + 5 * number, seed=number) for number in range(4)]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> FeatureStore:
-    return FeatureStore(tmp_path / "store", RECIPE, "pictures")
-
-
-def units(*frames: int) -> Tensor:
-    return torch.tensor(frames)[:, None]
 
 
 @dataclass(frozen=True)

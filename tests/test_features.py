@@ -15,9 +15,8 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from doubles import Pictures, TwoCrops
+from doubles import RECIPE, Pictures, TwoCrops, units
 from torch import Tensor, nn
-from videos import encode_video
 
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
 from vidclf.errors import VidclfError
@@ -32,22 +31,7 @@ from vidclf.features import (
 from vidclf.models.backbones.frozen import Frozen
 
 CPU = torch.device("cpu")
-RECIPE = Recipe("backbone", "weights", "float32", "transform")
 CONTENT = "c" * 64
-
-
-@pytest.fixture
-def clips(tmp_path: Path) -> list[Path]:
-    return [encode_video(tmp_path / f"{number}.avi", num_frames=6 + 5 * number, seed=number) for number in range(4)]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> FeatureStore:
-    return FeatureStore(tmp_path / "store", RECIPE, "pictures")
-
-
-def units(*frames: int) -> Tensor:
-    return torch.tensor(frames)[:, None]
 
 
 def request(*frames: int, content: str = CONTENT) -> Request:
