@@ -13,7 +13,7 @@ from verbs import SMALL, Outcome, call
 from videos import write_ucf101_tree
 
 if TYPE_CHECKING:
-    from vidclf.features import FeatureStore
+    from vidclf.features.store import FeatureStore
 
 os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder prints its settings otherwise
 
@@ -56,7 +56,7 @@ def store(tmp_path: Path) -> "FeatureStore":
     """An empty feature store of `doubles.RECIPE`."""
     from doubles import RECIPE  # not above: vidclf must be imported after jaxtyping's hook is set
 
-    from vidclf.features import FeatureStore
+    from vidclf.features.store import FeatureStore
 
     return FeatureStore(tmp_path / "store", RECIPE, "pictures")
 

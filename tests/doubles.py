@@ -9,20 +9,20 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from vidclf.data.datamodule import VideoDataModule
 from vidclf.data.datasets.ucf101 import UCF101
 from vidclf.data.sampling import Rate
 from vidclf.data.splits import Official
 from vidclf.data.transforms import BackboneTransform
-from vidclf.features import Recipe
+from vidclf.datamodule import VideoDataModule
+from vidclf.features.store import Recipe
 from vidclf.models.aggregation import mean
-from vidclf.models.backbones.frozen import Frozen
 from vidclf.models.backbones.preset import Preset
+from vidclf.models.backbones.wrapped import Frozen
 from vidclf.models.classifier import Classifier
 from vidclf.models.heads.mlp import MLP
 from vidclf.models.loss import CrossEntropy
 from vidclf.models.schedules import cosine
-from vidclf.terminal import quiet_lightning
+from vidclf.system.terminal import quiet_lightning
 
 RECIPE = Recipe("backbone", "weights", "float32", "transform")
 

@@ -195,7 +195,7 @@ def test_a_store_that_is_no_folder_is_named(refused: Callable[..., None], root: 
 
 
 def test_a_full_disk_is_told_before_the_work_starts(refused: Callable[..., None], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("vidclf.disk.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+    monkeypatch.setattr("vidclf.system.disk.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
     refused("MB needed, 0.00 MB free. Free space, or name another folder with store.root=")
 
 

@@ -13,11 +13,11 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheck
 from torch import Tensor, nn
 from videos import encode_video
 
+from vidclf.contracts import Views
 from vidclf.data.sampling import Rate, Segments
-from vidclf.data.video import Views
 from vidclf.evaluation.judge import judge, scores_of
 from vidclf.models.aggregation import mean, mode
-from vidclf.models.backbones.frozen import Frozen
+from vidclf.models.backbones.wrapped import Frozen
 from vidclf.models.classifier import Classifier
 from vidclf.models.heads.mlp import MLP
 

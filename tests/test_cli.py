@@ -108,7 +108,7 @@ def test_ctrl_c_before_training_is_a_sentence_too(vidclf: Callable[..., Outcome]
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vidclf.build.build_datamodule", interrupt)
+    monkeypatch.setattr("vidclf.run.build.build_datamodule", interrupt)
     outcome = vidclf("train")
     assert (outcome.status, outcome.err) == (130, "Interrupted; what was written before is whole.\n")
 

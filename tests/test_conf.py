@@ -15,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 import vidclf.train  # noqa: F401 (registers the resolvers that conf/ uses)
-from vidclf import build
 from vidclf.cli import CONF, EXAMPLES
-from vidclf.data.video import Video, Views
+from vidclf.contracts import Video, Views
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.preset import Preset
 from vidclf.models.backbones.trained import wrap
+from vidclf.run import build
 
 FILES = sorted(Path(CONF).rglob("*.yaml"))
 VERBS = [path.stem for path in FILES if path.parent == Path(CONF)]

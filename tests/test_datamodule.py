@@ -14,14 +14,14 @@ from doubles import Clips, Counter, Pictures, TwoCrops, halve, make_datamodule, 
 from torch import Tensor, nn
 from videos import encode_video
 
-from vidclf.data import datamodule as datamodule_module
-from vidclf.data.datamodule import PARTS, VideoDataModule
+from vidclf import datamodule as datamodule_module
+from vidclf.contracts import VideoError
 from vidclf.data.sampling import Dense, Rate, Segments, Uniform
 from vidclf.data.splits import Official
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
-from vidclf.data.video import VideoError
-from vidclf.disk import empty_on_disk
+from vidclf.datamodule import PARTS, VideoDataModule
 from vidclf.errors import VidclfError
+from vidclf.system.disk import empty_on_disk
 
 NUM_VIDEOS = {"train": 4, "val": 4, "test": 8}  # of the tree below; groups 1 and 2 of a class test
 
@@ -416,9 +416,9 @@ def test_a_part_without_videos_is_a_sentence(ucf101_tree: Callable[..., Path]):
 def test_features_that_do_not_fit_into_memory_are_mapped(root: Path, monkeypatch: pytest.MonkeyPatch):
     expected = of_part(make_datamodule(root), "train")[0]
     mapped = []
-    monkeypatch.setattr("vidclf.features.free_memory", lambda: expected.nbytes)
+    monkeypatch.setattr("vidclf.features.store.free_memory", lambda: expected.nbytes)
     make = empty_on_disk
-    monkeypatch.setattr("vidclf.features.empty_on_disk", lambda *a: mapped.append(a[1]) or make(*a))
+    monkeypatch.setattr("vidclf.features.store.empty_on_disk", lambda *a: mapped.append(a[1]) or make(*a))
     assert torch.equal(of_part(make_datamodule(root), "train")[0], expected)
     assert mapped == [tuple(expected.shape)]
 

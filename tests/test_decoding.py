@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from videos import encode_video, numbered_frame, read_frame_number
 
+from vidclf.contracts import VideoError
 from vidclf.data import decoding
 from vidclf.data.decoding import (
     VideoInfo,
@@ -29,7 +30,6 @@ from vidclf.data.decoding import (
     probe,
     stream_frames,
 )
-from vidclf.data.video import VideoError
 
 X265 = {"x265-params": "log-level=none:pools=1"}
 FAST_VPX = {"deadline": "realtime", "cpu-used": "8"}

@@ -10,7 +10,7 @@ from doubles import make_datamodule
 
 from vidclf.data.datasets import demo
 from vidclf.data.datasets.demo import ABOUT, ABOUT_FILE, Demo, ensure_written
-from vidclf.data.datasets.demo_clips import (
+from vidclf.data.datasets.demo.clips import (
     CLIPS_PER_GROUP,
     CYCLES_PER_FRAME,
     DURATIONS_S,
@@ -28,7 +28,7 @@ from vidclf.data.datasets.demo_clips import (
     sway,
     zoom,
 )
-from vidclf.data.datasets.demo_drawing import CREDIT, draw, handwriting, photographs
+from vidclf.data.datasets.demo.drawing import CREDIT, draw, handwriting, photographs
 from vidclf.data.decoding import decode_frames, probe
 from vidclf.data.sampling import Rate, Uniform
 from vidclf.data.splits import Official

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vidclf.disk import empty_on_disk, require_space, write_atomically, writing_to
 from vidclf.errors import VidclfError
+from vidclf.system.disk import empty_on_disk, require_space, write_atomically, writing_to
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path):
@@ -31,7 +31,7 @@ def test_a_killed_writer_leaves_the_old_file_whole(tmp_path: Path):
     path.write_bytes(b"old")
     program = (
         "import os, pathlib, signal, sys\n"
-        "from vidclf import disk\n"
+        "from vidclf.system import disk\n"
         "disk.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         "disk.write_atomically(pathlib.Path(sys.argv[1]), b'new' * 100_000)"
     )

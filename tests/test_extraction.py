@@ -18,15 +18,15 @@ from doubles import RECIPE, Clips, Counter, Pictures, TwoCrops, halve, spoil, un
 from torch import Tensor
 from videos import encode_video
 
-from vidclf import extraction
+from vidclf.contracts import VideoError
 from vidclf.data.decoding import decode_frames, iterate_frames
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
-from vidclf.data.video import VideoError
 from vidclf.errors import VidclfError
-from vidclf.extraction import compile_if_it_pays, compute_features, fill, pictures_of
-from vidclf.features import FeatureStore, Request, units_of, views_of
-from vidclf.models.backbones.frozen import Frozen
+from vidclf.features.extract import compile_if_it_pays, compute_features, fill, pictures_of
+from vidclf.features.store import FeatureStore, Request, units_of, views_of
+from vidclf.features.store import extract as extraction
 from vidclf.models.backbones.tiny import Tiny
+from vidclf.models.backbones.wrapped import Frozen
 
 CPU = torch.device("cpu")
 
@@ -284,7 +284,7 @@ def test_damaged_videos_are_told_and_the_rest_is_stored(store: FeatureStore, cli
 HOLDER = """
 import sys
 from pathlib import Path
-from vidclf.features import FeatureStore, Recipe
+from vidclf.features.store import FeatureStore, Recipe
 store = FeatureStore(Path(sys.argv[1]), Recipe("backbone", "weights", "float32", "transform"), "pictures")
 print(store.claim("1" * 64), flush=True)
 sys.stdin.read()

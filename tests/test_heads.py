@@ -9,10 +9,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from vidclf.errors import VidclfError
-from vidclf.models.heads import scaling as scaling_module
+from vidclf.models import scaling as scaling_module
 from vidclf.models.heads.linear import Linear
 from vidclf.models.heads.mlp import MLP
-from vidclf.models.heads.scaling import InputScaling
+from vidclf.models.scaling import InputScaling
 
 HEADS = [Linear, MLP]
 

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from vidclf import machine
+from vidclf.system import machine
 
 GROW = """
 import ctypes, resource, sys
-from vidclf.machine import keep_memory
+from vidclf.system.machine import keep_memory
 if sys.argv[1] == "kept":
     keep_memory()
 import torch

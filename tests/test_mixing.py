@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vidclf.data.video import Views
+from vidclf.contracts import Views
 from vidclf.errors import VidclfError
 from vidclf.models.mixing import Mixing
 

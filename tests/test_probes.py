@@ -9,7 +9,7 @@ import pytest
 import torch
 from verbs import SMALL, Outcome
 
-from vidclf.data.loaders import generator_for
+from vidclf.data.frames import generator_for
 from vidclf.errors import VidclfError
 from vidclf.evaluation.intervals import bootstrap_mean
 from vidclf.evaluation.probes import PROBES, names_of, reverse, shuffle, single_frame, static

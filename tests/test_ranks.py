@@ -15,11 +15,11 @@ from torch import Tensor
 from verbs import Outcome, call
 from videos import write_ucf101_tree
 
-from vidclf import ranks
-from vidclf.data import datamodule as datamodule_module
-from vidclf.data.datamodule import VideoDataModule
-from vidclf.data.video import Views
+from vidclf import datamodule as datamodule_module
+from vidclf.contracts import Views
+from vidclf.datamodule import VideoDataModule
 from vidclf.errors import VidclfError
+from vidclf.system import ranks
 
 # Without dropout, and a batch that two processes cannot share evenly.
 SMALL = ("backbone=tiny", "++backbone.weights=null", "sampling.rate_hz=10", "num_threads=1")

@@ -13,7 +13,7 @@ from vidclf.evaluation.judge import Judged, scores_of
 from vidclf.evaluation.scores import score_videos, score_views
 from vidclf.models.aggregation import max as max_of_views
 from vidclf.models.aggregation import mean, mode
-from vidclf.models.backbones.frozen import Frozen
+from vidclf.models.backbones.wrapped import Frozen
 from vidclf.models.classifier import aggregate_videos
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from vidclf.contracts import Video
 from vidclf.data.splits import Official, in_test_list, is_test_group
-from vidclf.data.video import Video
 from vidclf.errors import VidclfError
 
 SHARED = Path(os.environ.get("VIDCLF_SHARED", Path(__file__).parents[1] / "../shared"))

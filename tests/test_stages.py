@@ -12,11 +12,11 @@ from torchvision import models
 
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.clip import ClipBackbone
-from vidclf.models.backbones.frozen import Frozen
-from vidclf.models.backbones.image import ImageBackbone
-from vidclf.models.backbones.stages import set_trainable, stages_of, trained_stages
 from vidclf.models.backbones.tiny3d import Tiny3D
+from vidclf.models.backbones.torchvision_models import ImageBackbone
+from vidclf.models.backbones.trainable import set_trainable, stages_of, trained_stages
 from vidclf.models.backbones.trained import Trained, wrap
+from vidclf.models.backbones.wrapped import Frozen
 
 NUM_STAGES = {
     "vgg16": 5,

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vidclf.terminal import progress_bar, say, say_left_out, table, track
+from vidclf.system.terminal import progress_bar, say, say_left_out, table, track
 
 ROWS = {"top1": 0.61234, "num_videos": 224}
 

@@ -10,7 +10,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from vidclf.ranks import (
+from vidclf.system.ranks import (
     end_with_the_first,
     is_first,
     is_loss_of_another,
@@ -59,7 +59,7 @@ def verb(job: Callable) -> Callable[[], None]:
     import hydra
     from omegaconf import OmegaConf
 
-    from vidclf.overrides import prepare
+    from vidclf.run.config import prepare
 
     name = Path(sys.modules[job.__module__].__file__ or "").stem
     OmegaConf.register_new_resolver("or_else", lambda value, other: value or other, replace=True)
@@ -108,7 +108,7 @@ def _noting(job: Callable, failures: list[Exception], given: list[str]) -> Calla
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        from vidclf.machine import keep_memory
+        from vidclf.system.machine import keep_memory
 
         sys.argv[1:] = given
         keep_memory()  # before the first tensor, in each process that a launcher starts

@@ -1,5 +1,3 @@
-"""What the command line prints as a sentence instead of a stack trace."""
+"""What a user catches: the error whose message is a sentence."""
 
-
-class VidclfError(Exception):
-    """Something the user can act on: what, got, allowed, what to do."""
+from vidclf.system.errors import VidclfError as VidclfError

@@ -10,14 +10,16 @@ def main(cfg: DictConfig) -> None:
     """Leave metrics.json, logits, predictions, failed.csv and the confusion matrix in the run's folder."""
     from pathlib import Path
 
-    from vidclf import agreement, build, runs
-    from vidclf.data.datamodule import PARTS
+    from vidclf.datamodule import PARTS
     from vidclf.errors import VidclfError
     from vidclf.evaluation import probes, report
     from vidclf.evaluation.judge import judge, scores_of
-    from vidclf.overrides import explicit_overrides
-    from vidclf.ranks import is_first
-    from vidclf.terminal import quiet_lightning, say_left_out, table
+    from vidclf.run import build
+    from vidclf.run import compatible as agreement
+    from vidclf.run import folder as runs
+    from vidclf.run.config import explicit_overrides
+    from vidclf.system.ranks import is_first
+    from vidclf.system.terminal import quiet_lightning, say_left_out, table
 
     quiet_lightning()
     config = build.check_keys(cfg, "evaluate")

@@ -9,10 +9,10 @@ from vidclf.errors import VidclfError
 @verb
 def main(cfg: DictConfig) -> None:
     """Leave the store."""
-    from vidclf import build
-    from vidclf.data.datamodule import PARTS
-    from vidclf.ranks import gather, meet
-    from vidclf.terminal import quiet_lightning, say_left_out, table
+    from vidclf.datamodule import PARTS
+    from vidclf.run import build
+    from vidclf.system.ranks import gather, meet
+    from vidclf.system.terminal import quiet_lightning, say_left_out, table
 
     quiet_lightning()
     build.check_keys(cfg, "extract")

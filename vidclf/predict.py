@@ -12,15 +12,17 @@ def main(cfg: DictConfig) -> None:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from vidclf import agreement, build, runs
     from vidclf.data.decoding import is_stream
     from vidclf.errors import VidclfError
     from vidclf.evaluation.labelling import Labeller, find_videos, leave_out_damaged
-    from vidclf.features import hash_weights
-    from vidclf.machine import num_cores
+    from vidclf.features.store import hash_weights
     from vidclf.models.backbones.trained import wrap
-    from vidclf.overrides import explicit_overrides
-    from vidclf.terminal import quiet_lightning
+    from vidclf.run import build
+    from vidclf.run import compatible as agreement
+    from vidclf.run import folder as runs
+    from vidclf.run.config import explicit_overrides
+    from vidclf.system.machine import num_cores
+    from vidclf.system.terminal import quiet_lightning
 
     quiet_lightning()
     config = build.check_keys(cfg, "predict")

@@ -13,13 +13,15 @@ def main(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from vidclf import agreement, build, runs
     from vidclf.errors import VidclfError
     from vidclf.evaluation import tensorboard
     from vidclf.evaluation.judge import judge, scores_of
-    from vidclf.overrides import task_overrides
-    from vidclf.ranks import is_first, meet
-    from vidclf.terminal import quiet_lightning, say_left_out, table
+    from vidclf.run import build
+    from vidclf.run import compatible as agreement
+    from vidclf.run import folder as runs
+    from vidclf.run.config import task_overrides
+    from vidclf.system.ranks import is_first, meet
+    from vidclf.system.terminal import quiet_lightning, say_left_out, table
 
     quiet_lightning()
     config = build.check_keys(cfg, "train")

@@ -23,7 +23,7 @@ from experiments.benchmark.setting import DATA, Setting, twin
 from experiments.benchmark.targets import RATIOS
 from experiments.benchmark.twin import SIZES
 from vidclf.errors import VidclfError
-from vidclf.machine import keep_memory
+from vidclf.system.machine import keep_memory
 
 HERE = Path(__file__).parent
 

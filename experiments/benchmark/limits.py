@@ -15,8 +15,8 @@ from experiments.benchmark.setting import Setting, device, median_s, timed
 from experiments.benchmark.twin import KINDS, Clip
 from vidclf.data.decoding import decode_frames, probe
 from vidclf.data.sampling import Rate
-from vidclf.models.backbones.frozen import FRAMES_PER_BATCH, Frozen
-from vidclf.models.backbones.image import ImageBackbone
+from vidclf.models.backbones.torchvision_models import ImageBackbone
+from vidclf.models.backbones.wrapped import FRAMES_PER_BATCH, Frozen
 
 SIDE = 4096  # of the matrices
 COPIED_BYTES = 2**29  # far more than any cache holds

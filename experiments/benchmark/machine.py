@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from experiments.benchmark.setting import Setting
-from vidclf.machine import num_cores
+from vidclf.system.machine import num_cores
 
 FLAGS = ("amx_bf16", "avx512_bf16", "avx512_f", "avx2")
 LIBRARIES = ("torch", "torchvision", "lightning", "av", "opencv-python-headless")

@@ -22,19 +22,19 @@ from torch import Tensor
 from experiments.benchmark.backbones import Wide
 from experiments.benchmark.limits import read_file, ready_pictures, vgg16
 from experiments.benchmark.setting import Setting, device, median_s, now, timed, twin
-from vidclf import build
 from vidclf.cli import CONF
-from vidclf.data.datamodule import VideoDataModule
 from vidclf.data.datasets.ucf101 import UCF101
 from vidclf.data.decoding import decode_frames, probe
 from vidclf.data.sampling import Rate
 from vidclf.data.splits import Official
 from vidclf.data.transforms import TutorialTransform
-from vidclf.extraction import compute_features
-from vidclf.features import FeatureStore, Recipe, Request
-from vidclf.machine import num_cores
-from vidclf.models.backbones.frozen import FRAMES_PER_BATCH
-from vidclf.terminal import quiet_lightning
+from vidclf.datamodule import VideoDataModule
+from vidclf.features.extract import compute_features
+from vidclf.features.store import FeatureStore, Recipe, Request
+from vidclf.models.backbones.wrapped import FRAMES_PER_BATCH
+from vidclf.run import build
+from vidclf.system.machine import num_cores
+from vidclf.system.terminal import quiet_lightning
 
 LONGEST_S = 90  # of the steady state
 NUM_PARTS = 5  # of it, each of which gives a rate

@@ -30,9 +30,9 @@ from av.video.frame import VideoFrame
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from vidclf.disk import require_space
 from vidclf.errors import VidclfError
-from vidclf.terminal import track
+from vidclf.system.disk import require_space
+from vidclf.system.terminal import track
 
 SIZES = {"1%": 0.01, "10%": 0.1, "100%": 1.0}
 NUM_CLIPS, NUM_CLASSES, NUM_GROUPS = 13320, 101, 25

@@ -16,18 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidclf.data.datasets.demo import Demo
-from vidclf.data.datasets.demo_clips import TEST_GROUPS
+from vidclf.data.datasets.demo.clips import TEST_GROUPS
 from vidclf.data.decoding import decode_frames, probe
 from vidclf.data.sampling import Uniform
 from vidclf.data.transforms import BackboneTransform
-from vidclf.models.backbones.frozen import Frozen
 from vidclf.models.backbones.tiny import Tiny
 from vidclf.models.backbones.tiny3d import Tiny3D
+from vidclf.models.backbones.wrapped import Frozen
 from vidclf.models.heads.attention_pool import AttentionPool
 from vidclf.models.heads.linear import Linear
 from vidclf.models.heads.mean_pool import MeanPool
 from vidclf.models.heads.recurrent import GRU
-from vidclf.terminal import track
+from vidclf.system.terminal import track
 
 SEEDS = (0, 1, 2)
 HEADS = {"gru": GRU, "mean_pool": MeanPool, "attention_pool": AttentionPool}

@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from vidclf.data.video import VideoError
+from vidclf.contracts import VideoError
 
 ADVICE = (
     "Delete it and extract it again from the archive, or pass dataset.on_error=skip to leave it out "

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vidclf.data.datamodule import VideoDataModule
+from vidclf.datamodule import VideoDataModule
 from vidclf.evaluation.scores import Aggregation, score_views
 from vidclf.models.classifier import Classifier
-from vidclf.ranks import gather
+from vidclf.system.ranks import gather
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vidclf.contracts import VideoError, Views
 from vidclf.data.decoding import probe, stream_frames
 from vidclf.data.sampling import Sampling
 from vidclf.data.transforms import Transform
-from vidclf.data.video import VideoError, Views
 from vidclf.errors import VidclfError
 from vidclf.evaluation.report import most_probable
-from vidclf.extraction import compute_features
-from vidclf.features import Request, units_of, views_of
+from vidclf.features.extract import compute_features
+from vidclf.features.store import Request, units_of, views_of
 from vidclf.models.classifier import Classifier
-from vidclf.terminal import say
+from vidclf.system.terminal import say
 
 SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv", ".3gp"}
 

@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from vidclf.data.datamodule import VideoDataModule
-from vidclf.data.loaders import Drawn, generator_for
+from vidclf.data.frames import Drawn, generator_for
+from vidclf.datamodule import VideoDataModule
 from vidclf.errors import VidclfError
 from vidclf.evaluation.intervals import bootstrap_mean
 from vidclf.evaluation.judge import Judged, judge, scores_of
 from vidclf.evaluation.scores import Aggregation
 from vidclf.models.classifier import Classifier, aggregate_videos
-from vidclf.terminal import say
+from vidclf.system.terminal import say
 
 Frames = Int[Tensor, "V T"]
 NUM_DRAWS = {"shuffle": 5}  # averaged; the others have nothing to draw

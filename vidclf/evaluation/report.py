@@ -7,13 +7,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from vidclf.data.datamodule import VideoDataModule
-from vidclf.data.video import Video
+from vidclf.contracts import Video
+from vidclf.datamodule import VideoDataModule
 from vidclf.evaluation.judge import Judged
 from vidclf.evaluation.scores import Aggregation
 from vidclf.evaluation.sheets import draw_confusion
 from vidclf.models.classifier import aggregate_videos
-from vidclf.runs import write_csv
+from vidclf.run.folder import write_csv
 
 
 def write_logits(folder: Path, judged: Judged, videos: list[Video]) -> None:

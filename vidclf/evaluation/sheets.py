@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 from torch import Tensor
 
+from vidclf.contracts import VideoError
 from vidclf.data.decoding import decode_frames
-from vidclf.data.loaders import generator_for
-from vidclf.data.video import VideoError
+from vidclf.data.frames import generator_for
 
 if TYPE_CHECKING:
-    from vidclf.data.datamodule import VideoDataModule
+    from vidclf.datamodule import VideoDataModule
 
 MAX_FRAMES = 8  # of a view, shown side by side
 MAX_NUMBERED = 20  # classes whose cells have room for a number

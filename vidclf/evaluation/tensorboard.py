@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from vidclf.agreement import SCORED_BY, flatten
+from vidclf.run.compatible import SCORED_BY, flatten
 
 
 def log_text(logger: Logger, name: str, text: str) -> None:

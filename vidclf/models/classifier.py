@@ -13,16 +13,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from vidclf.data.loaders import generator_for
-from vidclf.data.video import Views
+from vidclf.contracts import Views
+from vidclf.data.frames import generator_for
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.frozen import Frozen
-from vidclf.models.backbones.stages import trained_stages
+from vidclf.models.backbones.trainable import trained_stages
 from vidclf.models.backbones.trained import Trained
-from vidclf.models.heads.scaling import scalings_of
+from vidclf.models.backbones.wrapped import Frozen
 from vidclf.models.mixing import Mixing
-from vidclf.ranks import gather, rank_and_size
-from vidclf.terminal import say
+from vidclf.models.scaling import scalings_of
+from vidclf.system.ranks import gather, rank_and_size
+from vidclf.system.terminal import say
 
 
 class Classifier(L.LightningModule):

@@ -5,7 +5,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from vidclf.data.video import Views
+from vidclf.contracts import Views
 from vidclf.errors import VidclfError
 
 

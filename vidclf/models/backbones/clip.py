@@ -10,7 +10,7 @@ from torchvision.models import video
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.precision import resolve_precision
 from vidclf.models.backbones.published import build_cut, check_name, cut_last_layer, preset_of, source_of
-from vidclf.models.backbones.stages import set_trainable
+from vidclf.models.backbones.trainable import set_trainable
 
 CLIP_LENGTH = {"swin3d": 32}  # frames that the published figures were made with; 16 for the others
 SHORTEST = {"s3d": 14}

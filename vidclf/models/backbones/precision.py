@@ -1,7 +1,7 @@
 """The number format in which a frozen backbone computes and gives its features."""
 
 from vidclf.errors import VidclfError
-from vidclf.machine import computes_in_bfloat16
+from vidclf.system.machine import computes_in_bfloat16
 
 FORMATS = ("float32", "bfloat16")
 

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidclf.models.backbones.preset import Preset
-from vidclf.models.backbones.stages import set_trainable
+from vidclf.models.backbones.trainable import set_trainable
 
 
 class Tiny3D(nn.Module):

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.models.backbones.frozen import Frozen, in_fixed_batches
 from vidclf.models.backbones.preset import Preset
+from vidclf.models.backbones.wrapped import Frozen, in_fixed_batches
 
 
 def wrap(backbone: nn.Module) -> "Frozen | Trained":

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from vidclf.ranks import is_first
+from vidclf.system.ranks import is_first
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback

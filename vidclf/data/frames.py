@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from vidclf.contracts import VideoError, Views
 from vidclf.data.prefetch import run_ahead
-from vidclf.data.video import VideoError, Views
 from vidclf.errors import VidclfError
 
 POOL_FRAMES = 1024  # frames which wait decoded to be shuffled, where training reads frames

@@ -15,15 +15,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from vidclf.cli import CONF
-from vidclf.data.datamodule import VideoDataModule
 from vidclf.data.transforms import Transform
+from vidclf.datamodule import VideoDataModule
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.frozen import Frozen
 from vidclf.models.backbones.preset import Preset
 from vidclf.models.backbones.trained import Trained
+from vidclf.models.backbones.wrapped import Frozen
 from vidclf.models.classifier import Classifier
-from vidclf.overrides import escape, known_keys
-from vidclf.terminal import progress_bar, say
+from vidclf.run.config import escape, known_keys
+from vidclf.system.terminal import progress_bar, say
 
 
 def check_keys(cfg: DictConfig, verb: str) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import pytest
 from doubles import halve
 from videos import encode_video
 
-from vidclf.data import facts
+from vidclf.contracts import VideoError
+from vidclf.data import catalogue as facts
+from vidclf.data.catalogue import FactBook
 from vidclf.data.decoding import VideoInfo, probe
-from vidclf.data.facts import FactBook
-from vidclf.data.video import VideoError
 
 
 @pytest.fixture

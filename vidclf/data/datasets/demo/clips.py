@@ -18,7 +18,7 @@ from av.video.frame import PictureType
 from jaxtyping import Float64, UInt8
 from torch import Tensor
 
-from vidclf.data.datasets.demo_drawing import cut_background, draw, handwriting
+from vidclf.data.datasets.demo.drawing import cut_background, draw, handwriting
 
 NUM_GROUPS = 25
 TEST_GROUPS = range(1, 8)  # of split 1

@@ -10,18 +10,17 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Generator, Tensor, nn
 
+from vidclf.contracts import Video, VideoError, Views, death_of
+from vidclf.data.catalogue import FactBook, VideoFacts
 from vidclf.data.decoding import check_whole, decode_frames
-from vidclf.data.facts import FactBook, VideoFacts
-from vidclf.data.loaders import Drawn, FeatureBatches, FrameBatches, generator_for, own_rows
+from vidclf.data.frames import Drawn, FeatureBatches, FrameBatches, generator_for, own_rows
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.sampling import Sampling
 from vidclf.data.splits import Split
 from vidclf.data.transforms import Transform
-from vidclf.data.video import Video, VideoError, Views, death_of
-from vidclf.disk import writing_to
 from vidclf.errors import VidclfError
-from vidclf.extraction import COMPILE, fill_store
-from vidclf.features import (
+from vidclf.features.extract import COMPILE, fill_store
+from vidclf.features.store import (
     REMEDY,
     FeatureStore,
     Request,
@@ -30,10 +29,11 @@ from vidclf.features import (
     units_of,
     why_not_stored,
 )
-from vidclf.machine import num_cores
 from vidclf.models.backbones.trained import wrap
-from vidclf.ranks import gather, num_here, rank_and_size
-from vidclf.terminal import say, track
+from vidclf.system.disk import writing_to
+from vidclf.system.machine import num_cores
+from vidclf.system.ranks import gather, num_here, rank_and_size
+from vidclf.system.terminal import say, track
 
 PARTS = ("train", "val", "test")
 FEATURES = ("auto", "store", "frames")

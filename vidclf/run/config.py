@@ -61,7 +61,7 @@ def saved_overrides(folder: Path, known: Iterable[str]) -> list[str]:
     Raises:
         VidclfError: there are none, or one of them sets another key than those which are `known`.
     """
-    from vidclf.runs import checkpoint_of
+    from vidclf.run.folder import checkpoint_of
 
     checkpoint_of(folder)
     path = folder / ".hydra" / "overrides.yaml"

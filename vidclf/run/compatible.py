@@ -17,9 +17,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from vidclf.data.splits import Split
 from vidclf.errors import VidclfError
-from vidclf.overrides import causes_of, key_of
-from vidclf.runs import Run
-from vidclf.terminal import say
+from vidclf.run.config import causes_of, key_of
+from vidclf.run.folder import Run
+from vidclf.system.terminal import say
 
 SCORED_BY = ("dataset", "split", "sampling", "transform", "backbone", "head", "aggregation")  # what changes a score
 TRAINED_BY = (

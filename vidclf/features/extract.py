@@ -12,18 +12,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from vidclf.contracts import VideoError, death_of
 from vidclf.data.decoding import iterate_frames
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.transforms import Transform, halves_of
-from vidclf.data.video import VideoError, death_of
-from vidclf.disk import require_space
 from vidclf.errors import VidclfError
-from vidclf.features import REMEDY, FeatureStore, Request
-from vidclf.machine import has_matrix_units
-from vidclf.models.backbones.frozen import FRAMES_PER_BATCH, Frozen
+from vidclf.features.store import REMEDY, FeatureStore, Request
 from vidclf.models.backbones.trained import Trained
-from vidclf.ranks import rank_and_size
-from vidclf.terminal import say, track
+from vidclf.models.backbones.wrapped import FRAMES_PER_BATCH, Frozen
+from vidclf.system.disk import require_space
+from vidclf.system.machine import has_matrix_units
+from vidclf.system.ranks import rank_and_size
+from vidclf.system.terminal import say, track
 
 Result = Float[Tensor, "R crops S D"] | VideoError
 

@@ -23,7 +23,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from vidclf.data.video import Video, VideoError
+from vidclf.contracts import Video, VideoError
 from vidclf.errors import VidclfError
 
 DESCRIPTION = "vidclf"  # the key in a checkpoint

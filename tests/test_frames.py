@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidclf.data import loaders
-from vidclf.data.loaders import Drawn, FeatureBatches, FrameBatches, generator_for
-from vidclf.data.video import VideoError, Views
+from vidclf.contracts import VideoError, Views
+from vidclf.data import frames as loaders
+from vidclf.data.frames import Drawn, FeatureBatches, FrameBatches, generator_for
 from vidclf.errors import VidclfError
 
 NUM_VIEWS = (3, 1, 4, 2, 5, 3)  # of six videos, numbered 10, 11, ...

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
 from vidclf.errors import VidclfError
-from vidclf.features import (
+from vidclf.features.store import (
     FeatureStore,
     Recipe,
     Request,
@@ -28,7 +28,7 @@ from vidclf.features import (
     recipe_of,
     why_not_stored,
 )
-from vidclf.models.backbones.frozen import Frozen
+from vidclf.models.backbones.wrapped import Frozen
 
 CPU = torch.device("cpu")
 CONTENT = "c" * 64
@@ -165,8 +165,8 @@ def test_the_folder_says_what_it_was_computed_with(store: FeatureStore):
 OTHER_WRITER = """
 import os, signal, sys, torch
 from pathlib import Path
-from vidclf import disk
-from vidclf.features import FeatureStore, Recipe
+from vidclf.system import disk
+from vidclf.features.store import FeatureStore, Recipe
 
 store = FeatureStore(Path(sys.argv[1]), Recipe("backbone", "weights", "float32", "transform"), "pictures")
 print("ready", flush=True)

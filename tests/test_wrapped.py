@@ -8,7 +8,7 @@ from doubles import Clips, Pictures, make_classifier
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from vidclf.models.backbones.frozen import Frozen
+from vidclf.models.backbones.wrapped import Frozen
 
 
 def pictures(num_views: int, num_frames: int = 4) -> Tensor:

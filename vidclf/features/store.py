@@ -29,12 +29,12 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from vidclf.data.transforms import Transform
-from vidclf.disk import empty_on_disk, write_atomically, writing_to
 from vidclf.errors import VidclfError
-from vidclf.machine import free_memory
 from vidclf.models.backbones.preset import Preset
-from vidclf.ranks import num_here
-from vidclf.terminal import say
+from vidclf.system.disk import empty_on_disk, write_atomically, writing_to
+from vidclf.system.machine import free_memory
+from vidclf.system.ranks import num_here
+from vidclf.system.terminal import say
 
 try:
     import fcntl

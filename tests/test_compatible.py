@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from vidclf.agreement import (
+from vidclf.data.splits import Split
+from vidclf.errors import VidclfError
+from vidclf.run.compatible import (
     MAX_NAME_BYTES,
     check_classes,
     check_resumed,
@@ -17,9 +19,7 @@ from vidclf.agreement import (
     flatten,
     results_name,
 )
-from vidclf.data.splits import Split
-from vidclf.errors import VidclfError
-from vidclf.runs import Run, write_csv
+from vidclf.run.folder import Run, write_csv
 
 CONFIG: dict[str, Any] = {
     "sampling": {"_target_": "vidclf.data.sampling.Rate", "rate_hz": 1},
@@ -152,8 +152,8 @@ def test_parts_of_a_classifier_are_trusted(target: str):
         "torch.hub.load",
         "torch.load",
         "torch.utils.collect_env.run",
-        "vidclf.disk.write_atomically",
-        "vidclf.build.instantiate",
+        "vidclf.system.disk.write_atomically",
+        "vidclf.run.build.instantiate",
         "lightning.pytorch.cli.LightningCLI",
         "lightning.LightningModule.load_from_checkpoint",
         "torchvision.datasets.utils.download_url",

@@ -17,7 +17,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.regnet import BlockParams
 
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.image import ImageBackbone
+from vidclf.models.backbones.torchvision_models import ImageBackbone
 
 SMALL = "shufflenet_v2_x0_5"  # 1.4 million parameters
 

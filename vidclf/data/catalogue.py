@@ -13,11 +13,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from vidclf.contracts import VideoError
 from vidclf.data.decoding import VideoInfo, probe
 from vidclf.data.prefetch import run_ahead
-from vidclf.data.video import VideoError
-from vidclf.disk import write_atomically
-from vidclf.terminal import track
+from vidclf.system.disk import write_atomically
+from vidclf.system.terminal import track
 
 Stamp = tuple[int, int]  # a file's size in bytes, and when it was changed in ns
 

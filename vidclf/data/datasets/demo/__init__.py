@@ -12,12 +12,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from vidclf.data.datasets.demo_clips import Scene, encode, scenes
-from vidclf.data.datasets.demo_drawing import CREDIT
+from vidclf.data.datasets.demo.clips import Scene, encode, scenes
+from vidclf.data.datasets.demo.drawing import CREDIT
 from vidclf.data.datasets.ucf101 import UCF101, first_five
-from vidclf.disk import require_space, writing_to
 from vidclf.errors import VidclfError
-from vidclf.terminal import track
+from vidclf.system.disk import require_space, writing_to
+from vidclf.system.terminal import track
 
 ABOUT_FILE = "README.txt"
 ABOUT = f"""The demo data set of vidclf, edition 2: digits moving over photographs, in UCF101's layout.

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from vidclf.cli import CONF
 from vidclf.errors import VidclfError
-from vidclf.overrides import causes_of, known_keys, prepare, saved_overrides
+from vidclf.run.config import causes_of, known_keys, prepare, saved_overrides
 
 AWKWARD = [
     "a b",

@@ -11,7 +11,7 @@ from torchvision import models
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.precision import resolve_precision
 from vidclf.models.backbones.published import build_cut, check_name, cut_last_layer, preset_of, source_of
-from vidclf.models.backbones.stages import set_trainable
+from vidclf.models.backbones.trainable import set_trainable
 
 VGG_LAYERS = ("conv", "conv_avg", "fc6", "fc7")
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from vidclf.data.video import Video, VideoError
+from vidclf.contracts import Video, VideoError
 from vidclf.errors import VidclfError
-from vidclf.runs import (
+from vidclf.run.folder import (
     checkpoint_of,
     checkpoint_to_resume,
     load_checkpoint,

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidclf.models.backbones.preset import Preset
-from vidclf.terminal import say
+from vidclf.system.terminal import say
 
 FRAMES_PER_BATCH = 32
 
