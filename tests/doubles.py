@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from vidclf.contracts import PictureFormat
 from vidclf.data.datasets.ucf101 import UCF101
 from vidclf.data.sampling import Rate
 from vidclf.data.splits import Official
@@ -16,7 +17,6 @@ from vidclf.data.transforms import BackboneTransform
 from vidclf.datamodule import VideoDataModule
 from vidclf.features.store import Recipe
 from vidclf.models.aggregation import mean
-from vidclf.models.backbones.preset import Preset
 from vidclf.models.backbones.wrapped import Frozen
 from vidclf.models.classifier import Classifier
 from vidclf.models.heads.mlp import MLP
@@ -30,7 +30,7 @@ RECIPE = Recipe("backbone", "weights", "float32", "transform")
 class Pictures(nn.Module):
     """A picture backbone with what makes frozen ones hard: batch statistics and dropout."""
 
-    preset = Preset(size=16, resize=20, mean=(0.4, 0.5, 0.6), std=(0.3, 0.2, 0.1))
+    picture_format = PictureFormat(size=16, resize=20, mean=(0.4, 0.5, 0.6), std=(0.3, 0.2, 0.1))
     feature_dim = 6
     name = "pictures"
 
@@ -50,7 +50,7 @@ class Pictures(nn.Module):
 class Clips(nn.Module):
     """A clip backbone: 4 frames in, S=2 steps out, each of two frames and their difference."""
 
-    preset = Preset(size=16, resize=20, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), clip_length=4)
+    picture_format = PictureFormat(size=16, resize=20, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), clip_length=4)
     feature_dim = 5
     name = "clips"
 
@@ -69,12 +69,12 @@ class Clips(nn.Module):
 class TwoCrops:
     """The left and the right square of the resized frames, behind one another."""
 
-    preset: Preset
+    picture_format: PictureFormat
     num_crops: ClassVar[int] = 2
     random: ClassVar[bool] = False
 
     def __call__(self, frames: Tensor) -> Tensor:
-        pictures = BackboneTransform(self.preset)
+        pictures = BackboneTransform(self.picture_format)
         size = min(frames.shape[-2:])
         crops = torch.stack([pictures(frames[..., :size]), pictures(frames[..., -size:])], dim=1)
         return crops.flatten(0, 1)  # (V * 2, T, 3, h, w)
@@ -103,7 +103,7 @@ def make_datamodule(root: Path, backbone: nn.Module | None = None, **settings: o
         "dataset": UCF101(root, on_error=settings.pop("on_error", "raise")),
         "split": Official(),
         "sampling": Rate(10),
-        "transform": BackboneTransform(backbone.preset),
+        "transform": BackboneTransform(backbone.picture_format),
         "store": root.parent / "store",
         "batch_size": 4,
         "num_threads": 2,

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from vidclf.contracts import PictureFormat
 from vidclf.data.augmentation import Augmentation
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.preset import Preset
 
-PRESET = Preset(size=8, resize=9, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+PRESET = PictureFormat(size=8, resize=9, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 FRAMES = torch.arange(12 * 16, dtype=torch.uint8).reshape(12, 16).expand(8, 3, 3, 12, 16).contiguous()
 KINDS = {
     "crop": {"scale": (0.1, 0.5)},

@@ -187,10 +187,10 @@ def test_the_head_is_scaled_by_training_features_alone(root: Path):
 
 
 def test_what_is_judged_is_the_same_bits_by_features_and_by_frames(root: Path):
-    classifier, _ = fit(root, transform=TwoCrops(Pictures.preset))
+    classifier, _ = fit(root, transform=TwoCrops(Pictures.picture_format))
     results = []
     for features in ("store", "frames"):
-        datamodule = make_datamodule(root, features=features, transform=TwoCrops(Pictures.preset))
+        datamodule = make_datamodule(root, features=features, transform=TwoCrops(Pictures.picture_format))
         trainer = make_trainer()
         results.append(judge(trainer, make_from(classifier, datamodule.backbone), datamodule, "test"))
     stored, decoded = results

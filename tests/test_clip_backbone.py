@@ -20,9 +20,9 @@ def on_meta(name: str, **settings: object) -> ClipBackbone:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_video_model_gives_one_feature_a_clip_of_its_width(name: str):
     backbone = on_meta(name)
-    preset = backbone.preset
+    picture_format = backbone.picture_format
     with torch.device("meta"):
-        features = backbone(torch.empty(1, preset.clip_length, 3, preset.size, preset.size))
+        features = backbone(torch.empty(1, picture_format.clip_length, 3, picture_format.size, picture_format.size))
     assert features.shape == (1, 1, backbone.feature_dim)
     network = models.get_model_builder(name)
     last = [module for module in _built_on_meta(network).modules() if isinstance(module, nn.Linear | nn.Conv3d)][-1]
@@ -36,11 +36,11 @@ def _built_on_meta(builder: object) -> nn.Module:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_preset_is_that_of_torchvisions_weights(name: str):
-    preset = on_meta(name).preset
+    picture_format = on_meta(name).picture_format
     transforms = models.get_model_weights(name).DEFAULT.transforms()
-    assert preset.size == transforms.crop_size[0]
-    assert list(preset.mean) == list(transforms.mean)
-    assert preset.clip_length == (32 if "swin" in name else 16)
+    assert picture_format.size == transforms.crop_size[0]
+    assert list(picture_format.mean) == list(transforms.mean)
+    assert picture_format.clip_length == (32 if "swin" in name else 16)
 
 
 def test_features_are_what_the_last_layer_takes_in():
@@ -64,7 +64,7 @@ def test_features_are_what_the_last_layer_takes_in():
 )
 def test_a_view_length_that_a_network_cannot_take_is_told(name: str, num_frames: int, message: str):
     backbone = on_meta(name)
-    size = backbone.preset.size
+    size = backbone.picture_format.size
     with pytest.raises(VidclfError, match=message), torch.device("meta"):
         backbone(torch.empty(1, num_frames, 3, size, size))
 

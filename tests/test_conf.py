@@ -16,9 +16,8 @@ from torch import nn
 
 import vidclf.train  # noqa: F401 (registers the resolvers that conf/ uses)
 from vidclf.cli import CONF, EXAMPLES
-from vidclf.contracts import Video, Views
+from vidclf.contracts import PictureFormat, Video, Views
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.preset import Preset
 from vidclf.models.backbones.trained import wrap
 from vidclf.run import build
 
@@ -28,7 +27,7 @@ OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent != Pat
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
 STAGES = [(group, name) for group, name in OPTIONS if group not in ("experiment", "sweep")]
 OF_NO_JOB = ("~callbacks", "~logger")  # they name the folder of the job that runs
-PRESET = Preset(size=8, resize=9, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+PRESET = PictureFormat(size=8, resize=9, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +127,7 @@ def test_a_sampling_gives_frames_of_the_video(name: str):
 
 @pytest.mark.parametrize("name", options("transform"))
 def test_a_transform_gives_pictures_of_the_backbones_size(name: str):
-    transform = made("transform", name)(preset=PRESET)
+    transform = made("transform", name)(picture_format=PRESET)
     pictures = transform(torch.zeros(2, 3, 3, 12, 16, dtype=torch.uint8))
     assert pictures.shape == (2 * transform.num_crops, 3, 3, 8, 8)
 
@@ -138,7 +137,7 @@ def test_an_augmentation_gives_pictures_of_the_backbones_size(name: str):
     if name == "none":
         assert not composed(f"augmentation={name}").augmentation
         return
-    augment = made("augmentation", name)(preset=PRESET)
+    augment = made("augmentation", name)(picture_format=PRESET)
     assert augment(torch.zeros(2, 3, 3, 12, 16, dtype=torch.uint8)).shape == (2, 3, 3, 8, 8)
 
 
@@ -165,11 +164,13 @@ def test_a_backbone_gives_features_of_its_width(name: str):
     settings = [*([] if name == "tiny3d" else ["++backbone.weights=null"]), *names.get(name, [])]
     with torch.device("meta"):  # networks of any size
         backbone = made("backbone", name, *settings)
-        preset = backbone.preset
-        features = backbone(torch.empty(1, max(2, preset.clip_length), 3, preset.size, preset.size))
+        picture_format = backbone.picture_format
+        features = backbone(
+            torch.empty(1, max(2, picture_format.clip_length), 3, picture_format.size, picture_format.size)
+        )
     assert features.shape[0] == 1
     assert features.shape[2] == backbone.feature_dim
-    assert preset.clip_length > 1 or features.shape[1] == 2
+    assert picture_format.clip_length > 1 or features.shape[1] == 2
 
 
 @pytest.mark.parametrize("name", options("head"))

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from videos import encode_video
 
 from vidclf import datamodule as datamodule_module
-from vidclf.contracts import VideoError
+from vidclf.contracts import PARTS, VideoError
 from vidclf.data.sampling import Dense, Rate, Segments, Uniform
 from vidclf.data.splits import Official
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
-from vidclf.datamodule import PARTS, VideoDataModule
+from vidclf.datamodule import VideoDataModule
 from vidclf.errors import VidclfError
 from vidclf.system.disk import empty_on_disk
 
@@ -120,8 +120,8 @@ def test_a_changed_video_is_computed_anew_and_no_other(root: Path):
     "change",
     [
         {"backbone": Pictures(seed=1)},
-        {"transform": TutorialTransform(Pictures.preset)},
-        {"transform": TwoCrops(Pictures.preset)},
+        {"transform": TutorialTransform(Pictures.picture_format)},
+        {"transform": TwoCrops(Pictures.picture_format)},
         {"backbone": Pictures().bfloat16()},
     ],
     ids=["weights", "transform", "crops", "number format"],
@@ -134,7 +134,11 @@ def test_old_features_are_not_served_after_a_change(change: dict, root: Path):
         backbone.register_forward_pre_hook(lambda _, arguments: (arguments[0].bfloat16(),))
     counter = Counter(backbone)
     features, _ = of_part(make_datamodule(root, backbone, **change), "val")
-    assert counter.count == len(features) == 24 * change.get("transform", BackboneTransform(Pictures.preset)).num_crops
+    assert (
+        counter.count
+        == len(features)
+        == 24 * change.get("transform", BackboneTransform(Pictures.picture_format)).num_crops
+    )
     assert torch.equal(features, of_part(make_datamodule(root, backbone, features="frames", **change), "val")[0])
 
 
@@ -153,7 +157,7 @@ def test_old_features_are_not_served_after_a_change(change: dict, root: Path):
     ],
 )
 def test_stored_features_are_those_of_the_frames(backbone: type, sampling: object, crops: type, root: Path):
-    settings = {"sampling": sampling, "transform": crops(backbone.preset)}
+    settings = {"sampling": sampling, "transform": crops(backbone.picture_format)}
     stored, names = of_part(make_datamodule(root, backbone(), features="store", **settings), "val")
     decoded, same_names = of_part(make_datamodule(root, backbone(), features="frames", **settings), "val")
     assert names == same_names
@@ -277,8 +281,8 @@ class RandomTransform(TwoCrops):
 @pytest.mark.parametrize(
     ("backbone", "transform", "reason"),
     [
-        (Pictures().requires_grad_(), BackboneTransform(Pictures.preset), "the backbone is trained"),
-        (Pictures(), RandomTransform(Pictures.preset), "RandomTransform draws by chance"),
+        (Pictures().requires_grad_(), BackboneTransform(Pictures.picture_format), "the backbone is trained"),
+        (Pictures(), RandomTransform(Pictures.picture_format), "RandomTransform draws by chance"),
     ],
 )
 def test_auto_falls_back_to_frames_and_says_why(
@@ -309,7 +313,7 @@ def test_space_is_asked_for_before_the_work_starts(root: Path, monkeypatch: pyte
     counter = Counter(backbone)
     monkeypatch.setattr(Pictures, "feature_dim", 10**8)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * 10**9))
-    datamodule = make_datamodule(root, backbone, transform=TwoCrops(backbone.preset))
+    datamodule = make_datamodule(root, backbone, transform=TwoCrops(backbone.picture_format))
     # 8 videos, 6 frames, 2 crops, 10^8 numbers, 4 bytes
     with pytest.raises(VidclfError, match=r"38\.40 GB needed, 5\.00 GB free\. .*store\.root="):
         at_epoch(datamodule, 0).setup("fit")

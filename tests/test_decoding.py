@@ -50,7 +50,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     "vp9.webm": {"codec": "libvpx-vp9", "options": FAST_VPX},
     "hevc.mp4": {"codec": "libx265", "options": X265},
     "hevc_10_bit.mkv": {"codec": "libx265", "options": X265, "pix_fmt": "yuv420p10le"},
-    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "11"}},
+    "av1.mp4": {"codec": "libsvtav1", "options": {"picture_format": "11"}},
     "grey.avi": {"codec": "ffv1", "pix_fmt": "gray"},
     "odd_size.avi": {"codec": "ffv1", "pix_fmt": "yuv444p", "size": (67, 49)},
     "variable_rate.mp4": {"codec": "libx264", "pts": [i * i for i in range(40)]},
@@ -262,7 +262,7 @@ DAMAGEABLE: dict[str, dict[str, Any]] = {
     "h264.mkv": {"codec": "libx264"},
     "vp9.webm": {"codec": "libvpx-vp9", "options": FAST_VPX},
     "hevc.mp4": {"codec": "libx265", "options": X265},
-    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "11"}},
+    "av1.mp4": {"codec": "libsvtav1", "options": {"picture_format": "11"}},
 }
 
 

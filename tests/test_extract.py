@@ -57,10 +57,10 @@ def test_a_shard_that_is_none_is_a_sentence(shard: str, extract: Callable[..., O
 
 SLOW = """
 import time, torch
-from vidclf.models.backbones.preset import Preset
+from vidclf.contracts import PictureFormat
 
 class Slow(torch.nn.Module):
-    preset = Preset(size=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    picture_format = PictureFormat(size=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     feature_dim = 3
 
     def forward(self, pictures):

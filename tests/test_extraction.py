@@ -22,9 +22,9 @@ from vidclf.contracts import VideoError
 from vidclf.data.decoding import decode_frames, iterate_frames
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
 from vidclf.errors import VidclfError
+from vidclf.features import extract as extraction
 from vidclf.features.extract import compile_if_it_pays, compute_features, fill, pictures_of
 from vidclf.features.store import FeatureStore, Request, units_of, views_of
-from vidclf.features.store import extract as extraction
 from vidclf.models.backbones.tiny import Tiny
 from vidclf.models.backbones.wrapped import Frozen
 
@@ -65,18 +65,22 @@ class Whole:
 @pytest.mark.parametrize("backbone", [Pictures, Clips])
 def test_features_are_those_of_the_pictures(backbone: type, clips: list[Path]):
     frozen = Frozen(backbone())
-    transform = BackboneTransform(frozen.preset)
+    transform = BackboneTransform(frozen.picture_format)
     frames = torch.tensor([[0, 3, 1, 5], [2, 2, 4, 0], [5, 4, 3, 2]])
-    ((_, features),) = compute_features([Request(clips[0], units_of(frames, frozen.preset))], transform, frozen, CPU)
+    ((_, features),) = compute_features(
+        [Request(clips[0], units_of(frames, frozen.picture_format))], transform, frozen, CPU
+    )
     assert torch.equal(views_of(features, 3), frozen(transform(decode_frames(clips[0], frames))))
 
 
 @pytest.mark.parametrize("backbone", [Pictures, Clips])
 def test_features_of_a_video_are_the_same_bits_in_any_company(backbone: type, clips: list[Path]):
     frozen = Frozen(backbone())
-    transform = TwoCrops(frozen.preset)
-    requests = [Request(path, units_of(torch.arange(4) + torch.arange(3)[:, None], frozen.preset)) for path in clips]
-    requests.append(Request(clips[3], units_of(torch.arange(20).view(5, 4), frozen.preset)))
+    transform = TwoCrops(frozen.picture_format)
+    requests = [
+        Request(path, units_of(torch.arange(4) + torch.arange(3)[:, None], frozen.picture_format)) for path in clips
+    ]
+    requests.append(Request(clips[3], units_of(torch.arange(20).view(5, 4), frozen.picture_format)))
     alone = [dict(compute_features([one], transform, frozen, CPU)) for one in requests]
     for company in (requests, requests[::-1]):
         together = dict(compute_features(company, transform, frozen, CPU, num_threads=3))
@@ -88,18 +92,20 @@ def test_features_of_a_video_are_the_same_bits_in_any_company(backbone: type, cl
 @pytest.mark.parametrize("backbone", [Pictures, Clips])
 def test_crops_of_a_view_are_behind_one_another(backbone: type, clips: list[Path]):
     frozen = Frozen(backbone())
-    transform = TwoCrops(frozen.preset)
+    transform = TwoCrops(frozen.picture_format)
     frames = torch.tensor([[0, 1, 2, 3], [2, 3, 4, 5]])
     pictures = transform(decode_frames(clips[0], frames))
     assert not torch.equal(pictures[0], pictures[1])
-    ((_, features),) = compute_features([Request(clips[0], units_of(frames, frozen.preset))], transform, frozen, CPU)
+    ((_, features),) = compute_features(
+        [Request(clips[0], units_of(frames, frozen.picture_format))], transform, frozen, CPU
+    )
     assert features.shape[:2] == ((2, 2) if backbone is Clips else (8, 2))
     assert torch.equal(views_of(features, 2), frozen(pictures))
 
 
 def test_a_damaged_video_is_told_in_its_place_and_harms_no_other(clips: list[Path]):
     frozen = Frozen(Pictures())
-    transform = BackboneTransform(frozen.preset)
+    transform = BackboneTransform(frozen.picture_format)
     sound = dict(compute_features([Request(clips[i], units(*range(6))) for i in (0, 2)], transform, frozen, CPU))
     encode_video(clips[1], num_frames=100, size=(64, 64))
     damaged = clips[1].read_bytes()
@@ -122,7 +128,7 @@ def test_a_worker_that_dies_is_told_with_its_video(clips: list[Path]):
 
 def test_pictures_are_decoded_in_one_pass_and_given_once(clips: list[Path]):
     wanted = torch.tensor([[5, 0, 5, 2], [1, 1, 1, 1], [20, 0, 3, 9]]).repeat(9, 1)  # more than one batch
-    transform = BackboneTransform(Clips.preset)
+    transform = BackboneTransform(Clips.picture_format)
     expected = transform(decode_frames(clips[3], wanted))
     positions, pictures = zip(*pictures_of(clips[3], wanted, transform), strict=True)
     assert max(map(len, positions)) == 8  # 32 frames
@@ -141,7 +147,7 @@ def test_frames_are_kept_only_as_long_as_they_are_needed(clips: list[Path], monk
     monkeypatch.setattr(extraction, "iterate_frames", iterate_and_note)
     monkeypatch.setattr(extraction, "FRAMES_PER_BATCH", 4)
     wanted = units(*range(20, -1, -1))
-    pictures = pictures_of(clips[3], wanted, BackboneTransform(Pictures.preset))
+    pictures = pictures_of(clips[3], wanted, BackboneTransform(Pictures.picture_format))
     for chunk in range(3):  # the earliest frames come first, whatever the order asked for
         positions, _ = next(pictures)
         assert sorted(wanted[positions].flatten().tolist()) == list(range(4 * chunk, 4 * chunk + 4))
@@ -151,17 +157,19 @@ def test_frames_are_kept_only_as_long_as_they_are_needed(clips: list[Path], monk
 def test_damage_behind_the_last_wanted_frame_is_found(clips: list[Path]):
     halve(clips[3])
     with pytest.raises(VideoError, match="damaged"):
-        list(pictures_of(clips[3], units(0), BackboneTransform(Pictures.preset)))
+        list(pictures_of(clips[3], units(0), BackboneTransform(Pictures.picture_format)))
 
 
 def test_the_fill_of_the_last_batch_is_not_counted(clips: list[Path]):
     frozen = Frozen(Pictures())
     counter = Counter(frozen.backbone)
-    list(compute_features([Request(clips[0], units(0, 5))], BackboneTransform(frozen.preset), frozen, CPU))
+    list(compute_features([Request(clips[0], units(0, 5))], BackboneTransform(frozen.picture_format), frozen, CPU))
     assert counter.count == 2
 
 
-@pytest.mark.parametrize("transform", [BackboneTransform(Pictures.preset), TutorialTransform(Pictures.preset)])
+@pytest.mark.parametrize(
+    "transform", [BackboneTransform(Pictures.picture_format), TutorialTransform(Pictures.picture_format)]
+)
 def test_frames_are_handed_over_as_bytes_and_nothing_changes_by_it(transform: Callable, clips: list[Path]):
     frozen = Frozen(Pictures())
     wanted = units(0, 3, 5)
@@ -180,7 +188,7 @@ def test_a_transform_that_overrides_the_whole_is_not_halved(clips: list[Path]):
             return -super().__call__(frames)
 
     frozen = Frozen(Pictures())
-    inverted = Inverted(Pictures.preset)
+    inverted = Inverted(Pictures.picture_format)
     ((_, features),) = compute_features([Request(clips[0], units(2))], inverted, frozen, CPU)
     assert torch.equal(views_of(features, 1), frozen(inverted(decode_frames(clips[0], units(2)))))
 
@@ -257,7 +265,7 @@ def requests_of(clips: list[Path], *frames: int) -> list[Request]:
 
 
 def computing(frozen: Frozen, num_threads: int = 2) -> Callable:
-    transform = BackboneTransform(frozen.preset)
+    transform = BackboneTransform(frozen.picture_format)
     return partial(compute_features, transform=transform, backbone=frozen, device=CPU, num_threads=num_threads)
 
 
@@ -269,7 +277,7 @@ def test_a_store_is_filled_with_what_is_missing_and_each_request_is_told_once(st
     assert dict(fill(store, more, computing(frozen))) == dict.fromkeys(more, 1)
     assert dict(fill(store, few, computing(frozen))) == dict.fromkeys(few, 0)
     assert counter.count == 4 * 3
-    expected = dict(compute_features(more, BackboneTransform(frozen.preset), frozen, CPU))
+    expected = dict(compute_features(more, BackboneTransform(frozen.picture_format), frozen, CPU))
     assert all(torch.equal(store.read(request), expected[request]) for request in more)
 
 

@@ -172,7 +172,7 @@ def test_mixing_works_on_stored_features(clips: Path, vidclf: Callable[..., Outc
     assert "mixing.cutmix pastes parts of pictures" in refused.err
 
 
-def test_ones_own_augmentation_is_a_function_of_the_preset(clips: Path, vidclf: Callable[..., Outcome], tmp_path: Path):
+def test_ones_own_augmentation_is_a_function_of_the_picture_format(clips: Path, vidclf: Callable[..., Outcome], tmp_path: Path):
     (tmp_path / "mine.py").write_text(OWN)
     settings = ("augmentation=custom", "augmentation._target_=mine.noisy", "trainer.max_epochs=1")
     outcome = vidclf("train", f"dataset.root={clips}", *TINY3D, *settings)
@@ -184,9 +184,9 @@ OWN = """
 from pathlib import Path
 import torch
 
-def noisy(preset):
+def noisy(picture_format):
     def augment(frames):
         Path("called").touch()
-        return torch.randn(*frames.shape[:3], preset.size, preset.size)
+        return torch.randn(*frames.shape[:3], picture_format.size, picture_format.size)
     return augment
 """

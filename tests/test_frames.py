@@ -7,22 +7,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidclf.contracts import VideoError, Views
+from vidclf.contracts import VideoError, VideoViews, Views
 from vidclf.data import frames as loaders
-from vidclf.data.frames import Drawn, FeatureBatches, FrameBatches, generator_for
+from vidclf.data.frames import FeatureBatches, FrameBatches
 from vidclf.errors import VidclfError
+from vidclf.system.seeds import generator_for
 
 NUM_VIEWS = (3, 1, 4, 2, 5, 3)  # of six videos, numbered 10, 11, ...
 
 
-def make_drawn(num_frames: int = 1) -> list[Drawn]:
+def make_drawn(num_frames: int = 1) -> list[VideoViews]:
     return [
-        Drawn(10 + index, index % 2, torch.arange(count) * 2, torch.arange(count * num_frames).view(count, -1))
+        VideoViews(10 + index, index % 2, torch.arange(count) * 2, torch.arange(count * num_frames).view(count, -1))
         for index, count in enumerate(NUM_VIEWS)
     ]
 
 
-def picture_names(one: Drawn) -> Tensor:
+def picture_names(one: VideoViews) -> Tensor:
     """Pictures (V, T, 3, 1, 1) of the video's number and each frame's index."""
     return (100 * one.video + one.frames).float()[:, :, None, None, None].expand(-1, -1, 3, 1, 1)
 
@@ -97,7 +98,7 @@ def test_frame_batches_without_a_size_are_one_video_each_in_order():
 def test_an_epoch_of_frames_is_every_view_once_and_decodes_each_video_once():
     decoded = Counter()
 
-    def load(one: Drawn) -> Tensor:
+    def load(one: VideoViews) -> Tensor:
         decoded[one.video] += 1
         return picture_names(one)
 
@@ -149,7 +150,7 @@ def test_a_video_that_fails_does_not_let_all_others_be_decoded_ahead(monkeypatch
     monkeypatch.setattr(loaders, "POOL_FRAMES", 1)
     decoded = []
 
-    def load(one: Drawn) -> Tensor:
+    def load(one: VideoViews) -> Tensor:
         decoded.append(one.video)
         if one.video == 10:
             raise VideoError("damaged")
@@ -164,7 +165,7 @@ def test_a_video_that_fails_does_not_let_all_others_be_decoded_ahead(monkeypatch
 def test_a_damaged_video_is_handed_over_and_left_out():
     failed = {}
 
-    def load(one: Drawn) -> Tensor:
+    def load(one: VideoViews) -> Tensor:
         if one.video in (10, 13):
             raise VideoError(f"{one.video} is damaged")
         return picture_names(one)
@@ -179,7 +180,7 @@ def test_a_damaged_video_is_handed_over_and_left_out():
 
 
 def test_nothing_but_damage_is_an_error():
-    def load(one: Drawn) -> Tensor:
+    def load(one: VideoViews) -> Tensor:
         raise VideoError(f"{one.video} is damaged")
 
     with pytest.raises(VidclfError, match=r"None of 6 videos can be read\. The last: 15 is damaged"):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from verbs import SMALL, Outcome
 
-from vidclf.data.frames import generator_for
 from vidclf.errors import VidclfError
 from vidclf.evaluation.intervals import bootstrap_mean
 from vidclf.evaluation.probes import PROBES, names_of, reverse, shuffle, single_frame, static
+from vidclf.system.seeds import generator_for
 
 FRAMES = torch.tensor([[0, 3, 6, 9], [1, 4, 7, 10]])
 GRU = ("sampling=uniform", "sampling.num_frames=4", "head=gru", "head.hidden_dim=8")
@@ -123,10 +123,10 @@ def test_a_network_that_takes_no_single_frame_is_left_out_and_said(
 FIXED = """
 import torch
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.preset import Preset
+from vidclf.contracts import PictureFormat
 
 class Fixed(torch.nn.Module):
-    preset = Preset(size=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), clip_length=4)
+    picture_format = PictureFormat(size=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), clip_length=4)
     feature_dim = 4
 
     def __init__(self):

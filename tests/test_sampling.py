@@ -6,7 +6,8 @@ import jaxtyping
 import pytest
 import torch
 
-from vidclf.data.sampling import Dense, Rate, Sampling, Segments, Uniform
+from vidclf.contracts import Sampling
+from vidclf.data.sampling import Dense, Rate, Segments, Uniform
 from vidclf.errors import VidclfError
 
 SHARED = Path(os.environ.get("VIDCLF_SHARED", Path(__file__).parents[1] / "../shared"))

@@ -14,7 +14,7 @@ SHARED = Path(os.environ.get("VIDCLF_SHARED", Path(__file__).parents[1] / "../sh
 
 def clip(label, group, number):
     name = f"v_Class{label}_g{group:02d}_c{number:02d}.avi"
-    return Video(Path("root") / f"Class{label}" / name, label, f"g{group:02d}")
+    return Video(Path(f"Class{label}", name), label, f"g{group:02d}")
 
 
 def make_videos(num_classes=3, groups=range(1, 26), clips=2):

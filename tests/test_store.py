@@ -43,7 +43,7 @@ def some_features(*frames: int, crops: int = 1, steps: int = 1) -> Tensor:
 
 
 def recipe(backbone: nn.Module, transform: Any = None) -> Recipe:
-    return recipe_of(backbone, hash_weights(backbone), transform or BackboneTransform(backbone.preset))
+    return recipe_of(backbone, hash_weights(backbone), transform or BackboneTransform(backbone.picture_format))
 
 
 # Reading and writing
@@ -254,15 +254,19 @@ def test_a_buffer_that_is_not_saved_counts_as_a_weight():
 def test_another_layer_or_transform_has_another_recipe():
     deeper = Pictures()
     deeper.rest.append(nn.Tanh())
-    transforms = [BackboneTransform(Pictures.preset), TutorialTransform(Pictures.preset), TwoCrops(Pictures.preset)]
-    transforms.append(BackboneTransform(replace(Pictures.preset, resize=21)))
+    transforms = [
+        BackboneTransform(Pictures.picture_format),
+        TutorialTransform(Pictures.picture_format),
+        TwoCrops(Pictures.picture_format),
+    ]
+    transforms.append(BackboneTransform(replace(Pictures.picture_format, resize=21)))
     recipes = [recipe(deeper), *(recipe(Pictures(), transform) for transform in transforms)]
     assert len({one.digest for one in recipes}) == 5
 
 
 OWN = """
 from torch import nn
-from vidclf.models.backbones.preset import Preset
+from vidclf.contracts import PictureFormat
 
 class Layer(nn.Module):
     def __init__(self, scale):
@@ -273,7 +277,7 @@ class Layer(nn.Module):
         return self.scale * pictures
 
 class Mine(nn.Module):
-    preset = Preset(16, 16, (0.5,) * 3, (0.5,) * 3)
+    picture_format = PictureFormat(16, 16, (0.5,) * 3, (0.5,) * 3)
     feature_dim = 3
 
     def __init__(self, scale=1.0):
@@ -331,11 +335,13 @@ class NamelessTransform:
 
 
 def test_what_cannot_be_stored_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    pictures = BackboneTransform(Pictures.preset)
+    pictures = BackboneTransform(Pictures.picture_format)
     assert why_not_stored(Pictures(), pictures) is None
     trained = Pictures().requires_grad_()
     assert why_not_stored(trained, pictures) == "the backbone is trained, so its features change"
-    assert why_not_stored(Pictures(), RandomTransform(Pictures.preset)).startswith("RandomTransform draws by chance")
+    assert why_not_stored(Pictures(), RandomTransform(Pictures.picture_format)).startswith(
+        "RandomTransform draws by chance"
+    )
     reason = why_not_stored(Pictures(), NamelessTransform())
     assert "NamelessTransform has no repr that names its settings (make it a dataclass)" in reason
     mine = own_module(tmp_path / "a.py", OWN, monkeypatch).Mine

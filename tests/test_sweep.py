@@ -12,10 +12,10 @@ from verbs import SMALL, Outcome
 # A backbone of one's own that notes how many pictures it was given; the zeros that fill a batch up are none.
 COUNTING = """
 import os, torch
-from vidclf.models.backbones.preset import Preset
+from vidclf.contracts import PictureFormat
 
 class Counting(torch.nn.Module):
-    preset = Preset(size=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    picture_format = PictureFormat(size=16, resize=16, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
     feature_dim = 6
 
     def __init__(self, notes):

@@ -85,7 +85,7 @@ def test_every_picture_model_gives_features_of_the_width_it_names(name: str, mon
 
     monkeypatch.setattr(BlockParams, "from_init_params", on_cpu)
     backbone = on_meta(name, precision="bfloat16")
-    size = backbone.preset.size
+    size = backbone.picture_format.size
     features = backbone(torch.empty(2, 1, 3, size, size, device="meta"))
     assert features.shape == (2, 1, backbone.feature_dim)
     assert features.dtype == torch.bfloat16
@@ -109,7 +109,7 @@ def test_every_picture_model_gives_features_of_the_width_it_names(name: str, mon
 )
 def test_the_widths_are_those_of_the_papers(name: str, layer: str | None, feature_dim: int):
     backbone = on_meta(name, layer=layer)
-    size = backbone.preset.size
+    size = backbone.picture_format.size
     assert backbone.feature_dim == feature_dim
     assert backbone(torch.empty(1, 1, 3, size, size, device="meta")).shape == (1, 1, feature_dim)
 
@@ -214,9 +214,15 @@ def test_auto_is_bfloat16_where_the_gpu_has_matrix_units(
 
 
 def test_the_default_preset_is_imagenets():
-    preset = on_meta("vgg16").preset
-    assert (preset.size, preset.resize, preset.interpolation, preset.clip_length) == (224, 256, "bilinear", 1)
-    assert (preset.mean, preset.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    picture_format = on_meta("vgg16").picture_format
+    sizes = (picture_format.size, picture_format.resize)
+    assert (*sizes, picture_format.interpolation, picture_format.clip_length) == (
+        224,
+        256,
+        "bilinear",
+        1,
+    )
+    assert (picture_format.mean, picture_format.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def test_the_preset_is_that_of_the_weights_by_name_and_by_file(
@@ -229,10 +235,10 @@ def test_the_preset_is_that_of_the_weights_by_name_and_by_file(
     shutil.copy(path, hub)
     assert first.transforms().resize_size == [256]
     assert default.transforms().resize_size == [232]
-    assert ImageBackbone("mobilenet_v2", weights="IMAGENET1K_V1").preset.resize == 256
-    assert ImageBackbone("mobilenet_v2", weights=path).preset.resize == 256
-    assert ImageBackbone("mobilenet_v2", weights=path.rename(tmp_path / "mine.pth")).preset.resize == 232
-    assert on_meta("mobilenet_v2").preset.resize == 232
+    assert ImageBackbone("mobilenet_v2", weights="IMAGENET1K_V1").picture_format.resize == 256
+    assert ImageBackbone("mobilenet_v2", weights=path).picture_format.resize == 256
+    assert ImageBackbone("mobilenet_v2", weights=path.rename(tmp_path / "mine.pth")).picture_format.resize == 232
+    assert on_meta("mobilenet_v2").picture_format.resize == 232
 
 
 # Weights by torchvision's names

@@ -12,18 +12,18 @@ from torchvision.models.video import MViT_V2_S_Weights, R3D_18_Weights
 from torchvision.transforms.functional import to_pil_image
 from videos import encode_video
 
+from vidclf.contracts import PictureFormat, Transform
 from vidclf.data.decoding import decode_frames
-from vidclf.data.transforms import BackboneTransform, Transform, TutorialTransform
+from vidclf.data.transforms import BackboneTransform, TutorialTransform
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.preset import Preset
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
-def preset_of(published: object, clip_length: int = 1) -> Preset:
+def picture_format_of(published: object, clip_length: int = 1) -> PictureFormat:
     """What torchvision's own preparation says of itself."""
     sizes = published.resize_size
-    return Preset(
+    return PictureFormat(
         size=published.crop_size[0],
         resize=sizes[0] if len(sizes) == 1 else tuple(sizes),
         mean=tuple(published.mean),
@@ -49,7 +49,7 @@ def frames(request: pytest.FixtureRequest, tmp_path: Path) -> Tensor:
 @pytest.mark.parametrize("weights", [VGG16_Weights.IMAGENET1K_V1, ResNet50_Weights.IMAGENET1K_V2])
 def test_pictures_are_torchvisions_own(weights: VGG16_Weights, frames: Tensor):
     published = weights.transforms()
-    pictures = BackboneTransform(preset_of(published))(frames)
+    pictures = BackboneTransform(picture_format_of(published))(frames)
     assert differ_by_rounding(pictures, published(frames.flatten(0, 1)).unflatten(0, (2, 3)))
     assert differ_by_rounding(pictures[1, 2], published(to_pil_image(frames[1, 2])))
 
@@ -57,14 +57,14 @@ def test_pictures_are_torchvisions_own(weights: VGG16_Weights, frames: Tensor):
 @pytest.mark.parametrize("weights", [R3D_18_Weights.DEFAULT, MViT_V2_S_Weights.DEFAULT])
 def test_clips_are_torchvisions_own(weights: R3D_18_Weights, frames: Tensor):
     published = weights.transforms()
-    pictures = BackboneTransform(preset_of(published, clip_length=3))(frames)
+    pictures = BackboneTransform(picture_format_of(published, clip_length=3))(frames)
     assert differ_by_rounding(pictures, published(frames).transpose(1, 2))
 
 
 def test_pictures_are_normalised_by_channel():
     frames = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 3, 1, 1).expand(1, 1, 3, 8, 8)
-    preset = Preset(size=4, resize=4, mean=(0.5, 0.1, 0.0), std=(0.25, 0.5, 2.0))
-    pictures = BackboneTransform(preset)(frames)
+    picture_format = PictureFormat(size=4, resize=4, mean=(0.5, 0.1, 0.0), std=(0.25, 0.5, 2.0))
+    pictures = BackboneTransform(picture_format)(frames)
     assert pictures.shape == (1, 1, 3, 4, 4)
     torch.testing.assert_close(pictures.amax((0, 1, 3, 4)), torch.tensor([-2.0, 0.2, 0.5]))
     torch.testing.assert_close(pictures.amin((0, 1, 3, 4)), torch.tensor([-2.0, 0.2, 0.5]))
@@ -73,7 +73,7 @@ def test_pictures_are_normalised_by_channel():
 def test_tutorial_pictures_worked_out_by_hand():
     rows, columns = torch.arange(4).view(4, 1), torch.arange(6).view(1, 6)
     frame = (10 * rows + columns).to(torch.uint8).expand(1, 1, 3, 4, 6)
-    pictures = TutorialTransform(Preset(size=2, resize=9, **PLAIN))(frame)
+    pictures = TutorialTransform(PictureFormat(size=2, resize=9, **PLAIN))(frame)
     # Middles of two halves: rows 1 and 3, columns 1 and 4 (1.5 and 4.5); the aspect ratio is lost.
     assert torch.equal((pictures[0, 0, 0] * 255).round(), torch.tensor([[11.0, 14.0], [31.0, 34.0]]))
 
@@ -85,14 +85,14 @@ def test_tutorial_pictures_are_pillows_nearest(size: tuple[int, int]):
     frames = torch.from_numpy(picture).permute(2, 0, 1)[None, None]
     for side in (224, 299, 64):
         expected = np.array(Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST))
-        pictures = TutorialTransform(Preset(size=side, resize=side, **PLAIN))(frames)
+        pictures = TutorialTransform(PictureFormat(size=side, resize=side, **PLAIN))(frames)
         assert torch.equal((pictures[0, 0] * 255).round(), torch.from_numpy(expected).permute(2, 0, 1).float())
         assert pictures.max() <= 1
 
 
 @pytest.mark.parametrize("kind", [BackboneTransform, TutorialTransform])
 def test_a_frame_is_the_same_bits_in_any_company(kind: type, frames: Tensor):
-    transform = kind(Preset(size=40, resize=50, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)))
+    transform = kind(PictureFormat(size=40, resize=50, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)))
     assert isinstance(transform, Transform)
     together = transform(frames)
     alone = [transform(frame.view(1, 1, *frame.shape)) for frame in frames.flatten(0, 1)]
@@ -101,25 +101,25 @@ def test_a_frame_is_the_same_bits_in_any_company(kind: type, frames: Tensor):
 
 @pytest.mark.parametrize("kind", [BackboneTransform, TutorialTransform])
 def test_the_name_of_a_transform_tells_every_setting(kind: type):
-    preset = Preset(size=40, resize=50, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1))
+    picture_format = PictureFormat(size=40, resize=50, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1))
     others = [
-        Preset(size=41, resize=50, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1)),
-        Preset(size=40, resize=(50, 50), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1)),
-        Preset(size=40, resize=50, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1 + 1e-12)),
-        Preset(size=40, resize=50, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1), interpolation="bicubic"),
+        PictureFormat(size=41, resize=50, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1)),
+        PictureFormat(size=40, resize=(50, 50), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1)),
+        PictureFormat(size=40, resize=50, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1 + 1e-12)),
+        PictureFormat(size=40, resize=50, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1), interpolation="bicubic"),
     ]
-    assert repr(kind(preset)) == repr(kind(preset))
-    assert len({repr(kind(one)) for one in [preset, *others]}) == 5
+    assert repr(kind(picture_format)) == repr(kind(picture_format))
+    assert len({repr(kind(one)) for one in [picture_format, *others]}) == 5
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((30, 48), -1), ((48, 30), -2)])
 def test_three_crops_are_both_ends_and_the_middle_of_the_longer_side(shape: tuple[int, int], axis: int):
-    preset = Preset(size=20, resize=20, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    picture_format = PictureFormat(size=20, resize=20, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     ramp = torch.arange(shape[axis], dtype=torch.uint8).reshape((1, -1) if axis == -1 else (-1, 1))
     frames = ramp.expand(2, 1, 3, *shape).contiguous()
-    crops = BackboneTransform(preset, crops=3)(frames)
+    crops = BackboneTransform(picture_format, crops=3)(frames)
     assert crops.shape == (6, 1, 3, 20, 20)
-    assert torch.equal(crops[1::3], BackboneTransform(preset)(frames))
+    assert torch.equal(crops[1::3], BackboneTransform(picture_format)(frames))
     starts = [crop.mean().item() for crop in crops[:3]]
     assert starts == sorted(starts)
     assert starts[1] - starts[0] == pytest.approx(starts[2] - starts[1], rel=0.1)
@@ -127,4 +127,4 @@ def test_three_crops_are_both_ends_and_the_middle_of_the_longer_side(shape: tupl
 
 def test_two_crops_are_refused():
     with pytest.raises(VidclfError, match=r"transform\.crops=2: allowed are 1 .* and 3"):
-        BackboneTransform(Preset(8, 8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), crops=2)
+        BackboneTransform(PictureFormat(8, 8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), crops=2)

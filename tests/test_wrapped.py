@@ -23,7 +23,7 @@ def frozen(request: pytest.FixtureRequest) -> Frozen:
 def test_features_are_the_backbones_own(frozen: Frozen):
     inputs = pictures(5)
     torch.testing.assert_close(frozen(inputs), frozen.backbone.eval()(inputs))
-    assert (frozen.feature_dim, frozen.preset) == (frozen.backbone.feature_dim, frozen.backbone.preset)
+    assert (frozen.feature_dim, frozen.picture_format) == (frozen.backbone.feature_dim, frozen.backbone.picture_format)
 
 
 def test_a_view_is_the_same_bits_in_any_company(frozen: Frozen):

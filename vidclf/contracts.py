@@ -1,17 +1,140 @@
-"""Video and Views, the two things that travel between the rooms, and what goes wrong with a video."""
+"""What travels between the rooms, and what each stage promises; the way itself is drawn in `vidclf/__init__.py`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float, Int, UInt8
+from torch import Generator, Tensor
 
 from vidclf.errors import VidclfError
+
+PARTS = ("train", "val", "test")
 
 
 class VideoError(VidclfError):
     """A file that is not a video, or a damaged one. The message names the file and what to do."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """A labelled video, or a labelled segment of one.
+
+    Attributes:
+        path: of the file.
+        label: class index.
+        group: what it was cut from or who is in it (UCF101's `g07`): videos of a group are not independent.
+        side: train, val or test, where its data set says so.
+        start_s: where the segment begins, in seconds; None: at the first frame.
+        end_s: where the segment ends; None: at the last frame.
+        name: the same on every machine, and no other video's. Where the data set gives none it is the path (below
+            the data set's `root`, once listed), and the segment: `a/b.mp4#1.5-4`.
+    """
+
+    path: Path
+    label: int
+    group: str
+    side: str | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            ends = ["" if time is None else f"{time:g}" for time in (self.start_s, self.end_s)]
+            segment = f"#{'-'.join(ends)}" if any(ends) else ""
+            object.__setattr__(self, "name", f"{self.path.as_posix()}{segment}")
+
+
+@dataclass(frozen=True, eq=False)
+class VideoViews:
+    """The views of one video that are used.
+
+    Attributes:
+        video: its position in the list of videos.
+        label: class index.
+        views: which of its views, (V,).
+        frames: the frames of each, (V, T).
+    """
+
+    video: int
+    label: int
+    views: Int[Tensor, " V"]
+    frames: Int[Tensor, "V T"]
+
+
+class Views(NamedTuple):
+    """A batch of N views, and whose they are.
+
+    `inputs` are pictures (N, T, 3, h, w) or features (N, S, D); `labels` are class indices (N,) or
+    probabilities (N, K); `video` and `view` (N,) are the position of the video in its list and of the view in
+    its video. A view of video -1 is nobody's: it fills a batch of a process that has none left.
+    """
+
+    inputs: Float[Tensor, "N ..."]
+    labels: Int[Tensor, " N"] | Float[Tensor, "N K"]
+    video: Int[Tensor, " N"]
+    view: Int[Tensor, " N"]
+
+
+@dataclass(frozen=True)
+class PictureFormat:
+    """How frames become a backbone's pictures.
+
+    The shorter side is resized to `resize` pixels (a pair: height and width), the middle `size` x `size` pixels
+    are cut out, values in 0..1 are normalised by `mean` and `std` (one for each of R, G, B), and `clip_length`
+    frames go in at once: 1 for a picture backbone.
+    """
+
+    size: int
+    resize: int | tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bilinear"
+    clip_length: int = 1
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """A data set lists its videos; it reads names and lists, no video."""
+
+    class_names: list[str]  # in label order
+    on_error: str  # raise: a damaged video ends the work; skip: it is left out, counted and listed
+
+    def videos(self) -> list[Video]:
+        """Return every labelled video."""
+
+
+@runtime_checkable
+class Sampling(Protocol):
+    """Which frames of a video are looked at."""
+
+    @property
+    def random(self) -> bool:
+        """Whether a generator changes the indices."""
+
+    def __call__(self, num_frames: int, fps: float | int, generator: Generator | None = None) -> Int[Tensor, "V T"]:
+        """Return int64 frame indices; V depends on the video, T does not. A generator means training."""
+
+
+@runtime_checkable
+class Transform(Protocol):
+    """From frames to the pictures that a backbone wants.
+
+    One may have two halves, `crop` to bytes and `normalize` to numbers, see `vidclf.data.transforms.halves_of`.
+    """
+
+    @property
+    def num_crops(self) -> int:
+        """Pictures made of a frame."""
+
+    @property
+    def random(self) -> bool:
+        """Whether pictures are drawn by chance; their features are then not stored."""
+
+    def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "views T 3 h w"]:
+        """Return V * num_crops views of pictures, the crops of a view behind one another."""
 
 
 def death_of(path: Path, error: Exception) -> VideoError:
@@ -26,33 +149,7 @@ def death_of(path: Path, error: Exception) -> VideoError:
     )
 
 
-@dataclass(frozen=True)
-class Video:
-    """A labelled clip; `group` says which long video of its class it was cut from (UCF101's `g07`).
-
-    `folder` is the class folder it belongs in, where it is not the one `path` lies in (a flat folder).
-    """
-
-    path: Path
-    label: int
-    group: str
-    folder: str = ""
-
-    @property
-    def name(self) -> str:
-        """`<class folder>/<file name>`, the same on every machine; the extension in lower case."""
-        return f"{self.folder or self.path.parent.name}/{self.path.stem}{self.path.suffix.lower()}"
-
-
-class Views(NamedTuple):
-    """A batch of N views, and whose they are.
-
-    `inputs` are pictures (N, T, 3, h, w) or features (N, S, D); `labels` are class indices (N,) or
-    probabilities (N, K); `video` and `view` (N,) are the position of the video in its data set and of the
-    view in its video.
-    """
-
-    inputs: Float[Tensor, "N ..."]
-    labels: Int[Tensor, " N"] | Float[Tensor, "N K"]
-    video: Int[Tensor, " N"]
-    view: Int[Tensor, " N"]
+def first_five(names: Sequence[str]) -> str:
+    """Return up to five of `names` for a message, and how many are left."""
+    left = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + left or "none"

@@ -3,21 +3,18 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import lightning as L
 import torch
 from jaxtyping import Float, UInt8
 from torch import Generator, Tensor, nn
 
-from vidclf.contracts import Video, VideoError, Views, death_of
+from vidclf.contracts import Dataset, Sampling, Transform, Video, VideoError, VideoViews, Views, death_of
 from vidclf.data.catalogue import FactBook, VideoFacts
 from vidclf.data.decoding import check_whole, decode_frames
-from vidclf.data.frames import Drawn, FeatureBatches, FrameBatches, generator_for, own_rows
+from vidclf.data.frames import FeatureBatches, FrameBatches, own_rows
 from vidclf.data.prefetch import run_ahead
-from vidclf.data.sampling import Sampling
 from vidclf.data.splits import Split
-from vidclf.data.transforms import Transform
 from vidclf.errors import VidclfError
 from vidclf.features.extract import COMPILE, fill_store
 from vidclf.features.store import (
@@ -33,21 +30,10 @@ from vidclf.models.backbones.trained import wrap
 from vidclf.system.disk import writing_to
 from vidclf.system.machine import num_cores
 from vidclf.system.ranks import gather, num_here, rank_and_size
+from vidclf.system.seeds import generator_for
 from vidclf.system.terminal import say, track
 
-PARTS = ("train", "val", "test")
 FEATURES = ("auto", "store", "frames")
-
-
-@runtime_checkable
-class Dataset(Protocol):
-    """What the data module asks of a data set."""
-
-    class_names: list[str]  # in label order
-    on_error: str  # raise: a damaged video ends the work; skip: it is left out, counted and listed
-
-    def videos(self) -> list[Video]:
-        """Return every labelled video."""
 
 
 class VideoDataModule(L.LightningDataModule):
@@ -110,9 +96,9 @@ class VideoDataModule(L.LightningDataModule):
         self.stores_features = _choose_features(features, obstacle)
         self.failed: dict[int, VideoError] = {}  # by position in `videos`
         self.scored_part = "test"  # what predict_dataloader yields
-        self.probe: Callable[[Drawn], Drawn] | None = None  # what is scored in place of a video's views
+        self.probe: Callable[[VideoViews], VideoViews] | None = None  # what is scored in place of a video's views
         self._listed = False
-        self._ready: dict[str, tuple[list[Drawn], Tensor]] = {}  # of parts without chance: all videos, own features
+        self._ready: dict[str, tuple[list[VideoViews], Tensor]] = {}  # without chance: all videos, own features
 
     def prepare(self) -> None:
         """List, examine and split the videos, once."""
@@ -215,7 +201,7 @@ class VideoDataModule(L.LightningDataModule):
         everyones = {video: features for part in gather(features_of) for video, features in part.items()}
         return torch.cat([everyones[one.video] for one in drawn if one.video in everyones])
 
-    def draw(self, part: str, epoch: int | None = None) -> list[Drawn]:
+    def draw(self, part: str, epoch: int | None = None) -> list[VideoViews]:
         """Return the views of a part that are used: all of them, or in a training epoch what chance gives."""
         drawn = []
         for video, views in self.sides.views_of(part):
@@ -228,10 +214,10 @@ class VideoDataModule(L.LightningDataModule):
             else:
                 chosen = torch.as_tensor(views, dtype=torch.int64)
                 frames = self.sampling(info.num_frames, info.fps)[chosen]
-            drawn.append(Drawn(video, self.videos[video].label, chosen, frames))
+            drawn.append(VideoViews(video, self.videos[video].label, chosen, frames))
         return [self.probe(one) for one in drawn] if self.probe else drawn
 
-    def extract(self, drawn: Sequence[Drawn], shard: tuple[int, int] = (1, 1)) -> int:
+    def extract(self, drawn: Sequence[VideoViews], shard: tuple[int, int] = (1, 1)) -> int:
         """Compute what is missing in the store; return the number of units (frames or clips) computed here.
 
         Each process begins with videos of its own and then takes what the others have not begun, so that none waits
@@ -241,7 +227,7 @@ class VideoDataModule(L.LightningDataModule):
         wanted: dict[int, list[Tensor]] = {}
         for one in drawn:
             if one.video % count == number - 1:
-                wanted.setdefault(one.video, []).append(units_of(one.frames, self.backbone.preset))
+                wanted.setdefault(one.video, []).append(units_of(one.frames, self.backbone.picture_format))
         requests = {
             Request(self.videos[video].path, torch.cat(units), self.facts[video].content): video
             for video, units in wanted.items()
@@ -279,7 +265,7 @@ class VideoDataModule(L.LightningDataModule):
     @property
     def _reads_store(self) -> bool:
         """Whether features are stored and worth it: clips in a probe's disorder are never asked for again."""
-        return self.stores_features and not (self.probe and self.backbone.preset.clip_length > 1)
+        return self.stores_features and not (self.probe and self.backbone.picture_format.clip_length > 1)
 
     @property
     def num_threads(self) -> int:
@@ -296,11 +282,11 @@ class VideoDataModule(L.LightningDataModule):
             raise error
         self.failed[video] = error
 
-    def pictures(self, one: Drawn) -> Float[Tensor, "N T 3 h w"]:
+    def pictures(self, one: VideoViews) -> Float[Tensor, "N T 3 h w"]:
         """Decode and transform the views of one video."""
         return self._of_video(one, lambda: self.transform(self._decoded(one)))
 
-    def _of_video(self, one: Drawn, work: Callable[[], Tensor]) -> Tensor:
+    def _of_video(self, one: VideoViews, work: Callable[[], Tensor]) -> Tensor:
         """Do what a decoding thread does; what fails there fails with the video's name."""
         try:
             return work()
@@ -309,16 +295,16 @@ class VideoDataModule(L.LightningDataModule):
         except Exception as error:
             raise death_of(self.videos[one.video].path, error) from error
 
-    def _decoded(self, one: Drawn) -> UInt8[Tensor, "V T 3 H W"]:
+    def _decoded(self, one: VideoViews) -> UInt8[Tensor, "V T 3 H W"]:
         return decode_frames(self.videos[one.video].path, one.frames)
 
-    def _augmented(self, one: Drawn, frames: UInt8[Tensor, "V T 3 H W"], epoch: int) -> Float[Tensor, "V T 3 h w"]:
+    def _augmented(self, one: VideoViews, frames: UInt8[Tensor, "V T 3 H W"], epoch: int) -> Float[Tensor, "V T 3 h w"]:
         assert self.augmentation
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own random state
             torch.default_generator.manual_seed(generator_for(self.seed, epoch, one.video).initial_seed())
             return self.augmentation(frames)
 
-    def _features(self, part: str, epoch: int | None = None) -> tuple[list[Drawn], Tensor]:
+    def _features(self, part: str, epoch: int | None = None) -> tuple[list[VideoViews], Tensor]:
         """Return the views of a part, and the features of this process's share, read back from the store."""
         by_chance = epoch is not None and self.sampling.random
         if part in self._ready and not by_chance and not self.probe:
@@ -332,14 +318,14 @@ class VideoDataModule(L.LightningDataModule):
             self._ready[part] = result
         return result
 
-    def _gather(self, drawn: Sequence[Drawn]) -> Float[Tensor, "N S D"]:
+    def _gather(self, drawn: Sequence[VideoViews]) -> Float[Tensor, "N S D"]:
         """Read the stored features of all videos."""
         if not drawn:
             return torch.empty(0, 1, self.backbone.feature_dim)
         requests = [
             Request(
                 self.videos[one.video].path,
-                units_of(one.frames, self.backbone.preset),
+                units_of(one.frames, self.backbone.picture_format),
                 self.facts[one.video].content,
             )
             for one in drawn
@@ -350,7 +336,7 @@ class VideoDataModule(L.LightningDataModule):
     def _frames(
         self,
         part: str,
-        drawn: list[Drawn],
+        drawn: list[VideoViews],
         batch_size: int | None = None,
         generator: Generator | None = None,
         epoch: int | None = None,
@@ -427,5 +413,5 @@ def _share(rank: int | None = None) -> slice:
     return slice(own if rank is None else rank, None, size)
 
 
-def _own(drawn: Sequence[Drawn]) -> range:
+def _own(drawn: Sequence[VideoViews]) -> range:
     return range(len(drawn))[_share()]

@@ -10,7 +10,7 @@ def main(cfg: DictConfig) -> None:
     """Leave metrics.json, logits, predictions, failed.csv and the confusion matrix in the run's folder."""
     from pathlib import Path
 
-    from vidclf.datamodule import PARTS
+    from vidclf.contracts import PARTS
     from vidclf.errors import VidclfError
     from vidclf.evaluation import probes, report
     from vidclf.evaluation.judge import judge, scores_of

@@ -9,7 +9,7 @@ from vidclf.errors import VidclfError
 @verb
 def main(cfg: DictConfig) -> None:
     """Leave the store."""
-    from vidclf.datamodule import PARTS
+    from vidclf.contracts import PARTS
     from vidclf.run import build
     from vidclf.system.ranks import gather, meet
     from vidclf.system.terminal import quiet_lightning, say_left_out, table

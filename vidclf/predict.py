@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
     labeller = Labeller(
         classifier,
         build.build(cfg.sampling),
-        build.build_transform(cfg, backbone.preset),
+        build.build_transform(cfg, backbone.picture_format),
         run.class_names,
         trainer.strategy.root_device,
     )

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidclf.contracts import PictureFormat
 from vidclf.models.backbones.precision import resolve_precision
-from vidclf.models.backbones.preset import Preset
 from vidclf.models.backbones.tiny import Tiny
 
 
@@ -17,7 +17,7 @@ class Counting(nn.Module):
     Pictures of zeros, which fill a batch up, are not counted; so use transform=tutorial, which leaves zeros zeros.
     """
 
-    preset = Tiny.preset
+    picture_format = Tiny.picture_format
 
     def __init__(self, counts: str) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Counting(nn.Module):
 class Wide(nn.Module):
     """As wide as VGG16's convolutions, in its format, and as good as free: 49 numbers of a picture, 512 times."""
 
-    preset = Preset(size=8, resize=8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    picture_format = PictureFormat(size=8, resize=8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     feature_dim = 49 * 512
 
     def __init__(self) -> None:

@@ -48,7 +48,7 @@ def extraction(setting: Setting) -> dict[str, float | str]:
     """Return the steady state's frames and videos a second of compiled VGG16, and what comes before it in seconds."""
     build_s, network = timed(lambda: vgg16("auto"))
     compile_s, _ = timed(lambda: network.compile_layers(ready_pictures(network)))
-    transform = TutorialTransform(network.preset)
+    transform = TutorialTransform(network.picture_format)
     requests = [request_of(clip) for clip in setting.clips]
     begin = now()
     ends, counts = [], []
@@ -118,7 +118,7 @@ def wide_features(setting: Setting, rate_hz: float) -> Iterator[Callable[[], Vid
                 dataset=UCF101(twin(setting.size)),
                 split=Official(),
                 sampling=Rate(rate_hz),
-                transform=TutorialTransform(backbone.preset),
+                transform=TutorialTransform(backbone.picture_format),
                 backbone=backbone,
                 store=store,
             )
@@ -176,7 +176,7 @@ def bare_epoch_s(trainer: L.Trainer, datamodule: VideoDataModule) -> float:
 def bfloat16_error(setting: Setting) -> dict[str, float]:
     """Return how far VGG16's features in bfloat16 are from those in float32, on decoded pictures: a ratio of norms."""
     networks = {name: vgg16(name) for name in ("float32", "bfloat16")}
-    transform = TutorialTransform(networks["float32"].preset)
+    transform = TutorialTransform(networks["float32"].picture_format)
     requests = [request_of(clip) for clip in setting.clips[:: len(setting.clips) // 8]][:8]
     frames = torch.cat([decode_frames(request.path, request.units) for request in requests])[: 2 * FRAMES_PER_BATCH]
     pictures = transform(frames).to(device())

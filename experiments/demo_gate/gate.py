@@ -51,7 +51,7 @@ def main() -> None:
     videos = Demo(options.root).videos()
     labels = torch.tensor([video.label for video in videos])
     test = torch.tensor([int(video.group[1:]) in TEST_GROUPS for video in videos])
-    transform, sample = BackboneTransform(Tiny.preset), Uniform(16)
+    transform, sample = BackboneTransform(Tiny.picture_format), Uniform(16)
     views = [
         transform(decode_frames(video.path, sample(probe(video.path).num_frames, 25)))
         for video in track(videos, len(videos), "Decoding", "clips")

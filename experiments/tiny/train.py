@@ -108,7 +108,7 @@ def draw_batch(backgrounds: Tensor, samples: slice, size: int) -> tuple[Tensor, 
     ink = torch.stack([pick(handwriting(digit)[samples]) for digit in digits.tolist()])
     chosen = torch.randint(len(backgrounds), (size,))
     pictures = draw(backgrounds[chosen], ink[:, 0], random_poses(size))
-    return BackboneTransform(Tiny.preset)(pictures[:, None]), digits, chosen
+    return BackboneTransform(Tiny.picture_format)(pictures[:, None]), digits, chosen
 
 
 def pick(samples: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from vidclf.contracts import PictureFormat
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.preset import Preset
 
 SIDES = ("left", "right", "clockwise")  # in class names, a mirror image would belie them
 
@@ -18,7 +18,7 @@ class Augmentation:
     """Random crop, flip, colour, RandAugment and erasing; then normalised as the backbone wants.
 
     Args:
-        preset: of the backbone.
+        picture_format: of the backbone.
         scale: of the crop's area to the picture's, from and to; its sides keep within 3:4 and 4:3.
         flip: probability of a mirror image; 0 where left and right are classes.
         color_jitter: strength of random brightness, contrast and saturation; hue is moved a fourth as far.
@@ -31,7 +31,7 @@ class Augmentation:
 
     def __init__(
         self,
-        preset: Preset,
+        picture_format: PictureFormat,
         scale: Sequence[float] = (0.5, 1.0),
         flip: float | int = 0.0,
         color_jitter: float | int = 0.0,
@@ -39,10 +39,13 @@ class Augmentation:
         erase: float | int = 0.0,
     ) -> None:
         self.flip = flip
-        interpolation = v2.InterpolationMode(preset.interpolation)
+        interpolation = v2.InterpolationMode(picture_format.interpolation)
         steps: list[nn.Module] = [
             v2.RandomResizedCrop(
-                preset.size, scale=tuple(scale), interpolation=interpolation, antialias=preset.clip_length == 1
+                picture_format.size,
+                scale=tuple(scale),
+                interpolation=interpolation,
+                antialias=picture_format.clip_length == 1,
             )
         ]
         if flip:
@@ -51,13 +54,16 @@ class Augmentation:
             steps.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter, color_jitter / 4))
         if rand_augment is not None:
             steps.append(v2.RandAugment(magnitude=rand_augment))
-        steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(preset.mean), list(preset.std))]
+        steps += [
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(list(picture_format.mean), list(picture_format.std)),
+        ]
         if erase:
             steps.append(v2.RandomErasing(erase, value="random"))
         self.steps = v2.Compose(steps)
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "V T 3 h w"]:
-        """Return pictures of `preset.size`, from torch's global random state."""
+        """Return pictures of `picture_format.size`, from torch's global random state."""
         return torch.stack([self.steps(view) for view in frames])
 
     def check_classes(self, class_names: Sequence[str]) -> None:

@@ -2,35 +2,16 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from vidclf.contracts import VideoError, Views
+from vidclf.contracts import VideoError, VideoViews, Views
 from vidclf.data.prefetch import run_ahead
 from vidclf.errors import VidclfError
 
 POOL_FRAMES = 1024  # frames which wait decoded to be shuffled, where training reads frames
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """The views of one video that are used: which (V,), and their frames (V, T)."""
-
-    video: int
-    label: int
-    views: Int[Tensor, " V"]
-    frames: Int[Tensor, "V T"]
-
-
-def generator_for(*numbers: int) -> Generator:
-    """Return a generator that depends on all of `numbers` (seed, epoch, video, ...) and nothing else."""
-    # Their count too: a SeedSequence of (1,) is that of (1, 0).
-    state = np.random.SeedSequence((len(numbers), *numbers)).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> 1))
 
 
 class FeatureBatches:
@@ -48,7 +29,7 @@ class FeatureBatches:
     def __init__(
         self,
         features: Float[Tensor, "N S D"],
-        drawn: Sequence[Drawn],
+        drawn: Sequence[VideoViews],
         batch_size: int | None = None,
         order: Int[Tensor, " M"] | None = None,
         own: Int[Tensor, " M"] | None = None,
@@ -89,13 +70,13 @@ class FrameBatches:
 
     def __init__(
         self,
-        drawn: Sequence[Drawn],
-        load: Callable[[Drawn], Tensor],
+        drawn: Sequence[VideoViews],
+        load: Callable[[VideoViews], Tensor],
         on_error: Callable[[int, VideoError], None],
         num_threads: int,
         batch_size: int | None = None,
         generator: Generator | None = None,
-        augment: Callable[[Drawn, Tensor], Tensor] | None = None,
+        augment: Callable[[VideoViews, Tensor], Tensor] | None = None,
         num_crops: int = 1,
         own: range | None = None,
         num_batches: int = 0,
@@ -134,7 +115,7 @@ class FrameBatches:
                 result = self.augment(one, result) if self.augment else result
                 yield _name_views(result, [one], num_crops=len(result) // len(one.views))
 
-    def _try(self, one: Drawn) -> Iterator[Tensor | VideoError]:
+    def _try(self, one: VideoViews) -> Iterator[Tensor | VideoError]:
         try:
             yield self.load(one)
         except VideoError as error:
@@ -203,7 +184,7 @@ class FrameBatches:
         return pool.pop()
 
 
-def own_rows(drawn: Sequence[Drawn], own: range, num_crops: int) -> Int[Tensor, " M"]:
+def own_rows(drawn: Sequence[VideoViews], own: range, num_crops: int) -> Int[Tensor, " M"]:
     """Return where each view of `drawn` stands among those of the `own` positions, behind one another; -1: not."""
     counts = torch.tensor([len(one.views) * num_crops for one in drawn], dtype=torch.int64)
     mine = torch.zeros(len(drawn), dtype=torch.bool)
@@ -218,7 +199,7 @@ def _nobodys(views: Views) -> Views:
     return first._replace(video=torch.full_like(first.video, -1))
 
 
-def _count(drawn: Sequence[Drawn]) -> int:
+def _count(drawn: Sequence[VideoViews]) -> int:
     return sum(len(one.views) for one in drawn)
 
 
@@ -226,7 +207,7 @@ def _join(batch: list[Views]) -> Views:
     return Views(*(torch.cat(parts) for parts in zip(*batch, strict=True)))
 
 
-def _name_views(inputs: Tensor, drawn: Sequence[Drawn], num_crops: int) -> Views:
+def _name_views(inputs: Tensor, drawn: Sequence[VideoViews], num_crops: int) -> Views:
     """Say of each input whose it is; the crops of view v are the views v * num_crops and following."""
     counts = torch.tensor([len(one.views) * num_crops for one in drawn], dtype=torch.int64)
     labels = torch.tensor([one.label for one in drawn], dtype=torch.int64).repeat_interleave(counts)

@@ -7,25 +7,13 @@ without give all of theirs. A user's own sampling is any callable that fits `Sam
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
 from vidclf.errors import VidclfError
-
-
-@runtime_checkable
-class Sampling(Protocol):
-    """What the data module asks of a sampling."""
-
-    @property
-    def random(self) -> bool:
-        """Whether a generator changes the indices."""
-
-    def __call__(self, num_frames: int, fps: float | int, generator: Generator | None = None) -> Int[Tensor, "V T"]:
-        """Return int64 frame indices; V and T may depend on every argument."""
 
 
 @dataclass(frozen=True)

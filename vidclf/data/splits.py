@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from vidclf.contracts import Video
-from vidclf.data.datasets.ucf101 import first_five, read_list
+from vidclf.contracts import Video, first_five
+from vidclf.data.datasets.ucf101 import read_list
 from vidclf.errors import VidclfError
 
 SIDES = ("train", "val", "test")

@@ -5,7 +5,7 @@ A transform's `repr` names everything that changes a picture: the feature store 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -13,27 +13,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from vidclf.contracts import PictureFormat, Transform
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.preset import Preset
-
-
-@runtime_checkable
-class Transform(Protocol):
-    """What the data module and the feature store ask of a transform.
-
-    One may have two halves, `crop` to bytes and `normalize` to numbers, see `halves_of`.
-    """
-
-    @property
-    def num_crops(self) -> int:
-        """Pictures made of a frame."""
-
-    @property
-    def random(self) -> bool:
-        """Whether pictures are drawn by chance; their features are then not stored."""
-
-    def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "views T 3 h w"]:
-        """Return V * num_crops views of pictures, the crops of a view behind one another."""
 
 
 def halves_of(transform: Transform) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor] | None]:
@@ -50,19 +31,19 @@ def halves_of(transform: Transform) -> tuple[Callable[[Tensor], Tensor], Callabl
 
 @dataclass(frozen=True)
 class BackboneTransform:
-    """What the backbone was trained with: resized to `preset.resize`, cropped, normalised.
+    """What the backbone was trained with: resized to `picture_format.resize`, cropped, normalised.
 
     Pictures are antialiased and clips are not: so torchvision evaluates its own networks.
 
     Args:
-        preset: of the backbone.
+        picture_format: of the backbone.
         crops: 1: the centre; 3: both ends and the middle of the longer side (arXiv:1711.07971).
 
     Raises:
         VidclfError: another number of crops.
     """
 
-    preset: Preset
+    picture_format: PictureFormat
     crops: int = 1
     random: ClassVar[bool] = False
 
@@ -78,28 +59,28 @@ class BackboneTransform:
         return self.crops
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "views T 3 h w"]:
-        """Return normalised pictures of `preset.size`, the crops of a view behind one another."""
+        """Return normalised pictures of `picture_format.size`, the crops of a view behind one another."""
         return self.normalize(self.crop(frames))
 
     def crop(self, frames: UInt8[Tensor, "V T 3 H W"]) -> UInt8[Tensor, "views T 3 h w"]:
-        """Return pictures of `preset.size`, not yet normalised."""
-        resize = self.preset.resize
+        """Return pictures of `picture_format.size`, not yet normalised."""
+        resize = self.picture_format.resize
         resized = F.resize(
             frames,
             [resize] if isinstance(resize, int) else list(resize),
-            InterpolationMode(self.preset.interpolation),
-            antialias=self.preset.clip_length == 1,
+            InterpolationMode(self.picture_format.interpolation),
+            antialias=self.picture_format.clip_length == 1,
         )
-        crops = [F.center_crop(resized, [self.preset.size])] if self.crops == 1 else self._along(resized)
+        crops = [F.center_crop(resized, [self.picture_format.size])] if self.crops == 1 else self._along(resized)
         return torch.stack(crops, dim=1).flatten(0, 1)  # (V * crops, T, 3, h, w)
 
     def normalize(self, cropped: UInt8[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch 3 h w"]:
-        """Return values in 0..1, less the preset's mean, in its standard deviations."""
+        """Return values in 0..1, less the picture_format's mean, in its standard deviations."""
         pictures = F.to_dtype(cropped, torch.float32, scale=True)
-        return F.normalize(pictures, list(self.preset.mean), list(self.preset.std))
+        return F.normalize(pictures, list(self.picture_format.mean), list(self.picture_format.std))
 
     def _along(self, frames: UInt8[Tensor, "V T 3 H W"]) -> list[Tensor]:
-        size, (height, width) = self.preset.size, frames.shape[-2:]
+        size, (height, width) = self.picture_format.size, frames.shape[-2:]
         top, left = (max(0, round((side - size) / 2)) for side in (height, width))  # as in center_crop
         if width >= height:
             places = [(top, 0), (top, left), (top, max(0, width - size))]
@@ -116,18 +97,18 @@ class TutorialTransform:
     JPEG files is not copied.
     """
 
-    preset: Preset
+    picture_format: PictureFormat
     num_crops: ClassVar[int] = 1
     random: ClassVar[bool] = False
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "V T 3 h w"]:
-        """Return pictures of `preset.size` in 0..1."""
+        """Return pictures of `picture_format.size` in 0..1."""
         return self.normalize(self.crop(frames))
 
     def crop(self, frames: UInt8[Tensor, "V T 3 H W"]) -> UInt8[Tensor, "V T 3 h w"]:
-        """Return pictures of `preset.size` in 0..255."""
-        rows = _nearest(frames.shape[-2], self.preset.size)
-        columns = _nearest(frames.shape[-1], self.preset.size)
+        """Return pictures of `picture_format.size` in 0..255."""
+        rows = _nearest(frames.shape[-2], self.picture_format.size)
+        columns = _nearest(frames.shape[-1], self.picture_format.size)
         return frames[..., rows[:, None], columns]
 
     def normalize(self, cropped: UInt8[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch 3 h w"]:

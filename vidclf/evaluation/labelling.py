@@ -9,10 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vidclf.contracts import VideoError, Views
+from vidclf.contracts import Sampling, Transform, VideoError, Views
 from vidclf.data.decoding import probe, stream_frames
-from vidclf.data.sampling import Sampling
-from vidclf.data.transforms import Transform
 from vidclf.errors import VidclfError
 from vidclf.evaluation.report import most_probable
 from vidclf.features.extract import compute_features
@@ -58,7 +56,7 @@ class Labeller:
                     continue
                 frames = self.sampling(info.num_frames, info.fps)
                 num_views[path] = len(frames)
-                yield Request(path, units_of(frames, self.classifier.backbone.preset))
+                yield Request(path, units_of(frames, self.classifier.backbone.picture_format))
 
         backbone = self.classifier.backbone
         todo = iter(paths)

@@ -11,13 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from vidclf.data.frames import Drawn, generator_for
+from vidclf.contracts import VideoViews
 from vidclf.datamodule import VideoDataModule
 from vidclf.errors import VidclfError
 from vidclf.evaluation.intervals import bootstrap_mean
 from vidclf.evaluation.judge import Judged, judge, scores_of
 from vidclf.evaluation.scores import Aggregation
 from vidclf.models.classifier import Classifier, aggregate_videos
+from vidclf.system.seeds import generator_for
 from vidclf.system.terminal import say
 
 Frames = Int[Tensor, "V T"]
@@ -140,7 +141,7 @@ def _temporal_gain(
     }
 
 
-def _probed(drawn: Drawn, name: str, draw: int) -> Drawn:
+def _probed(drawn: VideoViews, name: str, draw: int) -> VideoViews:
     if drawn.frames.shape[1] < 2:
         raise NoOrderError(
             f"probe={name}: the run's views have one frame, so there is no order to take away. "

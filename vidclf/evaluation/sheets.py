@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vidclf.contracts import VideoError
 from vidclf.data.decoding import decode_frames
-from vidclf.data.frames import generator_for
+from vidclf.system.seeds import generator_for
 
 if TYPE_CHECKING:
     from vidclf.datamodule import VideoDataModule

@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidclf.contracts import VideoError, death_of
+from vidclf.contracts import Transform, VideoError, death_of
 from vidclf.data.decoding import iterate_frames
 from vidclf.data.prefetch import run_ahead
-from vidclf.data.transforms import Transform, halves_of
+from vidclf.data.transforms import halves_of
 from vidclf.errors import VidclfError
 from vidclf.features.store import REMEDY, FeatureStore, Request
 from vidclf.models.backbones.trained import Trained
@@ -58,17 +58,17 @@ def fill_store(
     }
     if not missing:
         return
-    preset, num_units = backbone.preset, sum(missing.values())
+    picture_format, num_units = backbone.picture_format, sum(missing.values())
     num_bytes = 2 if getattr(backbone.backbone, "precision", "float32") == "bfloat16" else 4
     require_space(store.folder, num_units * backbone.feature_dim * transform.num_crops * num_bytes, REMEDY)
     if isinstance(backbone, Frozen):
-        shape = (preset.clip_length, 3, preset.size, preset.size)
+        shape = (picture_format.clip_length, 3, picture_format.size, picture_format.size)
         compile_if_it_pays(backbone, shape, num_units * transform.num_crops, device, compile)
     compute = partial(compute_features, transform=transform, backbone=backbone, device=device, num_threads=num_threads)
     (rank, size), todo = rank_and_size(), list(missing)
     own_first = [request for first in range(size) for request in todo[(rank + first) % size :: size]]
     results = fill(store, own_first, compute)
-    unit = "frames" if preset.clip_length == 1 else "clips"
+    unit = "frames" if picture_format.clip_length == 1 else "clips"
     yield from track(results, len(todo), "Extracting features of", "videos", unit, lambda result: missing[result[0]])
 
 

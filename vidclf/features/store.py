@@ -28,9 +28,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from vidclf.data.transforms import Transform
+from vidclf.contracts import PictureFormat, Transform
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.preset import Preset
 from vidclf.system.disk import empty_on_disk, write_atomically, writing_to
 from vidclf.system.machine import free_memory
 from vidclf.system.ranks import num_here
@@ -138,9 +137,9 @@ def _is_own(kind: type) -> bool:
     return kind.__module__.partition(".")[0] not in LIBRARIES
 
 
-def units_of(frames: Int[Tensor, "V T"], preset: Preset) -> Int[Tensor, "R t"]:
+def units_of(frames: Int[Tensor, "V T"], picture_format: PictureFormat) -> Int[Tensor, "R t"]:
     """Return what the backbone consumes: single frames (V*T, 1), or a clip backbone's clips (V, T)."""
-    return frames.reshape(-1, 1) if preset.clip_length == 1 else frames
+    return frames.reshape(-1, 1) if picture_format.clip_length == 1 else frames
 
 
 def views_of(features: Float[Tensor, "R crops S D"], num_views: int) -> Float[Tensor, "views steps D"]:

@@ -14,7 +14,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from vidclf.contracts import Views
-from vidclf.data.frames import generator_for
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.trainable import trained_stages
 from vidclf.models.backbones.trained import Trained
@@ -22,6 +21,7 @@ from vidclf.models.backbones.wrapped import Frozen
 from vidclf.models.mixing import Mixing
 from vidclf.models.scaling import scalings_of
 from vidclf.system.ranks import gather, rank_and_size
+from vidclf.system.seeds import generator_for
 from vidclf.system.terminal import say
 
 

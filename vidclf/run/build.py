@@ -15,10 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from vidclf.cli import CONF
-from vidclf.data.transforms import Transform
+from vidclf.contracts import PictureFormat, Transform
 from vidclf.datamodule import VideoDataModule
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.preset import Preset
 from vidclf.models.backbones.trained import Trained
 from vidclf.models.backbones.wrapped import Frozen
 from vidclf.models.classifier import Classifier
@@ -61,9 +60,9 @@ def build_backbone(cfg: DictConfig) -> Any:
     return build(cfg.backbone)
 
 
-def build_transform(cfg: DictConfig, preset: Preset) -> Transform:
+def build_transform(cfg: DictConfig, picture_format: PictureFormat) -> Transform:
     """Return the transform to the pictures that a backbone wants."""
-    return _call(build(cfg.transform), preset=preset)
+    return _call(build(cfg.transform), picture_format)
 
 
 def build_datamodule(cfg: DictConfig, training: bool = False) -> VideoDataModule:
@@ -74,14 +73,14 @@ def build_datamodule(cfg: DictConfig, training: bool = False) -> VideoDataModule
         dataset=dataset,
         split=build(cfg.split),
         sampling=build(cfg.sampling),
-        transform=build_transform(cfg, backbone.preset),
+        transform=build_transform(cfg, backbone.picture_format),
         backbone=backbone,
         store=cfg.store.root,
         features=cfg.features,
         batch_size=cfg.batch_size,
         num_threads=cfg.num_threads,
         seed=cfg.seed,
-        augmentation=_call(build(cfg.augmentation), preset=backbone.preset) if training and cfg.augmentation else None,
+        augmentation=_call(build(cfg.augmentation), backbone.picture_format) if training and cfg.augmentation else None,
         compile=cfg.compile,
     )
 

@@ -103,7 +103,7 @@ def progress_bar() -> "list[Callback]":
         return []
     from lightning.pytorch.callbacks import RichProgressBar
 
-    # Drawn at every batch, the bar takes longer than a batch of stored features.
+    # VideoViews at every batch, the bar takes longer than a batch of stored features.
     return [RichProgressBar(refresh_rate=10, console_kwargs={"stderr": True})]
 
 

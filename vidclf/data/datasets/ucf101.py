@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
-from vidclf.contracts import Video
+from vidclf.contracts import Video, first_five
 from vidclf.errors import VidclfError
 
 CLIP_NAME = re.compile(r"v_(?P<action>.+)_(?P<group>g\d\d)_c\d\d+\.avi", re.IGNORECASE)
@@ -75,7 +75,7 @@ class UCF101:
                 clips are not those that `lists` name.
         """
         videos = [
-            Video(path, label, _match(path)["group"].lower(), folder=name)
+            Video(path, label, _match(path)["group"].lower(), name=f"{name}/{path.stem}{path.suffix.lower()}")
             for label, name in enumerate(self.class_names)
             for path in self._clips_of(name)
         ]
@@ -175,12 +175,6 @@ def read_list(path: Path) -> list[str]:
     """Return the names `<class>/<file>` of a train or test list, without the labels that train lists add."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [re.sub(r"\s+\d+$", "", line.strip()) for line in lines if line.strip()]
-
-
-def first_five(names: Sequence[str]) -> str:
-    """Return up to five of `names` for a message, and how many are left."""
-    left = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + left
 
 
 def _folders(root: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from torchvision.models import video
 
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.precision import resolve_precision
-from vidclf.models.backbones.published import build_cut, check_name, cut_last_layer, preset_of, source_of
+from vidclf.models.backbones.published import build_cut, check_name, cut_last_layer, picture_format_of, source_of
 from vidclf.models.backbones.trainable import set_trainable
 
 CLIP_LENGTH = {"swin3d": 32}  # frames that the published figures were made with; 16 for the others
@@ -28,7 +28,7 @@ class ClipBackbone(nn.Module):
 
     Attributes:
         feature_dim: D.
-        preset: the pictures that torchvision evaluates the model's weights with, and how many make a clip.
+        picture_format: the pictures that torchvision evaluates the model's weights with, and how many make a clip.
 
     Raises:
         VidclfError: an argument is none of the above, or the weights cannot be had or are not the right ones.
@@ -47,7 +47,7 @@ class ClipBackbone(nn.Module):
         self.name = name
         dtype = getattr(torch, resolve_precision(precision, trainable))
         source = source_of(name, weights)
-        self.preset = preset_of(name, source, CLIP_LENGTH.get(name.split("_")[0], 16))
+        self.picture_format = picture_format_of(name, source, CLIP_LENGTH.get(name.split("_")[0], 16))
         network, self.feature_dim = build_cut(name, source, cut_last_layer)
         self.network = network.to(dtype)
         set_trainable(self.network, trainable, freeze_batchnorm)

@@ -9,8 +9,8 @@ from torch import nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 
+from vidclf.contracts import PictureFormat
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.preset import Preset
 from vidclf.models.backbones.weights import fetch, find_weights, load_weights, verify_finite, verify_hash
 
 
@@ -30,14 +30,14 @@ def source_of(name: str, weights: str | Path | None) -> WeightsEnum | Path | Non
     return None if weights is None else find_weights(name, weights)
 
 
-def preset_of(name: str, source: WeightsEnum | Path | None, clip_length: int = 1) -> Preset:
+def picture_format_of(name: str, source: WeightsEnum | Path | None, clip_length: int = 1) -> PictureFormat:
     """Return how torchvision prepares pictures for these weights (a file is known by its name), or by default."""
     published = models.get_model_weights(name)
     if isinstance(source, Path):
         source = next((weights for weights in published if Path(weights.url).name == source.name), None)
     transforms = (source or published.DEFAULT).transforms()
     resize = transforms.resize_size
-    return Preset(
+    return PictureFormat(
         size=transforms.crop_size[0],  # a list of one number, or of two alike: a square
         resize=resize[0] if len(resize) == 1 else (resize[0], resize[1]),
         mean=tuple(transforms.mean),

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidclf.contracts import PictureFormat
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.precision import FORMATS
-from vidclf.models.backbones.preset import Preset
 from vidclf.models.backbones.weights import load_weights
 
 STAGES = ((16, 16), (32, 32), (48, 48), (64, 64))  # channels; after each stage the maps are halved
@@ -28,13 +28,13 @@ class Tiny(nn.Module):
 
     Attributes:
         feature_dim: D.
-        preset: the pictures that the shipped weights were trained with.
+        picture_format: the pictures that the shipped weights were trained with.
 
     Raises:
         VidclfError: an argument is none of the above, or the file holds no weights of this network.
     """
 
-    preset = Preset(size=64, resize=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    picture_format = PictureFormat(size=64, resize=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
     def __init__(
         self, weights: str | Path | None = "shipped", trainable: str = "none", precision: str = "float32"
@@ -46,7 +46,7 @@ class Tiny(nn.Module):
             raise VidclfError(f"backbone.precision={precision}: allowed for tiny are {', '.join(FORMATS)}.")
         self.precision = precision
         self.layers = nn.Sequential(*_stages()).to(memory_format=torch.channels_last)  # twice as fast
-        side = self.preset.size // 2 ** len(STAGES)
+        side = self.picture_format.size // 2 ** len(STAGES)
         self.feature_dim = STAGES[-1][-1] * side**2
         if weights is not None:
             load_weights(self, _find(weights))

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.models.backbones.preset import Preset
+from vidclf.contracts import PictureFormat
 from vidclf.models.backbones.trainable import set_trainable
 
 
@@ -17,10 +17,10 @@ class Tiny3D(nn.Module):
 
     Attributes:
         feature_dim: D = 8 * width.
-        preset: 16 frames of 64x64.
+        picture_format: 16 frames of 64x64.
     """
 
-    preset = Preset(size=64, resize=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), clip_length=16)
+    picture_format = PictureFormat(size=64, resize=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), clip_length=16)
     precision = "float32"
 
     def __init__(self, width: int = 16, trainable: str | int = "all", freeze_batchnorm: bool = False) -> None:

@@ -10,7 +10,7 @@ from torchvision import models
 
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.precision import resolve_precision
-from vidclf.models.backbones.published import build_cut, check_name, cut_last_layer, preset_of, source_of
+from vidclf.models.backbones.published import build_cut, check_name, cut_last_layer, picture_format_of, source_of
 from vidclf.models.backbones.trainable import set_trainable
 
 VGG_LAYERS = ("conv", "conv_avg", "fc6", "fc7")
@@ -33,7 +33,7 @@ class ImageBackbone(nn.Module):
 
     Attributes:
         feature_dim: D.
-        preset: the pictures that torchvision evaluates these weights with (a file is known by its name), or
+        picture_format: the pictures that torchvision evaluates these weights with (a file is known by its name), or
             the model's default weights.
 
     Raises:
@@ -54,9 +54,9 @@ class ImageBackbone(nn.Module):
         self.name, self.layer = name, _check_layer(name, layer)
         dtype = getattr(torch, resolve_precision(precision, trainable))
         source = source_of(name, weights)
-        self.preset = preset_of(name, source)
+        self.picture_format = picture_format_of(name, source)
         network, self.feature_dim = build_cut(
-            name, source, partial(_cut, layer=self.layer), **_options(name, self.preset.size)
+            name, source, partial(_cut, layer=self.layer), **_options(name, self.picture_format.size)
         )
         self.network = network.to(dtype).to(memory_format=torch.channels_last)  # the faster layout
         set_trainable(self.network, trainable, freeze_batchnorm)

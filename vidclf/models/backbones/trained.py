@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.models.backbones.preset import Preset
+from vidclf.contracts import PictureFormat
 from vidclf.models.backbones.wrapped import Frozen, in_fixed_batches
 
 
@@ -26,7 +26,7 @@ class Trained(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
-        self.preset = cast(Preset, backbone.preset)
+        self.picture_format = cast(PictureFormat, backbone.picture_format)
         self.feature_dim = cast(int, backbone.feature_dim)
 
     def train(self, mode: bool = True) -> "Trained":
@@ -43,4 +43,4 @@ class Trained(nn.Module):
         if self.training:
             return self.backbone(pictures)
         with torch.no_grad():
-            return in_fixed_batches(self.backbone, pictures, self.preset)
+            return in_fixed_batches(self.backbone, pictures, self.picture_format)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.models.backbones.preset import Preset
+from vidclf.contracts import PictureFormat
 from vidclf.system.terminal import say
 
 FRAMES_PER_BATCH = 32
@@ -24,7 +24,7 @@ class Frozen(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
-        self.preset = cast(Preset, backbone.preset)
+        self.picture_format = cast(PictureFormat, backbone.picture_format)
         self.feature_dim = cast(int, backbone.feature_dim)
         self.train(False)
         self.register_state_dict_post_hook(_leave_out)
@@ -37,7 +37,7 @@ class Frozen(nn.Module):
     @torch.no_grad()
     def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
         """Return the features of each view, the same bits in any company."""
-        return in_fixed_batches(self.backbone, pictures, self.preset)
+        return in_fixed_batches(self.backbone, pictures, self.picture_format)
 
     def compile_layers(self, one: Float[Tensor, "1 T 3 h w"]) -> None:
         """Let torch.compile make the layers faster, the weights known and fixed; say so where it cannot.
@@ -57,11 +57,11 @@ class Frozen(nn.Module):
 
 
 def in_fixed_batches(
-    backbone: nn.Module, pictures: Float[Tensor, "N T 3 h w"], preset: Preset
+    backbone: nn.Module, pictures: Float[Tensor, "N T 3 h w"], picture_format: PictureFormat
 ) -> Float[Tensor, "N S D"]:
     """Return the features of each view from batches of one size, whatever N is."""
     num_views = len(pictures)
-    if preset.clip_length == 1:  # a picture backbone sees frames, not views
+    if picture_format.clip_length == 1:  # a picture backbone sees frames, not views
         pictures = pictures.flatten(0, 1).unsqueeze(1)  # (N*T, 1, 3, h, w)
     size = max(1, FRAMES_PER_BATCH // pictures.shape[1])
     features = torch.cat([_one_batch(backbone, batch, size) for batch in pictures.split(size)])

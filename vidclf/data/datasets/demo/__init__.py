@@ -12,9 +12,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from vidclf.contracts import first_five
 from vidclf.data.datasets.demo.clips import Scene, encode, scenes
 from vidclf.data.datasets.demo.drawing import CREDIT
-from vidclf.data.datasets.ucf101 import UCF101, first_five
+from vidclf.data.datasets.ucf101 import UCF101
 from vidclf.errors import VidclfError
 from vidclf.system.disk import require_space, writing_to
 from vidclf.system.terminal import track
