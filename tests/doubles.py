@@ -3,28 +3,34 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 
 from vidclf.contracts import PictureFormat
-from vidclf.data.datasets.ucf101 import UCF101
+from vidclf.data.catalogue import Catalogue
+from vidclf.data.corpus import Corpus
+from vidclf.data.datasets.ucf101 import UCF101, Official
+from vidclf.data.frames import FrameReader
 from vidclf.data.sampling import Rate
-from vidclf.data.splits import Official
 from vidclf.data.transforms import BackboneTransform
 from vidclf.datamodule import VideoDataModule
-from vidclf.features.store import Recipe
+from vidclf.features.batches import StoredFeatures
+from vidclf.features.extract import Extractor
+from vidclf.features.recipe import Recipe, hash_weights, recipe_of
+from vidclf.features.store import FeatureStore
 from vidclf.models.aggregation import mean
-from vidclf.models.backbones.wrapped import Frozen
+from vidclf.models.backbones.wrapped import FrozenBackbone, wrap
 from vidclf.models.classifier import Classifier
 from vidclf.models.heads.mlp import MLP
 from vidclf.models.loss import CrossEntropy
+from vidclf.models.scaling import Scaling
 from vidclf.models.schedules import cosine
 from vidclf.system.terminal import quiet_lightning
 
-RECIPE = Recipe("backbone", "weights", "float32", "transform")
+RECIPE = Recipe(*"BTSWND", 32)
 
 
 class Pictures(nn.Module):
@@ -96,34 +102,61 @@ class Counter:
         self.count += int(arguments[0].flatten(1).any(1).sum())
 
 
-def make_datamodule(root: Path, backbone: nn.Module | None = None, **settings: object) -> VideoDataModule:
-    """Return a data module over the UCF101 tree at `root`, its store beside the tree."""
-    backbone = backbone or Pictures()
+def make_corpus(root: Path, **settings: Any) -> Corpus:
+    """Return the corpus of the UCF101 tree at `root`, what is known of its files kept beside the tree."""
+    folder = Path(settings.pop("store", root.parent / "store"))
     defaults = {
         "dataset": UCF101(root, on_error=settings.pop("on_error", "raise")),
         "split": Official(),
         "sampling": Rate(10),
-        "transform": BackboneTransform(backbone.picture_format),
-        "store": root.parent / "store",
-        "batch_size": 4,
-        "num_threads": 2,
     }
-    return VideoDataModule(backbone=backbone, **(defaults | settings))
+    folder.mkdir(exist_ok=True)
+    return Corpus(catalogue=Catalogue(folder), **(defaults | settings))
+
+
+def make_stored(corpus: Corpus, root: Path, backbone: nn.Module | None = None, **settings: Any) -> StoredFeatures:
+    """Return a source of stored features, its store beside the tree at `root`."""
+    wrapped = wrap(backbone or Pictures())
+    transform = settings.pop("transform", None) or BackboneTransform(wrapped.picture_format)
+    nodes = {"backbone": {"_target_": type(wrapped.backbone).__qualname__}, "transform": {"_target_": repr(transform)}}
+    weights = hash_weights(wrapped.backbone)
+    number_format = getattr(wrapped.backbone, "precision", "float32")
+    recipe = recipe_of(wrapped.backbone, transform, nodes, wrapped.picture_format, weights, number_format, "cpu", 32)
+    extractor = Extractor([video.path for video in corpus.videos], transform, wrapped, torch.device("cpu"))
+    contents = {video: facts.content for video, facts in corpus.facts.items()}
+    store = FeatureStore(root.parent / "store", recipe, type(wrapped.backbone).__name__.lower())
+    return StoredFeatures(store, extractor, contents, corpus.leave_out, **settings)
+
+
+def make_frames(corpus: Corpus, backbone: nn.Module | None = None, **settings: Any) -> FrameReader:
+    """Return a source of pictures."""
+    transform = settings.pop("transform", None) or BackboneTransform((backbone or Pictures()).picture_format)
+    return FrameReader([video.path for video in corpus.videos], transform, corpus.leave_out, **settings)
+
+
+def make_datamodule(root: Path, features: str = "store", transform: Any = None, **settings: Any) -> VideoDataModule:
+    """Return a data module over the UCF101 tree at `root` whose features are stored, or whose frames are read."""
+    corpus = make_corpus(root, **settings)
+    make_source = {"store": partial(make_stored, root=root), "frames": make_frames}[features]
+    module = VideoDataModule(corpus, make_source(corpus, transform=transform, seed=corpus.seed), batch_size=4)
+    module.prepare(num_epochs=None)
+    return module
 
 
 def make_classifier(
-    backbone: Frozen, num_classes: int = 2, head: nn.Module | None = None, seed: int = 0, **settings: object
+    backbone: FrozenBackbone, num_classes: int = 2, head: nn.Module | None = None, seed: int = 0, **settings: object
 ) -> Classifier:
     """Return a classifier with an MLP that drops half of its hidden numbers, or another head."""
     torch.manual_seed(seed)
-    head = head or MLP(backbone.feature_dim, num_classes, widths=(8,), scaling="standard")
     defaults = {
+        "scaling": Scaling(backbone.feature_dim, "none" if head else "standard"),
         "aggregation": mean,
         "optimizer": partial(torch.optim.Adam, lr=0.01),
         "scheduler": cosine,
         "loss": CrossEntropy(num_classes),
     }
-    return Classifier(backbone, head, seed=seed, **(defaults | settings))
+    head = head or MLP(backbone.feature_dim, num_classes, widths=(8,))
+    return Classifier(backbone, head=head, num_classes=num_classes, seed=seed, **(defaults | settings))
 
 
 def make_trainer(**settings: object) -> L.Trainer:

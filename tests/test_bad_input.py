@@ -1,5 +1,6 @@
 """What a user gets for bad input: a sentence on stderr, nothing on stdout, exit status 1, no stack trace."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -140,7 +141,10 @@ def test_a_class_with_one_group_to_train_on_is_named(refused: Callable[..., None
         (("backbone=vgg17",), "Could not find 'backbone/vgg17'"),
         (("aggregation=median_of_means",), "Could not find 'aggregation/median_of_means'"),
         (("head=perceptron",), "Could not find 'head/perceptron'"),
-        (("head.scaling=min",), "head.scaling=min: allowed are max, standard, none"),
+        (("scaling=min",), "scaling=min: allowed are auto, standard, max, none"),
+        (("head.scaling=max",), "scaling is a stage of its own before the head. Say scaling=auto, standard, max"),
+        (("+head.scaling=max",), "head.scaling=max: scaling is a stage of its own before the head, which MLP knows"),
+        (("++head.scaling=max",), "which MLP knows nothing of. Say scaling=max."),
         (("split.number=4",), "split.number=4: it must be 1, 2 or 3"),
         (("sampling.rate_hz=0",), "sampling.rate_hz=0: it must be a number above 0"),
         (("features=disk",), "features=disk: unknown; use one of auto, store, frames"),
@@ -210,6 +214,57 @@ def test_a_video_whose_name_is_odd_is_trained_on(vidclf: Callable[..., Outcome],
         path.rename(path.with_name(path.name.replace("a b", "e f")))
     outcome = vidclf("train", f"dataset.root={root}", *SMALL, "trainer.max_epochs=1")
     assert outcome.status == 0, outcome.err
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("trainer.accelerator=tpu", "Requirement 'torch_xla"),
+        (
+            "trainer.accelerator=tpuu",
+            "MisconfigurationException: You selected|ValueError: You selected an invalid accelerator name",
+        ),
+        ("trainer.precision=fp16", "ValueError: Precision 'fp16' is invalid. Allowed precision values:"),
+        ("trainer.gradient_clip_val=much", "TypeError: `gradient_clip_val` should be an int or a float"),
+        ("+trainer.max_epoch=3", "Trainer: got an unexpected keyword argument 'max_epoch'"),
+        ("trainer.max_epochs=many", "trainer.max_epochs=many: nothing would be trained"),
+        ("optimizer.lr=-0.1", "ValueError: Invalid learning rate: -0.1"),
+        ("+optimizer.rate=1", "Adam: got an unexpected keyword argument 'rate'"),
+        ("+scheduler.warmup=1", "constant: got an unexpected keyword argument 'warmup'"),
+        ("callbacks.best.mode=least", "`mode` can be min, max but got least"),
+        ("+trainer.val_check_interval=1000", "`val_check_interval` .1000. must be less than or equal to the number"),
+        (
+            "callbacks=early_stopping callbacks.early_stopping.monitor=val/acc",
+            "EarlyStopping watches monitor=val/acc, which training does not log. Use one of train/loss, .*val/top1",
+        ),
+        ("+trainer.limit_val_batches=0", "trainer.limit_val_batches=0: training would never be validated"),
+        (
+            "+trainer.check_val_every_n_epoch=5 trainer.max_epochs=3",
+            "trainer.check_val_every_n_epoch=5 trainer.max_epochs=3 .*: training would never be validated",
+        ),
+        ("~callbacks.best", "callbacks: none keeps best.ckpt"),
+        ("callbacks=null", "callbacks: none keeps best.ckpt"),
+        ("head=null", "Config group override must be a string or a list. Got NoneType"),
+        ("+trainer.max_steps=1 batch_size=4", "Training ended after 1 steps, before its first validation"),
+    ],
+)
+def test_what_a_library_refuses_is_a_sentence_with_its_own_reason(
+    setting: str, sentence: str, vidclf: Callable[..., Outcome], clips: Path, trained: Outcome
+):
+    store = f"store.root={trained.run.parents[2] / 'data' / 'features'}"
+    outcome = vidclf("train", f"dataset.root={clips}", store, *SMALL, *setting.split())
+    assert (outcome.status, outcome.out) == (1, ""), outcome.err
+    assert re.search(sentence, outcome.err), outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_try_of_a_few_batches_ends_well_and_keeps_nothing(
+    vidclf: Callable[..., Outcome], clips: Path, tmp_path: Path
+):
+    outcome = vidclf("train", f"dataset.root={clips}", *SMALL, "+trainer.fast_dev_run=true")
+    assert (outcome.status, outcome.out) == (0, ""), outcome.err
+    assert "trainer.fast_dev_run: all of it ran, on a few batches; no checkpoint and no scores were kept" in outcome.err
+    assert not [*tmp_path.rglob("*.ckpt"), *tmp_path.rglob("metrics.json")]
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,22 @@
-"""What is known of a video file is its own, remembered, and read again when the file changes."""
+"""What is known of a video file is its content's, remembered, and looked at again when the file changes."""
 
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import av
 import pytest
-from doubles import halve
+from doubles import halve, spoil
 from videos import encode_video
 
 from vidclf.contracts import VideoError
-from vidclf.data import catalogue as facts
-from vidclf.data.catalogue import FactBook
-from vidclf.data.decoding import VideoInfo, probe
+from vidclf.data import catalogue
+from vidclf.data.catalogue import Catalogue
+from vidclf.data.decoding import VideoInfo, inspect
 
 
 @pytest.fixture
@@ -22,90 +25,141 @@ def clips(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Path:
-    return tmp_path / "store" / "videos.json"
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "store").mkdir()
+    return tmp_path / "store"
 
 
 @pytest.fixture
-def examined(book: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files that were read."""
-    book.parent.mkdir()
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that were decoded, not only hashed."""
     names = []
 
-    def probe_and_note(path: Path) -> VideoInfo:
+    def inspect_and_note(path: Path) -> VideoInfo:
         names.append(path.name)
-        return probe(path)
+        return inspect(path)
 
-    monkeypatch.setattr(facts, "probe", probe_and_note)
+    monkeypatch.setattr(catalogue, "inspect", inspect_and_note)
     return names
 
 
-def test_facts_are_the_files_hash_and_what_the_container_says(clips: list[Path], book: Path, examined: list[str]):
-    known = FactBook(book).look_up(clips)
-    assert [fact.content for fact in known] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in clips]
-    assert [fact.info for fact in known] == [VideoInfo(5 + number, 25.0, 64, 48) for number in range(4)]
+def test_facts_are_the_files_hash_and_what_decodes(clips: list[Path], folder: Path):
+    known = Catalogue(folder).look_up([*clips, clips[0]])
+    assert [fact.content for fact in known[:4]] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in clips]
+    assert [fact.info for fact in known] == [VideoInfo(5 + number, 25.0, 64, 48) for number in (0, 1, 2, 3, 0)]
 
 
-def test_a_file_is_read_once_by_all_runs(clips: list[Path], book: Path, examined: list[str]):
-    first = FactBook(book).look_up(clips[:3])
-    assert sorted(examined) == ["0.avi", "1.avi", "2.avi"]
-    assert FactBook(book).look_up([*clips[1:], clips[0]])[-1] == first[0]
-    assert examined[3:] == ["3.avi"]
+def test_a_file_is_decoded_once_by_all_runs(clips: list[Path], folder: Path, decoded: list[str]):
+    first = Catalogue(folder).look_up(clips[:3])
+    assert sorted(decoded) == ["0.avi", "1.avi", "2.avi"]
+    assert Catalogue(folder).look_up([*clips[1:], clips[0]])[-1] == first[0]
+    assert decoded[3:] == ["3.avi"]
 
 
-def test_a_changed_file_is_read_again(clips: list[Path], book: Path, examined: list[str]):
-    FactBook(book).look_up(clips)
-    examined.clear()
-    before = clips[1].stat()
-    shutil.copyfile(clips[2], clips[1])  # another size
-    os.utime(clips[1], ns=(before.st_atime_ns, before.st_mtime_ns))
-    os.utime(clips[3], ns=(0, 0))  # another time alone
-    known = FactBook(book).look_up(clips)
-    assert sorted(examined) == ["1.avi", "3.avi"]
-    assert known[1] == known[2]
+def test_a_changed_file_is_looked_at_again(clips: list[Path], folder: Path, decoded: list[str]):
+    Catalogue(folder).look_up(clips)
+    decoded.clear()
+    before = [path.stat() for path in clips]
+    encode_video(clips[1], num_frames=9)  # another size
+    os.utime(clips[1], ns=(before[1].st_atime_ns, before[1].st_mtime_ns))
+    data = bytearray(clips[2].read_bytes())
+    data[data.index(b"LIST") - 1] ^= 1  # the same size, another time
+    clips[2].write_bytes(data)
+    os.utime(clips[2], ns=(0, 0))
+    known = Catalogue(folder).look_up(clips)
+    assert sorted(decoded) == ["1.avi", "2.avi"]
+    assert known[1].info.num_frames == 9
 
 
-def test_a_damaged_file_is_told_in_its_place_and_read_again(clips: list[Path], book: Path, examined: list[str]):
+def test_a_moved_copied_or_touched_file_is_only_hashed(clips: list[Path], folder: Path, decoded: list[str]):
+    spoil(clips[1])
+    known = Catalogue(folder).look_up(clips)
+    decoded.clear()
+    os.utime(clips[0], ns=(0, 0))
+    moved, copy = clips[1].rename(folder / "moved.avi"), Path(shutil.copy(clips[2], folder / "copy.avi"))
+    again = Catalogue(folder).look_up([clips[0], moved, copy])
+    assert decoded == []
+    assert (again[0], again[2]) == (known[0], known[2])
+    assert str(again[1]) == str(known[1]).replace(str(clips[1]), str(moved))
+
+
+def test_what_is_damaged_is_told_in_its_place_and_not_decoded_again(
+    clips: list[Path], folder: Path, decoded: list[str]
+):
     halve(clips[1])
-    (clips[0].parent / "text.avi").write_text("no video")
-    paths = [clips[0], clips[1], clips[0].parent / "text.avi", clips[0].parent / "gone.avi", clips[2]]
+    text, gone = clips[0].with_name("text.avi"), clips[0].with_name("gone.avi")
+    text.write_text("no video")
+    paths = [clips[0], clips[1], text, gone, clips[2]]
     for _ in range(2):
-        known = FactBook(book).look_up(paths)
+        known = Catalogue(folder).look_up(paths)
         assert [isinstance(fact, VideoError) for fact in known] == [False, True, True, True, False]
-        for path, fact in zip(paths[1:4], known[1:4], strict=True):
-            assert str(path) in str(fact)
-    assert examined.count("1.avi") == 2
+        for path, fact, said in zip(paths[1:4], known[1:4], ("damaged", "no video", "No such file"), strict=True):
+            assert str(fact).startswith(f"{path}: ")
+            assert said in str(fact)
+    assert sorted(decoded) == ["0.avi", "1.avi", "2.avi", "text.avi"]
+    encode_video(gone, num_frames=7)
     encode_video(clips[1], num_frames=9)
-    assert FactBook(book).look_up(paths)[1].info.num_frames == 9
+    assert [fact.info.num_frames for fact in Catalogue(folder).look_up([gone, clips[1]])] == [7, 9]
+
+
+NO_FAULT_OF_THE_FILE = [OSError(24, "Too many open files"), MemoryError("no room")]
 
 
 @pytest.mark.parametrize(
-    "spoil", [lambda data: data[: len(data) // 2], lambda data: b"\xff\xfe\xfa" * 50, lambda _: b""]
+    ("error", "told", "remembered"),
+    [
+        *((error, told, False) for error in NO_FAULT_OF_THE_FILE for told in (False, True)),
+        (RuntimeError("a mistake of ours"), False, False),
+        (av.error.OSError(5, "FFmpeg ends early"), True, True),
+    ],
 )
-def test_a_book_that_cannot_be_read_is_written_anew(
-    spoil: Callable[[bytes], bytes], clips: list[Path], book: Path, examined: list[str]
+def test_what_was_not_the_files_fault_is_told_and_not_remembered(
+    error: Exception, told: bool, remembered: bool, clips: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    expected = FactBook(book).look_up(clips)
-    book.write_bytes(spoil(book.read_bytes()))
-    assert FactBook(book).look_up(clips) == expected
-    assert len(examined) == 8
-    assert FactBook(book).look_up(clips) == expected
-    assert len(examined) == 8
+    def fail(path: Path) -> VideoInfo:
+        if told:  # by decoding, in a sentence
+            raise VideoError(f"{path}: {error}") from error
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(catalogue, "inspect", fail)
+        (fact,) = Catalogue(folder).look_up(clips[:1])
+        assert str(fact).startswith(f"{clips[0]}: ")
+        assert str(error) in str(fact)
+    assert isinstance(Catalogue(folder).look_up(clips[:1])[0], VideoError) == remembered
 
 
-def test_two_runs_at_once_lose_nothing(clips: list[Path], book: Path, examined: list[str]):
-    one, other = FactBook(book), FactBook(book)  # both have read an empty book
-    one.look_up(clips[:2])
-    other.look_up(clips[2:])
-    examined.clear()
-    FactBook(book).look_up(clips)
-    assert examined == []
+@pytest.mark.parametrize("changed", ["FORMAT", "av.__version__"])
+def test_facts_of_another_look_are_not_believed(
+    changed: str, clips: list[Path], folder: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    (folder / "videos.json").write_text("[]")  # the first version's
+    Catalogue(folder).look_up(clips)
+    monkeypatch.setattr(f"vidclf.data.catalogue.{changed}", "99")
+    decoded.clear()
+    assert [fact.info.num_frames for fact in Catalogue(folder).look_up(clips)] == [5, 6, 7, 8]
+    assert len(decoded) == 4
+
+
+@pytest.mark.parametrize(
+    "spoil_it", [lambda data: data[: len(data) // 2], lambda data: b"\xff\xfe\xfa" * 50, lambda _: b""]
+)
+def test_a_file_of_facts_that_cannot_be_read_is_written_anew(
+    spoil_it: Callable[[bytes], bytes], clips: list[Path], folder: Path, decoded: list[str]
+):
+    expected = Catalogue(folder).look_up(clips)
+    (book,) = folder.glob("*.json")
+    book.write_bytes(spoil_it(book.read_bytes()))
+    assert Catalogue(folder).look_up(clips) == expected
+    assert len(decoded) == 8
+    assert Catalogue(folder).look_up(clips) == expected
+    assert len(decoded) == 8
 
 
 def test_a_killed_run_keeps_what_it_has_saved(
-    clips: list[Path], book: Path, examined: list[str], monkeypatch: pytest.MonkeyPatch
+    clips: list[Path], folder: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(facts, "SAVE_EVERY", 1)
+    monkeypatch.setattr(catalogue, "SAVE_EVERY", 1)
 
     def track_until_killed(items, *_: object):
         for number, item in enumerate(items):
@@ -114,16 +168,74 @@ def test_a_killed_run_keeps_what_it_has_saved(
             yield item
 
     with monkeypatch.context() as patch:
-        patch.setattr(facts, "track", track_until_killed)
+        patch.setattr(catalogue, "track", track_until_killed)
         with pytest.raises(KeyboardInterrupt):
-            FactBook(book).look_up(clips, num_threads=1)
-    examined.clear()
-    FactBook(book).look_up(clips)
-    assert sorted(examined) == ["2.avi", "3.avi"]
+            Catalogue(folder).look_up(clips, num_threads=1)
+    decoded.clear()
+    Catalogue(folder).look_up(clips)
+    assert sorted(decoded) == ["2.avi", "3.avi"]
 
 
-def test_a_name_that_is_no_text_is_remembered(clips: list[Path], book: Path, examined: list[str]):
+def test_a_name_that_is_no_text_is_remembered(clips: list[Path], folder: Path, decoded: list[str]):
     odd = clips[0].rename(os.fsdecode(os.fsencode(clips[0].parent) + b"/\xe4 = 'a, b'.avi"))
-    expected = FactBook(book).look_up([odd])
-    assert FactBook(book).look_up([odd]) == expected
-    assert len(examined) == 1
+    expected = Catalogue(folder).look_up([odd])
+    assert Catalogue(folder).look_up([odd]) == expected
+    assert len(decoded) == 1
+
+
+# Several at once
+
+
+def test_who_asks_for_the_same_files_waits_and_says_so_and_who_asks_for_others_does_not(
+    clips: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Threads stand for processes: a lock knows them no better."""
+    decoded, said, waited = [], [], threading.Event()
+
+    def inspect_when_waited_for(path: Path) -> VideoInfo:
+        decoded.append(path.name)
+        assert path not in clips[:2] or waited.wait(10)
+        return inspect(path)
+
+    monkeypatch.setattr(catalogue, "inspect", inspect_when_waited_for)
+    monkeypatch.setattr(catalogue, "say", lambda sentence: (said.append(sentence), waited.set()))
+    with ThreadPoolExecutor(2) as pool:
+        same = [pool.submit(Catalogue(folder).look_up, paths) for paths in (clips[:2], clips[1::-1])]
+        others = Catalogue(folder).look_up(clips[2:])  # not held up
+        assert [fact.info.num_frames for fact in others] == [7, 8]
+        assert same[0].result() == same[1].result()[::-1]
+    assert said == ["Another process is examining the same videos; waiting for it."]
+    assert sorted(decoded) == ["0.avi", "1.avi", "2.avi", "3.avi"]
+    decoded.clear()
+    assert len(Catalogue(folder).look_up(clips)) == 4  # of what was saved at once, nothing is lost
+    assert decoded == []
+    assert not list(folder.glob(".*.lock"))
+
+
+def test_ranks_share_the_files_and_all_know_the_answers(
+    clips: list[Path], folder: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    rank, met, gathered = threading.local(), threading.Barrier(2, timeout=10), {}
+
+    def gather(value: dict) -> list[dict]:
+        assert met.wait() in (0, 1)  # a lock that is held here would keep the other from coming
+        gathered[rank.number] = value
+        met.wait()
+        return [gathered[0], gathered[1]]
+
+    monkeypatch.setattr(catalogue, "rank_and_size", lambda: (rank.number, 2))
+    monkeypatch.setattr(catalogue, "gather", gather)
+    halve(clips[3])
+
+    def look_up(number: int) -> list:
+        rank.number = number
+        return Catalogue(folder).look_up(clips)
+
+    for _ in range(2):
+        with ThreadPoolExecutor(2) as pool:
+            one, other = pool.map(look_up, range(2))
+        assert [str(fact) for fact in one] == [str(fact) for fact in other]
+        assert [fact.info.num_frames for fact in one[:3]] == [5, 6, 7]
+        assert list(gathered[0]) == clips[::2]
+        assert list(gathered[1]) == clips[1::2]
+    assert sorted(decoded) == ["0.avi", "1.avi", "2.avi", "3.avi"]

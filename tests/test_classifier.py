@@ -2,24 +2,36 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
-from doubles import Pictures, TwoCrops, make_classifier, make_datamodule, make_trainer
+from doubles import (
+    Pictures,
+    TwoCrops,
+    make_classifier,
+    make_corpus,
+    make_datamodule,
+    make_frames,
+    make_stored,
+    make_trainer,
+)
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor, nn
 from videos import encode_video
 
 from vidclf.contracts import Views
 from vidclf.data.sampling import Rate, Segments
-from vidclf.evaluation.judge import judge, scores_of
+from vidclf.errors import VidclfError
+from vidclf.evaluation.judge import Judged, judge, scores_of
 from vidclf.models.aggregation import mean, mode
-from vidclf.models.backbones.wrapped import Frozen
-from vidclf.models.classifier import Classifier
-from vidclf.models.heads.mlp import MLP
+from vidclf.models.backbones.wrapped import FrozenBackbone, wrap
+from vidclf.models.classifier import Classifier, gather_views
+from vidclf.models.mixing import Mixing
+from vidclf.models.scaling import Scaling
 
 
 @pytest.fixture
@@ -43,13 +55,19 @@ class Losses(Callback):
         self.epochs.append({name: value.item() for name, value in trainer.callback_metrics.items()})
 
 
+def make_scaled(backbone: FrozenBackbone, **settings: object) -> Classifier:
+    return make_classifier(backbone, scaling=Scaling(backbone.feature_dim, "standard"), **settings)
+
+
 def fit(root: Path, head: nn.Module | None = None, ckpt_path: str | None = None, **settings: object):
     """Train; return the classifier and the metrics of each epoch."""
     data = {name: settings.pop(name) for name in ("sampling", "features", "seed", "transform") if name in settings}
     datamodule = make_datamodule(root, **data)
-    classifier = make_classifier(datamodule.backbone, head=head, seed=data.get("seed", 0))
+    classifier = make_scaled(wrap(Pictures()), head=head, seed=data.get("seed", 0))
     losses = Losses()
     trainer = make_trainer(**(settings | {"callbacks": [losses, *settings.get("callbacks", [])]}))
+    if ckpt_path is None:
+        classifier.scaling.fit(datamodule.train_features(classifier.backbone, torch.device("cpu")))
     trainer.fit(classifier, datamodule=datamodule, ckpt_path=ckpt_path)
     return classifier, losses.epochs
 
@@ -67,7 +85,7 @@ def logits_of_features(classifier: Classifier) -> dict[str, float]:
 
 
 def test_metrics_worked_out_by_hand():
-    classifier = make_classifier(Frozen(Pictures()), head=nn.Flatten())
+    classifier = make_classifier(FrozenBackbone(Pictures()), scaling=Scaling(2, "none"), head=nn.Flatten())
     logged = logits_of_features(classifier)
     probabilities = torch.tensor([[0.6, 0.4], [0.3, 0.7], [0.2, 0.8], [0.9, 0.1]])
     batch = batch_of(probabilities.log()[:, None], [0, 0, 1, 1], [0, 1, 2, 3])
@@ -81,7 +99,8 @@ def test_metrics_worked_out_by_hand():
 
 
 def test_validation_aggregates_the_views_of_a_video_over_batches():
-    classifier = make_classifier(Frozen(Pictures()), head=nn.Flatten(), aggregation=mean)
+    unscaled = Scaling(2, "none")
+    classifier = make_classifier(FrozenBackbone(Pictures()), scaling=unscaled, head=nn.Flatten(), aggregation=mean)
     logged = logits_of_features(classifier)
     classifier.on_validation_epoch_start()
     # Video 7 (class 0): one strong view outweighs two weak ones. Video 3 (class 1): its only view is wrong.
@@ -99,10 +118,129 @@ def test_validation_aggregates_the_views_of_a_video_over_batches():
     assert logged["val/top1"] == 1  # of this epoch alone
 
 
+def test_views_of_nobody_count_for_nothing():
+    classifier = make_classifier(FrozenBackbone(Pictures()), scaling=Scaling(2, "none"), head=nn.Flatten())
+    logged = logits_of_features(classifier)
+    right, wrong = torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]])
+    for inputs, video in ((right, 4), (wrong, -1), (right, 2), (wrong, -1)):
+        classifier.validation_step(batch_of(inputs, [1], [video]), 0)
+    classifier.on_validation_epoch_end()
+    assert (logged["val/top1"], logged["val/view_top1"]) == (1, 1)
+    assert gather_views(classifier.judged)[2].tolist() == [4, 2]
+
+
+def test_no_step_waits_for_the_device():
+    """What is on the meta device cannot be waited for: a look at one of its numbers raises."""
+    classifier = make_classifier(FrozenBackbone(Pictures()), mixing=Mixing(mixup=1.0)).to("meta")
+    classifier.scaling.fitted = True
+    classifier.log_dict = lambda scores, **_: None
+    batch = batch_of(torch.randn(4, 1, 6), [0, 1, 0, 1], [0, 1, 2, -1])
+    batch = classifier.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert [part.device.type for part in batch] == ["meta", "meta", "cpu", "cpu"]
+    classifier.on_train_batch_start(batch, 1)
+    assert classifier.training_step(batch, 1).is_meta
+    classifier.validation_step(batch, 1)
+    with pytest.raises(NotImplementedError):
+        gather_views(classifier.judged)
+
+
+def test_prediction_computes_in_full_precision_whatever_the_training_did(root: Path):
+    classifier, _ = fit(root, precision="bf16-mixed", max_epochs=1)
+    mixed, full = (judged(root, classifier, "test", precision=name).logits for name in ("bf16-mixed", "32-true"))
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, full)
+    batch = batch_of(torch.randn(3, 1, 6), [0, 0, 0], [0, 0, 0])
+    assert torch.equal(classifier.eval().predict_step(batch)[0], classifier(batch.inputs))
+
+
+class Broken(nn.Linear):
+    """A head that gives NaN from some call on."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__(6, 2)
+        self.calls = calls
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.calls -= 1
+        return super().forward(features.mean(1)) / (self.calls >= 0)
+
+
+class Exploding(nn.Linear):
+    """A head whose gradient is no number."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits = super().forward(features)
+        return logits + (0 * logits).sqrt() if self.training else logits
+
+
+class Blind(Pictures):
+    """A backbone that sees nothing it could name."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return super().forward(pictures) / 0
+
+
+NUM_STEPS = 6  # of an epoch: 4 videos of 6 views, 4 views a batch
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (
+            Broken(0),
+            r"^The first loss of epoch 1: .* not finite \(all weights are finite: .* head Broken\)\. Try backbon",
+        ),
+        (
+            Broken(NUM_STEPS),
+            r"^Validation in epoch 1: .*\(all weights are finite: look into the forward of the head Broken",
+        ),
+        (
+            nn.Sequential(nn.Flatten(), Exploding(6, 2)),
+            r"^Validation in epoch 1: .*\(weights of the head are not finite: training has diverged.*lower optim",
+        ),
+    ],
+)
+def test_numbers_that_are_not_finite_end_the_training_before_anything_is_saved(
+    head: nn.Module, message: str, root: Path
+):
+    kept = ModelCheckpoint(root.parent / "kept", monitor="val/loss")
+    with pytest.raises(VidclfError, match=message):
+        fit(root, head, callbacks=[kept], enable_checkpointing=True)
+    assert not list((root.parent / "kept").glob("*.ckpt"))
+
+
+def test_a_mean_loss_that_is_not_finite_is_told_where_nothing_was_validated(root: Path):
+    with pytest.raises(VidclfError, match=r"^The mean loss of epoch 1: .*weights of the head are not finite"):
+        fit(root, Broken(NUM_STEPS - 1), limit_val_batches=0)
+
+
+@pytest.mark.parametrize("features", ["store", "frames"])
+def test_logits_that_are_not_finite_are_never_scored_and_their_origin_is_told(features: str, root: Path):
+    scaling = Scaling(6, "none")
+    for backbone, head, where in (
+        (Pictures(), Broken(0), "all weights are finite: look into the forward of the head Broken"),
+        (Blind(), None, "the features of the backbone Blind are not finite"),
+    ):
+        classifier = make_classifier(wrap(backbone), head=head, scaling=scaling)
+        with pytest.raises(
+            VidclfError, match=rf"^The test part: the network gives numbers that .*\({where}\)\. Try back"
+        ):
+            judged(root, classifier, "test", features, backbone=backbone)
+
+
 def test_pictures_pass_the_backbone_and_features_do_not():
-    classifier = make_classifier(Frozen(Pictures()), head=nn.Sequential(nn.Flatten(), nn.Linear(12, 2)))
+    classifier = make_classifier(FrozenBackbone(Pictures()), head=nn.Sequential(nn.Flatten(), nn.Linear(12, 2)))
     pictures = torch.randn(3, 2, 3, 16, 16)
     assert torch.equal(classifier(pictures), classifier(classifier.backbone(pictures)))
+
+
+def test_features_of_another_number_format_are_brought_to_the_heads_before_they_are_scaled():
+    features = 1 + torch.rand(4, 1, 6)
+    scaling = Scaling(6, "max")
+    scaling.fit(features.bfloat16())
+    classifier = make_classifier(FrozenBackbone(Pictures()), scaling=scaling, head=nn.Flatten())
+    assert torch.equal(classifier(features.bfloat16()), features.bfloat16().float()[:, 0] / scaling.maximum)
+    assert classifier.double()(features.bfloat16()).dtype == torch.float64
 
 
 def test_only_the_head_is_trained(root: Path):
@@ -167,32 +305,11 @@ def test_a_resumed_run_equals_one_that_was_not_cut(sampling: object, features: s
     assert any(isinstance(module, nn.Dropout) and module.p for module in resumed.head.modules())
 
 
-def test_a_resumed_head_keeps_the_scale_that_it_was_fitted_with(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    cut, _ = fit(root, max_epochs=1, callbacks=[ModelCheckpoint(tmp_path, save_last=True)], enable_checkpointing=True)
-    monkeypatch.setattr(MLP, "fit", lambda *_: pytest.fail("fitted again"))
-    again = ModelCheckpoint(tmp_path, save_last=True)
-    last = str(tmp_path / "last.ckpt")
-    resumed, _ = fit(root, max_epochs=2, ckpt_path=last, callbacks=[again], enable_checkpointing=True)
-    assert torch.equal(resumed.head.scaling.mean, cut.head.scaling.mean)
-
-
-def test_the_head_is_scaled_by_training_features_alone(root: Path):
-    classifier, _ = fit(root, max_epochs=1)
-    datamodule = make_datamodule(root)
-    datamodule.setup("fit")
-    features = torch.cat([batch.inputs for batch in datamodule.scoring_batches("train", 4)])
-    torch.testing.assert_close(classifier.head.scaling.mean, features.mean((0, 1)))
-
-
 def test_what_is_judged_is_the_same_bits_by_features_and_by_frames(root: Path):
     classifier, _ = fit(root, transform=TwoCrops(Pictures.picture_format))
     results = []
     for features in ("store", "frames"):
-        datamodule = make_datamodule(root, features=features, transform=TwoCrops(Pictures.picture_format))
-        trainer = make_trainer()
-        results.append(judge(trainer, make_from(classifier, datamodule.backbone), datamodule, "test"))
+        results.append(judged(root, make_from(classifier), "test", features, TwoCrops(Pictures.picture_format)))
     stored, decoded = results
     for name in ("logits", "labels", "video", "view"):
         assert torch.equal(getattr(stored, name), getattr(decoded, name))
@@ -203,9 +320,26 @@ def test_what_is_judged_is_the_same_bits_by_features_and_by_frames(root: Path):
     assert scores["top1"] == pytest.approx((mean_of(stored) == 1).mean())
 
 
-def make_from(classifier: Classifier, frozen: Frozen) -> Classifier:
+def judged(
+    root: Path,
+    classifier: Classifier,
+    part: str,
+    features: str = "store",
+    transform: object = None,
+    backbone: nn.Module | None = None,
+    **settings: object,
+) -> Judged:
+    """What the classifier says of a part."""
+    corpus = make_corpus(root)
+    make_source = partial(make_stored, root=root) if features == "store" else make_frames
+    source = make_source(corpus, backbone=backbone, transform=transform)
+    source.prepare(corpus.views(part))
+    return judge(make_trainer(**settings), classifier, source, corpus, part)
+
+
+def make_from(classifier: Classifier) -> Classifier:
     """The same head behind another wrapper of the backbone."""
-    other = make_classifier(frozen)
+    other = make_scaled(wrap(Pictures()))
     other.load_state_dict(classifier.state_dict())
     return other
 
@@ -223,16 +357,16 @@ def mean_of(judged: object):
 def test_a_run_can_be_judged_before_it_is_trained(root: Path):
     """Lightning reads in inference mode, and what is kept from then must still be learned from."""
     datamodule = make_datamodule(root)
-    classifier = make_classifier(datamodule.backbone, head=nn.Sequential(nn.Flatten(), nn.Linear(6, 2)))
+    classifier = make_classifier(wrap(Pictures()), head=nn.Sequential(nn.Flatten(), nn.Linear(6, 2)))
     before = deepcopy(weights_of(classifier))
     trainer = make_trainer()
-    judge(trainer, classifier, datamodule, "train")
+    judge(trainer, classifier, datamodule.source, datamodule.corpus, "train")
     trainer.fit(classifier, datamodule=datamodule)
     assert not equal(before, weights_of(classifier))
 
 
 def test_dropout_differs_between_epochs_and_ranks():
-    classifier = make_classifier(Frozen(Pictures()))
+    classifier = make_classifier(FrozenBackbone(Pictures()))
     seeds = set()
     for epoch, rank in ((0, 0), (1, 0), (0, 1)):
         classifier._trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
@@ -253,6 +387,6 @@ def test_averaged_weights_are_saved_whole(use_buffers: bool, root: Path, tmp_pat
     averaged, plain = saved
     assert averaged.keys() == plain.keys()
     assert all(value.isfinite().all() for value in averaged.values())
-    torch.testing.assert_close(averaged["head.scaling.mean"], plain["head.scaling.mean"])
+    torch.testing.assert_close(averaged["scaling.mean"], plain["scaling.mean"])
     assert not torch.equal(averaged["head.classifier.weight"], plain["head.classifier.weight"])
-    make_classifier(Frozen(Pictures())).load_state_dict(averaged)
+    make_scaled(FrozenBackbone(Pictures())).load_state_dict(averaged)

@@ -87,6 +87,26 @@ def test_a_mistake_in_a_users_head_prints_its_stack_trace(vidclf: Callable[..., 
     assert "RuntimeError: my mistake" in outcome.err
 
 
+def test_a_type_error_in_a_users_head_is_its_own_and_a_wrong_argument_a_sentence(
+    vidclf: Callable[..., Outcome], tmp_path: Path, clips: Path
+):
+    (tmp_path / "my_samplings.py").write_text("class Mine:\n    def __init__(self, k):\n        k + 'x'\n")
+    mine = (f"dataset.root={clips}", *SMALL[:2], "sampling=custom", "sampling._target_=my_samplings.Mine")
+    assert "TypeError: unsupported operand" in vidclf("train", *mine, "+sampling.k=1").err
+    wrong = vidclf("train", *mine, "+sampling.n=1").err
+    assert "Mine.__init__() got an unexpected keyword argument 'n'" in wrong
+    assert "Traceback" not in wrong
+
+
+def test_paths_are_the_callers_wherever_the_job_works(vidclf: Callable[..., Outcome], tmp_path: Path, clips: Path):
+    (tmp_path / "clips").symlink_to(clips)
+    outcome = vidclf("train", "dataset.root=clips", *SMALL, "trainer.max_epochs=1", "hydra.job.chdir=true")
+    assert outcome.status == 0, outcome.err
+    assert {path.name for path in tmp_path.iterdir()} == {"clips", "data", "runs"}
+    assert {path.name for path in outcome.run.iterdir()} >= {"checkpoints", "split.csv", "metrics.json"}
+    assert not (outcome.run / "data").exists()
+
+
 STOP = """
 from lightning.pytorch.callbacks import Callback
 
@@ -108,7 +128,7 @@ def test_ctrl_c_before_training_is_a_sentence_too(vidclf: Callable[..., Outcome]
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vidclf.run.build.build_datamodule", interrupt)
+    monkeypatch.setattr("vidclf.run.build.build_backbone", interrupt)
     outcome = vidclf("train")
     assert (outcome.status, outcome.err) == (130, "Interrupted; what was written before is whole.\n")
 

@@ -1,10 +1,11 @@
-"""A run and what it is used on must agree, and a run's configuration may only be made of known parts."""
+"""A run and what it is used on must agree."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch.callbacks import EarlyStopping
 
 from vidclf.data.splits import Split
 from vidclf.errors import VidclfError
@@ -13,13 +14,14 @@ from vidclf.run.compatible import (
     check_classes,
     check_resumed,
     check_split,
-    check_trusted,
     check_weights,
     differences,
     flatten,
+    is_complete,
     results_name,
 )
-from vidclf.run.folder import Run, write_csv
+from vidclf.run.folder import Run
+from vidclf.system.disk import write_csv
 
 CONFIG: dict[str, Any] = {
     "sampling": {"_target_": "vidclf.data.sampling.Rate", "rate_hz": 1},
@@ -27,10 +29,11 @@ CONFIG: dict[str, Any] = {
     "optimizer": {"lr": 0.1},
     "trainer": {"max_epochs": 3},
     "dataset": {"root": "here"},
+    "scheduler": {"_target_": "vidclf.models.schedules.constant"},
     "seed": 0,
 }
 SPLIT = Split(["A/1.avi", "A/2.avi", "B/3.avi"], ["train", "val", "test"], [2, 2, 2])
-RUN = Run(Path("runs/x"), 2, {}, ["A", "B"], CONFIG, SPLIT.fingerprint, "c0ffee")
+RUN = Run(Path("runs/x/checkpoints/best.ckpt"), 2, {}, {}, ["A", "B"], CONFIG, SPLIT.fingerprint, "c0ffee")
 
 
 def changed(**sections: dict[str, Any]) -> dict[str, Any]:
@@ -43,14 +46,13 @@ def test_nested_keys_are_dotted():
 
 def test_what_differs_is_named_by_the_override_that_says_so():
     config = changed(sampling={**CONFIG["sampling"], "rate_hz": 5}, trainer={"max_epochs": 9})
-    assert differences(RUN, config, ["run=x", "part=val", "sampling.rate_hz=5"]) == ["sampling.rate_hz=5"]
-    assert differences(RUN, CONFIG, ["run=x", "sampling.rate_hz=1"]) == []
-
-
-def test_a_difference_that_nobody_asked_for_is_a_changed_conf():
-    config = changed(sampling={**CONFIG["sampling"], "rate_hz": 5})
-    with pytest.raises(VidclfError, match=r"sampling.rate_hz is 5, but .* trained with 1: conf/ has changed since"):
-        differences(RUN, config, ["run=x", "head=linear"])
+    explicit = ["run=x", "part=val", "sampling.rate_hz=5", "trainer.max_epochs=9", "head.widths=[16]"]
+    assert differences(RUN, config, explicit) == ["sampling.rate_hz=5"]
+    assert differences(RUN, config, ["sampling=rate", "++sampling.rate_hz=5"]) == [
+        "sampling=rate",
+        "++sampling.rate_hz=5",
+    ]
+    assert differences(RUN, changed(head={}), ["~head.widths", "~head.none"]) == ["~head.widths"]
 
 
 def test_results_are_named_by_part_and_differences():
@@ -91,7 +93,7 @@ def test_other_weights_than_the_runs_are_refused():
 
 def run_in(folder: Path) -> Run:
     write_csv(folder / "split.csv", ("video", "side"), SPLIT.rows())
-    return replace(RUN, folder=folder)
+    return replace(RUN, path=folder / "checkpoints" / "best.ckpt")
 
 
 def test_a_video_that_was_trained_on_is_never_scored_as_test(tmp_path: Path):
@@ -109,7 +111,7 @@ def test_new_and_missing_videos_are_told_and_scored(tmp_path: Path, capsys: pyte
 def test_a_split_that_is_not_known_any_more_is_no_licence(tmp_path: Path):
     now = Split(SPLIT.names, ["test", "val", "test"], [2, 2, 2])
     with pytest.raises(VidclfError, match=r"split\.csv: missing, and the data's split is not the run's"):
-        check_split(replace(RUN, folder=tmp_path), now, "test")
+        check_split(replace(RUN, path=tmp_path / "checkpoints" / "best.ckpt"), now, "test")
 
 
 def test_single_views_on_another_side_are_refused_for_validation_only(tmp_path: Path):
@@ -120,74 +122,60 @@ def test_single_views_on_another_side_are_refused_for_validation_only(tmp_path: 
         check_split(run, now, "val")
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        "vidclf.data.datasets.ucf101.UCF101",
-        "vidclf.data.sampling.Rate",
-        "vidclf.models.aggregation.mode",
-        "vidclf.models.heads.mlp.MLP",
-        "torch.nn.Linear",
-        "torch.optim.Adam",
-        "torch.optim.lr_scheduler.CosineAnnealingLR",
-        "torchvision.models.resnet18",
-        "torchvision.transforms.v2.Resize",
-        "torchmetrics.Accuracy",
-        "lightning.Trainer",
-        "lightning.pytorch.callbacks.ModelCheckpoint",
-        "lightning.pytorch.loggers.TensorBoardLogger",
-    ],
-)
-def test_parts_of_a_classifier_are_trusted(target: str):
-    check_trusted({"a": [{"b": {"_target_": target}}]}, [], trust=False)
-
-
-@pytest.mark.parametrize(
-    "target",
-    [
-        "os.system",
-        "my_heads.MyHead",
-        "torch.os.system",
-        "vidclf.cli.os.execv",
-        "torch.hub.load",
-        "torch.load",
-        "torch.utils.collect_env.run",
-        "vidclf.system.disk.write_atomically",
-        "vidclf.run.build.instantiate",
-        "lightning.pytorch.cli.LightningCLI",
-        "lightning.LightningModule.load_from_checkpoint",
-        "torchvision.datasets.utils.download_url",
-        "vidclf.nowhere.Nothing",
-        "torch",
-    ],
-)
-def test_anything_else_in_a_run_needs_trust(target: str):
-    config = {"a": [{"b": {"_target_": target}}]}
-    with pytest.raises(VidclfError, match=rf"wants to run {target} \(a.0.b._target_\).*pass trust=true"):
-        check_trusted(config, [], trust=False)
-    check_trusted(config, [], trust=True)
-
-
-def test_a_target_that_this_command_line_names_is_trusted():
-    config = {"aggregation": {"_target_": "my_aggregations.vote"}}
-    check_trusted(config, ["run=x", "aggregation=custom", "aggregation._target_=my_aggregations.vote"], trust=False)
-    with pytest.raises(VidclfError, match=r"my_aggregations\.vote"):
-        check_trusted(config, ["run=x", "aggregation=custom"], trust=False)
-
-
-def test_training_goes_on_where_only_the_number_of_epochs_or_the_folder_changed():
-    check_resumed(RUN, changed(dataset={"root": "there"}), SPLIT)
+def test_training_goes_on_where_only_the_number_of_epochs_or_a_place_changed():
+    now = changed(dataset={"root": "there"}, trainer={"max_epochs": 9}, backbone={"weights": "there"}, store={})
+    check_resumed(RUN, now, SPLIT)
 
 
 @pytest.mark.parametrize(
     ("config", "split", "message"),
     [
-        (changed(trainer={"max_epochs": 2}), SPLIT, r"trainer.max_epochs=2: .* trained 2 already; ask for more"),
+        (changed(trainer={"max_epochs": 1}), SPLIT, "trainer.max_epochs=1: .* has trained 2 already"),
+        (
+            changed(trainer={"max_epochs": 3, "precision": "16-mixed"}),
+            SPLIT,
+            r"trainer.precision=16-mixed \(was None\)",
+        ),
+        (changed(scheduler={"_target_": "x.cosine"}, trainer={"max_epochs": 4}), SPLIT, "was planned for 3 epochs"),
         (changed(optimizer={"lr": 0.2}), SPLIT, r"trained otherwise: optimizer.lr=0.2 \(was 0.1\)"),
         (changed(seed=1), SPLIT, r"trained otherwise: seed=1 \(was 0\)"),
+        (changed(callbacks={"a": {"_target_": "x.EMAWeightAveraging"}}), SPLIT, "callbacks.a._target_=x.EMAWeightAv"),
         (CONFIG, Split(SPLIT.names, ["val", "train", "test"], [2] * 3), "the videos or their sides"),
     ],
 )
 def test_training_does_not_go_on_otherwise(config: dict[str, Any], split: Split, message: str):
     with pytest.raises(VidclfError, match=message):
         check_resumed(RUN, config, split)
+
+
+def stopping(patience: int = 3, **state: Any) -> tuple[Run, list[EarlyStopping]]:
+    """Return a run with a state of early stopping, and early stopping."""
+    callback = EarlyStopping("val/loss", patience=patience)
+    return replace(RUN, callbacks={callback.state_key: {**callback.state_dict(), **state}}), [callback]
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "patience", "state", "complete"),
+    [
+        (3, 3, {}, False),
+        (2, 3, {}, True),
+        (None, 3, {"wait_count": 2}, False),
+        (-1, 3, {"wait_count": 3, "stopping_reason": 3}, True),
+        (3, 4, {"wait_count": 3, "stopping_reason": 3}, False),  # more patience than when it stopped
+        (3, 1, {"wait_count": 1}, True),  # less
+        (3, 3, {"wait_count": 0, "stopping_reason": 1}, True),  # at its threshold
+    ],
+)
+def test_a_run_is_complete_when_its_epochs_are_done_or_it_was_stopped(
+    max_epochs: int | None, patience: int, state: dict[str, Any], complete: bool, tmp_path: Path
+):
+    run, callbacks = stopping(patience, **state)
+    run, config = replace(run, path=tmp_path / "checkpoints" / "last.ckpt"), {"trainer": {"max_epochs": max_epochs}}
+    assert is_complete(run, config, callbacks) == complete
+    (tmp_path / "metrics.json").touch()
+    if complete:
+        with pytest.raises(VidclfError, match=r"is complete and scored, with 2 of trainer\.max_epochs="):
+            is_complete(run, config, callbacks)
+    else:
+        assert not is_complete(run, config, callbacks)
+    assert not is_complete(run, {"trainer": {"max_epochs": 3, "min_epochs": 3}}, callbacks)

@@ -1,14 +1,16 @@
-"""Paths of every kind reach a verb as they were typed, and a run's own overrides stand before those given."""
+"""Paths of every kind reach a verb as they were typed, and a run's settings are its own but for what is typed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from vidclf.cli import CONF
+import vidclf.train  # noqa: F401 (registers the resolvers that conf/ uses)
 from vidclf.errors import VidclfError
-from vidclf.run.config import causes_of, known_keys, prepare, saved_overrides
+from vidclf.run.config import CONF, HYDRA, finish, known_keys, prepare
 
 AWKWARD = [
     "a b",
@@ -41,27 +43,10 @@ def read_by_hydra(argument: str) -> object:
     return OmegaConf.create({"value": override.value()}).value
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A run's folder, as far as overrides are concerned."""
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "best.ckpt").touch()
-    (tmp_path / ".hydra").mkdir()
-    return tmp_path
-
-
-def save(folder: Path, *overrides: str) -> None:
-    OmegaConf.save(list(overrides), folder / ".hydra" / "overrides.yaml")
-
-
-def prepared(folder: Path, *arguments: str) -> list[str]:
-    return prepare("evaluate", [f"run={folder}", *arguments], Path(CONF))
-
-
 @pytest.mark.parametrize("name", AWKWARD)
 @pytest.mark.parametrize("key", ["source", "resume"])
 def test_a_literal_path_reaches_the_verb_as_it_was_typed(name: str, key: str):
-    (argument,) = prepare("predict", [f"{key}=/data/{name}"], Path(CONF))
+    (argument,) = prepare("predict", [f"{key}=/data/{name}"])
     assert read_by_hydra(argument) == f"/data/{name}"
 
 
@@ -72,7 +57,7 @@ def test_a_path_that_exists_reaches_the_verb_as_it_was_typed(
 ):
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    (argument,) = prepare("train", [f"{key}={name}"], Path(CONF))
+    (argument,) = prepare("train", [f"{key}={name}"])
     expected = str(tmp_path / name) if name.startswith("~") else name  # data sets would read ~ as a user's home
     assert read_by_hydra(argument) == expected
 
@@ -80,12 +65,12 @@ def test_a_path_that_exists_reaches_the_verb_as_it_was_typed(
 def test_what_is_no_path_is_left_to_hydra():
     many = "dataset.classes=[" + ",".join(f"AClassOfVideos{i}" for i in range(101)) + "]"
     arguments = ["head=linear,mlp", "resume=null", many, "dataset.root=a,b", "+source.x=1", "~callbacks.best"]
-    assert prepare("train", arguments, Path(CONF)) == arguments
+    assert prepare("train", arguments) == arguments
 
 
 def test_flags_stand_before_the_overrides_wherever_they_stood():
     arguments = ["seed=1", "-m", "head=linear,mlp", "~callbacks.best", "--cfg", "job"]
-    assert prepare("train", arguments, Path(CONF)) == [
+    assert prepare("train", arguments) == [
         "-m",
         "--cfg",
         "job",
@@ -95,65 +80,129 @@ def test_flags_stand_before_the_overrides_wherever_they_stood():
     ]
 
 
-def test_a_given_override_replaces_the_runs_own(folder: Path):
-    save(folder, "sampling=rate", "sampling.rate_hz=5", "seed=1", "+head.hidden=64")
-    assert prepared(folder, "sampling.rate_hz=2", "head.hidden=8")[:-3] == ["sampling=rate", "seed=1"]
+def test_what_changes_a_run_is_taken_by_hydra_whatever_its_defaults_are():
+    arguments = ["run=DIR", "head.hidden=8", "+head.k=1,2", "sampling=dense", "sampling.num_frames=4", "seed=1"]
+    arguments += ["~callbacks.best", "hydra.run.dir=x", "logger.name=y", "part=val"]
+    prepared = ["run='DIR'", "++head.hidden=8", "++head.k=1,2", "sampling=dense", "sampling.num_frames=4", "seed=1"]
+    assert prepare("evaluate", arguments) == [*prepared, "hydra.run.dir=x", "logger.name=y", "part=val"]
+    assert prepare("train", ["resume=DIR", "head.hidden=8"]) == ["resume='DIR'", "++head.hidden=8"]
+    assert prepare("train", ["resume=null", "head.hidden=8"]) == ["resume=null", "head.hidden=8"]
 
 
-def test_another_option_of_a_group_drops_what_was_set_inside_the_old_one(folder: Path):
-    save(folder, "sampling=rate", "sampling.rate_hz=5", "seed=1")
-    assert prepared(folder, "sampling=dense")[:-2] == ["seed=1"]
+# A run's configuration, and what this command line makes of it
+
+with initialize_config_dir(CONF, **HYDRA):
+    DEFAULTS = OmegaConf.to_container(compose("evaluate", ["run=DIR", "~logger", "~callbacks"]), resolve=True)
+BEST = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "filename": "best"}
+RUN: dict[str, Any] = {
+    **{key: value for key, value in DEFAULTS.items() if key not in ("run", "part", "probe")},
+    "callbacks": {"best": {**BEST, "dirpath": "/theirs/${now:}"}},
+    "head": {"_target_": "vidclf.models.heads.mlp.MLP", "_partial_": True, "widths": [16], "path": r"a\${x}"},
+    "sampling": {"_target_": "vidclf.data.sampling.Uniform", "num_frames": 4},
+    "seed": 7,
+}
 
 
-def test_what_was_given_stands_behind_run_wherever_run_stood(folder: Path):
-    save(folder, "seed=1")
-    arguments = prepare("evaluate", ["part=val", f"run={folder}"], Path(CONF))
-    assert [argument.partition("=")[0] for argument in arguments] == ["seed", "run", "part"]
+def finished(*typed: str, run: dict[str, Any] = RUN) -> dict[str, Any]:
+    """Return what evaluate makes of a run and of what is typed behind run=."""
+    arguments = ["run=DIR", *typed]
+    with initialize_config_dir(CONF, **HYDRA):
+        cfg = compose("evaluate", prepare("evaluate", arguments), return_hydra_config=True)
+    overrides = OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False)
+    composed = {key: value for key, value in OmegaConf.to_container(cfg).items() if key != "hydra"}
+    config = OmegaConf.create(finish(run, composed, overrides, arguments))
+    del config.callbacks, config.logger  # they name the folder of the job that runs
+    return OmegaConf.to_container(config, resolve=True)
 
 
-def test_interpolations_in_saved_overrides_stay_as_they_are(folder: Path):
-    save(folder, r"dataset.root='/data/\${x}'", "trainer.max_epochs=${seed}")
-    assert prepared(folder)[:2] == [r"dataset.root='/data/\${x}'", "trainer.max_epochs=${seed}"]
+def test_a_run_is_taken_as_it_is():
+    config = finished()
+    assert {key: config[key] for key in ("head", "sampling", "seed")} == {
+        key: RUN[key] for key in ("head", "sampling", "seed")
+    }
+    assert (config["run"], config["part"]) == ("DIR", "test")
+
+
+def test_a_key_is_set_in_the_run_and_a_group_composed_afresh():
+    assert finished("sampling.num_frames=8")["sampling"] == {**RUN["sampling"], "num_frames": 8}
+    assert finished("+head.dropout=0.1")["head"] == {**RUN["head"], "dropout": 0.1}
+    dense = {"_target_": "vidclf.data.sampling.Dense", "num_views": 2, "num_frames": 16, "stride": 2}
+    assert finished("sampling=dense", "sampling.num_views=2")["sampling"] == dense
+    assert finished("mixing=mixup")["mixing"]["mixup"] == 0.8
+    assert "path" not in finished("~head.path")["head"]
+
+
+def test_what_is_given_may_refer_to_the_runs_own():
+    config = finished("batch_size=${seed}", "+head.name='x${sampling.num_frames}'")
+    assert (config["batch_size"], config["head"]["name"]) == (7, "x4")
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("typed", "sentence"),
     [
-        "trust=true",
-        "+trust=true",
-        "run=elsewhere",
-        "hydra.callbacks.x._target_=os.system",
-        "+hydra.callbacks.x={_target_:os.system,command:ls}",
-        "hydra/job_logging=none",
-        "head@hydra.callbacks.x=custom",
-        "+head@_global_=custom",
-        "--config-dir=/tmp/evil",
-        "-m",
+        (
+            "head.hidden=8",
+            r"Could not override 'head.hidden': the run has no such setting. To add it use \+head.hidden=8",
+        ),
+        ("sampling.rate_hz=5", "the run has no such setting"),  # though the default sampling has
+        ("~head.hidden", "~head.hidden: there is no such setting to delete"),
+        ("+seed.x=1", "seed.x: seed is 7, and has no settings of its own"),
+        ("experiment=demo", "experiment=demo: the settings are the run's"),
     ],
 )
-def test_a_run_cannot_set_what_train_does_not_know(line: str, folder: Path):
-    save(folder, "seed=1", line)
-    with pytest.raises(VidclfError, match=r"overrides.yaml: .* is nothing that vidclf train takes"):
-        prepared(folder)
+def test_what_a_run_does_not_have_is_neither_set_nor_deleted(typed: str, sentence: str):
+    with pytest.raises(VidclfError, match=sentence):
+        finished(typed)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"a: 1", b"just words", b"[1, {", b"\xff\xfe\x00"])
-def test_overrides_that_are_missing_or_damaged_are_said_so(content: bytes | None, folder: Path):
-    if content is not None:
-        (folder / ".hydra" / "overrides.yaml").write_bytes(content)
-    with pytest.raises(
-        VidclfError, match=r"overrides\.yaml: (missing or damaged|.* is nothing that vidclf train takes)"
-    ):
-        saved_overrides(folder, known_keys(Path(CONF), "train"))
+def test_what_is_written_to_and_what_describes_a_machine_is_not_the_runs():
+    theirs = {"accelerator": "tpu", "devices": 8, "num_nodes": 9, "strategy": "ddp", "default_root_dir": "/theirs"}
+    run = {
+        **RUN,
+        "store": {"root": "/theirs"},
+        "logger": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "/theirs"},
+        "trainer": {**RUN["trainer"], **theirs, "model_registry": "theirs", "max_epochs": 3},
+        "num_threads": 64,
+        "compile": True,
+        "trust": True,
+        "resume": "/theirs",
+        "dataset": {"_target_": "vidclf.data.datasets.demo.Demo", "root": "/theirs"},
+    }
+    config = finished(run=run)
+    assert "theirs" not in str(config)
+    assert config["trainer"] == {**DEFAULTS["trainer"], "max_epochs": 3}
+    assert (config["store"]["root"], config["dataset"]["root"]) == ("data/features", "data/demo")
+    assert (config["num_threads"], config["compile"], config["trust"]) == (None, "auto", False)
+    mine = finished("store.root=/mine", "dataset.root=/mine", "trainer.devices=2", "+trainer.strategy=ddp", run=run)
+    assert (mine["store"]["root"], mine["dataset"]["root"]) == ("/mine", "/mine")
+    assert (mine["trainer"]["devices"], mine["trainer"]["strategy"]) == (2, "ddp")
 
 
-def test_the_cause_of_a_setting_is_its_override_or_that_of_its_group():
-    overrides = ["sampling=dense", "+head.hidden=8", "sam=1"]
-    assert causes_of("sampling.num_views", overrides) == ["sampling=dense"]
-    assert causes_of("head.hidden", overrides) == ["+head.hidden=8"]
-    assert causes_of("head", overrides) == []
+def test_the_demo_is_written_nowhere_else_wherever_a_run_hides_it():
+    hidden = {"_target_": "vidclf.data.datasets.demo.Demo", "root": "/theirs"}
+    for run in ({**RUN, "sampling": hidden}, {**RUN, "dataset": {**RUN["dataset"], "root": hidden}}):
+        assert "theirs" not in str(finished(run=run))
 
 
-def test_known_keys_are_those_of_the_verb_and_of_train():
-    assert {"dataset", "head", "seed", "part", "trust"} <= known_keys(Path(CONF), "evaluate")
-    assert not {"part", "defaults", "hydra", "override hydra/job_logging"} & known_keys(Path(CONF), "train")
+def test_callbacks_write_to_this_runs_checkpoints():
+    callbacks = {"best": {**BEST, "dirpath": "/theirs"}, "a.b": [{**BEST, "dirpath": "/theirs"}]}
+    config = finish({**RUN, "callbacks": callbacks}, DEFAULTS, [], [])
+    assert config["callbacks"]["best"]["dirpath"] == "${hydra:runtime.output_dir}/checkpoints"
+    assert config["callbacks"]["a.b"][0]["dirpath"] == "${hydra:runtime.output_dir}/checkpoints"
+    given = {**DEFAULTS, "callbacks": {"best": {"dirpath": "/mine"}}}
+    config = finish({**RUN, "callbacks": callbacks}, given, ["++callbacks.best.dirpath=/mine"], [])
+    assert config["callbacks"]["best"]["dirpath"] == "/mine"
+
+
+def test_strings_of_a_run_are_data():
+    run = {**RUN, "callbacks": {}, "dataset": {"_target_": RUN["dataset"]["_target_"], "classes": AWKWARD}}
+    given = {**DEFAULTS, "backbone": {**RUN["backbone"], "layer": "${dataset.classes}"}}
+    config = OmegaConf.create(finish(run, given, ["++backbone.layer='${dataset.classes}'"], []))
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert plain["dataset"]["classes"] == plain["backbone"]["layer"] == AWKWARD
+
+
+def test_known_keys_are_those_of_the_verb_alone():
+    assert {"dataset", "head", "seed", "trust"} <= known_keys("train")
+    assert not {"part", "defaults", "hydra", "override hydra/job_logging"} & known_keys("train")
+    assert known_keys("evaluate") == {"run", "part", "probe"}

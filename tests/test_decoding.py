@@ -23,13 +23,14 @@ from vidclf.contracts import VideoError
 from vidclf.data import decoding
 from vidclf.data.decoding import (
     VideoInfo,
-    check_whole,
     decode_frames,
+    inspect,
     is_stream,
     iterate_frames,
-    probe,
+    naming_the_video,
     stream_frames,
 )
+from vidclf.errors import VidclfError
 
 X265 = {"x265-params": "log-level=none:pools=1"}
 FAST_VPX = {"deadline": "realtime", "cpu-used": "8"}
@@ -88,7 +89,7 @@ def test_every_frame_equals_the_full_decode_and_carries_its_number(name: str, so
     frames = decode_frames(path, indices)
     assert torch.equal(frames, full_decode(path)[indices])
     assert [read_frame_number(frame) for frame in frames.flatten(0, 1)] == indices.flatten().tolist()
-    assert probe(path).num_frames == 40
+    assert inspect(path).num_frames == 40
 
 
 def test_every_frame_of_the_real_ucf101_clip_equals_the_full_decode(shared: Path):
@@ -96,13 +97,13 @@ def test_every_frame_of_the_real_ucf101_clip_equals_the_full_decode(shared: Path
     path = shared / "ucf101" / "UCF-101" / name
     with (shared / "ucf101" / "frame_counts.csv").open() as file:
         counts = {row["video"]: int(row["num_frames"]) for row in csv.DictReader(file)}
-    assert probe(path) == VideoInfo(num_frames=counts[name], fps=25.0, width=320, height=240)
+    assert inspect(path) == VideoInfo(num_frames=counts[name], fps=25.0, width=320, height=240)
     assert torch.equal(decode_frames(path, torch.arange(counts[name])), full_decode(path))
 
 
 def test_every_frame_of_the_real_h264_clip_equals_the_full_decode(shared: Path):
     path = shared / "clips" / "kinetics_340x256_h264.mp4"
-    assert probe(path) == VideoInfo(num_frames=280, fps=28.0, width=340, height=256)
+    assert inspect(path) == VideoInfo(num_frames=280, fps=28.0, width=340, height=256)
     assert torch.equal(decode_frames(path, torch.arange(280)), full_decode(path))
 
 
@@ -128,17 +129,71 @@ def test_frames_before_an_edit_list_starts_do_not_count(source: Callable[[str], 
     path = cut_the_start(source("h264.mp4"), tmp_path / "cut_without_encoding.mp4")
     numbers = [read_frame_number(frame) for _, frame in iterate_frames(path)]
     assert numbers == list(range(15, 40))
-    assert probe(path).num_frames == 25
+    assert inspect(path).num_frames == 25
 
 
 def test_a_video_of_one_frame_has_one(tmp_path: Path):
     path = encode_video(tmp_path / "one.avi", 1)
-    assert probe(path).num_frames == 1
+    assert inspect(path).num_frames == 1
     assert [index for index, _ in iterate_frames(path)] == [0]
 
 
+def change_packets(source: Path, path: Path, change: Callable[[int, bytes], bytes]) -> Path:
+    """Write the packets of `source` to `path`, each as `change(number, packet)` gives it, without encoding again."""
+    with av.open(source) as old, av.open(path, "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
+            changed = av.Packet(change(number, bytes(packet)))
+            changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+            changed.stream, changed.is_keyframe = stream, packet.is_keyframe
+            new.mux(changed)
+    return path
+
+
+def say_as_before(number: int, packet: bytes) -> bytes:
+    """Let three packets of an MPEG-4 stream at 25 Hz code no picture (`vop_coded` is 0), as XviD does."""
+    header = f"0101{number % 25:05b}10".ljust(16, "1")  # P; in the same second; when in it; not coded
+    return decoding.VOP_START + int(header, 2).to_bytes(2) if number in (17, 18, 30) else packet
+
+
+def test_packets_that_show_nothing_are_no_frames(tmp_path: Path):
+    path = change_packets(key_framed(tmp_path / "coded.avi"), tmp_path / "a.avi", say_as_before)
+    with av.open(path) as container:
+        assert sum(packet.size > 0 for packet in container.demux(video=0)) == 40
+    assert inspect(path).num_frames == len(full_decode(path)) == 37
+    assert torch.equal(decode_frames(path, torch.arange(37)), full_decode(path))
+    with pytest.raises(VideoError, match="frame 37 was asked for, but 37 frames decode"):
+        decode_frames(path, torch.tensor([37]))
+
+
+def test_every_clip_of_three_real_classes_has_its_true_number_of_frames(shared: Path):
+    with (shared / "ucf101" / "frame_counts.csv").open() as file:
+        counts = {row["video"]: int(row["num_frames"]) for row in csv.DictReader(file)}
+    paths = {f"{path.parent.name}/{path.name}": path for path in sorted((shared / "ucf3").rglob("*.avi"))}
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip(paths, pool.map(lambda path: inspect(path).num_frames, paths.values()), strict=True))
+    assert len(found) == 363
+    assert found == {name: counts[name] for name in found}
+
+
+def test_every_foreign_clip_but_the_damaged_one_is_sound_and_counted(shared: Path):
+    paths = sorted((shared / "clips" / "foreign").iterdir())
+    damaged = [path for path in paths if path.name == "corrupted.mp4"]
+    assert (len(paths), len(damaged)) == (25, 1)
+    for path in paths:
+        if path not in damaged:
+            assert inspect(path).num_frames == count_frames(path), path
+    with pytest.raises(VideoError, match=r"28 of 50 frames decode; the file is damaged\. Delete it"):
+        inspect(damaged[0])
+
+
+def count_frames(path: Path) -> int:
+    with av.open(path) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
 def test_the_rate_is_the_average_of_the_file(tmp_path: Path):
-    assert probe(encode_video(tmp_path / "a.avi", fps=29.97)).fps == pytest.approx(30000 / 1001, rel=1e-4)
+    assert inspect(encode_video(tmp_path / "a.avi", fps=29.97)).fps == pytest.approx(30000 / 1001, rel=1e-4)
 
 
 def test_only_the_wanted_frames_are_given(source: Callable[[str], Path]):
@@ -157,7 +212,7 @@ def test_several_threads_decode_several_clips_at_once(source: Callable[[str], Pa
 def test_any_file_name_is_a_plain_file(name: str, source: Callable[[str], Path], tmp_path: Path, monkeypatch):
     shutil.copy(source("xvid_b_frames.avi"), tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    assert probe(name).num_frames == 40
+    assert inspect(name).num_frames == 40
     assert read_frame_number(decode_frames(Path(name), torch.tensor(9))) == 9
 
 
@@ -207,15 +262,20 @@ def test_what_is_no_video_is_refused_in_a_sentence(kind: str, tmp_path: Path):
     write, message = NO_VIDEOS[kind]
     write(path)
     with pytest.raises(VideoError, match=f"^{path}: .*{message}"):
-        probe(path)
+        inspect(path)
     with pytest.raises(VideoError, match=f"^{path}: .*{message}"):
         decode_frames(path, torch.tensor([0]))
 
 
-@pytest.mark.parametrize("index", [40, -1])
-def test_a_frame_that_is_not_there_is_refused(index: int, source: Callable[[str], Path]):
-    with pytest.raises(VideoError, match=f"frame {index} was asked for, but 40 frames decode"):
-        decode_frames(source("h264.mp4"), torch.tensor([0, index]))
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_frame_that_is_not_there_is_refused_and_no_file_called_damaged(
+    whole: bool, source: Callable[[str], Path], tmp_path: Path
+):
+    for path in (source("h264.mp4"), key_framed(tmp_path / "clip.avi")):
+        with pytest.raises(VideoError, match=r"frame 40 was asked for, but 40 frames decode.*Ask for those alone"):
+            decode_frames(path, torch.tensor([0, 40]), whole)
+        with pytest.raises(VideoError, match="frame -1 was asked for; frames are numbered from 0"):
+            decode_frames(path, torch.tensor([0, -1]), whole)
 
 
 def test_no_indices_at_all_are_refused(source: Callable[[str], Path]):
@@ -297,7 +357,7 @@ def test_the_message_counts_the_frames_before_the_damage(sound_bytes: Callable[[
     with pytest.raises(VideoError, match=r"a\.avi: (1\d|20) of 40 frames decode; the file is damaged\."):
         decode_frames(path, torch.tensor([0]))
     with pytest.raises(VideoError, match=r"of 40 frames decode; the file is damaged\."):
-        probe(path)
+        inspect(path)
 
 
 REAL_CLIPS = {
@@ -314,14 +374,22 @@ def test_garbage_in_a_real_clip_is_found(name: str, shared: Path, tmp_path: Path
         decode_frames(path, torch.tensor([0]))
 
 
-def test_a_picture_that_the_decoder_marks_and_passes_on_is_found(shared: Path, tmp_path: Path):
-    path = tmp_path / "a.mp4"
-    data = (shared / "clips" / "kinetics_340x256_h264.mp4").read_bytes()
-    start = len(data) // 6
-    path.write_bytes(data[:start] + bytes(16) + data[start + 16 :])
-    assert len(full_decode(path)) == 280  # nothing raises
-    with pytest.raises(VideoError, match=r"\d+ of 280 frames decode; the file is damaged"):
-        decode_frames(path, torch.tensor([0]))
+def lose_a_slice(number: int, packet: bytes) -> bytes:
+    """Leave the last of an H.264 picture's slices out of packet 20."""
+    return packet[: packet.rindex(b"\x00\x00\x01")] if number == 20 else packet
+
+
+def test_a_picture_that_the_decoder_paints_over_and_marks_is_found(tmp_path: Path):
+    whole = encode_video(tmp_path / "whole.ts", 40, codec="libx264", options={"x264-params": "slices=3"})
+    path = change_packets(whole, tmp_path / "lost.ts", lose_a_slice)
+    with av.open(path) as container:
+        context = container.streams.video[0].codec_context
+        context.thread_count, context.options = 1, {"err_detect": "explode"}  # as decoding has it
+        marks = [frame.is_corrupt for frame in container.decode(video=0)]
+    assert (len(marks), sum(marks)) == (40, 1)  # nothing raises: the mark alone tells
+    for look in (inspect, lambda path: decode_frames(path, torch.tensor([0]))):
+        with pytest.raises(VideoError, match=r"\d+ of .* frames decode; the file is damaged"):
+            look(path)
 
 
 def test_sixteen_wrong_bytes_in_a_picture_are_found(sound_bytes: Callable[[str], bytes], tmp_path: Path):
@@ -335,33 +403,30 @@ def test_a_hole_in_a_transport_stream_is_found(tmp_path: Path):
     path = noisy_video(tmp_path / "a.ts", codec="libx264")
     path.write_bytes(put_garbage_in_the_middle(path.read_bytes()))
     with pytest.raises(VideoError, match="of an unknown number of frames decode; the file is damaged"):
-        probe(path)
+        inspect(path)
 
 
 def test_the_last_hundred_bytes_of_a_matroska_file_are_missed(sound_bytes: Callable[[str], bytes], tmp_path: Path):
     path = tmp_path / "a.mkv"
     path.write_bytes(sound_bytes("h264.mkv")[:-100])
     with pytest.raises(VideoError, match="the file is damaged"):
-        probe(path)
+        inspect(path)
 
 
 def test_sound_after_the_last_frame_is_no_damage(tmp_path: Path):
     path = encode_video(tmp_path / "a.mkv", 5, codec="libx264", audio="aac")  # a second of it
-    assert probe(path).num_frames == 5
+    assert inspect(path).num_frames == 5
 
 
 def test_a_matroska_file_written_to_a_pipe_states_no_size_and_is_sound(tmp_path: Path):
     path = encode_video(tmp_path / "a.mkv", 20, codec="libx264", container_options={"live": "1"})
-    assert probe(path).num_frames == 20
-
-
-# Streams
+    assert inspect(path).num_frames == 20
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, 12])
 def test_a_short_mkv_with_b_frames_is_sound(num_frames: int, tmp_path: Path):
     path = encode_video(tmp_path / "a.mkv", num_frames, codec="libx264")
-    assert probe(path).num_frames == num_frames
+    assert inspect(path).num_frames == num_frames
 
 
 # What is left out where key frames allow it
@@ -373,7 +438,7 @@ def key_framed(path: Path, num_frames: int = 40, **settings: Any) -> Path:
     return encode_video(path, num_frames, **(defaults | settings))
 
 
-def count_decoded(path: Path, wanted: list[int], monkeypatch: pytest.MonkeyPatch) -> int:
+def count_decoded(path: Path, wanted: list[int], monkeypatch: pytest.MonkeyPatch, whole: bool = False) -> int:
     """Return how many pictures went through the decoder."""
     decoded = []
     decode = decoding._decoded
@@ -385,7 +450,7 @@ def count_decoded(path: Path, wanted: list[int], monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patched:
         patched.setattr(decoding, "_decoded", decode_and_note)
-        assert [number for number, _ in decoding.iterate_frames(path, wanted)] == sorted(wanted)
+        assert [number for number, _ in decoding.iterate_frames(path, wanted, whole)] == sorted(wanted)
     return len(decoded)
 
 
@@ -395,14 +460,18 @@ def test_every_frame_of_a_key_framed_clip_is_the_right_one(gop_size: int, tmp_pa
     whole = torch.stack([frame for _, frame in decoding.iterate_frames(path)])
     assert [read_frame_number(frame) for frame in whole] == list(range(40))
     for wanted in ([0], [39], [11, 12, 13], [0, 25], [24], [5, 17, 38, 39], list(range(40))):
-        assert torch.equal(decode_frames(path, torch.tensor(wanted)), whole[wanted])
+        for known in (False, True):
+            assert torch.equal(decode_frames(path, torch.tensor(wanted), known), whole[wanted])
 
 
-def test_pictures_that_no_wanted_one_is_built_on_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("whole", [False, True])
+def test_pictures_that_no_wanted_one_is_built_on_are_not_decoded(
+    whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path = key_framed(tmp_path / "clip.avi")
-    assert count_decoded(path, [0, 25], monkeypatch) == 1 + 2  # frame 0; key frame 24 and frame 25
-    assert count_decoded(path, [11], monkeypatch) == 12
-    assert count_decoded(path, list(range(40)), monkeypatch) == 40
+    assert count_decoded(path, [0, 25], monkeypatch, whole) == 1 + 2  # frame 0; key frame 24 and frame 25
+    assert count_decoded(path, [11], monkeypatch, whole) == 12
+    assert count_decoded(path, list(range(40)), monkeypatch, whole) == 40
 
 
 @pytest.mark.parametrize("kind", ["B-frames", "H.264", "too long to hold"])
@@ -449,8 +518,43 @@ def test_damage_is_found_in_what_is_decoded_and_by_a_check_of_the_whole(tmp_path
     with pytest.raises(VideoError, match="damaged"):
         decode_frames(path, torch.tensor([20]))
     with pytest.raises(VideoError, match="damaged"):
-        check_whole(path)
+        inspect(path)
     assert read_frame_number(decode_frames(path, torch.tensor([30]))[0]) == 30
+
+
+# What is known to be whole
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_of_a_whole_file_the_same_frames_are_given_and_none_decoded_behind_them(
+    name: str, source: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+):
+    expected = full_decode(source(name))
+    for wanted in ([0], [3], [11, 12], [5, 17], [39]):
+        assert torch.equal(decode_frames(source(name), torch.tensor(wanted), whole=True), expected[wanted])
+        assert count_decoded(source(name), wanted, monkeypatch, whole=True) <= wanted[-1] + 1
+    assert list(iterate_frames(source(name), [], whole=True)) == []
+
+
+def test_of_a_whole_file_nothing_is_read_behind_the_last_wanted_frame(
+    sound_bytes: Callable[[str], bytes], tmp_path: Path
+):
+    for name in ("xvid_b_frames.avi", "xvid_key_frames.avi", "h264.mkv"):
+        path = tmp_path / name
+        path.write_bytes(halve(sound_bytes(name)))
+        assert len(decode_frames(path, torch.tensor([0, 5]), whole=True)) == 2
+        with pytest.raises(VideoError, match="damaged"):
+            decode_frames(path, torch.tensor([0, 5]))
+
+
+def test_the_first_b_frame_forbids_to_leave_out_any_of_a_whole_file(tmp_path: Path):
+    """Packets I P B decode to I B P: the second packet is frame 2 and not frame 1."""
+    path = key_framed(tmp_path / "b.avi", 6, max_b_frames=2)
+    for index in range(6):
+        assert torch.equal(decode_frames(path, torch.tensor(index), whole=True), full_decode(path)[index])
+
+
+# Streams
 
 
 def test_a_stream_is_told_from_a_file(tmp_path: Path):
@@ -496,3 +600,11 @@ def test_standard_input_is_a_stream(source: Callable[[str], Path], monkeypatch):
 def test_a_stream_that_cannot_be_opened_is_refused():
     with pytest.raises(VideoError, match=r"udpp://nowhere: the stream cannot be opened.*Allowed are"):
         stream_frames("udpp://nowhere")
+
+
+def test_what_fails_for_another_reason_names_the_video_and_the_line(tmp_path: Path):
+    message = r"^a\.avi: the worker that read it failed \(MemoryError: no room, test_decoding\.py line \d+\)"
+    with pytest.raises(VideoError, match=message), naming_the_video(Path("a.avi")):
+        raise MemoryError("no room")
+    with pytest.raises(VidclfError, match=r"^mine$"), naming_the_video(Path("a.avi")):
+        raise VidclfError("mine")

@@ -6,7 +6,7 @@ import av
 import pytest
 import torch
 from av.video.frame import PictureType
-from doubles import make_datamodule
+from doubles import make_corpus
 
 from vidclf.data.datasets import demo
 from vidclf.data.datasets.demo import ABOUT, ABOUT_FILE, Demo, ensure_written
@@ -29,9 +29,9 @@ from vidclf.data.datasets.demo.clips import (
     zoom,
 )
 from vidclf.data.datasets.demo.drawing import CREDIT, draw, handwriting, photographs
-from vidclf.data.decoding import decode_frames, probe
+from vidclf.data.datasets.ucf101 import Official
+from vidclf.data.decoding import decode_frames, inspect
 from vidclf.data.sampling import Rate, Uniform
-from vidclf.data.splits import Official
 from vidclf.errors import VidclfError
 
 FEW = [scene for scene in scenes() if scene.group in (1, 8)]
@@ -56,7 +56,7 @@ def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def all_frames(path: Path) -> torch.Tensor:
-    return decode_frames(path, torch.arange(probe(path).num_frames))
+    return decode_frames(path, torch.arange(inspect(path).num_frames))
 
 
 def drawn(name: str) -> torch.Tensor:
@@ -69,7 +69,7 @@ def background(frames: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_demo_has_ucf101s_names_and_eight_balanced_classes():
-    assert len(set(ALL_NAMES)) == len(ALL_NAMES) == 8 * 25 * CLIPS_PER_GROUP
+    assert len(set(ALL_NAMES)) == len(ALL_NAMES) == demo.NUM_CLIPS == 8 * 25 * CLIPS_PER_GROUP
     assert set(Counter(name.partition("/")[0] for name in ALL_NAMES).values()) == {25 * CLIPS_PER_GROUP}
     assert "SlideLeft/v_SlideLeft_g01_c01.avi" in ALL_NAMES
 
@@ -99,7 +99,7 @@ def test_split_1_tests_on_the_groups_that_are_written_in_pairs(small_demo, monke
 
 def test_a_clip_is_an_xvid_avi_of_25k_plus_1_frames_with_b_frames(small_demo):
     for path in sorted(small_demo.glob("*/*_c01.avi")):
-        info = probe(path)
+        info = inspect(path)
         assert (info.num_frames - 1) / FPS in DURATIONS_S
         assert (info.fps, info.width, info.height) == (25, SIDE, SIDE)
         with av.open(path) as container:
@@ -231,6 +231,12 @@ def test_a_demo_that_is_there_is_not_written_again(small_demo, monkeypatch):
     assert len(Demo(small_demo).videos()) == 2 * 8 * CLIPS_PER_GROUP
 
 
+def test_of_a_whole_demo_the_clips_are_counted_and_no_name_computed(small_demo, monkeypatch):
+    monkeypatch.setattr(demo, "NUM_CLIPS", 2 * 8 * CLIPS_PER_GROUP)
+    monkeypatch.setattr(demo, "scenes", lambda: pytest.fail("computed"))
+    assert len(Demo(small_demo).videos()) == 2 * 8 * CLIPS_PER_GROUP
+
+
 def test_a_killed_run_leaves_no_half_demo_and_the_next_one_writes_it(tmp_path, few_scenes, monkeypatch):
     root, real = tmp_path / "demo", demo.encode
     calls = []
@@ -286,6 +292,5 @@ def test_an_empty_folder_is_filled(tmp_path, few_scenes):
 
 def test_there_is_no_other_split_of_it(small_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(demo, "scenes", lambda: FEW)
-    datamodule = make_datamodule(small_demo, dataset=Demo(small_demo), split=Official(number=2), store=tmp_path)
     with pytest.raises(VidclfError, match=r"split\.number=2: Demo has split 1 only"):
-        datamodule.prepare()
+        make_corpus(small_demo, dataset=Demo(small_demo), split=Official(number=2), store=tmp_path)

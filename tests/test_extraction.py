@@ -2,33 +2,30 @@
 
 import re
 import shutil
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from doubles import RECIPE, Clips, Counter, Pictures, TwoCrops, halve, spoil, units
-from torch import Tensor
+from doubles import Clips, Counter, Pictures, TwoCrops, spoil, units
+from torch import Tensor, nn
 from videos import encode_video
 
-from vidclf.contracts import VideoError
+from vidclf.contracts import VideoError, VideoViews
 from vidclf.data.decoding import decode_frames, iterate_frames
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
 from vidclf.errors import VidclfError
 from vidclf.features import extract as extraction
-from vidclf.features.extract import compile_if_it_pays, compute_features, fill, pictures_of
-from vidclf.features.store import FeatureStore, Request, units_of, views_of
+from vidclf.features.extract import Extractor, fill_store, pictures_of, units_of, views_of
+from vidclf.features.store import FeatureStore
 from vidclf.models.backbones.tiny import Tiny
-from vidclf.models.backbones.wrapped import Frozen
+from vidclf.models.backbones.wrapped import FrozenBackbone
 
 CPU = torch.device("cpu")
+FORMAT = Pictures.picture_format
 
 
 @pytest.fixture
@@ -59,67 +56,64 @@ class Whole:
         return self.transform(frames)
 
 
+def asked(video: int, frames: Tensor, clip_length: int = 1) -> VideoViews:
+    return units_of(VideoViews(video, 0, torch.arange(len(frames)), frames), clip_length)
+
+
+def extractor(paths: Sequence[Path], backbone: nn.Module, transform: Any = None, **settings: Any) -> Extractor:
+    transform = transform or BackboneTransform(backbone.picture_format)
+    return Extractor(paths, transform, backbone, CPU, **settings)
+
+
+def computed(of: Sequence[VideoViews], *arguments: Any, **settings: Any) -> list[Tensor | VideoError]:
+    """What an extractor makes of units, in their order."""
+    results = list(extractor(*arguments, **settings).compute(of))
+    assert [one for one, _ in results] == list(of)
+    return [result for _, result in results]
+
+
 # Computing
 
 
+@pytest.mark.parametrize("crops", [BackboneTransform, TwoCrops])
 @pytest.mark.parametrize("backbone", [Pictures, Clips])
-def test_features_are_those_of_the_pictures(backbone: type, clips: list[Path]):
-    frozen = Frozen(backbone())
-    transform = BackboneTransform(frozen.picture_format)
+def test_features_are_those_of_the_pictures_crops_behind_one_another(backbone: type, crops: type, clips: list[Path]):
+    frozen = FrozenBackbone(backbone())
+    transform = crops(frozen.picture_format)
     frames = torch.tensor([[0, 3, 1, 5], [2, 2, 4, 0], [5, 4, 3, 2]])
-    ((_, features),) = compute_features(
-        [Request(clips[0], units_of(frames, frozen.picture_format))], transform, frozen, CPU
-    )
+    (features,) = computed([asked(0, frames, frozen.picture_format.clip_length)], clips, frozen, transform)
+    assert features.shape[:2] == (3 if backbone is Clips else 12, transform.num_crops)
     assert torch.equal(views_of(features, 3), frozen(transform(decode_frames(clips[0], frames))))
 
 
 @pytest.mark.parametrize("backbone", [Pictures, Clips])
 def test_features_of_a_video_are_the_same_bits_in_any_company(backbone: type, clips: list[Path]):
-    frozen = Frozen(backbone())
-    transform = TwoCrops(frozen.picture_format)
-    requests = [
-        Request(path, units_of(torch.arange(4) + torch.arange(3)[:, None], frozen.picture_format)) for path in clips
-    ]
-    requests.append(Request(clips[3], units_of(torch.arange(20).view(5, 4), frozen.picture_format)))
-    alone = [dict(compute_features([one], transform, frozen, CPU)) for one in requests]
-    for company in (requests, requests[::-1]):
-        together = dict(compute_features(company, transform, frozen, CPU, num_threads=3))
-        assert list(together) == company
-        for one, own in zip(requests, alone, strict=True):
-            assert torch.equal(together[one], own[one])
+    frozen = FrozenBackbone(backbone())
+    transform, length = TwoCrops(frozen.picture_format), frozen.picture_format.clip_length
+    company = [asked(video, torch.arange(4) + torch.arange(3)[:, None], length) for video in range(4)]
+    company.append(asked(3, torch.arange(20).view(5, 4), length))
+    alone = [computed([one], clips, frozen, transform)[0] for one in company]
+    for direction in (1, -1):
+        together = computed(company[::direction], clips, frozen, transform, num_threads=3)[::direction]
+        assert all(torch.equal(*pair) for pair in zip(together, alone, strict=True))
 
 
-@pytest.mark.parametrize("backbone", [Pictures, Clips])
-def test_crops_of_a_view_are_behind_one_another(backbone: type, clips: list[Path]):
-    frozen = Frozen(backbone())
-    transform = TwoCrops(frozen.picture_format)
-    frames = torch.tensor([[0, 1, 2, 3], [2, 3, 4, 5]])
-    pictures = transform(decode_frames(clips[0], frames))
-    assert not torch.equal(pictures[0], pictures[1])
-    ((_, features),) = compute_features(
-        [Request(clips[0], units_of(frames, frozen.picture_format))], transform, frozen, CPU
-    )
-    assert features.shape[:2] == ((2, 2) if backbone is Clips else (8, 2))
-    assert torch.equal(views_of(features, 2), frozen(pictures))
-
-
-def test_a_damaged_video_is_told_in_its_place_and_harms_no_other(clips: list[Path]):
-    frozen = Frozen(Pictures())
-    transform = BackboneTransform(frozen.picture_format)
-    sound = dict(compute_features([Request(clips[i], units(*range(6))) for i in (0, 2)], transform, frozen, CPU))
+def test_a_video_that_fails_is_told_in_its_place_and_harms_no_other(clips: list[Path]):
+    frozen = FrozenBackbone(Pictures())
+    sound = computed([asked(video, units(*range(6))) for video in (0, 2)], clips, frozen)
     encode_video(clips[1], num_frames=100, size=(64, 64))
     damaged = clips[1].read_bytes()
     clips[1].write_bytes(damaged[:-4000] + b"\xa5" * 3000 + damaged[-1000:])  # behind frames that were given already
     spoil(clips[3])
-    requests = [Request(path, units(*range(90 if path is clips[1] else 6))) for path in clips]
-    results = [result for _, result in compute_features(requests, transform, frozen, CPU)]
+    of = [asked(video, units(*range(98 if video == 1 else 6))) for video in range(4)]
+    results = computed(of, clips, frozen)
     assert [isinstance(result, VideoError) for result in results] == [False, True, False, True]
     assert "1.avi" in str(results[1])
-    assert all(torch.equal(results[2 * i], one) for i, one in enumerate(sound.values()))
+    assert all(torch.equal(*pair) for pair in zip(results[::2], sound, strict=True))
 
 
 def test_a_worker_that_dies_is_told_with_its_video(clips: list[Path]):
-    ((_, error),) = compute_features([Request(clips[0], units(0))], Mistaken(), Frozen(Pictures()), CPU)
+    (error,) = computed([asked(0, units(0))], clips, FrozenBackbone(Pictures()), Mistaken())
     assert isinstance(error, VideoError)
     assert re.search(
         r"0\.avi: the worker that read it failed \(RuntimeError: a mistake .*, .*\.py line \d+\)", str(error)
@@ -139,45 +133,36 @@ def test_pictures_are_decoded_in_one_pass_and_given_once(clips: list[Path]):
 def test_frames_are_kept_only_as_long_as_they_are_needed(clips: list[Path], monkeypatch: pytest.MonkeyPatch):
     decoded = []
 
-    def iterate_and_note(path: Path, wanted: list[int]) -> Iterator[tuple[int, Tensor]]:
-        for index, frame in iterate_frames(path, wanted):
+    def iterate_and_note(path: Path, wanted: list[int], whole: bool) -> Iterator[tuple[int, Tensor]]:
+        for index, frame in iterate_frames(path, wanted, whole=whole):
             decoded.append(index)
             yield index, frame
 
     monkeypatch.setattr(extraction, "iterate_frames", iterate_and_note)
-    monkeypatch.setattr(extraction, "FRAMES_PER_BATCH", 4)
+    monkeypatch.setattr(extraction, "FRAMES_AT_ONCE", 4)
     wanted = units(*range(20, -1, -1))
-    pictures = pictures_of(clips[3], wanted, BackboneTransform(Pictures.picture_format))
+    pictures = pictures_of(clips[3], wanted, BackboneTransform(FORMAT))
     for chunk in range(3):  # the earliest frames come first, whatever the order asked for
         positions, _ = next(pictures)
         assert sorted(wanted[positions].flatten().tolist()) == list(range(4 * chunk, 4 * chunk + 4))
         assert len(decoded) == 4 * chunk + 4
 
 
-def test_damage_behind_the_last_wanted_frame_is_found(clips: list[Path]):
-    halve(clips[3])
-    with pytest.raises(VideoError, match="damaged"):
-        list(pictures_of(clips[3], units(0), BackboneTransform(Pictures.picture_format)))
-
-
 def test_the_fill_of_the_last_batch_is_not_counted(clips: list[Path]):
-    frozen = Frozen(Pictures())
+    frozen = FrozenBackbone(Pictures())
     counter = Counter(frozen.backbone)
-    list(compute_features([Request(clips[0], units(0, 5))], BackboneTransform(frozen.picture_format), frozen, CPU))
+    computed([asked(0, units(0, 5))], clips, frozen)
     assert counter.count == 2
 
 
-@pytest.mark.parametrize(
-    "transform", [BackboneTransform(Pictures.picture_format), TutorialTransform(Pictures.picture_format)]
-)
+@pytest.mark.parametrize("transform", [BackboneTransform(FORMAT), TutorialTransform(FORMAT)])
 def test_frames_are_handed_over_as_bytes_and_nothing_changes_by_it(transform: Callable, clips: list[Path]):
-    frozen = Frozen(Pictures())
+    frozen = FrozenBackbone(Pictures())
     wanted = units(0, 3, 5)
     pictures = torch.cat([pictures for _, pictures in pictures_of(clips[0], wanted, transform.crop)])
     assert pictures.dtype == torch.uint8
     assert torch.equal(transform.normalize(pictures), transform(decode_frames(clips[0], wanted)).unsqueeze(1))
-    ((_, halved),) = compute_features([Request(clips[0], wanted)], transform, frozen, CPU)
-    ((_, at_once),) = compute_features([Request(clips[0], wanted)], Whole(transform), frozen, CPU)
+    halved, at_once = (computed([asked(0, wanted)], clips, frozen, one)[0] for one in (transform, Whole(transform)))
     assert torch.equal(halved, at_once)
 
 
@@ -187,53 +172,56 @@ def test_a_transform_that_overrides_the_whole_is_not_halved(clips: list[Path]):
         def __call__(self, frames: Tensor) -> Tensor:
             return -super().__call__(frames)
 
-    frozen = Frozen(Pictures())
-    inverted = Inverted(Pictures.picture_format)
-    ((_, features),) = compute_features([Request(clips[0], units(2))], inverted, frozen, CPU)
+    frozen = FrozenBackbone(Pictures())
+    inverted = Inverted(FORMAT)
+    (features,) = computed([asked(0, units(2))], clips, frozen, inverted)
     assert torch.equal(views_of(features, 1), frozen(inverted(decode_frames(clips[0], units(2)))))
 
 
+# Compiling
+
+
+def compiled(frozen: FrozenBackbone, num_pictures: int, choice: str | bool) -> bool:
+    extractor([], frozen, compile=choice).compile_if_it_pays(num_pictures)
+    return frozen.backbone.layers._compiled_call_impl is not None
+
+
 def test_a_backbone_is_compiled_in_place_with_its_weights_fixed(monkeypatch: pytest.MonkeyPatch):
-    frozen = Frozen(Tiny(weights=None))
+    frozen = FrozenBackbone(Tiny(weights=None))
     pictures = torch.rand(3, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    expected, name = frozen(pictures), repr(frozen.backbone)
+    expected = frozen(pictures)
     calls = []
     monkeypatch.setattr(extraction, "has_matrix_units", lambda: True)
     monkeypatch.setattr(torch, "compile", lambda function, **options: calls.append(options) or function)
-    compile_if_it_pays(frozen, (1, 3, 64, 64), 10**12, CPU, "auto")
+    assert compiled(frozen, 10**12, "auto")
     assert calls == [{"options": {"freezing": True}}]
     assert torch.equal(frozen(pictures), expected)
-    assert repr(frozen.backbone) == name  # the store keys on it
 
 
 @pytest.mark.parametrize(
-    ("num_pictures", "choice", "compiled"),
-    [(10**12, "auto", True), (10**4, "auto", False), (1, True, True), (10**12, False, False)],
+    ("num_pictures", "choice", "has_units", "expected"),
+    [
+        (10**12, "auto", True, True),
+        (10**4, "auto", True, False),
+        (10**12, "auto", False, False),  # no work pays for it on a CPU without matrix units
+        (1, True, True, True),
+        (10**12, False, True, False),
+    ],
 )
 def test_a_backbone_is_compiled_where_the_work_pays_for_it(
-    num_pictures: int, choice: str | bool, compiled: bool, monkeypatch: pytest.MonkeyPatch
+    num_pictures: int, choice: str | bool, has_units: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    frozen = Frozen(Tiny(weights=None))
-    monkeypatch.setattr(extraction, "has_matrix_units", lambda: True)
+    monkeypatch.setattr(extraction, "has_matrix_units", lambda: has_units)
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    compile_if_it_pays(frozen, (1, 3, 64, 64), num_pictures, CPU, choice)
-    assert (frozen.backbone.layers._compiled_call_impl is not None) == compiled
-
-
-def test_no_work_pays_for_compiling_on_a_cpu_without_matrix_units(monkeypatch: pytest.MonkeyPatch):
-    frozen = Frozen(Tiny(weights=None))
-    monkeypatch.setattr(extraction, "has_matrix_units", lambda: False)
-    compile_if_it_pays(frozen, (1, 3, 64, 64), 10**12, CPU, "auto")
-    assert frozen.backbone.layers._compiled_call_impl is None
+    assert compiled(FrozenBackbone(Tiny(weights=None)), num_pictures, choice) == expected
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_a_compiled_backbone_gives_the_same_features():
-    frozen = Frozen(Tiny())
+    frozen = FrozenBackbone(Tiny())
     pictures = torch.rand(3, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     expected = frozen(pictures)
-    compile_if_it_pays(frozen, (1, 3, 64, 64), 1, CPU, True)
-    assert frozen.backbone.layers._compiled_call_impl is not None
+    assert compiled(frozen, 1, True)
     assert torch.allclose(frozen(pictures), expected, atol=1e-5)
 
 
@@ -243,9 +231,9 @@ def test_where_nothing_can_be_compiled_work_goes_on_and_says_so(
     def fail(*_: object) -> None:
         raise RuntimeError("no C++ compiler\nand a long story")
 
-    frozen = Frozen(Tiny(weights=None))
+    frozen = FrozenBackbone(Tiny(weights=None))
     monkeypatch.setattr(torch, "compile", lambda function, **_: fail)
-    compile_if_it_pays(frozen, (1, 3, 64, 64), 1, CPU, True)
+    assert not compiled(frozen, 1, True)
     assert capsys.readouterr().err == (
         "torch.compile does not work here (RuntimeError: no C++ compiler); going on without.\n"
     )
@@ -254,99 +242,110 @@ def test_where_nothing_can_be_compiled_work_goes_on_and_says_so(
 
 def test_a_compile_setting_that_is_none_is_refused():
     with pytest.raises(VidclfError, match="compile=maybe: allowed are auto, true, false"):
-        compile_if_it_pays(Frozen(Tiny(weights=None)), (1, 3, 64, 64), 1, CPU, "maybe")
+        compiled(FrozenBackbone(Tiny(weights=None)), 1, "maybe")
 
 
 # Filling a store
 
-
-def requests_of(clips: list[Path], *frames: int) -> list[Request]:
-    return [Request(path, units(*frames), f"{number}" * 64) for number, path in enumerate(clips)]
+CONTENTS = {video: f"{video}" * 64 for video in range(4)}
 
 
-def computing(frozen: Frozen, num_threads: int = 2) -> Callable:
-    transform = BackboneTransform(frozen.picture_format)
-    return partial(compute_features, transform=transform, backbone=frozen, device=CPU, num_threads=num_threads)
+@dataclass
+class Filling:
+    """Fills a store of four clips, and remembers what failed."""
+
+    store: FeatureStore
+    extractor: Extractor
+
+    def __post_init__(self) -> None:
+        self.failed: dict[int, VideoError] = {}
+
+    def __call__(self, *frames: int, **settings: Any) -> int:
+        views = [asked(video, units(*frames)) for video in range(4)]
+        return fill_store(self.store, self.extractor, views, CONTENTS, self.failed.__setitem__, **settings)
+
+    def missing(self, *frames: int) -> list[int]:
+        return [len(new) for new in self.store.missing_of_all([(CONTENTS[v], units(*frames)) for v in range(4)])]
 
 
-def test_a_store_is_filled_with_what_is_missing_and_each_request_is_told_once(store: FeatureStore, clips: list[Path]):
-    frozen = Frozen(Pictures())
-    counter = Counter(frozen.backbone)
-    few, more = requests_of(clips, 0, 2), requests_of(clips, 0, 2, 5)
-    assert dict(fill(store, few, computing(frozen))) == dict.fromkeys(few, 2)
-    assert dict(fill(store, more, computing(frozen))) == dict.fromkeys(more, 1)
-    assert dict(fill(store, few, computing(frozen))) == dict.fromkeys(few, 0)
+@pytest.fixture
+def fill(store: FeatureStore, clips: list[Path]) -> Filling:
+    return Filling(store, extractor(clips, FrozenBackbone(Pictures())))
+
+
+def test_a_store_is_filled_with_what_is_missing_and_nothing_is_computed_twice(fill: Filling, clips: list[Path]):
+    counter = Counter(fill.extractor.backbone.backbone)
+    assert [fill(0, 2), fill(0, 2, 5), fill(5, 0)] == [8, 4, 0]
     assert counter.count == 4 * 3
-    expected = dict(compute_features(more, BackboneTransform(frozen.picture_format), frozen, CPU))
-    assert all(torch.equal(store.read(request), expected[request]) for request in more)
+    for video, features in enumerate(
+        computed([asked(v, units(5, 0)) for v in range(4)], clips, fill.extractor.backbone)
+    ):
+        assert torch.equal(fill.store.read(CONTENTS[video], units(5, 0)), features)
 
 
-def test_damaged_videos_are_told_and_the_rest_is_stored(store: FeatureStore, clips: list[Path]):
+def test_several_lists_of_a_videos_views_are_computed_in_one_pass(fill: Filling, monkeypatch: pytest.MonkeyPatch):
+    passes = []
+    monkeypatch.setattr(extraction, "pictures_of", lambda path, *a: passes.append(path.name) or pictures_of(path, *a))
+    views = [asked(0, units(0, 2)), asked(1, units(1)), asked(0, units(2, 4))]
+    assert fill_store(fill.store, fill.extractor, views, CONTENTS, fill.failed.__setitem__) == 4
+    assert sorted(passes) == ["0.avi", "1.avi"]
+
+
+def test_videos_that_fail_are_told_and_the_rest_is_stored(fill: Filling, clips: list[Path]):
     spoil(clips[1])
-    requests = requests_of(clips, 0, 2)
-    results = dict(fill(store, requests, computing(Frozen(Pictures()))))
-    assert [isinstance(results[request], VideoError) for request in requests] == [False, True, False, False]
-    assert [len(units) for units in store.missing_of_all(requests)] == [0, 2, 0, 0]
+    assert fill(0, 2) == 6
+    assert list(fill.failed) == [1]
+    assert fill.missing(0, 2) == [0, 2, 0, 0]
 
 
-HOLDER = """
-import sys
-from pathlib import Path
-from vidclf.features.store import FeatureStore, Recipe
-store = FeatureStore(Path(sys.argv[1]), Recipe("backbone", "weights", "float32", "transform"), "pictures")
-print(store.claim("1" * 64), flush=True)
-sys.stdin.read()
-"""
+def test_two_processes_share_the_videos(fill: Filling, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(extraction, "gather", lambda value: [value])
+    for rank, expected in ((0, [0, 1, 0, 1]), (1, [0, 0, 0, 0])):
+        monkeypatch.setattr(extraction, "rank_and_size", lambda rank=rank: (rank, 2))
+        assert fill(0) == 2
+        assert fill.missing(0) == expected
 
 
-@pytest.mark.parametrize("ends", ["kills", "computes"])
-def test_a_video_that_another_process_computes_is_left_to_it(ends: str, store: FeatureStore, clips: list[Path]):
-    """It ends by a kill: then we compute the video. Or with the work done: then we do not."""
-    frozen = Frozen(Pictures())
-    counter = Counter(frozen.backbone)
-    requests = requests_of(clips, 0, 2)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(store.folder.parent)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert holder.stdout.readline() == "True\n"
-    assert not store.claim("1" * 64)
+def test_an_error_gives_the_store_free_for_others(fill: Filling, clips: list[Path], capsys: pytest.CaptureFixture[str]):
+    """A failed job of a sweep lives on in its process, and nobody may wait for it."""
 
-    def end() -> None:
-        while len([*store.folder.glob("*.safetensors")]) < 3:  # ours, all but the one
-            time.sleep(0.01)
-        if ends == "computes":
-            FeatureStore(store.folder.parent, RECIPE, "pictures").add("1" * 64, units(0, 2), torch.ones(2, 1, 1, 6))
-        holder.kill()
-        holder.wait()
+    def refuse(_: int, error: VideoError) -> None:
+        raise error
 
-    thread = threading.Thread(target=end)
-    thread.start()
-    results = dict(fill(store, requests, computing(frozen)))
-    thread.join()
-    holder.stdin.close()
-    holder.stdout.close()
-    others = 0 if ends == "computes" else 2
-    assert [results[request] for request in requests] == [2, others, 2, 2]
-    assert counter.count == 6 + others
+    spoil(clips[1])
+    views = [asked(video, units(0)) for video in range(4)]
+    with pytest.raises(VideoError) as kept:
+        fill_store(fill.store, fill.extractor, views, CONTENTS, refuse)
+    capsys.readouterr()
+    assert fill(0) in (2, 3)
+    assert "waiting" not in capsys.readouterr().err
+    assert kept.value is not None
+
+
+def test_space_is_asked_for_before_the_work_starts(fill: Filling, monkeypatch: pytest.MonkeyPatch):
+    counter = Counter(fill.extractor.backbone.backbone)
+    fill.extractor.backbone.feature_dim = 10**8
+    fill.extractor.transform = TwoCrops(FORMAT)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * 10**9))
+    # 4 videos, 6 frames, 2 crops, 10^8 numbers, 4 bytes
+    with pytest.raises(VidclfError, match=r"19\.20 GB needed, 5\.00 GB free\. .*store\.root="):
+        fill(*range(6))
+    assert counter.count == 0
 
 
 def test_a_disk_that_fills_midway_is_one_sentence_and_keeps_what_was_written(
-    store: FeatureStore, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+    fill: Filling, monkeypatch: pytest.MonkeyPatch
 ):
-    requests = requests_of(clips, 0, 2)
-    add = store.add
+    add = fill.store.add
 
     def add_until_full(content: str, *tensors: Tensor) -> None:
         if content[0] == "2":
             raise VidclfError("no space left")
         add(content, *tensors)
 
-    monkeypatch.setattr(store, "add", add_until_full)
+    monkeypatch.setattr(fill.store, "add", add_until_full)
     with pytest.raises(VidclfError, match="no space left"):
-        list(fill(store, requests, computing(Frozen(Pictures()))))
-    assert [len(units) for units in store.missing_of_all(requests)][:3] == [0, 0, 2]
+        fill(0, 2)
+    assert fill.missing(0, 2)[:3] == [0, 0, 2]
     monkeypatch.undo()
-    assert sum(result for _, result in fill(store, requests, computing(Frozen(Pictures())))) in (2, 4)
+    assert fill(0, 2) in (2, 4)

@@ -82,7 +82,7 @@ def test_a_run_cut_after_half_its_epochs_and_resumed_equals_one_that_was_not(
     """With everything that has a state: averaged weights, a schedule, chance in pictures, mixing and dropout."""
     (tmp_path / "my_callbacks.py").write_text(CUT)
     settings = (
-        "train", f"dataset.root={clips}", *TINY3D, "head=mlp", "head.widths=[8]", "head.scaling=standard",
+        "train", f"dataset.root={clips}", *TINY3D, "head=mlp", "head.widths=[8]", "scaling=standard",
         "augmentation=crop", "augmentation.scale=[0.3,1.0]", "augmentation.flip=0.5", "mixing=mixup",
         "loss.label_smoothing=0.1", "loss.class_weights=balanced", "optimizer=adamw", "scheduler=warmup_cosine",
         "callbacks=ema", "callbacks.ema.decay=0.5", "layer_decay=0.5", "trainer.max_epochs=4",
@@ -130,9 +130,8 @@ def test_everything_of_a_trained_backbone_moves_and_its_features_are_not_scaled(
     from vidclf.models.backbones.tiny3d import Tiny3D
 
     state = state_of(tuned.run, "last")
-    assert "head.scaling=standard is left out: the features of a trained backbone change" in tuned.err
-    assert state["head.scaling.std"].unique().tolist() == [1.0]
-    assert state["head.scaling.mean"].unique().tolist() == [0.0]
+    assert not [name for name in state if "scaling" in name]
+    assert "scaling" not in tuned.err
     fresh = Tiny3D(width=2).state_dict()
     for name, value in fresh.items():
         if "running" in name or "num_batches" in name:
@@ -172,7 +171,9 @@ def test_mixing_works_on_stored_features(clips: Path, vidclf: Callable[..., Outc
     assert "mixing.cutmix pastes parts of pictures" in refused.err
 
 
-def test_ones_own_augmentation_is_a_function_of_the_picture_format(clips: Path, vidclf: Callable[..., Outcome], tmp_path: Path):
+def test_ones_own_augmentation_is_a_function_of_the_picture_format(
+    clips: Path, vidclf: Callable[..., Outcome], tmp_path: Path
+):
     (tmp_path / "mine.py").write_text(OWN)
     settings = ("augmentation=custom", "augmentation._target_=mine.noisy", "trainer.max_epochs=1")
     outcome = vidclf("train", f"dataset.root={clips}", *TINY3D, *settings)

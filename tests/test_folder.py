@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from vidclf.contracts import Video, VideoError
@@ -21,19 +22,22 @@ from vidclf.run.folder import (
     write_metrics,
 )
 
+CALLBACKS = [ModelCheckpoint(monitor="val/loss"), ModelCheckpoint()]
+
 
 def test_a_checkpoint_describes_itself(run: Path):
     content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     about = content["vidclf"]
     assert about["class_names"] == ["ApplyEyeMakeup", "Archery"]
     assert about["config"]["head"]["widths"] == [16]
-    assert about["overrides"][1:4] == ["backbone=tiny", "++backbone.weights=null", "sampling.rate_hz=10"]
+    assert about["config"]["sampling"] == {"_target_": "vidclf.data.sampling.Rate", "rate_hz": 10}
+    assert about["format"] == 2
     assert {"vidclf", "torch", "torchvision", "lightning", "av"} == set(about["versions"])
     assert len(about["split_fingerprint"]) == len(about["weights_hash"]) == 64
 
 
 def test_a_checkpoint_holds_the_head_and_not_the_frozen_backbone(run: Path):
-    assert {name.split(".")[0] for name in load_run(run).state_dict} == {"head"}
+    assert {name.split(".")[0] for name in load_run(run).state_dict} == {"head", "scaling"}
 
 
 def test_the_last_checkpoint_knows_how_many_epochs_were_trained(run: Path):
@@ -69,11 +73,54 @@ def test_a_damaged_checkpoint_is_said_so(kind: str, run: Path):
         load_run(run)
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}, {"vidclf": {"class_names": []}}, torch.zeros(3)])
-def test_a_checkpoint_of_something_else_is_said_so(content: object, run: Path):
-    torch.save(content, checkpoint_of(run))
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vidclf": [1, 2]},
+        {"vidclf": {"class_names": []}},
+        {"callbacks": {"EarlyStopping": [1]}},
+        {"state_dict": None},
+        {"epoch": "1"},
+    ],
+)
+def test_a_checkpoint_of_something_else_is_said_so(change: dict[str, object], run: Path):
+    torch.save({**torch.load(checkpoint_of(run), weights_only=True), **change}, checkpoint_of(run))
     with pytest.raises(VidclfError, match="no checkpoint of vidclf"):
         load_run(run)
+    torch.save([1, 2], checkpoint_of(run))
+    with pytest.raises(VidclfError, match="no checkpoint of vidclf"):
+        load_run(run)
+
+
+def test_a_run_of_another_version_is_said_so(run: Path):
+    content = torch.load(checkpoint_of(run), weights_only=True)
+    for number, sentence in (
+        (3, r"another version of vidclf \(format 3; this one reads 2"),
+        (None, "the first version"),
+    ):
+        content["vidclf"]["format"] = number
+        if number is None:
+            del content["vidclf"]["format"]
+        torch.save(content, checkpoint_of(run))
+        with pytest.raises(VidclfError, match=sentence):
+            load_run(run)
+
+
+def test_a_folder_a_checkpoint_in_it_or_a_link_to_either_names_the_run(run: Path, tmp_path: Path):
+    best, last = (run / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    (tmp_path / "latest").symlink_to(run)
+    (tmp_path / "mine.ckpt").symlink_to(best)
+    (tmp_path / "newest.ckpt").symlink_to(last)
+    for path in (run, best, last, tmp_path / "latest", tmp_path / "mine.ckpt", tmp_path / "newest.ckpt"):
+        found = load_run(path)
+        assert (found.path.name, found.folder.resolve()) == ("best.ckpt", run)
+        assert checkpoint_to_resume(path).resolve() == last
+    another = shutil.copy(last, run / "checkpoints" / "epoch=1.ckpt")
+    assert checkpoint_to_resume(Path(another)) == Path(another)
+    with pytest.raises(VidclfError, match=r"resume=.*nowhere: neither a checkpoint nor a run"):
+        checkpoint_to_resume(run / "nowhere")
+    with pytest.raises(VidclfError, match=r"run=.*split.csv: no checkpoint of a run"):
+        load_run(run / "split.csv")
 
 
 def test_a_checkpoint_that_would_run_code_is_not_loaded(run: Path):
@@ -91,6 +138,9 @@ def test_metrics_are_flat_sorted_and_equal_byte_for_byte(tmp_path: Path):
     write_metrics(tmp_path, {"top1": 0.5, "loss": 1.0})
     assert (tmp_path / "metrics.json").read_text() == '{\n  "loss": 1.0,\n  "top1": 0.5\n}\n'
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"loss": 1.0, "top1": 0.5}
+    with pytest.raises(VidclfError, match=r"metrics.json: not written.* not finite \(loss=nan\)"):
+        write_metrics(tmp_path, {"top1": 0.5, "loss": float("nan")})
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"loss": 1.0, "top1": 0.5}
 
 
 def test_failed_videos_are_listed_with_their_reason(tmp_path: Path):
@@ -99,16 +149,9 @@ def test_failed_videos_are_listed_with_their_reason(tmp_path: Path):
     assert (tmp_path / "failed.csv").read_bytes().decode() == 'video,reason\r\n"A/b,ü.avi","it is ""broken"""\r\n'
 
 
-def test_a_run_is_resumed_by_its_folder_or_its_checkpoint(run: Path):
-    last = run / "checkpoints" / "last.ckpt"
-    assert checkpoint_to_resume(run) == checkpoint_to_resume(last) == last
-    with pytest.raises(VidclfError, match=r"resume=.*nowhere: neither a checkpoint nor a run"):
-        checkpoint_to_resume(run / "nowhere")
-
-
 def test_checkpoints_taken_over_are_at_home_in_the_new_folder(run: Path, tmp_path: Path):
-    new = tmp_path / "new"
-    path = take_over(run / "checkpoints" / "last.ckpt", new)
+    new, before = tmp_path / "new", load_checkpoint(run / "checkpoints" / "last.ckpt")
+    path = take_over(before, new, CALLBACKS)
     shutil.rmtree(run)
     assert path == new / "checkpoints" / "last.ckpt"
     states = torch.load(path, weights_only=True)["callbacks"].values()
@@ -121,6 +164,21 @@ def test_checkpoints_taken_over_are_at_home_in_the_new_folder(run: Path, tmp_pat
 
 def test_a_run_that_goes_on_in_its_own_folder_keeps_its_checkpoints(run: Path):
     last = run / "checkpoints" / "last.ckpt"
-    before = last.read_bytes()
-    assert take_over(last, run) == last
-    assert last.read_bytes() == before
+    before = torch.load(last, weights_only=True)
+    assert take_over(load_checkpoint(last), run, CALLBACKS) == last
+    after = torch.load(last, weights_only=True)
+    assert after["callbacks"].keys() == before["callbacks"].keys()
+    for key in ("state_dict", "optimizer_states", "vidclf", "loops", "epoch"):
+        assert str(after[key]) == str(before[key])
+
+
+def test_what_callbacks_are_set_to_now_holds_and_not_what_they_were(run: Path, tmp_path: Path):
+    early = EarlyStopping("val/loss", patience=3)
+    last = run / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content["callbacks"] |= {early.state_key: early.state_dict(), "Another": {"a": 1}}
+    torch.save(content, last)
+    path = take_over(load_checkpoint(last), tmp_path / "new", [EarlyStopping("val/loss", patience=9)])
+    assert torch.load(path, weights_only=True)["callbacks"] == {early.state_key: {**early.state_dict(), "patience": 9}}
+    path = take_over(load_checkpoint(last), tmp_path / "newer", [EarlyStopping("val/top1", mode="max")])
+    assert torch.load(path, weights_only=True)["callbacks"] == {}

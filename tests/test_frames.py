@@ -1,31 +1,46 @@
-"""Batches of views: all of them, once, by name, and shuffled where training asks for it."""
+"""Batches of pictures through torch's DataLoader: every view once, the same bits with any number of workers."""
 
+import gc
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from doubles import spoil
+from picklable import AsDecoded, Deadly, Mistaken, noisy
+from videos import encode_video, read_frame_number
 
 from vidclf.contracts import VideoError, VideoViews, Views
-from vidclf.data import frames as loaders
-from vidclf.data.frames import FeatureBatches, FrameBatches
-from vidclf.errors import VidclfError
-from vidclf.system.seeds import generator_for
+from vidclf.data import frames
+from vidclf.data.frames import FrameReader, num_workers_for, plan_training
 
-NUM_VIEWS = (3, 1, 4, 2, 5, 3)  # of six videos, numbered 10, 11, ...
+NUM_VIEWS = (3, 1, 4, 2, 5, 3)  # of six videos
+ALL_NAMES = [(video, 2 * view, video % 2) for video, count in enumerate(NUM_VIEWS) for view in range(count)]
 
 
-def make_drawn(num_frames: int = 1) -> list[VideoViews]:
+def views_of(num_frames: int = 1) -> list[VideoViews]:
+    """Six videos; view v shows frames from v on."""
     return [
-        VideoViews(10 + index, index % 2, torch.arange(count) * 2, torch.arange(count * num_frames).view(count, -1))
-        for index, count in enumerate(NUM_VIEWS)
+        VideoViews(video, video % 2, torch.arange(n) * 2, torch.arange(n)[:, None] + torch.arange(num_frames))
+        for video, n in enumerate(NUM_VIEWS)
     ]
 
 
-def picture_names(one: VideoViews) -> Tensor:
-    """Pictures (V, T, 3, 1, 1) of the video's number and each frame's index."""
-    return (100 * one.video + one.frames).float()[:, :, None, None, None].expand(-1, -1, 3, 1, 1)
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    return [encode_video(folder / f"{number}.avi", num_frames=8, seed=number) for number in range(6)]
+
+
+def raise_it(_: int, error: VideoError) -> None:
+    raise error
+
+
+def reader(paths: list[Path], **settings: Any) -> FrameReader:
+    return FrameReader(paths, **({"transform": AsDecoded(), "on_error": raise_it} | settings))
 
 
 def names(batches: Iterable[Views]) -> list[tuple[int, int, int]]:
@@ -34,154 +49,164 @@ def names(batches: Iterable[Views]) -> list[tuple[int, int, int]]:
     return [tuple(row) for batch in rows for row in batch.tolist()]
 
 
-ALL_NAMES = [(10 + index, 2 * view, index % 2) for index, count in enumerate(NUM_VIEWS) for view in range(count)]
-
-
-def frame_batches(load: Callable = picture_names, **settings: object) -> FrameBatches:
-    def raise_it(video: int, error: VideoError) -> None:
-        raise error
-
-    return FrameBatches(make_drawn(), load, **({"on_error": raise_it, "num_threads": 2} | settings))
-
-
-def test_a_generator_depends_on_every_number_and_their_count():
-    seeds = [generator_for(*numbers).initial_seed() for numbers in ((1,), (1, 0), (0, 1), (1, 0, 0), (1, 2), (2, 1))]
-    assert len(set(seeds)) == 6
-    assert generator_for(1, 2).initial_seed() == seeds[4]
-
-
-def test_feature_batches_are_every_view_under_its_name():
-    features = torch.arange(18.0).view(18, 1, 1)
-    batches = list(FeatureBatches(features, make_drawn(), batch_size=5))
-    assert [len(batch.labels) for batch in batches] == [5, 5, 5, 3]
-    assert names(batches) == ALL_NAMES
-    assert torch.equal(torch.cat([batch.inputs for batch in batches]), features)
-
-
-def test_feature_batches_without_a_size_are_one_video_each():
-    loader = FeatureBatches(torch.zeros(18, 1, 1), make_drawn())
-    assert len(loader) == 6
-    assert [batch.video.unique().tolist() for batch in loader] == [[10 + index] for index in range(6)]
-    assert names(list(loader)) == ALL_NAMES
-
-
-def test_an_order_moves_features_and_their_names_together():
-    order = torch.randperm(18, generator=generator_for(3))
-    batches = list(FeatureBatches(torch.arange(18.0).view(18, 1, 1), make_drawn(), 4, order))
-    assert torch.equal(torch.cat([batch.inputs for batch in batches]).flatten().long(), order)
-    assert names(batches) == [ALL_NAMES[index] for index in order]
-
-
-def test_batches_of_crops_are_as_many_as_are_announced():
-    generator = generator_for(0)
-    loader = frame_batches(
-        lambda one: picture_names(one).repeat(2, 1, 1, 1, 1), batch_size=5, num_crops=2, generator=generator
-    )
-    assert len(list(loader)) == len(loader) == 8  # 36 views
-
-
-def test_crops_of_a_view_are_views_behind_one_another():
-    batches = list(FeatureBatches(torch.zeros(36, 1, 1), make_drawn(), batch_size=36))
-    assert names(batches)[:8] == [(10, v, 0) for v in (0, 1, 4, 5, 8, 9)] + [(11, 0, 1), (11, 1, 1)]
-    frames = frame_batches(lambda one: picture_names(one).repeat_interleave(2, dim=0))
-    assert names(list(frames)) == names(batches)
-
-
-def test_frame_batches_without_a_size_are_one_video_each_in_order():
-    loader = frame_batches()
-    batches = list(loader)
-    assert len(loader) == len(batches) == 6
-    assert names(batches) == ALL_NAMES
-    assert all(torch.equal(batch.inputs, picture_names(one)) for batch, one in zip(batches, make_drawn(), strict=True))
-
-
-def test_an_epoch_of_frames_is_every_view_once_and_decodes_each_video_once():
+def test_an_epoch_is_every_view_once_under_its_name_and_decodes_each_video_once(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch
+):
     decoded = Counter()
-
-    def load(one: VideoViews) -> Tensor:
-        decoded[one.video] += 1
-        return picture_names(one)
-
-    loader = frame_batches(load, batch_size=4, generator=generator_for(0))
+    decode = frames.decode_frames
+    monkeypatch.setattr(
+        frames, "decode_frames", lambda path, *a, **k: decoded.update([path.name]) or decode(path, *a, **k)
+    )
+    loader = reader(paths).training_batches(views_of(), 4, epoch=0)
     batches = list(loader)
     assert [len(batch.labels) for batch in batches] == [4, 4, 4, 4, 2]
     assert len(loader) == 5
-    assert sorted(names(batches)) == ALL_NAMES
-    assert names(batches) != ALL_NAMES
-    assert decoded == {10 + index: 1 for index in range(6)}
-    for batch in batches:  # each picture under its own name
-        expected = [100 * video + view // 2 for video, view, _ in names([batch])]
-        assert batch.inputs[:, 0, 0, 0, 0].tolist() == expected
+    assert sorted(names(batches)) == ALL_NAMES != names(batches)
+    assert decoded == {path.name: 1 for path in paths}
+    for batch in batches:
+        shown = [read_frame_number(pictures[0]) for pictures in batch.inputs]
+        assert shown == [view // 2 for view in batch.view.tolist()]
+    assert sum(len(batch.video.unique()) for batch in batches) >= 3 * 4  # views of a video are spread
 
 
-def test_frames_are_shuffled_across_videos():
-    batches = list(frame_batches(batch_size=4, generator=generator_for(0)))
-    assert sum(len(batch.video.unique()) for batch in batches) >= 3 * len(batches)
-
-
-@pytest.mark.parametrize("pool_frames", [1, 7, 1024])
-def test_the_pool_loses_and_repeats_nothing(pool_frames: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(loaders, "POOL_FRAMES", pool_frames)
+@pytest.mark.parametrize("frames_per_window", [1, 7, 1024])
+def test_windows_of_any_size_lose_and_repeat_nothing(frames_per_window: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(frames, "FRAMES_PER_WINDOW", frames_per_window)
     for batch_size in (1, 3, 18, 50):
-        batches = list(frame_batches(batch_size=batch_size, generator=generator_for(1)))
-        assert sorted(names(batches)) == ALL_NAMES
-        assert {len(batch.labels) for batch in batches[:-1]} <= {batch_size}
-        assert len(batches) == len(frame_batches(batch_size=batch_size))
+        windows, num_batches = plan_training(views_of(), batch_size, 1, torch.Generator(), 0)
+        sizes: Counter[int] = Counter()
+        seen = []
+        for window in windows:
+            own = [(one.video, int(view)) for one in window.views for view in one.views]
+            for number, rows in zip(window.batches, window.pieces, strict=True):
+                sizes[number] += len(rows)
+                seen += [own[row] for row in rows.tolist()]
+        assert sorted(seen) == [(video, view) for video, view, _ in ALL_NAMES]
+        assert list(sizes) == list(range(num_batches))
+        assert set(list(sizes.values())[:-1]) <= {batch_size}
 
 
-def test_the_same_generator_gives_the_same_batches():
-    one, same, other = (names(list(frame_batches(batch_size=4, generator=generator_for(s)))) for s in (0, 0, 1))
+def test_videos_of_one_view_are_decoded_a_batch_at_a_time():
+    windows, num_batches = plan_training(
+        [replace(one, views=one.views[:1], frames=one.frames[:1]) for one in views_of()], 4, 1, torch.Generator(), 0
+    )
+    assert [len(window.views) for window in windows] == [4, 2]
+    assert num_batches == 2
+
+
+def test_another_epoch_has_another_order_and_the_same_epoch_the_same(paths: list[Path]):
+    one, same, other = (names(reader(paths).training_batches(views_of(), 4, epoch)) for epoch in (0, 0, 1))
     assert one == same != other
 
 
-def test_a_waiting_view_does_not_keep_its_video_in_memory(monkeypatch: pytest.MonkeyPatch):
-    sizes = set()
-
-    def join(batch: list[Views]) -> Views:
-        sizes.update(view.inputs.untyped_storage().nbytes() for view in batch)
-        return batch[0]
-
-    monkeypatch.setattr(loaders, "_join", join)
-    list(FrameBatches(make_drawn(), picture_names, print, 2, batch_size=4, generator=generator_for(0)))
-    assert sizes == {3 * 4}  # one picture of one pixel
+def test_crops_of_a_view_are_views_behind_one_another(paths: list[Path]):
+    batches = list(reader(paths, transform=AsDecoded(2)).scoring_batches(views_of()))
+    assert names(batches)[:8] == [(0, v, 0) for v in (0, 1, 4, 5, 8, 9)] + [(1, 0, 1), (1, 1, 1)]
+    training = list(reader(paths, transform=AsDecoded(2)).training_batches(views_of(), 5, 0))
+    assert sorted(names(training)) == names(batches)
+    assert len(training) == 8  # 36 views
 
 
-def test_a_video_that_fails_does_not_let_all_others_be_decoded_ahead(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(loaders, "POOL_FRAMES", 1)
-    decoded = []
-
-    def load(one: VideoViews) -> Tensor:
-        decoded.append(one.video)
-        if one.video == 10:
-            raise VideoError("damaged")
-        return picture_names(one)
-
-    loader = iter(frame_batches(load, on_error=lambda *_: None, batch_size=1, generator=generator_for(0)))
-    next(loader)
-    assert len(decoded) < 6
-    loader.close()
+def test_scoring_gives_one_video_a_batch_in_order(paths: list[Path]):
+    loader = reader(paths).scoring_batches(views_of(2), batch_size=4)
+    batches = list(loader)
+    assert len(loader) == len(batches) == 6
+    assert names(batches) == ALL_NAMES
+    assert [batch.inputs.shape[:2] for batch in batches] == [(count, 2) for count in NUM_VIEWS]
 
 
-def test_a_damaged_video_is_handed_over_and_left_out():
-    failed = {}
+@pytest.mark.filterwarnings("ignore:.*suggested max number of worker")
+@pytest.mark.parametrize("augmentation", [None, noisy])
+def test_any_number_of_workers_gives_the_same_bits_epoch_after_epoch(augmentation: Any, paths: list[Path]):
+    def epochs_of(num_workers: int) -> list[list[Views]]:
+        one = reader(paths, augmentation=augmentation, num_workers=num_workers, seed=3)
+        epochs = [list(one.training_batches(views_of(2), 5, epoch)) for epoch in (0, 1)]
+        loader = one._loaders[True]
+        if num_workers:  # they live as long as the reader
+            assert len({id(worker) for worker in loader._iterator._workers}) == num_workers
+        return epochs
 
-    def load(one: VideoViews) -> Tensor:
-        if one.video in (10, 13):
-            raise VideoError(f"{one.video} is damaged")
-        return picture_names(one)
-
-    expected = [name for name in ALL_NAMES if name[0] not in (10, 13)]
-    assert names(list(frame_batches(load, on_error=failed.__setitem__))) == expected
-    assert {video: str(error) for video, error in failed.items()} == {10: "10 is damaged", 13: "13 is damaged"}
-    shuffled = frame_batches(load, on_error=failed.__setitem__, batch_size=4, generator=generator_for(0))
-    assert sorted(names(list(shuffled))) == expected
-    with pytest.raises(VideoError, match="10 is damaged"):
-        list(frame_batches(load))
+    alone = epochs_of(0)
+    for num_workers in (1, 4):
+        for one, other in zip(alone, epochs_of(num_workers), strict=True):
+            assert len(one) == len(other) == 4
+            for batch, same in zip(one, other, strict=True):
+                assert all(torch.equal(*parts) for parts in zip(batch, same, strict=True))
 
 
-def test_nothing_but_damage_is_an_error():
-    def load(one: VideoViews) -> Tensor:
-        raise VideoError(f"{one.video} is damaged")
+def test_an_augmentation_draws_anew_for_each_video_and_epoch_and_scoring_has_none(paths: list[Path]):
+    one = reader(paths, augmentation=noisy)
+    by_epoch = []
+    for epoch in (0, 1):
+        batches = list(one.training_batches(views_of(), 18, epoch))
+        plain = {
+            name: pictures
+            for batch in one.scoring_batches(views_of())
+            for name, pictures in zip(names([batch]), batch.inputs, strict=True)
+        }
+        added = {
+            name: (pictures - plain[name]).mean().item()
+            for name, pictures in zip(names(batches), batches[0].inputs, strict=True)
+        }
+        assert len({round(added[name], 4) for name in ALL_NAMES}) == 6  # one draw a video
+        by_epoch.append(added[ALL_NAMES[0]])
+    assert by_epoch[0] != by_epoch[1]
 
-    with pytest.raises(VidclfError, match=r"None of 6 videos can be read\. The last: 15 is damaged"):
-        list(frame_batches(load, on_error=lambda video, error: None))
+
+def test_chance_in_this_process_is_left_as_it_is(paths: list[Path]):
+    state = torch.get_rng_state()
+    list(reader(paths, augmentation=noisy).training_batches(views_of(), 4, 0))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_video_that_fails_is_left_out_of_scoring_and_ends_training(paths: list[Path], tmp_path: Path):
+    failed: dict[int, VideoError] = {}
+    damaged = [*paths[:3], spoil(encode_video(tmp_path / "spoilt.avi", num_frames=8)), *paths[4:]]
+    one = reader(damaged, on_error=failed.__setitem__)
+    batches = list(one.scoring_batches(views_of()))
+    assert [batch.video.tolist()[0] for batch in batches] == [0, 1, 2, -1, 4, 5]  # nobody's, so that the count holds
+    assert "spoilt.avi" in str(failed[3])
+    with pytest.raises(VideoError, match=r"spoilt\.avi"):
+        list(one.training_batches(views_of(), 4, 0))
+
+
+def test_a_mistake_in_a_worker_is_told_with_its_video_and_its_line(paths: list[Path]):
+    for num_workers in (0, 1):
+        one = reader(paths, transform=Mistaken(), num_workers=num_workers)
+        with pytest.raises(
+            VideoError, match=r"0\.avi: the worker that read it failed \(RuntimeError: a mistake .*\.py line \d+\)"
+        ):
+            list(one.scoring_batches(views_of()))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # torch's thread to the dead
+def test_a_workers_death_is_told_with_the_video_it_had_in_hand(paths: list[Path], tmp_path: Path):
+    long = encode_video(tmp_path / "long.avi", num_frames=34)
+    views = [*views_of()[:3], VideoViews(3, 0, torch.arange(1), torch.tensor([[33]]))]
+    one = reader([*paths[:3], long], transform=Deadly(), num_workers=2)
+    with pytest.raises(VideoError, match=r"A worker that reads videos has died .* with .*long\.avi in hand") as error:
+        list(one.training_batches(views, 1, 0))
+    assert "0.avi" not in str(error.value)
+    del error, one
+    gc.collect()
+
+
+def test_workers_are_started_where_they_pay():
+    assert num_workers_for(1_000, num_cores=8) == 0
+    assert num_workers_for(10_000_000, num_cores=8) == 8
+    assert num_workers_for(10_000_000, num_cores=1) == 0
+
+
+@pytest.mark.parametrize("batch_size", [3, 5])
+def test_two_processes_have_the_batches_of_one_between_them(
+    batch_size: int, monkeypatch: pytest.MonkeyPatch, paths: list[Path]
+):
+    whole = [sorted(names([batch])) for batch in reader(paths).training_batches(views_of(), batch_size, 0)]
+    halves = []
+    for rank in (0, 1):
+        monkeypatch.setattr(frames, "rank_and_size", lambda rank=rank: (rank, 2))
+        halves.append(list(reader(paths).training_batches(views_of(), batch_size, 0)))
+    assert [len(half) for half in halves] == [len(whole)] * 2
+    for one, other, both in zip(*halves, whole, strict=True):
+        assert sorted(name for name in names([one]) + names([other]) if name[0] >= 0) == both
+        assert min(len(one.labels), len(other.labels)) > 0  # a view of nobody's where there is none

@@ -4,21 +4,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from doubles import Pictures, make_datamodule, spoil
+from doubles import spoil
 from safetensors.torch import load_file
 from torch import Tensor
 from verbs import Outcome, call
 from videos import write_ucf101_tree
 
-from vidclf import datamodule as datamodule_module
-from vidclf.contracts import Views
-from vidclf.datamodule import VideoDataModule
-from vidclf.errors import VidclfError
 from vidclf.system import ranks
 
 # Without dropout, and a batch that two processes cannot share evenly.
@@ -74,7 +69,7 @@ def assert_same_training(run: Path, alone: Path) -> None:
 def test_two_processes_train_and_score_as_one(alone: Outcome, clips: Path, tmp_path: Path):
     result = start("vidclf.train", f"dataset.root={clips}", *TRAINED, *TWO, folder=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("Extracting features of 12 videos") == 1
+    assert result.stderr.count("Extracting features of 6 videos") == 1
     assert "Warning" not in result.stderr
     (run,) = (tmp_path / "runs" / "train").iterdir()
     assert result.stdout.count(f"run {run}") == 1
@@ -124,69 +119,6 @@ def test_a_damaged_video_of_any_rank_is_one_sentence_and_ends_all(clips: Path, t
 
 
 # What each process is given, without starting any
-
-
-@pytest.fixture
-def as_rank(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
-    def be(rank: int, size: int) -> None:
-        monkeypatch.setattr(datamodule_module, "rank_and_size", lambda: (rank, size))
-
-    return be
-
-
-@pytest.mark.parametrize("features", ["store", "frames"])
-@pytest.mark.parametrize("size", [2, 3])
-def test_ranks_share_each_batch_by_whole_videos(
-    features: str, size: int, ucf101_tree: Callable[..., Path], as_rank: Callable[[int, int], None]
-):
-    """Of the last batch, which is small, a rank may have none."""
-    root = ucf101_tree(groups=(1, 8, 9, 10, 11, 12), clips_per_group=2, num_frames=13)
-
-    def fresh() -> VideoDataModule:
-        datamodule = make_datamodule(root, Pictures(), features=features, batch_size=3)
-        datamodule.setup("fit")
-        return datamodule
-
-    whole = {part: batches_of(fresh(), part) for part in ("train", "val")}
-    shared: dict[str, list[list[Views]]] = {"train": [], "val": []}
-    for rank in range(size):
-        datamodule = fresh()
-        as_rank(rank, size)
-        for part, found in shared.items():
-            found.append(batches_of(datamodule, part))
-        as_rank(0, 1)
-    for of_ranks in shared.values():
-        videos = [{int(video) for batch in batches for video in batch.video} - {-1} for batches in of_ranks]
-        assert sum(map(len, videos)) == len(set.union(*videos))  # whole videos, none in two processes
-        assert len({len(batches) for batches in of_ranks}) == 1  # steps are taken together
-    for batches in zip(*shared["train"], whole["train"], strict=True):
-        *parts, expected = batches
-        assert sorted(row for part in parts for row in rows(part)) == sorted(rows(expected))
-    assert sorted(row for batches in shared["val"] for batch in batches for row in rows(batch)) == sorted(
-        row for batch in whole["val"] for row in rows(batch)
-    )
-
-
-def batches_of(datamodule: VideoDataModule, part: str) -> list[Views]:
-    loader = datamodule.train_dataloader() if part == "train" else datamodule.val_dataloader()
-    batches = list(loader)
-    assert len(batches) == len(loader)
-    return batches
-
-
-def rows(batch: Views) -> list[tuple[int, int, int, float]]:
-    """Every view of somebody's: whose it is, and the sum of what is in it."""
-    sums = batch.inputs.flatten(1).double().sum(1)
-    named = zip(batch.video.tolist(), batch.view.tolist(), batch.labels.tolist(), sums.tolist(), strict=True)
-    return [row for row in named if row[0] >= 0]
-
-
-def test_more_processes_than_videos_are_refused(ucf101_tree: Callable[..., Path], as_rank: Callable[[int, int], None]):
-    datamodule = make_datamodule(ucf101_tree(), Pictures())
-    datamodule.prepare()
-    as_rank(0, 5)
-    with pytest.raises(VidclfError, match=r"The val part has 4 videos for 5 processes.*trainer\.devices"):
-        datamodule._require_videos("val")
 
 
 @pytest.mark.parametrize(

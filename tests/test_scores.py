@@ -13,7 +13,7 @@ from vidclf.evaluation.judge import Judged, scores_of
 from vidclf.evaluation.scores import score_videos, score_views
 from vidclf.models.aggregation import max as max_of_views
 from vidclf.models.aggregation import mean, mode
-from vidclf.models.backbones.wrapped import Frozen
+from vidclf.models.backbones.wrapped import FrozenBackbone
 from vidclf.models.classifier import aggregate_videos
 
 
@@ -85,6 +85,6 @@ def test_scored_and_failed_videos_are_the_part(unbalanced: tuple[Tensor, Tensor]
     log_probabilities, labels = unbalanced
     video = torch.arange(60) // 2 * 3  # two views each, of every third video
     judged = Judged(log_probabilities, labels[video // 3 * 2], video, torch.arange(60) % 2, num_failed=4)
-    scores = scores_of(judged, make_classifier(Frozen(Pictures()), num_classes=8), {"mean": mean})
+    scores = scores_of(judged, make_classifier(FrozenBackbone(Pictures()), num_classes=8), {"mean": mean})
     assert (scores["num_videos"], scores["num_failed"]) == (30, 4)
     assert scores["top1"] == scores["top1/mean"]

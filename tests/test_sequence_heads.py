@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vidclf.errors import VidclfError
 from vidclf.models.heads.attention_pool import AttentionPool
 from vidclf.models.heads.mean_pool import MeanPool
 from vidclf.models.heads.recurrent import GRU, LSTM
-from vidclf.models.heads.sequence import SequenceInput
+from vidclf.models.heads.sequence import FeatureDropout
 from vidclf.models.heads.temporal_conv import TemporalConv
 from vidclf.models.heads.transformer import Transformer, sinusoidal_positions
 
@@ -26,7 +25,7 @@ HEADS = ORDERED | ORDER_BLIND
 
 def head_for(name: str, seed: int = 0, **settings: object) -> nn.Module:
     torch.manual_seed(seed)
-    return HEADS[name](8, 3, scaling="none", **settings).eval()
+    return HEADS[name](8, 3, **settings).eval()
 
 
 def sequences(num: int = 5, steps: int = 6) -> Tensor:
@@ -65,10 +64,9 @@ def test_a_head_learns_which_half_the_signal_stands_in(name: str):
     views, labels = 0.3 * torch.randn(64, 8, 8), torch.arange(64) % 2
     views[labels == 0, :4, 0] += 2.0
     views[labels == 1, 4:, 0] += 2.0
-    head = HEADS[name](8, 2, feature_dropout=0, scaling="standard")
-    head.fit(views)
-    optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
-    for _ in range(60):
+    head = HEADS[name](8, 2, feature_dropout=0)
+    optimizer = torch.optim.Adam(head.parameters(), lr=5e-3)
+    for _ in range(25):
         optimizer.zero_grad()
         nn.functional.cross_entropy(head.train()(views), labels).backward()
         optimizer.step()
@@ -76,7 +74,7 @@ def test_a_head_learns_which_half_the_signal_stands_in(name: str):
 
 
 def test_features_are_left_out_in_all_steps_of_a_view_in_training_alone():
-    inputs = SequenceInput(8, "none", dropout=0.5)
+    inputs = FeatureDropout(0.5)
     torch.manual_seed(0)
     views = inputs(torch.ones(100, 6, 8))
     assert set(views.unique().tolist()) == {0.0, 2.0}  # what is left is larger, so that the mean stays
@@ -85,19 +83,8 @@ def test_features_are_left_out_in_all_steps_of_a_view_in_training_alone():
     assert torch.equal(inputs.eval()(torch.ones(2, 6, 8)), torch.ones(2, 6, 8))
 
 
-@pytest.mark.parametrize("name", HEADS)
-def test_features_in_bfloat16_are_taken(name: str):
-    assert head_for(name)(sequences().bfloat16()).dtype == torch.float32
-
-
-@pytest.mark.parametrize("name", HEADS)
-def test_scaling_that_was_not_fitted_is_refused(name: str):
-    with pytest.raises(VidclfError, match="has not seen the training features"):
-        HEADS[name](8, 3, scaling="standard")(sequences())
-
-
 def test_a_gru_returns_the_last_state_of_each_direction():
-    head = HEADS["gru both ways"](8, 3, scaling="none", hidden_dim=5).eval()
+    head = HEADS["gru both ways"](8, 3, hidden_dim=5).eval()
     views = sequences()
     _, last = head.recurrent(views)  # (layers * directions, N, hidden): the last layer's two come last
     torch.testing.assert_close(head(views), head.classifier(torch.cat([last[-2], last[-1]], dim=1)))

@@ -7,15 +7,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from doubles import make_classifier, make_datamodule, make_trainer, spoil
+from doubles import make_classifier, make_corpus, make_stored, make_trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor
+from torch import Tensor, nn
 from videos import read_frame_number
 
 from vidclf.data.sampling import Segments, Uniform
+from vidclf.datamodule import VideoDataModule
 from vidclf.evaluation.sheets import MAX_FRAMES, MAX_NUMBERED, ViewSheets, draw_confusion, draw_sheet
 
 
@@ -41,11 +42,10 @@ def rows_of(figure: Figure) -> list[tuple[str, list[int]]]:
 
 
 def test_a_row_is_a_view_its_label_and_its_frames_in_order(root: Path):
-    datamodule = make_datamodule(root, sampling=Uniform(4))
-    datamodule.setup("fit")
-    rows = rows_of(draw_sheet(datamodule, "val", num_views=3))
+    corpus = make_corpus(root, sampling=Uniform(4))
+    rows = rows_of(draw_sheet(corpus, "val", num_views=3))
     assert len(rows) == 3
-    paths = {datamodule.videos[one.video].path.name for one in datamodule.draw("val")}
+    paths = {corpus.videos[one.video].path.name for one in corpus.views("val")}
     for title, numbers in rows:
         label, name = title.split("   ")
         assert name.removesuffix(", view 0") in {f"{label}/{path}" for path in paths}
@@ -53,41 +53,26 @@ def test_a_row_is_a_view_its_label_and_its_frames_in_order(root: Path):
 
 
 def test_a_sheet_shows_what_the_first_epoch_trains_on(root: Path):
-    datamodule = make_datamodule(root, sampling=Segments(3), features="frames")
-    datamodule.setup("fit")
-    drawn = {datamodule.videos[one.video].name: one.frames[0].tolist() for one in datamodule.draw("train", epoch=0)}
-    rows = rows_of(draw_sheet(datamodule, "train", num_views=99))
+    corpus = make_corpus(root, sampling=Segments(3))
+    drawn = {corpus.videos[one.video].name: one.frames[0].tolist() for one in corpus.views("train", epoch=0)}
+    rows = rows_of(draw_sheet(corpus, "train", num_views=99))
     assert {title.split("   ")[1].removesuffix(", view 0"): numbers for title, numbers in rows} == drawn
 
 
 def test_the_same_seed_draws_the_same_sheet(root: Path):
     sheets = []
     for seed in (0, 0, 1):
-        datamodule = make_datamodule(root, seed=seed)
-        datamodule.setup("fit")
-        sheets.append(rows_of(draw_sheet(datamodule, "val", num_views=3)))
+        corpus = make_corpus(root, seed=seed)
+        sheets.append(rows_of(draw_sheet(corpus, "val", num_views=3)))
     assert sheets[0] == sheets[1] != sheets[2]
 
 
 def test_a_long_view_shows_eight_frames_from_its_first_to_its_last(root: Path):
-    datamodule = make_datamodule(root, sampling=Uniform(12))
-    datamodule.setup("fit")
-    ((_, numbers),) = rows_of(draw_sheet(datamodule, "train", num_views=1))
+    corpus = make_corpus(root, sampling=Uniform(12))
+    ((_, numbers),) = rows_of(draw_sheet(corpus, "train", num_views=1))
     assert len(numbers) == MAX_FRAMES
     assert (numbers[0], numbers[-1]) == (0, 11)
     assert numbers == sorted(numbers)
-
-
-def test_a_damaged_video_is_left_out_of_the_sheet(root: Path):
-    sound = make_datamodule(root, features="frames")
-    sound.prepare()
-    spoiled = {spoil(sound.videos[one.video].path).name for one in sound.draw("val")[:2]}
-    datamodule = make_datamodule(root, features="frames", on_error="skip")
-    datamodule.setup("fit")
-    rows = rows_of(draw_sheet(datamodule, "val", num_views=8))
-    assert len(rows) == 2
-    assert not any(name in title for name in spoiled for title, _ in rows)
-    assert {datamodule.videos[video].path.name for video in datamodule.failed} == spoiled
 
 
 def test_a_name_with_dollar_signs_is_no_formula(root: Path):
@@ -97,25 +82,26 @@ def test_a_name_with_dollar_signs_is_no_formula(root: Path):
         path.rename(root / "Archery$_{$" / path.name)
     (root / "Archery").rmdir()
     (root / "Archery$^$").rmdir()
-    datamodule = make_datamodule(root)
-    datamodule.setup("fit")
-    figure = draw_sheet(datamodule, "val", num_views=4)
+    corpus = make_corpus(root)
+    figure = draw_sheet(corpus, "val", num_views=4)
     figure.canvas.draw()
     assert any("Archery$_{$" in title for title, _ in rows_of(figure))
 
 
 def test_the_data_sets_credit_stands_below(root: Path):
-    datamodule = make_datamodule(root)
-    datamodule.dataset.credit = "Photograph: someone, CC-BY"
-    datamodule.setup("fit")
-    assert draw_sheet(datamodule, "train", num_views=1).get_supxlabel() == "Photograph: someone, CC-BY"
+    corpus = make_corpus(root)
+    corpus.dataset.credit = "Photograph: someone, CC-BY"
+    assert draw_sheet(corpus, "train", num_views=1).get_supxlabel() == "Photograph: someone, CC-BY"
 
 
 def test_training_leaves_two_sheets_in_tensorboard(root: Path, tmp_path: Path):
-    datamodule = make_datamodule(root)
+    corpus = make_corpus(root)
+    datamodule = VideoDataModule(corpus, make_stored(corpus, root))
+    datamodule.source.prepare([*corpus.views("train"), *corpus.views("val")])
     logger = TensorBoardLogger(tmp_path / "log")
     trainer = make_trainer(max_epochs=1, logger=logger, callbacks=[ViewSheets(num_views=2)])
-    trainer.fit(make_classifier(datamodule.backbone), datamodule=datamodule)
+    backbone = datamodule.source.extractor.backbone
+    trainer.fit(make_classifier(backbone, head=nn.Sequential(nn.Flatten(), nn.Linear(6, 2))), datamodule=datamodule)
     events = EventAccumulator(logger.log_dir).Reload()
     assert events.Tags()["images"] == ["views/train", "views/val"]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from vidclf.contracts import Video
-from vidclf.data.splits import Official, in_test_list, is_test_group
+from vidclf.data.datasets.ucf101 import Official, is_test_group
+from vidclf.data.datasets.ucf101_lists import in_test_list
 from vidclf.errors import VidclfError
 
 SHARED = Path(os.environ.get("VIDCLF_SHARED", Path(__file__).parents[1] / "../shared"))
@@ -128,6 +129,16 @@ def test_rows_name_every_video_and_its_side():
     assert rows[0] == ("Class0/v_Class0_g01_c01.avi", "test")
     assert [name for name, _ in rows] == [video.name for video in videos]
     assert sorted(side for _, side in rows[1:]) == ["train", "val"]
+
+
+def test_two_videos_of_one_file_name_are_two():
+    videos = [
+        Video(Path("/data/A/x/a.mp4"), 0, "g01"),
+        Video(Path("/data/A/y/a.mp4"), 0, "g08"),
+        Video(Path("/data/A/y/a.mp4"), 0, "g09", start_s=1.5),
+    ]
+    rows = Official(val_fraction=0.5)(videos, [1, 1, 1]).rows()
+    assert [name for name, _ in rows] == ["/data/A/x/a.mp4", "/data/A/y/a.mp4", "/data/A/y/a.mp4#1.5-"]
 
 
 def test_fingerprint_knows_sides_and_names_but_neither_order_nor_number_of_views():

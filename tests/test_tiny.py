@@ -5,6 +5,7 @@ from safetensors.torch import load_file, save_file
 
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.tiny import SHIPPED, Tiny
+from vidclf.models.backbones.tiny3d import Tiny3D
 
 
 @pytest.fixture
@@ -79,3 +80,13 @@ def test_weights_of_another_network_are_refused(tmp_path):
     save_file({"layers.0.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(VidclfError, match="weights of another network"):
         Tiny(weights=tmp_path / "other.safetensors")
+
+
+def test_tiny3d_tells_a_clip_from_its_reverse():
+    torch.manual_seed(0)
+    backbone = Tiny3D(width=4).eval()
+    clip = torch.randn(2, 16, 3, 64, 64)
+    with torch.no_grad():
+        features = backbone(clip)
+        assert features.shape == (2, 1, backbone.feature_dim)
+        assert (features - backbone(clip.flip(1))).abs().max() > 1e-4

@@ -1,4 +1,4 @@
-"""Every torchvision picture classifier as a backbone, and what happens to the wrong weights."""
+"""Every torchvision picture and video classifier as a backbone, and what happens to the wrong weights."""
 
 import hashlib
 import shutil
@@ -17,14 +17,15 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.regnet import BlockParams
 
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.torchvision_models import ImageBackbone
+from vidclf.models.backbones.torchvision_models import ClipBackbone, ImageBackbone
 
+CLIPS = models.list_models(module=models.video)
 SMALL = "shufflenet_v2_x0_5"  # 1.4 million parameters
 
 
-def on_meta(name: str, **settings: str | None) -> ImageBackbone:
+def on_meta(name: str, **settings: str | None) -> ImageBackbone | ClipBackbone:
     with torch.device("meta"):
-        return ImageBackbone(name, weights=None, **settings)
+        return (ClipBackbone if name in CLIPS else ImageBackbone)(name, weights=None, **settings)
 
 
 def trained(name: str = SMALL, **options: object) -> nn.Module:
@@ -179,6 +180,51 @@ def test_a_frozen_backbone_has_no_gradients_and_is_in_eval_mode():
 def test_the_repr_tells_layers_and_number_formats_apart():
     assert "name=vgg16, layer=conv, precision=float32" in repr(on_meta("vgg16", precision="float32"))
     assert "layer=conv_avg, precision=bfloat16" in repr(on_meta("vgg16", layer="conv_avg", precision="bfloat16"))
+
+
+# Clips
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_every_video_model_gives_one_feature_a_clip_of_its_width(name: str):
+    backbone = on_meta(name)
+    picture_format = backbone.picture_format
+    with torch.device("meta"):
+        features = backbone(torch.empty(1, picture_format.clip_length, 3, picture_format.size, picture_format.size))
+        whole = models.get_model(name, weights=None)
+    assert features.shape == (1, 1, backbone.feature_dim)
+    last = [module for module in whole.modules() if isinstance(module, nn.Linear | nn.Conv3d)][-1]
+    assert backbone.feature_dim == (last.in_features if isinstance(last, nn.Linear) else last.in_channels)
+    transforms = models.get_model_weights(name).DEFAULT.transforms()
+    assert picture_format.size == transforms.crop_size[0]
+    assert list(picture_format.mean) == list(transforms.mean)
+    assert picture_format.clip_length == (32 if "swin" in name else 16)
+
+
+def test_features_are_what_the_last_layer_takes_in():
+    torch.manual_seed(0)
+    whole = models.video.mc3_18(weights=None).eval()
+    backbone = ClipBackbone("mc3_18", weights=None, precision="float32")
+    backbone.network.load_state_dict({k: v for k, v in whole.state_dict().items() if not k.startswith("fc.")})
+    clip = torch.randn(1, 4, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(whole.fc(backbone(clip)[:, 0]), whole(clip.transpose(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "num_frames", "message"),
+    [
+        ("mvit_v1_b", 8, r"mvit_v1_b takes views of 16 frames, these have 8\. Set sampling\.num_frames"),
+        ("mvit_v2_s", 1, "16 frames, these have 1"),
+        ("swin3d_t", 15, "an even number of frames, these have 15"),
+        ("s3d", 8, "at least 14 frames, these have 8"),
+    ],
+)
+def test_a_view_length_that_a_network_cannot_take_is_told(name: str, num_frames: int, message: str):
+    backbone = on_meta(name)
+    size = backbone.picture_format.size
+    with pytest.raises(VidclfError, match=message), torch.device("meta"):
+        backbone(torch.empty(1, num_frames, 3, size, size))
 
 
 # Number formats
@@ -395,10 +441,15 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path):
         ({"name": "zzzzzz"}, r"Allowed are alexnet, .*wide_resnet50_2"),
         ({"layer": "conv5"}, r"layer=conv5: allowed for vgg16 are conv, conv_avg, fc6, fc7"),
         ({"name": "resnet50", "layer": "conv"}, r"layer=conv: allowed for resnet50 are penultimate"),
-        ({"trainable": "some", "weights": None}, r"trainable=some: allowed are none, last, all, or .* 1 to 5"),
+        ({"name": "alexnet", "trainable": "some", "weights": None}, r"trainable=some: allowed are none, .* 1 to 3"),
         ({"precision": "float8"}, r"precision=float8: allowed are auto, float32, bfloat16"),
     ],
 )
 def test_an_unknown_setting_names_those_allowed(settings: dict[str, str], message: str):
     with pytest.raises(VidclfError, match=message):
         ImageBackbone(**settings)
+
+
+def test_an_unknown_video_model_names_those_that_are_like_it():
+    with pytest.raises(VidclfError, match=r"backbone\.name=r3d_19: torchvision has no video classifier.*r3d_18"):
+        ClipBackbone("r3d_19")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from verbs import SMALL, Outcome
 
@@ -75,10 +76,15 @@ def test_the_same_seed_gives_the_same_metrics_byte_for_byte_and_another_others(
     assert (train("seed=1").run / "metrics.json").read_bytes() != metrics
 
 
-def test_a_run_that_was_cut_and_resumed_equals_one_that_was_not(train: Callable[..., Outcome]):
+def test_a_run_that_was_cut_and_resumed_equals_one_that_was_not(
+    train: Callable[..., Outcome], vidclf: Callable[..., Outcome]
+):
     whole = train("head.dropout=0.5", "trainer.max_epochs=3").run
     cut = train("head.dropout=0.5", "trainer.max_epochs=1").run
-    resumed = train("head.dropout=0.5", "trainer.max_epochs=3", f"resume={cut}").run
+    outcome = vidclf("train", f"resume={cut}", "trainer.max_epochs=3")  # all else is the run's
+    assert outcome.status == 0, outcome.err
+    resumed = outcome.run
+    assert OmegaConf.load(resumed / ".hydra" / "config.yaml").sampling.rate_hz == 10
     assert (resumed / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
     heads = [
         torch.load(run / "checkpoints" / name, weights_only=True)["state_dict"]
@@ -103,7 +109,8 @@ def test_an_earlier_best_epoch_survives_a_resume(train: Callable[..., Outcome]):
     ("arguments", "sentence"),
     [
         (("resume=no where",), "resume=no where: neither a checkpoint nor a run"),
-        (("resume={run}",), "trainer.max_epochs=2: "),
+        (("resume={run}",), "is complete and scored, with 2 of trainer.max_epochs=2 trained. Ask for more epochs"),
+        (("resume={run}", "experiment=demo"), "experiment=demo: the settings are the run's"),
         (("resume={run}", "trainer.max_epochs=3", "head.dropout=0.1"), "was trained otherwise: head.dropout=0.1"),
         (("resume={run}/metrics.json", "trainer.max_epochs=3"), "metrics.json: no checkpoint of vidclf"),
     ],
@@ -115,6 +122,37 @@ def test_resuming_something_else_is_a_sentence(
     assert (outcome.status, outcome.out) == (1, "")
     assert sentence in outcome.err
     assert "Traceback" not in outcome.err
+
+
+def test_a_run_that_was_broken_off_before_it_was_scored_is_finished(
+    vidclf: Callable[..., Outcome], run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    metrics = (run / "metrics.json").read_bytes()
+    (run / "metrics.json").unlink()
+    monkeypatch.setattr("lightning.Trainer.fit", None)  # nothing is trained
+    outcome = vidclf("train", f"resume={run / 'checkpoints' / 'best.ckpt'}")
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.startswith("Validation, epoch 2 (the best of 2)")
+    assert (outcome.run / "metrics.json").read_bytes() == metrics
+    assert (vidclf("evaluate", f"run={outcome.run}", "part=val")).status == 0
+
+
+def test_more_or_less_patience_than_before_takes_effect(train: Callable[..., Outcome], vidclf: Callable[..., Outcome]):
+    never = ("callbacks=early_stopping", "+callbacks.early_stopping.min_delta=9", "trainer.max_epochs=9")
+    first = train(*never, "callbacks.early_stopping.patience=2").run
+    assert epochs_of(first) == 3  # the first is better than none
+    assert "is complete and scored, with 3 of" in vidclf("train", f"resume={first}").err
+    assert "is complete" in vidclf("train", f"resume={first}", "callbacks.early_stopping.patience=1").err
+    second = vidclf("train", f"resume={first}", "callbacks.early_stopping.patience=4")
+    assert second.status == 0, second.err
+    assert epochs_of(second.run) == 5
+    third = vidclf("train", f"resume={second.run}", "callbacks.early_stopping.monitor=val/top1")
+    assert third.status == 0, third.err  # what it watches now has not stopped it
+    assert epochs_of(third.run) == 9
+
+
+def epochs_of(run: Path) -> int:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1
 
 
 def test_a_sweep_is_one_folder_a_job_named_by_its_overrides_without_paths(
@@ -213,6 +251,10 @@ def test_a_run_can_log_plain_csv_files_instead(train: Callable[..., Outcome]):
     with (run / "csv" / "metrics.csv").open(newline="") as file:
         assert {"train/loss", "val/loss", "val/top1"} <= set(next(csv.reader(file)))
     assert not (run / "tensorboard").exists()
+    outcome = train("logger=null", "trainer.max_epochs=1")
+    assert outcome.status == 0, outcome.err
+    assert "logger=null: the learning rate is not logged" in outcome.err
+    assert not (outcome.run / "csv").exists()
 
 
 def test_train_runs_as_a_process_of_its_own_without_a_warning(clips: Path, tmp_path: Path):

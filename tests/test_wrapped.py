@@ -1,6 +1,7 @@
-"""A frozen backbone gives the same bits in any company, and stays what it is."""
+"""A backbone in use gives the same bits in any company; a frozen one stays what it is."""
 
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +9,11 @@ from doubles import Clips, Pictures, make_classifier
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from vidclf.models.backbones.wrapped import Frozen
+from vidclf.errors import VidclfError
+from vidclf.models.backbones.tiny3d import Tiny3D
+from vidclf.models.backbones.trainable import set_trainable
+from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone, picture_format_of, wrap
+from vidclf.models.scaling import Scaling
 
 
 def pictures(num_views: int, num_frames: int = 4) -> Tensor:
@@ -16,17 +21,17 @@ def pictures(num_views: int, num_frames: int = 4) -> Tensor:
 
 
 @pytest.fixture(params=[Pictures, Clips])
-def frozen(request: pytest.FixtureRequest) -> Frozen:
-    return Frozen(request.param())
+def frozen(request: pytest.FixtureRequest) -> FrozenBackbone:
+    return FrozenBackbone(request.param())
 
 
-def test_features_are_the_backbones_own(frozen: Frozen):
+def test_features_are_the_backbones_own(frozen: FrozenBackbone):
     inputs = pictures(5)
     torch.testing.assert_close(frozen(inputs), frozen.backbone.eval()(inputs))
     assert (frozen.feature_dim, frozen.picture_format) == (frozen.backbone.feature_dim, frozen.backbone.picture_format)
 
 
-def test_a_view_is_the_same_bits_in_any_company(frozen: Frozen):
+def test_a_view_is_the_same_bits_in_any_company(frozen: FrozenBackbone):
     inputs = pictures(33)
     together = frozen(inputs)
     assert torch.equal(torch.cat([frozen(view[None]) for view in inputs]), together)
@@ -34,7 +39,7 @@ def test_a_view_is_the_same_bits_in_any_company(frozen: Frozen):
     assert torch.equal(frozen(inputs[order]), together[order])
 
 
-def test_the_backbone_always_gets_the_same_number_of_frames(frozen: Frozen):
+def test_the_backbone_always_gets_the_same_number_of_frames(frozen: FrozenBackbone):
     shapes = []
     frozen.backbone.register_forward_pre_hook(lambda _, arguments: shapes.append(arguments[0].shape))
     for num_views in (1, 8, 33):
@@ -43,13 +48,13 @@ def test_the_backbone_always_gets_the_same_number_of_frames(frozen: Frozen):
     assert {shape[0] * shape[1] for shape in shapes} == {32}
 
 
-def test_autocast_changes_no_feature(frozen: Frozen):
+def test_autocast_changes_no_feature(frozen: FrozenBackbone):
     expected = frozen(pictures(3))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(frozen(pictures(3)), expected)
 
 
-def test_training_mode_changes_nothing(frozen: Frozen):
+def test_training_mode_changes_nothing(frozen: FrozenBackbone):
     whole = nn.Sequential(frozen, nn.Dropout())
     expected, buffers = frozen(pictures(3)), deepcopy(dict(frozen.named_buffers()))
     for module in (whole, frozen):
@@ -60,17 +65,18 @@ def test_training_mode_changes_nothing(frozen: Frozen):
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in frozen.named_buffers())
 
 
-def test_no_gradient_reaches_the_backbone(frozen: Frozen):
+def test_no_gradient_reaches_the_backbone(frozen: FrozenBackbone):
     inputs = pictures(2).requires_grad_()
     assert not frozen(inputs).requires_grad
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
 
 
 def test_checkpoints_hold_the_head_alone_and_load_strictly():
-    classifier, other = (make_classifier(Frozen(Pictures(seed)), seed=seed) for seed in (0, 1))
+    scaled = partial(make_classifier, scaling=Scaling(6, "standard"))
+    classifier, other = (scaled(FrozenBackbone(Pictures(seed)), seed=seed) for seed in (0, 1))
     state = classifier.state_dict()
     assert state
-    assert all(name.startswith("head.") for name in state)
+    assert {name.split(".")[0] for name in state} == {"scaling", "head"}
     backbone = deepcopy(dict(other.backbone.named_parameters()))
     other.load_state_dict(state)  # strict
     assert set(state) == set(classifier.state_dict())  # what was given is not written to
@@ -79,7 +85,7 @@ def test_checkpoints_hold_the_head_alone_and_load_strictly():
 
 
 def test_a_strict_load_still_finds_what_is_missing_or_unknown():
-    classifier = make_classifier(Frozen(Pictures()))
+    classifier = make_classifier(FrozenBackbone(Pictures()))
     state = classifier.state_dict()
     first = next(iter(state))
     with pytest.raises(RuntimeError, match=f'Missing key.*"{first}"'):
@@ -89,15 +95,86 @@ def test_a_strict_load_still_finds_what_is_missing_or_unknown():
 
 
 def test_weight_averaging_averages_the_head_and_loads():
-    classifier = make_classifier(Frozen(Pictures()), head=nn.Linear(6, 2))
+    classifier = make_classifier(FrozenBackbone(Pictures()), head=nn.Linear(6, 2))
     averaged = AveragedModel(classifier)
     for value in (1.0, 3.0):
         nn.init.constant_(classifier.head.weight, value)
         averaged.update_parameters(classifier)
     assert averaged.module.head.weight.unique().item() == 2
     assert not [name for name in averaged.state_dict() if "backbone" in name]
-    again = AveragedModel(make_classifier(Frozen(Pictures()), head=nn.Linear(6, 2)))
+    again = AveragedModel(make_classifier(FrozenBackbone(Pictures()), head=nn.Linear(6, 2)))
     again.load_state_dict(averaged.state_dict())
     assert again.module.head.weight.unique().item() == 2
     inputs = pictures(2)
     assert torch.equal(again.module.backbone(inputs), classifier.backbone(inputs))
+
+
+# Tuned
+
+
+def test_frozen_batch_normalisation_keeps_its_statistics_while_the_rest_is_trained():
+    backbone = Tiny3D(width=2)
+    set_trainable(backbone, "all", freeze_batchnorm=True)
+    wrapped = wrap(backbone).train()
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm3d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
+    before = [norm.running_mean.clone() for norm in norms]
+    wrapped(torch.randn(2, 16, 3, 64, 64)).sum().backward()
+    assert all(torch.equal(norm.running_mean, old) for norm, old in zip(norms, before, strict=True))
+    assert all(block[0].weight.grad is not None for block in backbone.blocks)
+
+
+def test_what_is_not_trained_stays_in_eval_mode():
+    wrapped = wrap(Tiny3D(width=2, trainable="last")).train()
+    assert [block[1].training for block in wrapped.backbone.blocks] == [False, False, False, True]
+
+
+def test_a_backbone_is_trained_if_any_parameter_wants_a_gradient():
+    assert isinstance(wrap(Pictures()), FrozenBackbone)
+    assert isinstance(wrap(Pictures().requires_grad_(True)), TunedBackbone)
+
+
+def test_a_trained_backbones_features_are_the_same_bits_in_any_company():
+    torch.manual_seed(0)
+    wrapped = wrap(Tiny3D(width=4)).eval()
+    clips = torch.randn(5, 16, 3, 64, 64)
+    together = wrapped(clips)
+    assert torch.equal(torch.cat([wrapped(clip[None]) for clip in clips]), together)
+    assert not together.requires_grad
+
+
+def test_a_checkpoint_holds_what_was_trained():
+    classifier = make_classifier(wrap(Tiny3D(width=2)), head=nn.Linear(16, 2))
+    state = classifier.state_dict()
+    assert {name.split(".")[0] for name in state} == {"backbone", "head"}
+    other = make_classifier(wrap(Tiny3D(width=2)), head=nn.Linear(16, 2), seed=1)
+    other.load_state_dict(state)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in state.items())
+
+
+# What a backbone must say of itself
+
+
+def test_a_backbone_may_still_call_its_picture_format_preset():
+    backbone = nn.Linear(1, 1)
+    backbone.preset, backbone.feature_dim = Pictures.picture_format, 1
+    assert picture_format_of(backbone) == wrap(backbone).picture_format == Pictures.picture_format
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        (
+            "picture_format",
+            r"^Pictures: a backbone has a picture_format, .* here it is None\. Give it one, e\.g\. Pict",
+        ),
+        ("feature_dim", r"^Pictures: a backbone has a feature_dim, the width D .* Set self\.feature_dim in its constr"),
+    ],
+)
+def test_a_backbone_without_a_width_or_a_picture_format_is_told(
+    missing: str, message: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delattr(Pictures, missing)
+    with pytest.raises(VidclfError, match=message):
+        wrap(Pictures())

@@ -7,16 +7,18 @@ import sys
 import traceback
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from vidclf.system.errors import VidclfError, is_of_ones_own, is_refusal
 from vidclf.system.ranks import (
     end_with_the_first,
     is_first,
     is_loss_of_another,
     is_started_from_outside,
-    leave,
-    speaks_of_the_error,
+    reports_the_error,
+    shut_down,
 )
 
 VERBS = {
@@ -32,8 +34,6 @@ EXAMPLES = {
     "predict": "run=runs/demo/2026-01-31_12-00-00-000000 source=my_videos/",
     "extract": "dataset.root=data/UCF-101 backbone=resnet50",
 }
-PACKAGE = Path(__file__).parent
-CONF = str(PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf")
 
 
 def main() -> None:
@@ -59,12 +59,17 @@ def verb(job: Callable) -> Callable[[], None]:
     import hydra
     from omegaconf import OmegaConf
 
-    from vidclf.run.config import prepare
+    from vidclf.run.config import CONF, HYDRA, as_yaml, asked, prepare
 
     name = Path(sys.modules[job.__module__].__file__ or "").stem
-    OmegaConf.register_new_resolver("or_else", lambda value, other: value or other, replace=True)
-    OmegaConf.register_new_resolver("plain", lambda text: re.sub(r"[^\w.-]+", "-", text)[:200], replace=True)
-    OmegaConf.register_new_resolver("vidclf_example", lambda verb: EXAMPLES[verb], replace=True)
+    register: Any = OmegaConf.register_resolver  # before OmegaConf 2.4 another one has its name
+    register = register if "replace" in signature(register).parameters else OmegaConf.register_new_resolver
+    register("or_else", lambda value, other: value or other, replace=True)
+    register("plain", lambda text: re.sub(r"[^\w.-]+", "-", text)[:200], replace=True)
+    register("vidclf_example", lambda verb: EXAMPLES[verb], replace=True)
+
+    def show(cfg: Any) -> None:
+        print(as_yaml(asked(cfg, name)[0]), end="")
 
     def run() -> None:
         failures: list[Exception] = []
@@ -72,8 +77,9 @@ def verb(job: Callable) -> Callable[[], None]:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's printer
         try:
             given = sys.argv[1:]
-            sys.argv[1:] = [*prepare(name, given, Path(CONF)), *_beside_the_first()]
-            hydra.main(config_path=CONF, config_name=name, version_base="1.3")(_noting(job, failures, given))()
+            sys.argv[1:] = [*prepare(name, given), *_beside_the_first()]
+            noting = _noting(show if "--cfg" in given else job, failures, given)
+            hydra.main(config_path=CONF, config_name=name, **HYDRA)(noting)()
         except (KeyboardInterrupt, SystemExit) as end:
             if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):
                 raise
@@ -85,7 +91,7 @@ def verb(job: Callable) -> Callable[[], None]:
             if error not in failures:
                 failures.append(error)
                 report(error)
-        leave(status=len(failures) and 1)
+        shut_down(status=len(failures) and 1)
         if failures:
             sys.exit(1)
 
@@ -108,10 +114,12 @@ def _noting(job: Callable, failures: list[Exception], given: list[str]) -> Calla
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        from vidclf.system.machine import keep_memory
+        from vidclf.system.machine import keep_memory, limit_threads
 
         sys.argv[1:] = given
+        os.chdir(HydraConfig.get().runtime.cwd)  # paths are the caller's, whatever hydra.job.chdir says
         keep_memory()  # before the first tensor, in each process that a launcher starts
+        limit_threads()
         try:
             _refuse_several_devices_in_a_sweep(cfg)
             job(cfg)
@@ -128,8 +136,6 @@ def _refuse_several_devices_in_a_sweep(cfg: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from vidclf.errors import VidclfError
-
     devices = cfg.trainer.get("devices", 1)
     one = str(devices) in ("1", "[0]") or (str(devices) == "auto" and cfg.trainer.get("accelerator") == "cpu")
     if HydraConfig.get().mode is RunMode.MULTIRUN and not one:
@@ -142,7 +148,7 @@ def _refuse_several_devices_in_a_sweep(cfg: Any) -> None:
 
 def report(error: Exception) -> None:
     """Print one sentence for what the user can mend, the whole story for what is our mistake; once for all ranks."""
-    if not speaks_of_the_error():
+    if not reports_the_error():
         return
     if isinstance(error, BrokenPipeError):  # whoever read our lines has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -159,11 +165,9 @@ def _sentence(error: BaseException) -> str | None:
     from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
 
-    from vidclf.errors import VidclfError
-
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        cause = error.__cause__
-        if not isinstance(cause, TypeError | ImportError | AttributeError):
+    cause = error.__cause__
+    if isinstance(error, InstantiationException) and cause is not None:
+        if not isinstance(cause, TypeError | ImportError | AttributeError) or is_of_ones_own(cause):
             return _sentence(cause)
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
@@ -175,6 +179,8 @@ def _sentence(error: BaseException) -> str | None:
         )
     if isinstance(error, HydraException) and re.search("hydra/launcher/(joblib|submitit)", str(error)):
         return f"{type(error).__name__}: {error}\nThe launchers of sweeps are an extra: pip install 'vidclf[sweep]'"
-    if isinstance(error, VidclfError | HydraException | OmegaConfBaseException):
+    if isinstance(error, HydraException) and "'head.scaling'" in str(error):
+        return "head.scaling: scaling is a stage of its own before the head. Say scaling=auto, standard, max or none."
+    if isinstance(error, VidclfError | HydraException | OmegaConfBaseException) or is_refusal(error):
         return f"{type(error).__name__}: {error}"
     return None

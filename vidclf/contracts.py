@@ -36,8 +36,8 @@ class Video:
     label: int
     group: str
     side: str | None = None
-    start_s: float | None = None
-    end_s: float | None = None
+    start_s: float | int | None = None
+    end_s: float | int | None = None
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -135,18 +135,6 @@ class Transform(Protocol):
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "views T 3 h w"]:
         """Return V * num_crops views of pictures, the crops of a view behind one another."""
-
-
-def death_of(path: Path, error: Exception) -> VideoError:
-    """Return what to say where the worker that reads a video failed for another reason than the video, and where."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f", {Path(trace.tb_frame.f_code.co_filename).name} line {trace.tb_lineno}" if trace else ""
-    return VideoError(
-        f"{path}: the worker that read it failed ({type(error).__name__}: {error}{where}). Mend that, or pass "
-        "dataset.on_error=skip to leave the video out (it is listed and counted)."
-    )
 
 
 def first_five(names: Sequence[str]) -> str:

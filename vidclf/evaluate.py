@@ -8,66 +8,72 @@ from vidclf.cli import verb
 @verb
 def main(cfg: DictConfig) -> None:
     """Leave metrics.json, logits, predictions, failed.csv and the confusion matrix in the run's folder."""
-    from pathlib import Path
-
     from vidclf.contracts import PARTS
     from vidclf.errors import VidclfError
     from vidclf.evaluation import probes, report
     from vidclf.evaluation.judge import judge, scores_of
-    from vidclf.run import build
-    from vidclf.run import compatible as agreement
-    from vidclf.run import folder as runs
-    from vidclf.run.config import explicit_overrides
-    from vidclf.system.ranks import is_first
+    from vidclf.features.recipe import hash_weights
+    from vidclf.run import build, compatible, folder
+    from vidclf.run.config import asked, explicit_overrides
+    from vidclf.system.ranks import is_first, start_ranks
     from vidclf.system.terminal import quiet_lightning, say_left_out, table
 
     quiet_lightning()
-    config = build.check_keys(cfg, "evaluate")
-    explicit = explicit_overrides()
-    agreement.check_trusted(config, explicit, cfg.trust)
-    if cfg.part not in PARTS:
-        raise VidclfError(f"part={cfg.part}: there is no such part; use one of {', '.join(PARTS)}.")
-    names = [] if cfg.probe is None else probes.names_of(cfg.probe)
-    run = runs.load_run(Path(cfg.run))
-    changed = agreement.differences(run, config, explicit)
+    config, run = asked(cfg, "evaluate")
+    assert run is not None
+    part = config["part"]
+    if part not in PARTS:
+        raise VidclfError(f"part={part}: there is no such part; use one of {', '.join(PARTS)}.")
+    names = [] if config["probe"] is None else probes.names_of(config["probe"])
+    changed = compatible.differences(run, config, explicit_overrides())
 
-    datamodule = build.build_datamodule(cfg)
-    datamodule.prepare()
-    agreement.check_classes(run, datamodule.dataset.class_names)
-    agreement.check_weights(run, datamodule.weights_hash)
-    agreement.check_split(run, datamodule.sides, cfg.part)
-    classifier = build.build_classifier(cfg, datamodule.backbone, len(run.class_names))
-    runs.load_trained(run, classifier)
+    config = build.settle_precision(config)
+    backbone = build.build_backbone(config)
+    compatible.check_weights(run, hash_weights(backbone.backbone))
+    classifier = build.build_classifier(config, backbone, len(run.class_names))
+    folder.load_trained(run, classifier)
+    trainer = build.build_trainer(config, backbone)
+    start_ranks(trainer)
+    device = trainer.strategy.root_device
 
-    trainer = build.build_trainer(cfg, datamodule.backbone)
-    judged = judge(trainer, classifier, datamodule, cfg.part)
+    corpus = build.build_corpus(config)
+    compatible.check_classes(run, corpus.class_names)
+    compatible.check_split(run, corpus.sides, part)
+    corpus.require(part)
+    source = build.build_source(config, corpus, backbone, device)
+    source.prepare(corpus.views(part))
+    judged = judge(trainer, classifier, source, corpus, part)
     aggregations = build.build_aggregations()
+
     if names:
-        found = probes.score_probes(trainer, classifier, datamodule, judged, names, aggregations)
-        for name, metrics in found:
+        # Clips in a probe's disorder are never asked for again.
+        stored = backbone.picture_format.clip_length == 1
+        of_probes = build.build_source(config, corpus, backbone, device, stored=stored)
+        prober = probes.Prober(trainer, classifier, of_probes, corpus, part, judged)
+        for name, metrics in prober.score(names, aggregations):
             if not is_first():
                 continue
-            folder = run.folder / agreement.results_name(cfg.part, [*changed, f"probe={name}"])
-            folder.mkdir(exist_ok=True)
-            runs.write_metrics(folder, metrics)
-            runs.write_failed(folder, datamodule.videos, datamodule.failed)
+            results = folder.results_folder(run, compatible.results_name(part, [*changed, f"probe={name}"]))
+            folder.write_metrics(results, metrics)
+            folder.write_failed(results, corpus.videos, corpus.failed)
             shown = {key: value for key, value in metrics.items() if not key.startswith("top1/")}
-            table(f"{cfg.part} part of {run.folder}, probe={name}", shown)
-            print(f"results {folder}")
+            table(f"{part} part of {run.folder}, probe={name}", shown)
+            print(f"results {results}")
         return
+
     metrics = scores_of(judged, classifier, aggregations)
     if not is_first():
         return
-    folder = run.folder / agreement.results_name(cfg.part, changed)
-    folder.mkdir(exist_ok=True)
-    runs.write_metrics(folder, metrics)
-    runs.write_failed(folder, datamodule.videos, datamodule.failed)
-    report.write_logits(folder, judged, datamodule.videos)
-    report.write_predictions(folder, judged, classifier.aggregation, datamodule)
-    report.write_confusion(folder, judged, classifier.aggregation, run.class_names, run.folder / "tensorboard")
-    say_left_out(datamodule.failed.values())
-    table(f"{cfg.part} part of {run.folder}", metrics)
-    print(f"results {folder}")
+    results = folder.results_folder(run, compatible.results_name(part, changed))
+    folder.write_metrics(results, metrics)
+    folder.write_failed(results, corpus.videos, corpus.failed)
+    report.write_logits(results, judged, corpus.videos)
+    report.write_predictions(results, judged, classifier.aggregation, corpus)
+    logs = folder.results_folder(run, "tensorboard")
+    report.write_confusion(results, judged, classifier.aggregation, run.class_names, logs)
+    say_left_out(corpus.failed.values())
+    table(f"{part} part of {run.folder}", metrics)
+    print(f"results {results}")
 
 
 if __name__ == "__main__":

@@ -10,27 +10,36 @@ from vidclf.errors import VidclfError
 def main(cfg: DictConfig) -> None:
     """Leave the store."""
     from vidclf.contracts import PARTS
+    from vidclf.features.batches import StoredFeatures
     from vidclf.run import build
-    from vidclf.system.ranks import gather, meet
+    from vidclf.run.config import asked
+    from vidclf.system.ranks import gather, start_ranks
     from vidclf.system.terminal import quiet_lightning, say_left_out, table
 
     quiet_lightning()
-    build.check_keys(cfg, "extract")
-    shard = _parse_shard(cfg.shard)
-    datamodule = build.build_datamodule(cfg)
-    if not datamodule.stores_features:
-        raise VidclfError(
-            f"features={cfg.features}: extract fills the feature store; features=store says why it cannot."
-        )
-    datamodule.trainer = build.build_trainer(cfg, datamodule.backbone)
-    meet(datamodule.trainer)
-    datamodule.prepare()
-    drawn = [one for part in PARTS for one in datamodule.draw(part)]
-    computed = sum(gather(datamodule.extract(drawn, shard)))
-    say_left_out(datamodule.failed.values())
-    num_videos, num_failed = len(datamodule.videos), len(datamodule.failed)
-    rows = {"num_videos": num_videos - num_failed, "num_failed": num_failed, "computed": computed}
-    table(f"Features in {datamodule.store.folder}", rows)
+    config, _ = asked(cfg, "extract")
+    shard = _parse_shard(config["shard"])
+    if config["features"] == "frames":
+        raise _nothing_stored("frames")
+    config = build.settle_precision(config)
+    backbone = build.build_backbone(config)
+    trainer = build.build_trainer(config, backbone)
+    start_ranks(trainer)
+    corpus = build.build_corpus(config, shard)
+    source = build.build_source(config, corpus, backbone, trainer.strategy.root_device)
+    if not isinstance(source, StoredFeatures):
+        raise _nothing_stored(config["features"])
+    draws = range(source.num_draws if corpus.sampling.random else 0)
+    views = [one for draw in draws for one in corpus.views("train", draw)]
+    computed = sum(gather(source.prepare([*views, *(one for part in PARTS for one in corpus.views(part))], shard)))
+    corpus.share_failed()
+    say_left_out(corpus.failed.values())
+    rows = {"num_videos": len(corpus.facts), "num_failed": len(corpus.failed), "computed": computed}
+    table(f"Features in {source.store.folder}", rows)
+
+
+def _nothing_stored(features: str) -> VidclfError:
+    return VidclfError(f"features={features}: extract fills the feature store; features=store says why it cannot.")
 
 
 def _parse_shard(shard: str | int) -> tuple[int, int]:

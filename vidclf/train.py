@@ -7,63 +7,85 @@ from vidclf.cli import verb
 
 @verb
 def main(cfg: DictConfig) -> None:
-    """Leave a run's folder: see vidclf/runs.py."""
+    """Leave a run's folder: see vidclf/run/folder.py."""
     from pathlib import Path
 
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
 
+    from vidclf.datamodule import VideoDataModule
     from vidclf.errors import VidclfError
     from vidclf.evaluation import tensorboard
     from vidclf.evaluation.judge import judge, scores_of
-    from vidclf.run import build
-    from vidclf.run import compatible as agreement
-    from vidclf.run import folder as runs
-    from vidclf.run.config import task_overrides
-    from vidclf.system.ranks import is_first, meet
-    from vidclf.system.terminal import quiet_lightning, say_left_out, table
+    from vidclf.features.recipe import hash_weights
+    from vidclf.run import build, compatible, folder
+    from vidclf.run.config import as_yaml, asked
+    from vidclf.system.disk import write_csv
+    from vidclf.system.ranks import is_first, start_ranks
+    from vidclf.system.terminal import quiet_lightning, say, say_left_out, table
 
     quiet_lightning()
-    config = build.check_keys(cfg, "train")
-    if cfg.trainer.max_epochs == 0:
-        raise VidclfError("trainer.max_epochs=0: nothing would be trained; give 1 or more.")
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    resumed = None if cfg.resume is None else runs.checkpoint_to_resume(Path(cfg.resume))
+    config, before = asked(cfg, "train")
+    num_epochs = build.check_epochs(config)
+    run_folder = Path(HydraConfig.get().runtime.output_dir)
 
-    datamodule = build.build_datamodule(cfg, training=True)
-    logger = build.build(cfg.logger)
-    callbacks = [*build.build(cfg.callbacks).values(), runs.Describe(config, task_overrides())]
-    trainer = build.build_trainer(cfg, datamodule.backbone, logger, callbacks)
-    meet(trainer)
-    folder = trainer.strategy.broadcast(folder)
-    datamodule.prepare()
-    if len(datamodule.dataset.class_names) < 2:
-        raise VidclfError(f"The data set has one class, {datamodule.dataset.class_names[0]}: nothing to tell apart.")
+    config = build.settle_precision(config)
+    backbone = build.build_backbone(config)
+    weights_hash = hash_weights(backbone.backbone)  # before any training
+    logger = build.build(config["logger"])
+    callbacks = [*build.build_callbacks(config), folder.Describe(config, weights_hash)]
+    is_complete = before is not None and compatible.is_complete(before, config, callbacks)
+    trainer = build.build_trainer(config, backbone, logger, callbacks)
+    build.check_validated(trainer)
+    start_ranks(trainer)
+    run_folder = trainer.strategy.broadcast(run_folder)
+    device = trainer.strategy.root_device
+
+    corpus = build.build_corpus(config)
+    if len(corpus.class_names) < 2:
+        raise VidclfError(f"The data set has one class, {corpus.class_names[0]}: nothing to tell apart.")
+    corpus.require("train", "val", one_each=True)
     if is_first():
-        runs.write_csv(folder / "split.csv", ("video", "side"), datamodule.sides.rows())
-    classifier = build.build_classifier(cfg, datamodule.backbone, len(datamodule.dataset.class_names))
-    if resumed:
-        before = runs.load_checkpoint(resumed)
-        agreement.check_classes(before, datamodule.dataset.class_names)
-        agreement.check_weights(before, datamodule.weights_hash)
-        agreement.check_resumed(before, config, datamodule.sides)
-        runs.load_trained(before, classifier)
-        resumed = trainer.strategy.broadcast(runs.take_over(resumed, folder) if is_first() else None)
+        write_csv(run_folder / "split.csv", ("video", "side"), corpus.sides.rows())
+    source = build.build_source(config, corpus, backbone, device, training=True)
+    datamodule = VideoDataModule(corpus, source, config["batch_size"])
+    datamodule.prepare(num_epochs)
 
-    tensorboard.log_text(logger, "configuration", OmegaConf.to_yaml(cfg, resolve=True))
-    trainer.fit(classifier, datamodule=datamodule, ckpt_path=resumed)
+    classifier = build.build_classifier(config, backbone, len(corpus.class_names))
+    resumed = None
+    if before:
+        compatible.check_classes(before, corpus.class_names)
+        compatible.check_weights(before, weights_hash)
+        compatible.check_resumed(before, config, corpus.sides)
+        folder.load_trained(before, classifier)
+        if is_first() and (run_folder / ".hydra").is_dir():  # where Hydra has written its defaults
+            (run_folder / ".hydra" / "config.yaml").write_text(as_yaml(config), encoding="utf-8")
+        taken_over = folder.take_over(before, run_folder, callbacks) if is_first() else None
+        resumed = trainer.strategy.broadcast(taken_over)
+    elif classifier.scaling.method != "none":
+        classifier.scaling.fit(datamodule.train_features(backbone, device))
+    if fit := getattr(classifier.loss, "fit", None):
+        fit(datamodule.train_labels())
 
-    best = runs.load_run(folder)
-    runs.load_trained(best, classifier)
-    metrics = scores_of(judge(trainer, classifier, datamodule, "val"), classifier, build.build_aggregations())
+    tensorboard.log_configuration(trainer.logger, as_yaml(config))
+    if not is_complete:
+        trainer.fit(classifier, datamodule=datamodule, ckpt_path=resumed, weights_only=True)
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        say("trainer.fast_dev_run: all of it ran, on a few batches; no checkpoint and no scores were kept.")
+        return
+
+    best = folder.load_best(run_folder, trainer.global_step)
+    folder.load_trained(best, classifier)
+    judged = judge(trainer, classifier, source, corpus, "val")
+    metrics = scores_of(judged, classifier, build.build_aggregations())
     if not is_first():
         return
-    runs.write_metrics(folder, metrics)
-    runs.write_failed(folder, datamodule.videos, datamodule.failed)
-    tensorboard.log_hyperparameters(logger, config, {f"best/{name}": metrics[name] for name in ("top1", "loss")})
-    say_left_out(datamodule.failed.values())
-    table(f"Validation, epoch {best.num_epochs} (the best of {trainer.current_epoch})", metrics)
-    print(f"run {folder}")
+    folder.write_metrics(run_folder, metrics)
+    folder.write_failed(run_folder, corpus.videos, corpus.failed)
+    tensorboard.log_hyperparameters(logger, compatible.hyperparameters(config), metrics)
+    say_left_out(corpus.failed.values())
+    trained = before.num_epochs if before and is_complete else trainer.current_epoch
+    table(f"Validation, epoch {best.num_epochs} (the best of {trained})", metrics)
+    print(f"run {run_folder}")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidclf.contracts import PictureFormat
-from vidclf.models.backbones.precision import resolve_precision
 from vidclf.models.backbones.tiny import Tiny
+from vidclf.models.backbones.trainable import resolve_precision
 
 
 class Counting(nn.Module):

@@ -13,11 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.benchmark.setting import Setting, device, median_s, timed
 from experiments.benchmark.twin import KINDS, Clip
-from vidclf.data.decoding import decode_frames, probe
+from vidclf.data.decoding import decode_frames, inspect
 from vidclf.data.sampling import Rate
 from vidclf.models.backbones.torchvision_models import ImageBackbone
-from vidclf.models.backbones.wrapped import FRAMES_PER_BATCH, Frozen
+from vidclf.models.backbones.wrapped import FrozenBackbone, fixed_batch
 
+FRAMES = fixed_batch(device(), 1)
 SIDE = 4096  # of the matrices
 COPIED_BYTES = 2**29  # far more than any cache holds
 FILE_BYTES = 2**28
@@ -66,7 +67,7 @@ def backbone(setting: Setting) -> dict[str, float | str]:
     """Return frames a second of VGG16's convolutions on ready pictures: as ours runs, compiled, and in float32."""
     ours, plain = vgg16("auto"), vgg16("float32")
     with FlopCounterMode(display=False) as counter:
-        plain(torch.zeros(FRAMES_PER_BATCH, 1, 3, 224, 224, device=device()))
+        plain(torch.zeros(FRAMES, 1, 3, 224, 224, device=device()))
     rates = {"float32_frames_per_s": frames_per_s(plain), "eager_frames_per_s": frames_per_s(ours)}
     compile_s, _ = timed(lambda: ours.compile_layers(ready_pictures(ours)))
     compiled = frames_per_s(ours)
@@ -75,27 +76,27 @@ def backbone(setting: Setting) -> dict[str, float | str]:
         "frames_per_s": max(compiled, rates["eager_frames_per_s"]),
         "compiled_frames_per_s": compiled,
         "compile_s": compile_s,
-        "flop_per_frame": counter.get_total_flops() / FRAMES_PER_BATCH,
+        "flop_per_frame": counter.get_total_flops() / FRAMES,
         "precision": str(ours.backbone.precision),
     }
 
 
-def vgg16(precision: str) -> Frozen:
+def vgg16(precision: str) -> FrozenBackbone:
     """Return VGG16's convolutions, the same random weights every time."""
     L.seed_everything(0, verbose=False)
-    return Frozen(ImageBackbone(name="vgg16", layer="conv", weights=None, precision=precision)).to(device())
+    return FrozenBackbone(ImageBackbone(name="vgg16", layer="conv", weights=None, precision=precision)).to(device())
 
 
-def ready_pictures(network: Frozen) -> Tensor:
+def ready_pictures(network: FrozenBackbone) -> Tensor:
     """Return a batch in the backbone's number format and layout, (N, 1, 3, 224, 224)."""
-    pictures = torch.rand(FRAMES_PER_BATCH, 3, 224, 224, device=device())
+    pictures = torch.rand(FRAMES, 3, 224, 224, device=device())
     pictures = pictures.to(getattr(torch, str(network.backbone.precision)), memory_format=torch.channels_last)
     return pictures.unsqueeze(1)
 
 
-def frames_per_s(network: Frozen) -> float:
+def frames_per_s(network: FrozenBackbone) -> float:
     pictures = ready_pictures(network)
-    return FRAMES_PER_BATCH / median_s(lambda: network(pictures), runs=7)
+    return FRAMES / median_s(lambda: network(pictures), runs=7)
 
 
 def decoding(setting: Setting) -> dict[str, dict[str, float]]:
@@ -109,14 +110,14 @@ def decoding(setting: Setting) -> dict[str, dict[str, float]]:
 
 def typical_clip(clips: list[Path], kind: str) -> Path:
     """Return the clip of that kind, at 25 fps, of the median length."""
-    infos = {path: probe(path) for path in clips if Clip(f"{path.parent.name}/{path.name}", 0).kind == kind}
+    infos = {path: inspect(path) for path in clips if Clip(f"{path.parent.name}/{path.name}", 0).kind == kind}
     same = sorted((info.num_frames, path) for path, info in infos.items() if info.fps == 25)
     return same[len(same) // 2][1]
 
 
 def decode(path: Path) -> dict[str, float]:
     """Return each side's frames a second; the sides take turns, so that both meet the same machine."""
-    info = probe(path)
+    info = inspect(path)
     indices = Rate(1.0)(info.num_frames, info.fps)
     wanted = {*indices.flatten().tolist()}
     sides = {

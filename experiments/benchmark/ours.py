@@ -16,27 +16,33 @@ import lightning as L
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from experiments.benchmark.backbones import Wide
 from experiments.benchmark.limits import read_file, ready_pictures, vgg16
 from experiments.benchmark.setting import Setting, device, median_s, now, timed, twin
-from vidclf.cli import CONF
-from vidclf.data.datasets.ucf101 import UCF101
-from vidclf.data.decoding import decode_frames, probe
+from vidclf.contracts import VideoViews
+from vidclf.data.catalogue import Catalogue
+from vidclf.data.corpus import Corpus
+from vidclf.data.datasets.ucf101 import UCF101, Official
+from vidclf.data.decoding import decode_frames, inspect
 from vidclf.data.sampling import Rate
-from vidclf.data.splits import Official
 from vidclf.data.transforms import TutorialTransform
 from vidclf.datamodule import VideoDataModule
-from vidclf.features.extract import compute_features
-from vidclf.features.store import FeatureStore, Recipe, Request
-from vidclf.models.backbones.wrapped import FRAMES_PER_BATCH
+from vidclf.features.batches import StoredFeatures
+from vidclf.features.extract import Extractor
+from vidclf.features.recipe import Recipe
+from vidclf.features.store import FeatureStore
+from vidclf.models.backbones.wrapped import fixed_batch, wrap
 from vidclf.run import build
+from vidclf.run.config import CONF, HYDRA
 from vidclf.system.machine import num_cores
 from vidclf.system.terminal import quiet_lightning
 
 LONGEST_S = 90  # of the steady state
+CPU = torch.device("cpu")
+FRAMES = fixed_batch(device(), 1)
 NUM_PARTS = 5  # of it, each of which gives a rate
 NUM_ROUNDS = 3  # in which Lightning's loop and the bare one take turns
 NUM_CLASSES = 101
@@ -49,12 +55,13 @@ def extraction(setting: Setting) -> dict[str, float | str]:
     build_s, network = timed(lambda: vgg16("auto"))
     compile_s, _ = timed(lambda: network.compile_layers(ready_pictures(network)))
     transform = TutorialTransform(network.picture_format)
-    requests = [request_of(clip) for clip in setting.clips]
+    views = [one_a_second(number, clip) for number, clip in enumerate(setting.clips)]
+    extractor = Extractor(setting.clips, transform, network, torch.device(device()), num_cores())
     begin = now()
     ends, counts = [], []
-    for request, _ in compute_features(requests, transform, network, torch.device(device()), num_cores()):
+    for one, _ in extractor.compute(views):
         ends.append(time.perf_counter())
-        counts.append(len(request.units))
+        counts.append(len(one.frames))
         if ends[-1] - ends[0] > LONGEST_S:
             break
     rates = rates_of_parts(ends, counts)
@@ -69,10 +76,11 @@ def extraction(setting: Setting) -> dict[str, float | str]:
     }
 
 
-def request_of(clip: Path) -> Request:
-    """Return the request for one frame a second."""
-    info = probe(clip)
-    return Request(clip, Rate(1.0)(info.num_frames, info.fps))
+def one_a_second(number: int, clip: Path) -> VideoViews:
+    """Return a view of each second's first frame."""
+    info = inspect(clip)
+    frames = Rate(1.0)(info.num_frames, info.fps)
+    return VideoViews(number, 0, torch.arange(len(frames)), frames)
 
 
 def rates_of_parts(ends: list[float], counts: list[int]) -> list[float]:
@@ -82,10 +90,10 @@ def rates_of_parts(ends: list[float], counts: list[int]) -> list[float]:
     """
     batches: dict[int, float] = {}  # number of the batch -> its end
     for end, total in zip(ends, accumulate(counts), strict=True):
-        batches.setdefault(-(-total // FRAMES_PER_BATCH), end)
+        batches.setdefault(-(-total // FRAMES), end)
     marks = list(batches.items())
     bounds = [marks[round(part * (len(marks) - 1) / NUM_PARTS)] for part in range(NUM_PARTS + 1)]
-    return [FRAMES_PER_BATCH * (last - first) / (end - begin) for (first, begin), (last, end) in pairwise(bounds)]
+    return [FRAMES * (last - first) / (end - begin) for (first, begin), (last, end) in pairwise(bounds)]
 
 
 def training(setting: Setting) -> dict[str, float | str]:
@@ -110,29 +118,29 @@ def training(setting: Setting) -> dict[str, float | str]:
 @contextmanager
 def wide_features(setting: Setting, rate_hz: float) -> Iterator[Callable[[], VideoDataModule]]:
     """Give what makes data modules of the twin, with stand-in features as wide as VGG16's, stored, not yet read."""
-    backbone = Wide()
+    backbone = wrap(Wide())
+    transform = TutorialTransform(backbone.picture_format)
     with TemporaryDirectory(dir=setting.work) as store:
 
         def make() -> VideoDataModule:
-            datamodule = VideoDataModule(
-                dataset=UCF101(twin(setting.size)),
-                split=Official(),
-                sampling=Rate(rate_hz),
-                transform=TutorialTransform(backbone.picture_format),
-                backbone=backbone,
-                store=store,
-            )
-            datamodule.setup("fit")
-            return datamodule
+            corpus = Corpus(UCF101(twin(setting.size)), Official(), Rate(rate_hz), Catalogue(Path(store)))
+            contents = {video: facts.content for video, facts in corpus.facts.items()}
+            extractor = Extractor([video.path for video in corpus.videos], transform, backbone, CPU, num_cores())
+            kept = FeatureStore(Path(store), Recipe(*"BTSWND", 32), "wide")
+            source = StoredFeatures(kept, extractor, contents, corpus.leave_out)
+            source.prepare([*corpus.views("train"), *corpus.views("val")])
+            return VideoDataModule(corpus, source)
 
         make()
         yield make
 
 
-def configuration() -> DictConfig:
+def configuration() -> dict[str, Any]:
     """Return what `vidclf train experiment=tutorial` is configured by, without its validation."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return compose("train", ["experiment=tutorial", "trainer.max_epochs=3", "+trainer.limit_val_batches=0"])
+    settings = ["trainer.max_epochs=3", "+trainer.limit_val_batches=0", "~callbacks", "~logger"]
+    with initialize_config_dir(CONF, **HYDRA):
+        cfg = compose("train", ["experiment=tutorial", *settings])
+    return OmegaConf.to_container(cfg, resolve=True)
 
 
 class EpochEnds(Callback):
@@ -147,20 +155,20 @@ class EpochEnds(Callback):
 
 def fit(datamodule: VideoDataModule) -> tuple[L.Trainer, float]:
     """Return vidclf's Trainer after three epochs, and the mean of the last two's seconds."""
-    cfg, ends = configuration(), EpochEnds()
-    trainer = build.build_trainer(cfg, datamodule.backbone, callbacks=[ends])
-    trainer.fit(build.build_classifier(cfg, datamodule.backbone, NUM_CLASSES), datamodule=datamodule)
+    config, ends = configuration(), EpochEnds()
+    trainer = build.build_trainer(config, datamodule.backbone, callbacks=[ends])
+    trainer.fit(build.build_classifier(config, datamodule.backbone, NUM_CLASSES), datamodule=datamodule)
     return trainer, (ends.times[-1] - ends.times[0]) / 2
 
 
 def bare_epoch_s(trainer: L.Trainer, datamodule: VideoDataModule) -> float:
     """Return the seconds of an epoch of the same arithmetic, the mean of two after a first that does not count."""
-    cfg = configuration()
-    classifier = build.build_classifier(cfg, datamodule.backbone, NUM_CLASSES)
+    config = configuration()
+    classifier = build.build_classifier(config, datamodule.backbone, NUM_CLASSES)
     head: Any = classifier.head.to(device()).train()
     loss_of = classifier.loss.to(device())
     head.fit(datamodule.train_features().to(device()))
-    optimizer = build.build_optimizer(cfg, datamodule.backbone)(head.parameters())
+    optimizer = build.build_optimizer(config, datamodule.backbone)(head.parameters())
     ends = []
     for _ in range(3):
         for batch in datamodule.train_dataloader():
@@ -177,8 +185,8 @@ def bfloat16_error(setting: Setting) -> dict[str, float]:
     """Return how far VGG16's features in bfloat16 are from those in float32, on decoded pictures: a ratio of norms."""
     networks = {name: vgg16(name) for name in ("float32", "bfloat16")}
     transform = TutorialTransform(networks["float32"].picture_format)
-    requests = [request_of(clip) for clip in setting.clips[:: len(setting.clips) // 8]][:8]
-    frames = torch.cat([decode_frames(request.path, request.units) for request in requests])[: 2 * FRAMES_PER_BATCH]
+    clips = setting.clips[:: len(setting.clips) // 8][:8]
+    frames = torch.cat([decode_frames(clip, one_a_second(0, clip).frames) for clip in clips])[: 2 * FRAMES]
     pictures = transform(frames).to(device())
     exact, rounded = (network(pictures).float().cpu().flatten() for network in networks.values())
     difference = rounded - exact
@@ -194,14 +202,14 @@ def missing(setting: Setting) -> dict[str, float]:
     """Return the seconds in which a store of 13,320 videos says what is missing: at the first look, and later ones."""
     contents = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(NUM_VIDEOS)]
     units = torch.arange(0, 186, 25)[:, None]
-    requests = [Request(Path(content), units, content) for content in contents]
+    wanted = [(content, units) for content in contents]
     with TemporaryDirectory(dir=setting.work) as folder:
-        store = partial(FeatureStore, Path(folder), Recipe("none", "none", "float32", "none"), "none")
+        store = partial(FeatureStore, Path(folder), Recipe(*"BTSWND", 32), "none")
         features = torch.zeros(len(units), 1, 1, 1)
         with ThreadPoolExecutor(8) as pool:  # each waits for the disk
             list(pool.map(lambda content: store().add(content, units, features), contents))
-        first_s, of_first = timed(lambda: store().missing_of_all(requests))
-        later_s = median_s(lambda: store().missing_of_all(requests))
+        first_s, of_first = timed(lambda: store().missing_of_all(wanted))
+        later_s = median_s(lambda: store().missing_of_all(wanted))
     assert not any(map(len, of_first))
     return {"first_s": first_s, "later_s": later_s}
 
@@ -209,9 +217,10 @@ def missing(setting: Setting) -> dict[str, float]:
 def gathering(setting: Setting) -> dict[str, float | str]:
     """Return the GB/s at which stored features become a tensor, and at which the page cache gives their files."""
     with wide_features(setting, rate_hz=1) as make:
-        runs = [timed(make().train_features) for _ in range(1 + NUM_ROUNDS)][1:]
+        modules = [make() for _ in range(1 + NUM_ROUNDS)]
+        runs = [timed(lambda one=one: one.source.features(one.training_views(0))) for one in modules][1:]
         features = runs[0][1]
-        files = list(make().store.folder.glob("*.safetensors"))
+        files = list(modules[0].source.store.folder.glob("*.safetensors"))
         buffer = torch.empty(sum(path.stat().st_size for path in files), dtype=torch.uint8)
         read_s = median_s(lambda: read_files(files, buffer))
     return {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from experiments.benchmark.setting import Setting, twin
 from experiments.benchmark.verbs import run_verb
-from vidclf.data.decoding import probe
+from vidclf.data.decoding import inspect
 from vidclf.data.sampling import Rate
 
 RATES_HZ = (1, 2)
@@ -54,6 +54,6 @@ def num_distinct() -> int:
     total = 0
     for clip in twin("1%").glob("*/*.avi"):
         if int(clip.stem.split("_g")[-1][:2]) > LAST_TEST_GROUP:
-            info = probe(clip)
+            info = inspect(clip)
             total += len({i for rate in RATES_HZ for i in Rate(rate)(info.num_frames, info.fps).flatten().tolist()})
     return total

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from vidclf.data.datasets.demo import Demo
-from vidclf.data.decoding import decode_frames, probe
+from vidclf.data.decoding import decode_frames, inspect
 from vidclf.data.sampling import Uniform
 
 demo = Demo("data/demo")
@@ -17,7 +17,7 @@ first = {video.label: video for video in reversed(demo.videos())}
 figure, axes = plt.subplots(4, 2, figsize=(12, 3.6), layout="constrained")
 for label, axis in enumerate(axes.flat):
     path = first[label].path
-    frames = decode_frames(path, Uniform(8)(probe(path).num_frames, 25.0)[0])
+    frames = decode_frames(path, Uniform(8)(inspect(path).num_frames, 25.0)[0])
     axis.imshow(torch.cat(frames.unbind(), dim=-1).permute(1, 2, 0))
     axis.set_title(demo.class_names[label], fontsize=9)
     axis.axis("off")

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from vidclf.data.datasets.demo import Demo
 from vidclf.data.datasets.demo.clips import TEST_GROUPS
-from vidclf.data.decoding import decode_frames, probe
+from vidclf.data.decoding import decode_frames, inspect
 from vidclf.data.sampling import Uniform
 from vidclf.data.transforms import BackboneTransform
 from vidclf.models.backbones.tiny import Tiny
 from vidclf.models.backbones.tiny3d import Tiny3D
-from vidclf.models.backbones.wrapped import Frozen
+from vidclf.models.backbones.wrapped import FrozenBackbone
 from vidclf.models.heads.attention_pool import AttentionPool
 from vidclf.models.heads.linear import Linear
 from vidclf.models.heads.mean_pool import MeanPool
@@ -53,11 +53,13 @@ def main() -> None:
     test = torch.tensor([int(video.group[1:]) in TEST_GROUPS for video in videos])
     transform, sample = BackboneTransform(Tiny.picture_format), Uniform(16)
     views = [
-        transform(decode_frames(video.path, sample(probe(video.path).num_frames, 25)))
+        transform(decode_frames(video.path, sample(inspect(video.path).num_frames, 25)))
         for video in track(videos, len(videos), "Decoding", "clips")
     ]
     pictures = torch.cat(views)  # (N, 16, 3, 64, 64)
-    features = torch.cat([Frozen(Tiny())(view) for view in track(views, len(views), "Extracting features of", "clips")])
+    features = torch.cat(
+        [FrozenBackbone(Tiny())(view) for view in track(views, len(views), "Extracting features of", "clips")]
+    )
     results = json.loads(options.results.read_text()) if options.results.exists() else {}
     for name in options.checks:
         inputs = pictures if name == "tiny3d" else features

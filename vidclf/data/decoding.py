@@ -5,6 +5,7 @@ B-frame XVID AVI, UCF101's format, they do not follow the pictures.
 """
 
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
@@ -24,11 +25,10 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from vidclf.contracts import VideoError
+from vidclf.errors import VidclfError
 
-ADVICE = (
-    "Delete it and extract it again from the archive, or pass dataset.on_error=skip to leave it out "
-    "(it is listed and counted)."
-)
+SKIP = "pass dataset.on_error=skip to leave it out (it is listed and counted)."
+ADVICE = f"Delete it and extract it again from the archive, or {SKIP}"
 STREAM_OPEN_TIMEOUT_S = 20
 VOP_START = b"\x00\x00\x01\xb6"  # of a picture in MPEG-4 part 2 (ISO/IEC 14496-2, 6.2.5); two bits of its kind follow
 INTRA, PREDICTED = 0, 1
@@ -38,7 +38,7 @@ HELD_BYTES = 2**26  # of a file whose packets are held to choose among them
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the container says: the number of frames is that of its packets, `fps` their average rate."""
+    """What one look at a whole file says: how many frames decode, their average rate, and the size of each."""
 
     num_frames: int
     fps: float
@@ -46,27 +46,52 @@ class VideoInfo:
     height: int
 
 
-def probe(path: Path | str) -> VideoInfo:
-    """Return the frame count, rate and size of a video, from its packets; nothing is decoded.
+def inspect(path: Path | str) -> VideoInfo:
+    """Return what is known of a video once every picture of it is decoded.
+
+    Packets are not counted: a packet may show nothing, or half a picture. Colours are not converted.
 
     Raises:
-        VideoError: no such file, no video, or a container that holds less than it promises.
+        VideoError: the file cannot be opened, has no video, or is damaged anywhere.
     """
-    path = Path(path)
+    path, num_frames, size = Path(path), 0, (0, 0)
     with _open_file(path) as (container, stream):
-        # Packets before an edit list's start are decoded but not shown.
-        num_frames = sum(packet.size > 0 and not packet.is_discard for packet in _packets(path, container, stream))
-        if not num_frames:
-            raise VideoError(f"{path}: its video stream holds no frame. {ADVICE}")
-        return VideoInfo(num_frames, _fps(path, stream), stream.width, stream.height)
+        fps = _fps(path, stream)
+        for number, frame in _decoded(path, container, stream):
+            num_frames, size = number + 1, (frame.width, frame.height)
+    if not num_frames:
+        raise VideoError(f"{path}: its video stream holds no frame. Encode it again, or {SKIP}")
+    return VideoInfo(num_frames, fps, *size)
 
 
-def decode_frames(path: Path | str, indices: Int[Tensor, "*views"]) -> UInt8[Tensor, "*views 3 H W"]:
+@contextmanager
+def naming_the_video(path: Path) -> Iterator[None]:
+    """Tell which video a worker was reading when it failed for another reason than the video, and where.
+
+    Raises:
+        VideoError: instead of any error that is not for the user yet.
+    """
+    try:
+        yield
+    except VidclfError:
+        raise
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        raise VideoError(
+            f"{path}: the worker that read it failed ({type(error).__name__}: {error}, {Path(where.filename).name} "
+            f"line {where.lineno}). Mend that, or {SKIP}"
+        ) from error
+
+
+def decode_frames(
+    path: Path | str, indices: Int[Tensor, "*views"], whole: bool = False
+) -> UInt8[Tensor, "*views 3 H W"]:
     """Return the frames at `indices`, counted in decoding order.
 
     Args:
         path: any file FFmpeg opens.
         indices: at least one, 0-based, in any order, repeats allowed.
+        whole: as in `iterate_frames`.
 
     Raises:
         VideoError: the file cannot be opened, has no video, ends before the largest index, or is damaged (see
@@ -77,13 +102,13 @@ def decode_frames(path: Path | str, indices: Int[Tensor, "*views"]) -> UInt8[Ten
         raise VideoError(
             f"{path}: no frame was asked for (indices of shape {tuple(indices.shape)}). Ask for one or more."
         )
-    found = dict(iterate_frames(path, wanted))
+    found = dict(iterate_frames(path, wanted, whole))
     frames = torch.stack([found[index] for index in wanted])  # (V*T, 3, H, W)
     return frames.view(*indices.shape, *frames.shape[1:])
 
 
 def iterate_frames(
-    path: Path | str, wanted: Iterable[int] | None = None
+    path: Path | str, wanted: Iterable[int] | None = None, whole: bool = False
 ) -> Iterator[tuple[int, UInt8[Tensor, "3 H W"]]]:
     """Yield (index, frame) for the `wanted` indices (None: all) in increasing order, from one pass.
 
@@ -91,34 +116,36 @@ def iterate_frames(
     is found, but for pictures that no wanted one is built on, where that is certain (see `_needed`): damage to those
     alone goes unseen.
 
+    Args:
+        path: any file FFmpeg opens.
+        wanted: 0-based.
+        whole: the file is known to be whole, for `inspect` said so: nothing is read behind the last wanted frame.
+
     Raises:
         VideoError: as `decode_frames`; frames already given stand before the damage.
     """
     path = Path(path)
     missing = None if wanted is None else set(wanted)
+    if missing and min(missing) < 0:
+        raise VideoError(f"{path}: frame {min(missing)} was asked for; frames are numbered from 0.")
     reformatter = VideoReformatter()  # not thread-safe, and slow to set up: one a pass
     num_frames = 0
-    for index, frame in _decoded(path, None if missing is None else frozenset(missing)):
-        num_frames = index + 1
-        if missing is None:
-            yield index, _to_tensor(frame, reformatter)
-        elif index in missing:
-            missing.remove(index)
-            yield index, _to_tensor(frame, reformatter)
+    with _open_file(path) as (container, stream):
+        asked = None if missing is None else frozenset(missing)
+        for index, frame in _decoded(path, container, stream, asked, whole):
+            num_frames = index + 1
+            if missing is None:
+                yield index, _to_tensor(frame, reformatter)
+            elif index in missing:
+                missing.remove(index)
+                yield index, _to_tensor(frame, reformatter)
+            if whole and missing is not None and not missing:
+                return
     if missing:
         raise VideoError(
-            f"{path}: frame {max(missing)} was asked for, but {num_frames} frames decode, numbered from 0. {ADVICE}"
+            f"{path}: frame {max(missing)} was asked for, but {num_frames} frames decode, numbered from 0. Ask for "
+            "those alone; if the file has changed since it was looked at, start again."
         )
-
-
-def check_whole(path: Path | str) -> None:
-    """Decode every frame and keep none.
-
-    Raises:
-        VideoError: the file cannot be opened, has no video, or is damaged anywhere.
-    """
-    for _ in _decoded(Path(path)):
-        pass
 
 
 def is_stream(source: str) -> bool:
@@ -183,7 +210,7 @@ def _open_file(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             options = {"protocol_whitelist": "none"}
             container = stack.enter_context(av.open(file, "r", options=options))
         except av.FFmpegError as error:
-            raise VideoError(f"{path}: {_why_not_a_video(path)}. {ADVICE}") from error
+            raise VideoError(f"{path}: {_why_not_a_video(path)}") from error
         except OSError as error:
             raise VideoError(
                 f"{path}: the file cannot be read ({error.strerror}). A video file is needed here."
@@ -193,8 +220,10 @@ def _open_file(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 def _why_not_a_video(path: Path) -> str:
     if path.stat().st_size == 0:
-        return "the file is empty (0 bytes)"
-    return f"FFmpeg finds no video in its {path.stat().st_size:,} bytes: it is another kind of file, or damaged"
+        return f"the file is empty (0 bytes). {ADVICE}"
+    return (
+        f"FFmpeg finds no video in its {path.stat().st_size:,} bytes: it is another kind of file, or damaged. {ADVICE}"
+    )
 
 
 def _video_stream(source: Path | str, container: InputContainer) -> VideoStream:
@@ -202,10 +231,7 @@ def _video_stream(source: Path | str, container: InputContainer) -> VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise VideoError(
-            f"{source}: no video stream, only {kinds}. Give a video, or pass dataset.on_error=skip to leave the file "
-            "out (it is listed and counted)."
-        )
+        raise VideoError(f"{source}: no video stream, only {kinds}. Give a video, or {SKIP}")
     if streams[0].codec_context is None:
         raise VideoError(f"{source}: FFmpeg has no decoder for its video. Encode it again, for example as H.264.")
     # Clips are small: several at once, one thread each, are faster than several threads on one.
@@ -225,47 +251,55 @@ def _to_tensor(frame: VideoFrame, reformatter: VideoReformatter) -> UInt8[Tensor
     return torch.from_numpy(picture).permute(2, 0, 1).contiguous()
 
 
-def _decoded(path: Path, wanted: AbstractSet[int] | None = None) -> Iterator[tuple[int, VideoFrame]]:
+def _decoded(
+    path: Path,
+    container: InputContainer,
+    stream: VideoStream,
+    wanted: AbstractSet[int] | None = None,
+    whole: bool = False,
+) -> Iterator[tuple[int, VideoFrame]]:
     """Yield (index, frame) of every frame, or at least of the `wanted` ones; raise where the decoder meets damage.
 
     A decoder cannot see all of it: arithmetic-coded pictures (H.264's CABAC, VP9) may decode to something from
     bytes that were changed. Only a checksum of the file can.
     """
     num_decoded, size = 0, None
-    with _open_file(path) as (container, stream):
-        context = stream.codec_context
-        context.options = {"err_detect": "explode"}
-        if context.name == "libdav1d":
-            # Any bytes are an AV1 picture unless its last bits are checked too. Others reorder frames if so told.
-            context.options = {"strict": "strict"}
-        packets: Iterable[Packet] = _packets(path, container, stream)
-        numbers: Iterator[int] = count()
-        if wanted is not None and context.name == "mpeg4" and path.stat().st_size <= HELD_BYTES:
-            packets, numbers = _needed(iter(packets), wanted)
-        try:
-            for packet in packets:
-                for frame in packet.decode():
-                    number = next(numbers, None)
-                    if frame.is_corrupt or number is None:
-                        raise _damaged(path, num_decoded, stream)
-                    size = size or (frame.width, frame.height)
-                    if (frame.width, frame.height) != size:
-                        raise _resized(path, number, frame, size)
-                    yield number, frame
-                    num_decoded += 1
-        except av.FFmpegError as error:
-            raise _damaged(path, num_decoded, stream) from error
+    context = stream.codec_context
+    context.options = {"err_detect": "explode"}
+    if context.name == "libdav1d":
+        # Any bytes are an AV1 picture unless its last bits are checked too. Others reorder frames if so told.
+        context.options = {"strict": "strict"}
+    packets: Iterable[Packet] = _packets(path, container, stream, whole)
+    numbers: Iterator[int] = count()
+    if wanted and context.name == "mpeg4" and path.stat().st_size <= HELD_BYTES:
+        packets, numbers = _needed(iter(packets), wanted, whole)
+    try:
+        for packet in packets:
+            for frame in packet.decode():
+                number = next(numbers, None)
+                # A slice that is missing raises nothing: the decoder paints over the hole and marks the picture.
+                if frame.is_corrupt or number is None:
+                    raise _damaged(path, num_decoded, stream)
+                size = size or (frame.width, frame.height)
+                if (frame.width, frame.height) != size:
+                    raise _resized(path, number, frame, size)
+                yield number, frame
+                num_decoded += 1
+    except av.FFmpegError as error:
+        raise _damaged(path, num_decoded, stream) from error
 
 
-def _needed(packets: Iterator[Packet], wanted: AbstractSet[int]) -> tuple[Iterable[Packet], Iterator[int]]:
+def _needed(packets: Iterator[Packet], wanted: AbstractSet[int], whole: bool) -> tuple[Iterable[Packet], Iterator[int]]:
     """Return the packets of an MPEG-4 stream that the `wanted` frames are built on, and their numbers.
 
     Packets are left out where each is one picture, surely coded, and intra or predicted from the one before: then
     frames are numbered as packets are, and each is built on those since the last intra picture and no other.
-    Otherwise all are returned. The last packet is the empty one that drains the decoder.
+    Otherwise all are returned. The last packet is the empty one that drains the decoder; of a `whole` file, packets
+    are read up to the one behind the last wanted frame, which tells that no B-frame comes before it.
     """
     held: list[Packet] = []
     starts: list[int] = []
+    end = max(wanted) + 2 if whole else None
     for packet in packets:
         held.append(packet)
         if not packet.size:
@@ -275,11 +309,15 @@ def _needed(packets: Iterator[Packet], wanted: AbstractSet[int]) -> tuple[Iterab
             starts.append(len(held) - 1)
         elif kind != PREDICTED or not starts:
             return chain(held, packets), count()
+        if len(held) == end:
+            break
+    if len(held) <= max(wanted) + 1:
+        return chain(held, packets), count()  # there is no such frame: count those that there are
     needed: list[int] = []
-    for start, end in pairwise([*starts, len(held) - 1]):
-        last = max((number for number in range(start, end) if number in wanted), default=None)
+    for start, stop in pairwise([*starts, len(held) - 1]):
+        last = max((number for number in range(start, stop) if number in wanted), default=None)
         needed += range(start, start if last is None else last + 1)
-    return [*(held[number] for number in needed), *held[-1:], *packets], iter(needed)
+    return [*(held[number] for number in needed), *held[-1:], *([] if whole else packets)], iter(needed)
 
 
 def _kind(packet: bytes) -> int | None:
@@ -297,11 +335,11 @@ def _resized(path: Path, number: int, frame: VideoFrame, size: tuple[int, int]) 
     )
 
 
-def _packets(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+def _packets(path: Path, container: InputContainer, stream: VideoStream, whole: bool) -> Iterator[Packet]:
     """Yield the packets of `stream`, last an empty one that drains the decoder; raise where the file is damaged."""
     num_packets, ends_s = 0, {stream.index: 0.0}
     try:
-        for packet in container.demux(stream, *container.streams.audio):
+        for packet in container.demux(stream, *([] if whole else container.streams.audio)):
             if packet.is_corrupt:
                 raise _damaged(path, num_packets, stream)
             # An AVI knows when a picture is decoded, a Matroska when it is shown.
@@ -314,7 +352,7 @@ def _packets(path: Path, container: InputContainer, stream: VideoStream) -> Iter
                 yield packet
     except av.FFmpegError as error:
         raise _damaged(path, num_packets, stream) from error
-    if _is_cut_short(path, container, stream, ends_s):
+    if not whole and _is_cut_short(path, container, stream, ends_s):
         raise _damaged(path, num_packets, stream)
 
 

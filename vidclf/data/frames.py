@@ -1,217 +1,323 @@
-"""What yields batches of Views: stored features gathered at once, or frames decoded ahead."""
+"""Batches of Views from video files, through torch's DataLoader: decoded, transformed and augmented in its workers.
 
-import itertools
+Workers are given windows: some videos, whose views they decode, and how these are cut into pieces of batches. A batch
+is one piece, or a few of neighbouring windows joined. Whatever is drawn by chance follows from (seed, epoch, video),
+so that any number of workers gives the same bits.
+"""
+
+import multiprocessing
+import random
+import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from vidclf.contracts import VideoError, VideoViews, Views
-from vidclf.data.prefetch import run_ahead
-from vidclf.errors import VidclfError
+from vidclf.contracts import Transform, VideoError, VideoViews, Views
+from vidclf.data.decoding import decode_frames, naming_the_video
+from vidclf.system.machine import keep_memory
+from vidclf.system.ranks import rank_and_size
+from vidclf.system.seeds import generator_for
 
-POOL_FRAMES = 1024  # frames which wait decoded to be shuffled, where training reads frames
+FRAMES_PER_WINDOW = 1024  # at least, where videos have several views: among as many, views are shuffled
+WORTH_WORKERS = 40_000  # frames to be decoded: a worker's start takes as long as decoding some ten thousand
+WINDOWS_AHEAD = 2  # that each worker prepares
 
 
-class FeatureBatches:
-    """Batches of stored features: one indexing operation each, no collation.
+@dataclass(frozen=True)
+class Window:
+    """What a worker does at once.
 
-    Args:
-        features: of every view of this process, those of one video behind one another.
-        drawn: the videos, in the same order.
-        batch_size: views a batch; None: one video a batch.
-        order: of the views, where they are shuffled; of those of all processes, where there are several.
-        own: where each view of `order` stands in `features`; -1 for another process's.
-        num_batches: as many at least are yielded, the last without a view: processes take their steps together.
+    Attributes:
+        views: the videos, and their views.
+        pieces: rows among all those views, crops behind one another: a piece of a batch each.
+        batches: the number of the batch that each piece belongs to.
+        epoch: of the training, whose views are augmented; None: they are not.
     """
 
-    def __init__(
-        self,
-        features: Float[Tensor, "N S D"],
-        drawn: Sequence[VideoViews],
-        batch_size: int | None = None,
-        order: Int[Tensor, " M"] | None = None,
-        own: Int[Tensor, " M"] | None = None,
-        num_batches: int = 0,
-    ) -> None:
-        self.views = _name_views(features, drawn, num_crops=len(features) // max(1, _count(drawn)))
-        order = torch.arange(len(features)) if order is None else order
-        if batch_size is None:
-            batches = order.split(torch.bincount(self.views.video)[[one.video for one in drawn]].tolist())
-        else:
-            batches = order.split(batch_size)
-        if own is not None:
-            batches = tuple(rows[rows >= 0] for rows in own[order].split([len(rows) for rows in batches]))
-        self.batches = [*batches, *[order[:0]] * (num_batches - len(batches))]
+    views: Sequence[VideoViews]
+    pieces: Sequence[Int[Tensor, " _"]]
+    batches: Sequence[int]
+    epoch: int | None = None
+
+
+@dataclass
+class FrameReader:
+    """A source of batches: the frames of videos, which are known to be whole.
+
+    Args:
+        paths: of the videos, by `VideoViews.video`.
+        transform: frames -> pictures.
+        on_error: called with what is wrong with a video that is scored; it may raise. Training always raises.
+        augmentation: frames -> pictures by chance, in place of `transform` in training.
+        seed: of the augmentation.
+        num_workers: processes that decode; 0: this one does.
+        pin_memory: for a GPU, whose copies then need not be waited for.
+    """
+
+    paths: Sequence[Path]
+    transform: Transform
+    on_error: Callable[[int, VideoError], None]
+    augmentation: Callable[[Tensor], Tensor] | None = None
+    seed: int = 0
+    num_workers: int = 0
+    pin_memory: bool = False
+    num_draws: ClassVar[int] = 1  # to be prepared
+
+    def __post_init__(self) -> None:
+        self._loaders: dict[bool, DataLoader] = {}  # of training and of scoring: workers live as long as the reader
+
+    def draw_of(self, epoch: int) -> int:
+        """Return which draw of the views an epoch uses: one of its own."""
+        return epoch
+
+    def prepare(self, views: Sequence[VideoViews]) -> int:
+        """Do nothing: frames are decoded when they are read."""
+        return 0
+
+    def training_batches(self, views: Sequence[VideoViews], batch_size: int, epoch: int) -> "FrameBatches":
+        """Return shuffled batches, `batch_size` views in all processes, of which this one has those of its videos."""
+        num_crops = 1 if self.augmentation else self.transform.num_crops
+        windows, num_batches = plan_training(views, batch_size, num_crops, generator_for(self.seed, epoch), epoch)
+        return FrameBatches(self._loader(training=True), windows, num_batches, self.paths, _raise)
+
+    def scoring_batches(
+        self, views: Sequence[VideoViews], batch_size: int | None = None, in_step: bool = False
+    ) -> "FrameBatches":
+        """Return all views of this process's videos in order, one video a batch, whatever `batch_size` is.
+
+        `in_step` gives all processes as many batches.
+        """
+        rows = [torch.arange(len(one.views) * self.transform.num_crops) for one in of_rank(views)]
+        windows = [
+            Window([one], [own], [number]) for number, (one, own) in enumerate(zip(of_rank(views), rows, strict=True))
+        ]
+        num_batches = len(of_rank(views, rank=0)) if in_step else len(windows)
+        return FrameBatches(self._loader(training=False), windows, num_batches, self.paths, self.on_error)
+
+    def _loader(self, training: bool) -> DataLoader:
+        if training not in self._loaders:
+            in_hand = torch.full((max(1, self.num_workers), 2), -1).share_memory_()
+            decoder = Decoder(self.paths, self.transform, self.augmentation if training else None, self.seed, in_hand)
+            self._loaders[training] = DataLoader(
+                decoder,
+                sampler=Windows(),
+                batch_size=None,
+                collate_fn=_as_it_is,
+                num_workers=self.num_workers,
+                pin_memory=self.pin_memory,
+                persistent_workers=self.num_workers > 0,
+                prefetch_factor=WINDOWS_AHEAD if self.num_workers else None,
+                multiprocessing_context=_context() if self.num_workers else None,
+                worker_init_fn=_start_worker,
+                generator=Generator(),  # else it draws from the one that dropout uses
+            )
+        return self._loaders[training]
+
+
+def num_workers_for(num_frames: int, num_cores: int) -> int:
+    """Return how many processes pay for decoding `num_frames` in all: none where starting them costs more."""
+    return num_cores if num_frames >= WORTH_WORKERS and num_cores > 1 else 0
+
+
+def plan_training(
+    views: Sequence[VideoViews], batch_size: int, num_crops: int, generator: Generator, epoch: int
+) -> tuple[list[Window], int]:
+    """Return an epoch's windows as far as they are this process's, and the number of batches.
+
+    Videos are shuffled and cut into windows, and views are shuffled within each. A batch is the next `batch_size` of
+    all views, whoever decodes them.
+    """
+    rank, size = rank_and_size()
+    shuffled = [views[index] for index in torch.randperm(len(views), generator=generator).tolist()]
+    windows, first, start = [], 0, 0
+    for end in _window_ends(shuffled, batch_size, num_crops):
+        counts = torch.tensor([len(one.views) * num_crops for one in shuffled[start:end]])
+        is_own = torch.arange(start, end) % size == rank
+        of_view = is_own.repeat_interleave(counts)
+        order = torch.randperm(len(of_view), generator=generator)
+        batches = (first + torch.arange(len(order))) // batch_size
+        rows = (of_view.cumsum(0) - 1)[order]
+        own = of_view[order]
+        numbers, lengths = torch.unique_consecutive(batches[own], return_counts=True)
+        own_views = [one for one, is_its in zip(shuffled[start:end], is_own.tolist(), strict=True) if is_its]
+        windows.append(Window(own_views, rows[own].split(lengths.tolist()), numbers.tolist(), epoch))
+        first, start = first + len(order), end
+    return [window for window in windows if window.views], -(-first // batch_size)
+
+
+def _window_ends(views: Sequence[VideoViews], batch_size: int, num_crops: int) -> Iterator[int]:
+    """Yield where each window ends: one is a batch where videos have one view each, else enough to shuffle among."""
+    wanted = batch_size
+    if any(len(one.views) * num_crops > 1 for one in views):
+        wanted = max(batch_size, FRAMES_PER_WINDOW // views[0].frames.shape[1])
+    count = 0
+    for end, one in enumerate(views, start=1):
+        count += len(one.views) * num_crops
+        if count >= wanted or end == len(views):
+            yield end
+            count = 0
+
+
+class Windows(Sampler[Window]):
+    """Gives the windows of whichever pass comes next to the workers, which know of no epoch themselves."""
+
+    def __init__(self) -> None:
+        self.windows: Sequence[Window] = ()
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.windows)
 
-    def __iter__(self) -> Iterator[Views]:
-        for rows in self.batches:
-            yield Views(*(part[rows] for part in self.views)) if len(rows) else _nobodys(self.views)
+    def __iter__(self) -> Iterator[Window]:
+        return iter(self.windows)
 
 
+@dataclass
+class Decoder(Dataset):
+    """Decodes windows; `in_hand` (workers, 2) says which process has which video in hand."""
+
+    paths: Sequence[Path]
+    transform: Transform
+    augmentation: Callable[[Tensor], Tensor] | None
+    seed: int
+    in_hand: Int[Tensor, "workers 2"]
+
+    def __getitem__(self, window: Window) -> list[Views] | tuple[int, VideoError]:
+        """Return the pieces of a window, or which video fails and why."""
+        pictures = []
+        for one in window.views:
+            if worker := get_worker_info():
+                self.in_hand[worker.id] = torch.tensor([multiprocessing.current_process().pid, one.video])
+            try:
+                with naming_the_video(self.paths[one.video]):
+                    pictures.append(self._pictures(one, window.epoch))
+            except VideoError as error:
+                return one.video, error
+        num_crops = len(pictures[0]) // len(window.views[0].views)
+        views = name_views(torch.cat(pictures) if len(pictures) > 1 else pictures[0], window.views, num_crops)
+        if len(window.pieces) == 1 and len(window.views) == 1:
+            return [views]
+        return [Views(*(part[rows] for part in views)) for rows in window.pieces]
+
+    def _pictures(self, one: VideoViews, epoch: int | None) -> Float[Tensor, "views T 3 h w"]:
+        frames = decode_frames(self.paths[one.video], one.frames, whole=True)
+        if self.augmentation is None:
+            return self.transform(frames)
+        seed = generator_for(self.seed, epoch or 0, one.video).initial_seed()
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own random state
+            torch.manual_seed(seed)
+            random.seed(seed)  # whatever an augmentation of one's own draws from
+            np.random.seed(seed % 2**32)
+            return self.augmentation(frames)
+
+
+@dataclass
 class FrameBatches:
-    """Batches of pictures, each video decoded once, ahead, in threads.
+    """Yields the batches of a pass over windows; one of which this process has no view is nobody's."""
 
-    Args:
-        drawn: the videos in the order in which they are decoded, those of all processes.
-        load: decodes and transforms a video's views: (V * crops, T, 3, h, w), in the threads.
-        on_error: called with what is wrong with a video, which is then left out; it may raise.
-        num_threads: videos decoded at once.
-        batch_size: views a batch, shuffled through a pool by `generator`; None: one video a batch, in order.
-        augment: what is loaded -> pictures, in the thread that iterates: torch's random state is one for all.
-        num_crops: pictures made of a frame.
-        own: positions in `drawn` of this process's videos; None: all.
-        num_batches: as many at least are yielded, the last without a view: processes take their steps together.
-    """
-
-    def __init__(
-        self,
-        drawn: Sequence[VideoViews],
-        load: Callable[[VideoViews], Tensor],
-        on_error: Callable[[int, VideoError], None],
-        num_threads: int,
-        batch_size: int | None = None,
-        generator: Generator | None = None,
-        augment: Callable[[VideoViews, Tensor], Tensor] | None = None,
-        num_crops: int = 1,
-        own: range | None = None,
-        num_batches: int = 0,
-    ) -> None:
-        self.drawn, self.load, self.on_error, self.num_threads = drawn, load, on_error, num_threads
-        self.batch_size, self.generator, self.augment = batch_size, generator, augment
-        self.num_crops = num_crops
-        self.own = range(len(drawn)) if own is None else own
-        self.num_batches = num_batches
+    loader: DataLoader
+    windows: Sequence[Window]
+    num_batches: int
+    paths: Sequence[Path]
+    on_error: Callable[[int, VideoError], None]
 
     def __len__(self) -> int:
-        if self.batch_size is None:
-            return max(len(self.own), self.num_batches)
-        return -(-_count(self.drawn) * self.num_crops // self.batch_size)
+        return self.num_batches
 
     def __iter__(self) -> Iterator[Views]:
-        videos = self._decoded()
-        batches = videos if self.batch_size is None else self._shuffled(videos, self.batch_size)
-        num_yielded, batch = 0, None
-        for batch in batches:
-            yield batch
-            num_yielded += 1
-        if batch is not None:
-            yield from [_nobodys(batch)] * (self.num_batches - num_yielded)
+        sizes: dict[int, int] = {}
+        for window in self.windows:
+            for number, rows in zip(window.batches, window.pieces, strict=True):
+                sizes[number] = sizes.get(number, 0) + len(rows)
+        waiting: list[Views] = []
+        num_yielded = 0
+        for number, piece in self._pieces():
+            yield from [nobodys(piece)] * (number - num_yielded)
+            num_yielded = max(num_yielded, number)
+            waiting.append(piece)
+            if sum(len(views.labels) for views in waiting) == sizes[number]:
+                yield _join(waiting)
+                waiting, num_yielded = [], num_yielded + 1
+        if num_yielded:
+            yield from [nobodys(piece)] * (self.num_batches - num_yielded)
 
-    def _decoded(self) -> Iterator[Views]:
-        own = [self.drawn[position] for position in self.own]
-        num_failed = 0
-        for one, result in run_ahead(self._try, own, self.num_threads, depth=1):
-            if isinstance(result, VideoError):
-                self.on_error(one.video, result)
-                num_failed += 1
-                if num_failed == len(own):
-                    raise VidclfError(f"None of {num_failed} videos can be read. The last: {result}")
-            else:
-                result = self.augment(one, result) if self.augment else result
-                yield _name_views(result, [one], num_crops=len(result) // len(one.views))
-
-    def _try(self, one: VideoViews) -> Iterator[Tensor | VideoError]:
+    def _pieces(self) -> Iterator[tuple[int, Views]]:
+        self.loader.sampler.windows = self.windows  # type: ignore[attr-defined]
         try:
-            yield self.load(one)
-        except VideoError as error:
-            yield error
+            for window, result in zip(self.windows, self.loader, strict=True):
+                if isinstance(result, tuple):
+                    self.on_error(*result)
+                else:
+                    yield from zip(window.batches, result, strict=True)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise self._death(error) from error
 
-    def _shuffled(self, videos: Iterator[Views], batch_size: int) -> Iterator[Views]:
-        """Yield the planned batches, as far as their views are this process's, as soon as those are decoded."""
-        firsts = self._first_views()
-        first_of = {self.drawn[position].video: firsts[position] for position in self.own}
-        own = {firsts[position] + row for position in self.own for row in self._rows(position)}
-        ready: dict[int, Views] = {}
-        reached = 0  # the number behind the last view that was decoded; one before that is not ready has failed
-        last: Views | None = None
-
-        def decode_next() -> bool:
-            nonlocal last, reached
-            video = next(videos, None)
-            if video is None:
-                return False
-            first = first_of[int(video.video[0])]
-            # Cloned, so that a view which waits does not keep its whole video in memory.
-            rows = (Views(*(part[row : row + 1].clone() for part in video)) for row in range(len(video.labels)))
-            ready.update(enumerate(rows, start=first))
-            last, reached = ready[first], first + len(video.labels)
-            return True
-
-        for numbers in self._plan(batch_size):
-            mine = [number for number in numbers if number in own]
-            while (last is None or max(mine, default=-1) >= reached) and decode_next():
-                pass
-            views = [ready.pop(number) for number in mine if number in ready]
-            if views:
-                yield _join(views)
-            elif last is not None and self.num_batches:
-                yield _nobodys(last)
-
-    def _plan(self, batch_size: int) -> Iterator[list[int]]:
-        """Yield the numbers of each batch's views, drawn from a pool that the next videos fill up again."""
-        pool: list[int] = []
-        batch: list[int] = []
-        size = max(batch_size, POOL_FRAMES // self.drawn[0].frames.shape[1])
-        for position, first in enumerate(self._first_views()):
-            pool += [first + row for row in self._rows(position)]
-            while len(pool) >= size:
-                batch.append(self._take(pool))
-                if len(batch) == batch_size:
-                    yield batch
-                    batch = []
-        while pool:
-            batch.append(self._take(pool))
-            if len(batch) == batch_size or not pool:
-                yield batch
-                batch = []
-
-    def _rows(self, position: int) -> range:
-        return range(len(self.drawn[position].views) * self.num_crops)
-
-    def _first_views(self) -> list[int]:
-        """Return the number of each video's first view, all views counted through."""
-        counts = [len(self._rows(position)) for position in range(len(self.drawn))]
-        return [0, *itertools.accumulate(counts)][:-1]
-
-    def _take(self, pool: list[int]) -> int:
-        index = int(torch.randint(len(pool), (), generator=self.generator))
-        pool[index], pool[-1] = pool[-1], pool[index]
-        return pool.pop()
+    def _death(self, error: RuntimeError) -> VideoError:
+        dead = set(map(int, re.findall(r"\d+", str(error))))
+        in_hand = self.loader.dataset.in_hand.tolist()  # type: ignore[attr-defined]
+        videos = [video for pid, video in in_hand if pid in dead] or [video for _, video in in_hand]
+        names = ", ".join(str(self.paths[video]) for video in videos if video >= 0)
+        return VideoError(
+            f"A worker that reads videos has died (killed? out of memory?) with {names or 'no video'} in hand. Look at "
+            f"that file, give num_workers=0 or fewer workers. ({str(error).splitlines()[0][:200]})"
+        )
 
 
-def own_rows(drawn: Sequence[VideoViews], own: range, num_crops: int) -> Int[Tensor, " M"]:
-    """Return where each view of `drawn` stands among those of the `own` positions, behind one another; -1: not."""
-    counts = torch.tensor([len(one.views) * num_crops for one in drawn], dtype=torch.int64)
-    mine = torch.zeros(len(drawn), dtype=torch.bool)
-    mine[list(own)] = True
-    of_view = mine.repeat_interleave(counts)
-    return torch.where(of_view, of_view.cumsum(0) - 1, -1)
+def of_rank(views: Sequence[VideoViews], rank: int | None = None) -> Sequence[VideoViews]:
+    """Return those of a process's own videos, or of another's."""
+    own, size = rank_and_size()
+    return views[own if rank is None else rank :: size]
 
 
-def _nobodys(views: Views) -> Views:
+def count_views(views: Sequence[VideoViews]) -> int:
+    """Return the number of views of all videos."""
+    return sum(len(one.views) for one in views)
+
+
+def name_views(inputs: Tensor, views: Sequence[VideoViews], num_crops: int) -> Views:
+    """Say of each input whose it is; the crops of view v are the views v * num_crops and following."""
+    counts = torch.tensor([len(one.views) * num_crops for one in views], dtype=torch.int64)
+    labels = torch.tensor([one.label for one in views], dtype=torch.int64).repeat_interleave(counts)
+    video = torch.tensor([one.video for one in views], dtype=torch.int64).repeat_interleave(counts)
+    numbers = torch.cat([one.views for one in views]) if views else torch.empty(0, dtype=torch.int64)
+    view = (numbers[:, None] * num_crops + torch.arange(num_crops)).flatten()
+    return Views(inputs, labels, video, view)
+
+
+def nobodys(views: Views) -> Views:
     """Return a batch of one view that counts for nothing: it is video -1's."""
     first = Views(*(part[:1] for part in views))
     return first._replace(video=torch.full_like(first.video, -1))
 
 
-def _count(drawn: Sequence[VideoViews]) -> int:
-    return sum(len(one.views) for one in drawn)
+def _raise(_: int, error: VideoError) -> None:
+    raise error
 
 
 def _join(batch: list[Views]) -> Views:
-    return Views(*(torch.cat(parts) for parts in zip(*batch, strict=True)))
+    return batch[0] if len(batch) == 1 else Views(*(torch.cat(parts) for parts in zip(*batch, strict=True)))
 
 
-def _name_views(inputs: Tensor, drawn: Sequence[VideoViews], num_crops: int) -> Views:
-    """Say of each input whose it is; the crops of view v are the views v * num_crops and following."""
-    counts = torch.tensor([len(one.views) * num_crops for one in drawn], dtype=torch.int64)
-    labels = torch.tensor([one.label for one in drawn], dtype=torch.int64).repeat_interleave(counts)
-    video = torch.tensor([one.video for one in drawn], dtype=torch.int64).repeat_interleave(counts)
-    views = torch.cat([one.views for one in drawn]) if drawn else torch.empty(0, dtype=torch.int64)
-    view = (views[:, None] * num_crops + torch.arange(num_crops)).flatten()
-    return Views(inputs, labels, video, view)
+def _context() -> multiprocessing.context.BaseContext:
+    """Return how workers are started: from a server without threads that has imported once, or each anew."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _as_it_is(result: object) -> object:
+    return result
+
+
+def _start_worker(_: int) -> None:
+    keep_memory()

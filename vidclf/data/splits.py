@@ -5,15 +5,11 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from vidclf.contracts import Video, first_five
-from vidclf.data.datasets.ucf101 import read_list
+from vidclf.contracts import PARTS, Video, first_five
 from vidclf.errors import VidclfError
-
-SIDES = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -36,8 +32,8 @@ class Split:
 
     def views_of(self, side: str) -> list[tuple[int, list[int]]]:
         """Return (video, its views) of `side`, in order, without the videos that have none there."""
-        if side not in SIDES:
-            raise VidclfError(f"{side} is no side of a split; there are {', '.join(SIDES)}.")
+        if side not in PARTS:
+            raise VidclfError(f"{side} is no side of a split; there are {', '.join(PARTS)}.")
         views = [(video, self._views(video, side)) for video in range(len(self.names))]
         return [(video, own) for video, own in views if own]
 
@@ -67,103 +63,7 @@ class Split:
     def _side_of_video(self, video: int) -> str:
         if video not in self.val_views:
             return self.sides[video]
-        return "+".join(side for side in SIDES if self._views(video, side))
-
-
-class Official:
-    """UCF101's official split `number`, with validation carved from its train videos.
-
-    It tests on the videos of testlist0`number`.txt in `lists`; without `lists`, on groups 1-7, 8-14 or 15-21
-    of every class, which are the same videos. The unit of independence is (class, group): a group is one long
-    video of its class, cut into clips.
-
-    Args:
-        number: 1, 2 or 3.
-        validation: "group" holds whole (class, group)s back, stratified by class. "frame_level" holds views
-            back, so that one video trains and validates; it overestimates, and is here to show by how much.
-        val_fraction: of the train videos (by frame: of their views), at most a half. Whole groups meet it
-            only about.
-        seed: of the draw.
-        lists: the folder of the official lists.
-    """
-
-    def __init__(
-        self,
-        number: int = 1,
-        validation: str = "group",
-        val_fraction: float = 0.2,
-        seed: int = 0,
-        lists: str | Path | None = None,
-    ) -> None:
-        if number not in (1, 2, 3):
-            raise VidclfError(f"split.number={number}: it must be 1, 2 or 3.")
-        if validation not in ("group", "frame_level"):
-            raise VidclfError(f"split.validation={validation}: it must be group or frame_level.")
-        if not isinstance(val_fraction, int | float) or not 0 < val_fraction <= 0.5:
-            raise VidclfError(f"split.val_fraction={val_fraction}: it must be above 0 and at most 0.5.")
-        self.number = number
-        self.validation = validation
-        self.val_fraction = val_fraction
-        self.seed = seed
-        self.lists = None if lists is None else Path(lists).expanduser()
-
-    @property
-    def per_view(self) -> bool:
-        """Whether single views are given a side, so that the sampling must be one without chance."""
-        return self.validation == "frame_level"
-
-    def __call__(self, videos: Sequence[Video], num_views: Sequence[int]) -> Split:
-        """Return the split of `videos`, which have `num_views` views each.
-
-        Raises:
-            VidclfError: there are no videos, a (class, group) would stand on two sides, a class would have
-                nothing to train or to validate on, or `lists` do not say where a video belongs.
-        """
-        if not videos:
-            raise VidclfError("There are no videos to split; check dataset.root and dataset.classes.")
-        if self.lists is None:
-            test = [is_test_group(video, self.number) for video in videos]
-        else:
-            test = in_test_list(videos, self.number, self.lists)
-        sides = ["test" if tested else "train" for tested in test]
-        val_views: dict[int, frozenset[int]] = {}
-        if self.per_view:
-            val_views = hold_views_back(videos, sides, num_views, self.val_fraction, self.seed)
-        else:
-            for video in hold_groups_back(videos, sides, self.val_fraction, self.seed):
-                sides[video] = "val"
-        check_groups_are_whole(videos, sides)
-        split = Split([video.name for video in videos], sides, list(num_views), val_views)
-        check_every_class(videos, split)
-        return split
-
-
-def is_test_group(video: Video, number: int) -> bool:
-    """Return whether the official split `number` tests on the video's group: one of seven."""
-    digits = video.group.removeprefix("g")
-    if not digits.isdecimal():
-        raise VidclfError(f"{video.name}: its group is {video.group!r}; split=official needs g01, g02, ...")
-    return 7 * (number - 1) < int(digits) <= 7 * number
-
-
-def in_test_list(videos: Sequence[Video], number: int, lists: Path) -> list[bool]:
-    """Return for each video whether the lists of split `number` test on it."""
-    names = {}
-    for side in ("train", "test"):
-        path = lists / f"{side}list{number:02d}.txt"
-        if not path.is_file():
-            raise VidclfError(
-                f"{path}: there is no such file. split.number={number} needs it; choose another "
-                "number, or leave dataset.lists out to split by group numbers."
-            )
-        names[side] = set(read_list(path))
-    wrong = [v.name for v in videos if (v.name in names["train"]) == (v.name in names["test"])]
-    if wrong:
-        raise VidclfError(
-            f"{len(wrong)} of {len(videos)} videos are not in exactly one of trainlist{number:02d}.txt and "
-            f"testlist{number:02d}.txt in {lists}: {first_five(wrong)}. Mend the lists or remove the videos."
-        )
-    return [video.name in names["test"] for video in videos]
+        return "+".join(side for side in PARTS if self._views(video, side))
 
 
 def hold_groups_back(videos: Sequence[Video], sides: Sequence[str], fraction: float, seed: int) -> list[int]:

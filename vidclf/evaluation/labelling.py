@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vidclf.contracts import Sampling, Transform, VideoError, Views
-from vidclf.data.decoding import probe, stream_frames
+from vidclf.contracts import Sampling, Transform, VideoError, VideoViews, Views
+from vidclf.data.decoding import VideoInfo, inspect, naming_the_video, stream_frames
+from vidclf.data.prefetch import run_ahead
 from vidclf.errors import VidclfError
 from vidclf.evaluation.report import most_probable
-from vidclf.features.extract import compute_features
-from vidclf.features.store import Request, units_of, views_of
+from vidclf.features.extract import Extractor, units_of, views_of
 from vidclf.models.classifier import Classifier
 from vidclf.system.terminal import say
 
@@ -43,31 +43,30 @@ class Labeller:
     def label_files(
         self, paths: Sequence[Path], num_threads: int
     ) -> Iterator[tuple[Path, dict[str, Any] | VideoError]]:
-        """Yield each file and its label, or what is wrong with it, in order; decoding runs ahead."""
-        num_views: dict[Path, int] = {}
-        broken: dict[Path, VideoError] = {}
+        """Yield each file and its label, or what is wrong with it, in order; looking and decoding run ahead."""
+        num_views: dict[int, int] = {}
+        broken: dict[int, VideoError] = {}
 
-        def requests() -> Iterator[Request]:
-            for path in paths:
-                try:
-                    info = probe(path)
-                except VideoError as error:
-                    broken[path] = error
+        def views() -> Iterator[VideoViews]:
+            for number, info in run_ahead(lambda number: [_look(paths[number])], range(len(paths)), num_threads):
+                if isinstance(info, VideoError):
+                    broken[number] = info
                     continue
                 frames = self.sampling(info.num_frames, info.fps)
-                num_views[path] = len(frames)
-                yield Request(path, units_of(frames, self.classifier.backbone.picture_format))
+                num_views[number] = len(frames)
+                yield units_of(VideoViews(number, -1, torch.arange(len(frames)), frames), clip_length)
 
-        backbone = self.classifier.backbone
-        todo = iter(paths)
-        for request, features in compute_features(requests(), self.transform, backbone, self.device, num_threads):
-            while (path := next(todo)) != request.path:
-                yield path, broken[path]
+        clip_length = self.classifier.backbone.picture_format.clip_length
+        extractor = Extractor(paths, self.transform, self.classifier.backbone, self.device, num_threads)
+        todo = iter(range(len(paths)))
+        for one, features in extractor.compute(views()):
+            while (number := next(todo)) != one.video:
+                yield paths[number], broken[number]
             if isinstance(features, VideoError):
-                yield request.path, features
+                yield paths[number], features
             else:
-                yield request.path, self._label(views_of(features, num_views[request.path]))
-        yield from ((path, broken[path]) for path in todo)
+                yield paths[number], self._label(views_of(features, num_views[number]), str(paths[number]))
+        yield from ((paths[number], broken[number]) for number in todo)
 
     def label_stream(self, source: str, window_s: float | int) -> Iterator[dict[str, Any]]:
         """Yield a label for every `window_s` seconds of frames, and for what is left at the end.
@@ -84,12 +83,14 @@ class Labeller:
             views = torch.stack([window[index] for index in indices.flatten().tolist()])
             pictures = self.transform(views.unflatten(0, indices.shape))
             features = self.classifier.backbone(pictures.to(self.device)).cpu()
-            yield {"start_s": number * length / fps, **self._label(features)}
+            yield {"start_s": number * length / fps, **self._label(features, source)}
 
     @torch.no_grad()
-    def _label(self, features: Float[Tensor, "V S D"]) -> dict[str, Any]:
+    def _label(self, features: Float[Tensor, "V S D"], name: str) -> dict[str, Any]:
         whose = torch.zeros(len(features), dtype=torch.int64)  # one video's, whose label is not known
-        logits, _ = self.classifier.predict_step(Views(features.to(self.device), whose, whose, whose))
+        batch = Views(features.to(self.device), whose, whose, whose)
+        logits = self.classifier.predict_step(batch)[0].cpu()
+        self.classifier.check_finite(logits, name, [batch])
         top5 = most_probable(self.classifier.aggregation(logits), self.class_names)
         label, probability = top5[0]
         return {
@@ -97,6 +98,14 @@ class Labeller:
             "probability": probability,
             "top5": [{"label": name, "probability": value} for name, value in top5],
         }
+
+
+def _look(path: Path) -> VideoInfo | VideoError:
+    try:
+        with naming_the_video(path):
+            return inspect(path)
+    except VideoError as error:
+        return error
 
 
 def leave_out_damaged(

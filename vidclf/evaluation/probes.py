@@ -1,8 +1,7 @@
 """Does a network use time? The same run, scored with the order of each view's frames taken away."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import lightning as L
@@ -12,11 +11,13 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from vidclf.contracts import VideoViews
-from vidclf.datamodule import VideoDataModule
+from vidclf.data.corpus import Corpus
+from vidclf.data.frames import FrameReader
 from vidclf.errors import VidclfError
 from vidclf.evaluation.intervals import bootstrap_mean
 from vidclf.evaluation.judge import Judged, judge, scores_of
 from vidclf.evaluation.scores import Aggregation
+from vidclf.features.batches import StoredFeatures
 from vidclf.models.classifier import Classifier, aggregate_videos
 from vidclf.system.seeds import generator_for
 from vidclf.system.terminal import say
@@ -70,85 +71,84 @@ def names_of(probe: str) -> list[str]:
     return list(PROBES) if probe == ALL else [probe]
 
 
-def score_probes(
-    trainer: L.Trainer,
-    classifier: Classifier,
-    datamodule: VideoDataModule,
-    ordered: Judged,
-    names: list[str],
-    aggregations: Mapping[str, Aggregation],
-) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yield each probe and the content of its metrics.json: the means over its draws, and the temporal gain.
+@dataclass
+class Prober:
+    """Scores a part of the data with the order of each view's frames taken away.
 
     Args:
         trainer: runs the classifier.
         classifier: of the run.
-        datamodule: its `scored_part` is scored.
+        source: of the batches.
+        corpus: whose part it is.
+        part: train, val or test.
         ordered: what the run says of that part when no frame is moved.
-        names: of the probes. One of several that the network cannot take is left out, and that is said.
-        aggregations: see `scores_of`.
-
-    Raises:
-        VidclfError: the views have one frame, or the network cannot take what the only probe leaves.
     """
-    for name in names:
+
+    trainer: L.Trainer
+    classifier: Classifier
+    source: StoredFeatures | FrameReader
+    corpus: Corpus
+    part: str
+    ordered: Judged
+
+    def score(
+        self, names: Sequence[str], aggregations: Mapping[str, Aggregation]
+    ) -> Iterator[tuple[str, dict[str, float]]]:
+        """Yield each probe and the content of its metrics.json: the means over its draws, and the temporal gain.
+
+        One of several that the network cannot take is left out, and that is said.
+
+        Raises:
+            VidclfError: the views have one frame, or the network cannot take what the only probe leaves.
+        """
+        for name in names:
+            try:
+                draws = [self._judge(name, draw) for draw in range(NUM_DRAWS.get(name, 1))]
+            except VidclfError as error:
+                if len(names) == 1 or isinstance(error, NoOrderError):
+                    raise
+                say(f"left out: probe={name}: {error}")
+                continue
+            scores = [scores_of(draw, self.classifier, aggregations) for draw in draws]
+            means: dict[str, float] = {key: fmean(score[key] for score in scores) for key in scores[0]}
+            counts = {key: scores[0][key] for key in ("num_videos", "num_failed")}
+            yield name, means | counts | self._temporal_gain(draws)
+
+    def _judge(self, name: str, draw: int) -> Judged:
+        views = [probed(one, name, draw) for one in self.corpus.views(self.part)]
+        self.source.prepare(views)
         try:
-            draws = _judge_draws(trainer, classifier, datamodule, name)
-        except VidclfError as error:
-            if len(names) == 1 or isinstance(error, NoOrderError):
+            return judge(self.trainer, self.classifier, self.source, self.corpus, self.part, views)
+        except RuntimeError as error:
+            if name != "single_frame":
                 raise
-            say(f"left out: probe={name}: {error}")
-            continue
-        scores = [scores_of(draw, classifier, aggregations) for draw in draws]
-        means: dict[str, float] = {key: fmean(score[key] for score in scores) for key in scores[0]}
-        counts = {key: scores[0][key] for key in ("num_videos", "num_failed")}
-        yield name, means | counts | _temporal_gain(ordered, draws, classifier, datamodule)
+            raise VidclfError(f"probe={name}: the network takes no view of one frame ({error}).") from error
+
+    def _temporal_gain(self, draws: Sequence[Judged]) -> dict[str, float]:
+        """Return the top1 in order, and how far the probe's (the mean of its draws) lies below it.
+
+        The 95 % interval is by bootstrap over (class, group): clips of a group are not independent.
+        """
+        in_order = _named_rightly(self.ordered, self.classifier)
+        gains = in_order - np.mean([_named_rightly(draw, self.classifier) for draw in draws], axis=0)
+        videos = [self.corpus.videos[index] for index in self.ordered.video.unique().tolist()]
+        low, high = bootstrap_mean(gains, [(video.label, video.group) for video in videos])
+        return {
+            "top1_in_order": float(in_order.mean()),
+            "temporal_gain": float(gains.mean()),
+            "temporal_gain_low": low,
+            "temporal_gain_high": high,
+        }
 
 
-def _judge_draws(trainer: L.Trainer, classifier: Classifier, datamodule: VideoDataModule, name: str) -> list[Judged]:
-    draws = []
-    try:
-        for draw in range(NUM_DRAWS.get(name, 1)):
-            datamodule.probe = partial(_probed, name=name, draw=draw)
-            draws.append(judge(trainer, classifier, datamodule, datamodule.scored_part))
-    except RuntimeError as error:
-        if name != "single_frame":
-            raise
-        raise VidclfError(f"probe={name}: the network takes no view of one frame ({error}).") from error
-    finally:
-        datamodule.probe = None
-    if not all(draw.logits.isfinite().all() for draw in draws):
-        raise VidclfError(f"probe={name}: the network gives no finite logits of such views.")
-    return draws
-
-
-def _temporal_gain(
-    ordered: Judged, draws: list[Judged], classifier: Classifier, datamodule: VideoDataModule
-) -> dict[str, float]:
-    """Return the top1 in order, and how far the probe's (the mean of its draws) lies below it, with the 95 % interval.
-
-    The interval is by bootstrap over (class, group): clips of a group are not independent.
-    """
-    in_order = _named_rightly(ordered, classifier)
-    gains = in_order - np.mean([_named_rightly(draw, classifier) for draw in draws], axis=0)
-    videos = [datamodule.videos[index] for index in ordered.video.unique().tolist()]
-    low, high = bootstrap_mean(gains, [(video.label, video.group) for video in videos])
-    return {
-        "top1_in_order": float(in_order.mean()),
-        "temporal_gain": float(gains.mean()),
-        "temporal_gain_low": low,
-        "temporal_gain_high": high,
-    }
-
-
-def _probed(drawn: VideoViews, name: str, draw: int) -> VideoViews:
-    if drawn.frames.shape[1] < 2:
+def probed(one: VideoViews, name: str, draw: int) -> VideoViews:
+    """Return the views of a video as a probe leaves them; `draw` is a number of its chance."""
+    if one.frames.shape[1] < 2:
         raise NoOrderError(
             f"probe={name}: the run's views have one frame, so there is no order to take away. "
             "Probe a run whose views have several, e.g. sampling=uniform."
         )
-    frames = PROBES[name](drawn.frames, generator_for(draw, drawn.video))
-    return replace(drawn, frames=frames)
+    return replace(one, frames=PROBES[name](one.frames, generator_for(draw, one.video)))
 
 
 def _named_rightly(judged: Judged, classifier: Classifier) -> Float[np.ndarray, " M"]:

@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from vidclf.contracts import Video
-from vidclf.datamodule import VideoDataModule
+from vidclf.data.corpus import Corpus
 from vidclf.evaluation.judge import Judged
 from vidclf.evaluation.scores import Aggregation
 from vidclf.evaluation.sheets import draw_confusion
 from vidclf.models.classifier import aggregate_videos
-from vidclf.run.folder import write_csv
+from vidclf.system.disk import write_csv
 
 
 def write_logits(folder: Path, judged: Judged, videos: list[Video]) -> None:
@@ -27,14 +27,14 @@ def write_logits(folder: Path, judged: Judged, videos: list[Video]) -> None:
     (folder / "videos.txt").write_text(names, encoding="utf-8", errors="surrogateescape")
 
 
-def write_predictions(folder: Path, judged: Judged, aggregation: Aggregation, datamodule: VideoDataModule) -> None:
+def write_predictions(folder: Path, judged: Judged, aggregation: Aggregation, corpus: Corpus) -> None:
     """Write predictions.csv: a line a video, with the probability of the predicted class."""
     log_probabilities, labels = aggregate_videos(judged.logits, judged.labels, judged.video, aggregation)
-    names = datamodule.dataset.class_names
+    names = corpus.class_names
     rows = []
     for video, label, scores in zip(judged.video.unique().tolist(), labels.tolist(), log_probabilities, strict=True):
         label_predicted, probability = most_probable(scores, names)[0]
-        rows.append((datamodule.videos[video].name, names[label], label_predicted, probability))
+        rows.append((corpus.videos[video].name, names[label], label_predicted, probability))
     write_csv(folder / "predictions.csv", ("video", "label", "predicted", "probability"), rows)
 
 

@@ -19,12 +19,11 @@ from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 from torch import Tensor
 
-from vidclf.contracts import VideoError
 from vidclf.data.decoding import decode_frames
 from vidclf.system.seeds import generator_for
 
 if TYPE_CHECKING:
-    from vidclf.datamodule import VideoDataModule
+    from vidclf.data.corpus import Corpus
 
 MAX_FRAMES = 8  # of a view, shown side by side
 MAX_NUMBERED = 20  # classes whose cells have room for a number
@@ -39,13 +38,13 @@ class ViewSheets(Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
             for part in ("train", "val"):
-                sheet = draw_sheet(trainer.datamodule, part, self.num_views)  # type: ignore[attr-defined]
+                sheet = draw_sheet(trainer.datamodule.corpus, part, self.num_views)  # type: ignore[attr-defined]
                 trainer.logger.experiment.add_figure(f"views/{part}", sheet, close=True)
 
 
-def draw_sheet(datamodule: "VideoDataModule", part: str, num_views: int) -> Figure:
+def draw_sheet(corpus: "Corpus", part: str, num_views: int) -> Figure:
     """Return a figure with one row a view: its label and up to eight of its frames, as decoded."""
-    rows = list(itertools.islice(_draw_views(datamodule, part), num_views))
+    rows = list(itertools.islice(_draw_views(corpus, part), num_views))
     height = max(1, len(rows))
     figure, axes = plt.subplots(height, 1, figsize=(8, 1.2 * height), squeeze=False, layout="constrained")
     for axis, (frames, title) in zip(axes[:, 0], rows, strict=False):
@@ -53,27 +52,23 @@ def draw_sheet(datamodule: "VideoDataModule", part: str, num_views: int) -> Figu
         axis.set_title(title, fontsize=8, parse_math=False)  # a file name may hold $ signs
     for axis in axes[:, 0]:
         axis.axis("off")
-    if credit := getattr(datamodule.dataset, "credit", ""):
+    if credit := getattr(corpus.dataset, "credit", ""):
         figure.supxlabel(textwrap.fill(credit, 150), fontsize=6)
     return figure
 
 
-def _draw_views(datamodule: "VideoDataModule", part: str) -> Iterator[tuple[UInt8[Tensor, "T 3 H W"], str]]:
+def _draw_views(corpus: "Corpus", part: str) -> Iterator[tuple[UInt8[Tensor, "T 3 H W"], str]]:
     """Yield frames of a random view, and whose they are, of one video after the other, in random order."""
-    drawn = datamodule.draw(part, epoch=0 if part == "train" else None)
-    generator = generator_for(datamodule.seed)
+    drawn = corpus.views(part, epoch=0 if part == "train" else None)
+    generator = generator_for(corpus.seed)
     for row in torch.randperm(len(drawn), generator=generator).tolist():
         one = drawn[row]
-        video = datamodule.videos[one.video]
+        video = corpus.videos[one.video]
         view = int(torch.randint(len(one.frames), (), generator=generator))
         chosen = one.frames[view]
         shown = chosen[torch.linspace(0, len(chosen) - 1, min(len(chosen), MAX_FRAMES)).round().long()]
-        try:
-            frames = decode_frames(video.path, shown)
-        except VideoError as error:
-            datamodule.leave_out(one.video, error)
-            continue
-        label = datamodule.dataset.class_names[one.label]
+        frames = decode_frames(video.path, shown, whole=True)
+        label = corpus.class_names[one.label]
         yield frames, f"{label}   {video.name}, view {int(one.views[view])}"
 
 

@@ -1,23 +1,18 @@
 """What TensorBoard shows of a run beside its curves: the configuration, and the HParams tab."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from vidclf.run.compatible import SCORED_BY, flatten
 
-
-def log_text(logger: Logger, name: str, text: str) -> None:
-    """Show a text in TensorBoard, as it is."""
+def log_configuration(logger: Logger | None, text: str) -> None:
+    """Show the configuration in TensorBoard's text tab, as it is."""
     if isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_text(name, "".join(f"    {line}\n" for line in text.splitlines()))
+        logger.experiment.add_text("configuration", "".join(f"    {line}\n" for line in text.splitlines()))
 
 
-def log_hyperparameters(logger: Logger, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+def log_hyperparameters(logger: Logger | None, settings: Mapping[str, str], metrics: Mapping[str, float]) -> None:
     """Fill TensorBoard's HParams tab: what changes a score, and the best validation scores."""
     if isinstance(logger, TensorBoardLogger):
-        keys = (*SCORED_BY, "optimizer", "scheduler", "seed", "batch_size")
-        flat = flatten({key: config[key] for key in keys})
-        logger.log_hyperparams({key: str(value) for key, value in flat.items()}, dict(metrics))
+        logger.log_hyperparams(dict(settings), {f"best/{name}": metrics[name] for name in ("top1", "loss")})
         logger.finalize("success")

@@ -1,10 +1,10 @@
 """From video files to features: decoding in threads, one backbone, batches filled across videos, a store filled."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,203 +12,203 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidclf.contracts import Transform, VideoError, death_of
-from vidclf.data.decoding import iterate_frames
+from vidclf.contracts import Transform, VideoError, VideoViews
+from vidclf.data.decoding import iterate_frames, naming_the_video
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.transforms import halves_of
 from vidclf.errors import VidclfError
-from vidclf.features.store import REMEDY, FeatureStore, Request
-from vidclf.models.backbones.trained import Trained
-from vidclf.models.backbones.wrapped import FRAMES_PER_BATCH, Frozen
+from vidclf.features.store import REMEDY, FeatureStore
+from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone, fixed_batch
 from vidclf.system.disk import require_space
 from vidclf.system.machine import has_matrix_units
-from vidclf.system.ranks import rank_and_size
-from vidclf.system.terminal import say, track
+from vidclf.system.ranks import gather, rank_and_size
+from vidclf.system.terminal import track
 
 Result = Float[Tensor, "R crops S D"] | VideoError
 
+FRAMES_AT_ONCE = 32  # of a video, decoded before they are handed over
 WRITERS = 2  # threads that write to the store; each video is synced to the disk, which takes as long as a batch may
+IN_FLIGHT = 2  # batches that a GPU may have before the oldest is waited for
 COMPILE = ("auto", True, False)
 # Floating-point operations from which on compiling pays, which takes half a minute. VGG16 is then 19 % faster with AMX
 # (read, not measured), and no faster on a CPU without (measured: never compiled there); on a GPU it is an estimate.
 WORTH_COMPILING = {"cpu": 5e14, "cuda": 3e16}
 
 
+def units_of(one: VideoViews, clip_length: int) -> VideoViews:
+    """Return what the backbone consumes in place of the views: single frames (V*T, 1), or a clip backbone's clips."""
+    if clip_length > 1:
+        return one
+    frames = one.frames.reshape(-1, 1)
+    return replace(one, views=torch.arange(len(frames)), frames=frames)
+
+
+def views_of(features: Float[Tensor, "R crops S D"], num_views: int) -> Float[Tensor, "views steps D"]:
+    """Return the features of units, all those of a view behind one another: the way back from `units_of`."""
+    steps = features.unflatten(0, (num_views, -1))  # (V, units of a view, crops, S, D)
+    return steps.transpose(1, 2).flatten(2, 3).flatten(0, 1)
+
+
+@dataclass
+class Extractor:
+    """Computes the features of videos.
+
+    Args:
+        paths: of the videos, by `VideoViews.video`.
+        transform: frames -> pictures.
+        backbone: pictures -> features.
+        device: where it computes.
+        num_threads: videos decoded at once.
+        compile: `auto` where it pays, True, False.
+
+    Raises:
+        VidclfError: `compile` is none of these.
+    """
+
+    paths: Sequence[Path] | Mapping[int, Path]
+    transform: Transform
+    backbone: FrozenBackbone | TunedBackbone
+    device: torch.device
+    num_threads: int = 2
+    compile: str | bool = "auto"
+
+    def __post_init__(self) -> None:
+        if self.compile not in COMPILE:
+            raise VidclfError(f"compile={self.compile}: allowed are auto, true, false.")
+
+    def compute(self, units: Iterable[VideoViews]) -> Iterator[tuple[VideoViews, Result]]:
+        """Yield the features of each video's units (R, t), on the CPU, or what is wrong with it, in order.
+
+        Decoding runs ahead in threads; frames are handed over as bytes, where the transform can be halved; batches
+        are filled across videos.
+        """
+        self.backbone.to(self.device).eval()
+        crop, normalize = halves_of(self.transform)
+        assembly = _Assembly(self.backbone, normalize, self.device)
+
+        def decode(one: VideoViews) -> Iterator[tuple[Tensor, Tensor] | VideoError | None]:
+            try:
+                with naming_the_video(self.paths[one.video]):
+                    yield from pictures_of(self.paths[one.video], one.frames, crop)
+                yield None
+            except VideoError as error:
+                yield error
+
+        for one, result in run_ahead(decode, units, self.num_threads):
+            if isinstance(result, tuple):
+                assembly.add(*result)
+            else:
+                assembly.end(one, result)
+            yield from assembly.finished()
+        assembly.flush()
+        yield from assembly.finished(wait=True)
+
+    def compile_if_it_pays(self, num_pictures: int) -> None:
+        """Compile the backbone by torch.compile where that was asked for, or where there is enough work."""
+        if not isinstance(self.backbone, FrozenBackbone) or self.compile is False:
+            return
+        picture_format = self.backbone.picture_format
+        shape = (1, picture_format.clip_length, 3, picture_format.size, picture_format.size)
+        self.backbone.to(self.device)
+        one = torch.zeros(shape, device=self.device)
+        if self.compile is True or _is_enough(self.backbone, one, num_pictures):
+            self.backbone.compile_layers(one)
+
+
 def fill_store(
     store: FeatureStore,
-    requests: Sequence[Request],
-    transform: Transform,
-    backbone: Frozen | Trained,
-    device: torch.device,
-    num_threads: int = 2,
-    compile: str | bool = "auto",
-) -> Iterator[tuple[Request, int | VideoError]]:
-    """Compute what is missing, with a bar; yield what was, with the number of units computed here or what is wrong.
+    extractor: Extractor,
+    views: Sequence[VideoViews],
+    contents: Mapping[int, str],
+    on_error: Callable[[int, VideoError], None],
+    shard: tuple[int, int] = (1, 1),
+) -> int:
+    """Compute what is missing of `views`, with a bar; return the number of units (frames, or clips) computed here.
 
-    Of several processes that work as one, each begins with videos of its own and then takes what the others have not
-    begun, so that none waits long, and all know in the end what failed.
+    Of several processes that work as one, each computes the videos of its own share; all leave together.
+
+    Args:
+        store: to be filled.
+        extractor: knows the videos' paths.
+        views: several of a video, in any order.
+        contents: the sha256 of the videos' files.
+        on_error: called with what is wrong with a video; it may raise.
+        shard: (k, n): that these are the k-th of n parts of the videos.
 
     Raises:
         VidclfError: the disk has no room for it.
     """
-    missing = {
-        request: len(units)
-        for request, units in zip(requests, store.missing_of_all(requests), strict=True)
-        if len(units)
-    }
-    if not missing:
-        return
-    picture_format, num_units = backbone.picture_format, sum(missing.values())
+    rank, size = rank_and_size()
+    own = [one for one in views if one.video // shard[1] % size == rank]
+    num_units = 0
+    if _missing(store, extractor, own, contents):
+        with (
+            store.computing((shard[0] - 1) * size + rank, shard[1] * size),
+            closing(_compute(store, extractor, _missing(store, extractor, own, contents), contents)) as results,
+        ):
+            for video, result in results:
+                if isinstance(result, VideoError):
+                    on_error(video, result)
+                else:
+                    num_units += result
+    gather(None)  # what one reads, others may compute
+    return num_units
+
+
+def _missing(
+    store: FeatureStore, extractor: Extractor, views: Sequence[VideoViews], contents: Mapping[int, str]
+) -> list[VideoViews]:
+    """Return one VideoViews for each video of which units are missing: those units."""
+    clip_length = extractor.backbone.picture_format.clip_length
+    units: dict[int, list[Tensor]] = {}
+    for one in views:
+        units.setdefault(one.video, []).append(units_of(one, clip_length).frames)
+    asked = [(contents[video], torch.cat(parts)) for video, parts in units.items()]
+    return [
+        VideoViews(video, -1, torch.arange(len(new)), new)
+        for video, new in zip(units, store.missing_of_all(asked), strict=True)
+        if len(new)
+    ]
+
+
+def _compute(
+    store: FeatureStore, extractor: Extractor, units: Sequence[VideoViews], contents: Mapping[int, str]
+) -> Generator[tuple[int, int | VideoError]]:
+    """Compute and store; yield each video and its number of units, or what is wrong with it."""
+    backbone, transform = extractor.backbone, extractor.transform
+    num_units = sum(len(one.frames) for one in units)
     num_bytes = 2 if getattr(backbone.backbone, "precision", "float32") == "bfloat16" else 4
     require_space(store.folder, num_units * backbone.feature_dim * transform.num_crops * num_bytes, REMEDY)
-    if isinstance(backbone, Frozen):
-        shape = (picture_format.clip_length, 3, picture_format.size, picture_format.size)
-        compile_if_it_pays(backbone, shape, num_units * transform.num_crops, device, compile)
-    compute = partial(compute_features, transform=transform, backbone=backbone, device=device, num_threads=num_threads)
-    (rank, size), todo = rank_and_size(), list(missing)
-    own_first = [request for first in range(size) for request in todo[(rank + first) % size :: size]]
-    results = fill(store, own_first, compute)
-    unit = "frames" if picture_format.clip_length == 1 else "clips"
-    yield from track(results, len(todo), "Extracting features of", "videos", unit, lambda result: missing[result[0]])
+    extractor.compile_if_it_pays(num_units * transform.num_crops)
+    counts = {one.video: len(one.frames) for one in units}
+    unit = "frames" if backbone.picture_format.clip_length == 1 else "clips"
+    results = _written(store, extractor.compute(units), contents)
+    yield from track(results, len(units), "Extracting features of", "videos", unit, lambda result: counts[result[0]])
 
 
-def fill(
-    store: FeatureStore, requests: Sequence[Request], compute: Callable[[Iterable[Request]], Iterator]
-) -> Iterator[tuple[Request, int | VideoError]]:
-    """Compute and store what is missing; yield each request once, with the number of units computed for it.
+def _written(
+    store: FeatureStore, results: Iterable[tuple[VideoViews, Result]], contents: Mapping[int, str]
+) -> Iterator[tuple[int, int | VideoError]]:
+    """Write features by threads, so that the backbone does not wait for the disk; yield what is written, or wrong."""
+    writing: deque[tuple[VideoViews, Future]] = deque()
 
-    A video that another process is working on is left to it, and looked at again in the end. Results are written by
-    threads, so that the backbone does not wait for the disk.
-
-    Args:
-        requests: at most one a video.
-        compute: `compute_features`, all but its requests given.
-    """
-    waiting = list(requests)
-    while waiting:
-        elsewhere: list[Request] = []
-        there: deque[Request] = deque()  # what another process has computed by now
-        yield from _fill_claimed(store, waiting, compute, elsewhere, there)
-        if len(elsewhere) == len(waiting):
-            if rank_and_size()[1] == 1:
-                say(f"{len(elsewhere)} videos are computed by another process; waiting for it.")
-            store.claim(elsewhere[0].content, wait=True)
-            store.release(elsewhere[0].content)
-        waiting = elsewhere
-
-
-def _fill_claimed(
-    store: FeatureStore,
-    requests: Iterable[Request],
-    compute: Callable[[Iterable[Request]], Iterator],
-    elsewhere: list[Request],
-    there: deque[Request],
-) -> Iterator[tuple[Request, int | VideoError]]:
-    asked: dict[Request, Request] = {}  # what is computed -> what was asked for
-    writing: deque[tuple[Request, int, Future]] = deque()
-
-    def claimed() -> Iterator[Request]:
-        for request in requests:
-            if not store.claim(request.content):
-                elsewhere.append(request)
-                continue
-            units = store.missing(request)  # again: it may have been computed since
-            if len(units):
-                new = replace(request, units=units)
-                asked[new] = request
-                yield new
-            else:
-                store.release(request.content)
-                there.append(request)
-
-    def written(at_most: int) -> Iterator[tuple[Request, int]]:
-        while writing and (len(writing) > at_most or writing[0][2].done()):
-            request, num_units, future = writing.popleft()
+    def done(at_most: int) -> Iterator[tuple[int, int]]:
+        while writing and (len(writing) > at_most or writing[0][1].done()):
+            one, future = writing.popleft()
             future.result()  # a full disk
-            yield request, num_units
+            yield one.video, len(one.frames)
 
-    def write(request: Request, features: Tensor) -> None:
-        try:
-            store.add(request.content, request.units, features)
-        finally:
-            store.release(request.content)
-
-    try:
-        with ThreadPoolExecutor(WRITERS, thread_name_prefix="write") as pool:
-            for request, result in compute(claimed()):
-                if isinstance(result, VideoError):
-                    store.release(request.content)
-                    yield asked.pop(request), result
-                else:
-                    writing.append((asked.pop(request), len(request.units), pool.submit(write, request, result)))
-                yield from written(at_most=2 * WRITERS)
-                yield from ((there.popleft(), 0) for _ in range(len(there)))
-            yield from written(at_most=0)
-            yield from ((there.popleft(), 0) for _ in range(len(there)))
-    finally:
-        for request in asked:
-            store.release(request.content)
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="write") as pool:
+        for one, result in results:
+            if isinstance(result, VideoError):
+                yield one.video, result
+            else:
+                writing.append((one, pool.submit(store.add, contents[one.video], one.frames, result)))
+            yield from done(at_most=2 * WRITERS)
+        yield from done(at_most=0)
 
 
-def compute_features(
-    requests: Iterable[Request],
-    transform: Transform,
-    backbone: Frozen | Trained,
-    device: torch.device,
-    num_threads: int = 2,
-) -> Iterator[tuple[Request, Result]]:
-    """Yield the features of each request, on the CPU, or what is wrong with its video, in order.
-
-    Decoding runs ahead in threads; frames are handed over as bytes, where the transform can be halved; batches are
-    filled across videos.
-    """
-    backbone.to(device).eval()
-    crop, normalize = halves_of(transform)
-    assembly = _Assembly(backbone, normalize, device)
-
-    def decode(request: Request) -> Iterator[tuple[Tensor, Tensor] | VideoError | None]:
-        try:
-            yield from pictures_of(request.path, request.units, crop)
-            yield None
-        except VideoError as error:
-            yield error
-        except VidclfError:
-            raise
-        except Exception as error:  # a worker's death is its video's
-            yield death_of(request.path, error)
-
-    for request, result in run_ahead(decode, requests, num_threads):
-        if isinstance(result, tuple):
-            assembly.add(*result)
-        else:
-            assembly.end(request, result)
-        yield from assembly.finished()
-    assembly.flush()
-    yield from assembly.finished()
-
-
-def compile_if_it_pays(
-    backbone: Frozen, pictures_shape: Sequence[int], num_pictures: int, device: torch.device, choice: str | bool
-) -> None:
-    """Compile the backbone by torch.compile where `choice` says so, or where `auto` finds enough work.
-
-    Args:
-        pictures_shape: (t, 3, h, w) of one unit.
-        num_pictures: how many units there are to compute.
-
-    Raises:
-        VidclfError: `choice` is none of auto, true, false.
-    """
-    if choice not in COMPILE:
-        raise VidclfError(f"compile={choice}: allowed are auto, true, false.")
-    backbone.to(device)
-    one = torch.zeros(1, *pictures_shape, device=device)
-    if choice is False or (choice == "auto" and not _is_enough(backbone, one, num_pictures)):
-        return
-    backbone.compile_layers(one)
-
-
-def _is_enough(backbone: Frozen, one: Tensor, num_pictures: int) -> bool:
+def _is_enough(backbone: FrozenBackbone, one: Tensor, num_pictures: int) -> bool:
     threshold = WORTH_COMPILING.get(one.device.type)
     if threshold is None or num_pictures < 1000:  # no network is so large
         return False
@@ -224,12 +224,12 @@ def pictures_of(
 ) -> Iterator[tuple[Int[Tensor, " r"], Tensor]]:
     """Yield (positions in `units`, their pictures (r, crops, t, 3, h, w)), a few at a time, decoding the video once.
 
-    Frames are kept only as long as a later unit needs them.
+    The file is known to be whole. Frames are kept only as long as a later unit needs them.
     """
     order = units.amax(dim=1).argsort(stable=True)
-    stream = iterate_frames(path, units.unique().tolist())
+    stream = iterate_frames(path, units.unique().tolist(), whole=True)
     frames: dict[int, Tensor] = {}
-    for chunk in order.split(max(1, FRAMES_PER_BATCH // units.shape[1])):
+    for chunk in order.split(max(1, FRAMES_AT_ONCE // units.shape[1])):
         last = int(units[chunk].max())
         while last not in frames:
             index, frame = next(stream)
@@ -240,40 +240,40 @@ def pictures_of(
         order = order[len(chunk) :]
         needed = set(units[order].flatten().tolist())
         frames = {index: frame for index, frame in frames.items() if index in needed}
-    for _ in stream:  # to the file's end: damage behind the last wanted frame is found too, where that is decoded
-        pass
 
 
 class _Assembly:
-    """Pictures of many videos go in, full batches go through the backbone, whole requests come out."""
+    """Pictures of many videos go in, full batches go through the backbone, whole videos come out."""
 
     def __init__(
-        self, backbone: Frozen | Trained, normalize: Callable[[Tensor], Tensor] | None, device: torch.device
+        self,
+        backbone: FrozenBackbone | TunedBackbone,
+        normalize: Callable[[Tensor], Tensor] | None,
+        device: torch.device,
     ) -> None:
         self.backbone, self.normalize, self.device = backbone, normalize, device
+        self.batch = fixed_batch(device.type, backbone.picture_format.clip_length)
         self.pictures: list[Tensor] = []  # waiting for a full batch, each (n, t, 3, h, w)
-        self.features: deque[Tensor] = (
-            deque()
-        )  # of requests not yet handed out, each (n, S, D), where they were computed
-        self.positions: list[Tensor] = []  # of the request that is being decoded
+        self.computed: deque[_Copy] = deque()  # of videos not yet handed out
+        self.positions: list[Tensor] = []  # of the video that is being decoded
         self.crops = 1
-        self.ended: deque[tuple[Request, list[Tensor], VideoError | None]] = deque()
+        self.ended: deque[tuple[VideoViews, list[Tensor], VideoError | None]] = deque()
 
     def add(self, positions: Tensor, pictures: Tensor) -> None:
-        """Take some units' pictures (r, crops, t, 3, h, w) of the request that is being decoded."""
+        """Take some units' pictures (r, crops, t, 3, h, w) of the video that is being decoded."""
         self.positions.append(positions)
         self.crops = pictures.shape[1]
         self.pictures.append(pictures.flatten(0, 1))
-        full = max(1, FRAMES_PER_BATCH // pictures.shape[2])
-        if sum(map(len, self.pictures)) >= full:
+        if sum(map(len, self.pictures)) >= self.batch:
             waiting = torch.cat(self.pictures)
-            whole = len(waiting) - len(waiting) % full
-            self._run(waiting[:whole])
-            self.pictures = [waiting[whole:]] if whole < len(waiting) else []
+            for pictures in waiting.split(self.batch)[: len(waiting) // self.batch]:
+                self._run(pictures)
+            rest = waiting[len(waiting) - len(waiting) % self.batch :]
+            self.pictures = [rest] if len(rest) else []
 
-    def end(self, request: Request, error: VideoError | None) -> None:
-        """Close the request that is being decoded."""
-        self.ended.append((request, self.positions, error))
+    def end(self, one: VideoViews, error: VideoError | None) -> None:
+        """Close the video that is being decoded."""
+        self.ended.append((one, self.positions, error))
         self.positions = []
 
     def flush(self) -> None:
@@ -282,34 +282,63 @@ class _Assembly:
             self._run(torch.cat(self.pictures))
             self.pictures = []
 
-    def finished(self) -> Iterator[tuple[Request, Result]]:
-        """Hand out the requests whose features are all there."""
+    def finished(self, wait: bool = False) -> Iterator[tuple[VideoViews, Result]]:
+        """Hand out the videos whose features are all there; `wait` for those that are on their way."""
         while self.ended:
-            request, positions, error = self.ended[0]
+            one, positions, error = self.ended[0]
             count = self.crops * sum(map(len, positions))
-            if count > sum(map(len, self.features)):
+            if count > sum(len(copy.features) for copy in self.computed if wait or copy.is_there()):
                 return
             self.ended.popleft()
             taken = list(self._take(count))
             if error is not None:
-                yield request, error
+                yield one, error
                 continue
             features = torch.cat(taken).unflatten(0, (-1, self.crops))
-            yield request, features[torch.cat(positions).argsort()]
+            yield one, features[torch.cat(positions).argsort()]
 
     def _take(self, count: int) -> Iterator[Tensor]:
         """Yield the next `count` features, as they lie in their batches."""
         while count:
-            features = self.features.popleft()
-            if len(features) > count:
-                self.features.appendleft(features[count:])
-            yield features[:count].cpu()
+            copy = self.computed[0]
+            features = copy.wait()
+            yield features[:count]
+            if len(features) <= count:
+                self.computed.popleft()
+            else:
+                copy.features = features[count:]
             count -= min(count, len(features))
 
     def _run(self, pictures: Tensor) -> None:
-        if not len(pictures):
-            return
+        if self.device.type == "cuda":
+            pictures = pictures.pin_memory()
         pictures = pictures.to(self.device, non_blocking=True)
         if self.normalize is not None:
             pictures = self.normalize(pictures)
-        self.features.append(self.backbone(pictures))
+        self.computed.append(_Copy(self.backbone(pictures)))
+        if len(self.computed) > IN_FLIGHT:
+            self.computed[-1 - IN_FLIGHT].wait()
+
+
+class _Copy:
+    """Features on their way to the CPU: nobody waits for a GPU before they are needed."""
+
+    def __init__(self, features: Tensor) -> None:
+        self.event: torch.cuda.Event | None = None
+        self.features = features
+        if features.device.type == "cuda":
+            self.features = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+            self.features.copy_(features, non_blocking=True)
+            self.event = torch.cuda.Event()
+            self.event.record()
+
+    def is_there(self) -> bool:
+        """Whether the copy has ended."""
+        return self.event is None or self.event.query()
+
+    def wait(self) -> Tensor:
+        """Return the features, once they are there."""
+        if self.event is not None:
+            self.event.synchronize()
+            self.event = None
+        return self.features

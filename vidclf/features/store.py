@@ -1,6 +1,5 @@
 """The feature store: what a frozen backbone computed once is never computed again.
 
-<root>/videos.json                              what is known of each video file
 <root>/<backbone>-<recipe>/recipe.json          everything but the video that can change a feature
 <root>/<backbone>-<recipe>/<content>-<t>.safetensors
     rows      (R, t)              the frames of each unit: one of a picture backbone, a clip's T
@@ -9,216 +8,76 @@
 """
 
 import contextlib
-import errno
-import hashlib
-import inspect
 import json
 import os
-import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import chain
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
-from vidclf.contracts import PictureFormat, Transform
 from vidclf.errors import VidclfError
-from vidclf.system.disk import empty_on_disk, write_atomically, writing_to
-from vidclf.system.machine import free_memory
-from vidclf.system.ranks import num_here
+from vidclf.features.recipe import Recipe
+from vidclf.system.disk import write_atomically, writing_to
 from vidclf.system.terminal import say
 
-try:
-    import fcntl
-except ImportError:  # Windows: nothing is claimed, so two runs at once may compute the same
-    fcntl = None  # type: ignore[assignment]
-
-FORMAT = 1  # of the files; another number never reads these
 REMEDY = "Free space, or name another folder with store.root=..."
-LIBRARIES = {"vidclf", "torch", "torchvision", *sys.stdlib_module_names}  # others are their user's to change
 
 Unit = tuple[int, ...]  # the frames that the backbone takes at once
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything but the video that can change a feature."""
-
-    backbone: str
-    weights: str
-    precision: str
-    transform: str
-    format: int = FORMAT
-
-    @property
-    def digest(self) -> str:
-        """Twelve hex digits of its sha256."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """The units of one video whose features are wanted: rows of frame indices, each (t,)."""
-
-    path: Path
-    units: Int[Tensor, "R t"]
-    content: str = ""  # the file's sha256, which the store keys on
-
-
-def why_not_stored(backbone: nn.Module, transform: Transform) -> str | None:
-    """Return why features of these cannot be kept, or None if they can."""
-    if any(parameter.requires_grad for parameter in backbone.parameters()):
-        return "the backbone is trained, so its features change"
-    if transform.random:
-        return f"{type(transform).__name__} draws by chance, so its pictures change"
-    try:
-        names = {"make it a dataclass": _name_transform(transform), "see extra_repr": _name_backbone(backbone)}
-    except (OSError, TypeError) as error:
-        return f"the source of a class cannot be read, so changes to it would go unseen ({error})"
-    for remedy, name in names.items():
-        if " at 0x" in name:
-            return f"{name.split()[0]} has no repr that names its settings ({remedy})"
-    return None
-
-
-def recipe_of(backbone: nn.Module, weights_hash: str, transform: Transform) -> Recipe:
-    """Return what the store keys on; call `why_not_stored` first."""
-    return Recipe(
-        backbone=_name_backbone(backbone),
-        weights=weights_hash,
-        precision=getattr(backbone, "precision", "float32"),
-        transform=_name_transform(transform),
-    )
-
-
-def hash_weights(module: nn.Module) -> str:
-    """Return the sha256 of every parameter and buffer, names and bytes, in hex."""
-    digest = hashlib.sha256()
-    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _name_transform(transform: Transform) -> str:
-    return f"{_name_classes([transform])} {transform!r}"
-
-
-def _name_backbone(backbone: nn.Module) -> str:
-    """Name a backbone by its classes, its layers, and the settings of its user's own modules.
-
-    A setting is an attribute called as an argument of the constructor; torch's own show theirs in their repr.
-    """
-    own = [module for module in backbone.modules() if _is_own(type(module))]
-    settings = [
-        {name: vars(module)[name] for name in inspect.signature(type(module)).parameters if name in vars(module)}
-        for module in own
-    ]
-    return f"{_name_classes([backbone, *own])} {backbone!r} {settings}"
-
-
-def _name_classes(parts: Iterable[object]) -> str:
-    """Name the first part's class, and the source of all classes that are their user's own, who changes them."""
-    kinds = list(dict.fromkeys(kind for part in parts for kind in type(part).__mro__))
-    modules = dict.fromkeys(kind.__module__ for kind in kinds if _is_own(kind))
-    sources = "".join(inspect.getsource(sys.modules[module]) for module in modules)
-    name = f"{kinds[0].__module__}.{kinds[0].__qualname__}"
-    return f"{name} {hashlib.sha256(sources.encode()).hexdigest()}" if sources else name
-
-
-def _is_own(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] not in LIBRARIES
-
-
-def units_of(frames: Int[Tensor, "V T"], picture_format: PictureFormat) -> Int[Tensor, "R t"]:
-    """Return what the backbone consumes: single frames (V*T, 1), or a clip backbone's clips (V, T)."""
-    return frames.reshape(-1, 1) if picture_format.clip_length == 1 else frames
-
-
-def views_of(features: Float[Tensor, "R crops S D"], num_views: int) -> Float[Tensor, "views steps D"]:
-    """Return the features of units, all those of a view behind one another: the way back from `units_of`."""
-    steps = features.unflatten(0, (num_views, -1))  # (V, units of a view, crops, S, D)
-    return steps.transpose(1, 2).flatten(2, 3).flatten(0, 1)
-
-
 class FeatureStore:
-    """One file a video under `<root>/<backbone>-<recipe>/`; safe for many readers and writers at once."""
+    """One file a video under `<root>/<backbone>-<recipe>/`; safe for many readers and writers at once.
+
+    A video is known by its `content`, the file's sha256.
+    """
 
     def __init__(self, root: Path, recipe: Recipe, name: str) -> None:
+        name = re.sub(r"[^\w.-]+", "-", name).lstrip(".")[:100] or "backbone"
         self.folder = Path(root) / f"{name}-{recipe.digest}"
         self._known: dict[str, list[Unit]] = {}  # by file name, of what was seen or written
         self._seen = False
-        self._claims: int | None = None
         with writing_to(self.folder, REMEDY):
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / "recipe.json").exists():
                 _say_of_other_formats(Path(root), name, recipe)
                 write_atomically(self.folder / "recipe.json", json.dumps(asdict(recipe), indent=2).encode())
 
-    def missing(self, request: Request) -> Int[Tensor, "M t"]:
-        """Return the units of `request` that are not stored yet, by a look at its file; sorted, each once."""
-        path = self._path(request.content, request.units)
-        self._known[path.name] = self._rows(path)
-        return self._missing(request)
+    def missing_of_all(self, wanted: Sequence[tuple[str, Int[Tensor, "_ t"]]]) -> list[Int[Tensor, "_ t"]]:
+        """Return of each video the units that are not stored yet, sorted, each once.
 
-    def missing_of_all(self, requests: Sequence[Request]) -> list[Int[Tensor, "M t"]]:
-        """Return `missing` of each. The folder is looked through once; later what is known answers."""
+        The folder is looked through once; later what is known answers.
+        """
         if not self._seen:
             self._see()
-        return [self._missing(request) for request in requests]
+        return [self._missing(content, units) for content, units in wanted]
 
-    def read(self, request: Request) -> Float[Tensor, "R crops S D"]:
+    def read(self, content: str, units: Int[Tensor, "R t"], path: Path | None = None) -> Float[Tensor, "R crops S D"]:
         """Return the features of the units, in their order, in the number format they were computed in.
 
         Raises:
-            VidclfError: a unit is not stored.
+            VidclfError: a unit is not stored; `path` names the video.
         """
-        stored = self._load(self._path(request.content, request.units))
+        stored = self._load(self._path(content, units))
         if stored is None:
-            raise VidclfError(f"{request.path}: no features in {self.folder}. Run vidclf extract first.")
-        if torch.equal(stored["rows"], request.units):
+            raise VidclfError(f"{path or content}: no features in {self.folder}. Run vidclf extract first.")
+        if torch.equal(stored["rows"], units):
             return stored["features"]
         position = {tuple(row): index for index, row in enumerate(stored["rows"].tolist())}
         try:
-            order = [position[tuple(unit)] for unit in request.units.tolist()]
+            order = [position[tuple(unit)] for unit in units.tolist()]
         except KeyError as error:
             raise VidclfError(
-                f"{request.path}: frames {error} have no features in {self.folder}. Run vidclf extract first."
+                f"{path or content}: frames {error} have no features in {self.folder}. Run vidclf extract first."
             ) from None
         return stored["features"].index_select(0, torch.tensor(order))
-
-    def gather(
-        self, requests: Sequence[Request], counts: Sequence[int], num_crops: int, device: torch.device
-    ) -> Float[Tensor, "N S D"]:
-        """Return the features of the views of many videos, behind one another; `counts` says how many each has.
-
-        They are in one tensor, and never in memory twice: a mapped file where it would take more than half of the
-        free memory, and on a GPU where that has room.
-
-        Raises:
-            VidclfError: a unit is not stored, or neither memory nor disk has room.
-        """
-        first = views_of(self.read(requests[0]), counts[0])
-        shape = (sum(counts) * num_crops, *first.shape[1:])
-        num_bytes = first[0].nbytes * shape[0]
-        if num_bytes > free_memory() / 2 / num_here():
-            features = empty_on_disk(self.folder, shape, first.dtype, REMEDY)
-        else:
-            features = first.new_empty(shape)
-        end = 0
-        for request, count in zip(requests, counts, strict=True):
-            views = views_of(self.read(request), count)
-            features[end : end + len(views)] = views
-            end += len(views)
-        fits = device.type == "cuda" and num_bytes < torch.cuda.mem_get_info(device)[0] / 2
-        return features.to(device) if fits else features
 
     def add(self, content: str, units: Int[Tensor, "R t"], features: Float[Tensor, "R crops S D"]) -> None:
         """Merge new units into the video's file: lock, read again, write, sync, rename."""
@@ -234,28 +93,21 @@ class FeatureStore:
             write_atomically(path, save_safetensors(tensors))
         self._known[path.name] = list(map(tuple, units.tolist()))
 
-    def claim(self, content: str, wait: bool = False) -> bool:
-        """Say to other processes, on any machine, that this one computes a video; False if another has said so.
+    @contextlib.contextmanager
+    def computing(self, share: int, shares: int) -> Iterator[None]:
+        """Let no other process compute this share of the videos meanwhile; wait for one that does, and say so.
 
-        The claim ends with `release`, or with the process. One that is refused by the file system counts as given:
-        then two processes may compute the same, and both results are stored right.
+        What it has computed is known afterwards. The lock ends with the `with` block, or with the process.
         """
-        if fcntl is None:
-            return True
-        if self._claims is None:
-            with writing_to(self.folder, REMEDY):
-                self._claims = os.open(self.folder / ".claims", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.lockf(self._claims, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, _place(content))
-        except OSError as error:
-            return error.errno not in (errno.EACCES, errno.EAGAIN)
-        return True
-
-    def release(self, content: str) -> None:
-        """End a claim."""
-        if fcntl is not None and self._claims is not None:
-            with contextlib.suppress(OSError):
-                fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, _place(content))
+        lock = FileLock(self.folder / f".computing-{share}-of-{shares}")
+        with writing_to(self.folder, REMEDY), contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(lock.acquire(blocking=False))
+            except Timeout:
+                say(f"{self.folder}: another process is computing features; waiting for it.")
+                stack.enter_context(lock.acquire())
+                self._seen, self._known = False, {}
+            yield
 
     def _path(self, content: str, units: Int[Tensor, "R t"]) -> Path:
         return self.folder / f"{content}-{units.shape[1]}.safetensors"
@@ -266,11 +118,11 @@ class FeatureStore:
         locks.mkdir(exist_ok=True)
         return locks / f"{content[:2]}.lock"
 
-    def _missing(self, request: Request) -> Int[Tensor, "M t"]:
-        stored = self._known.get(self._path(request.content, request.units).name, [])
-        wanted = sorted(set(map(tuple, request.units.tolist())))
+    def _missing(self, content: str, units: Int[Tensor, "R t"]) -> Int[Tensor, "M t"]:
+        stored = self._known.get(self._path(content, units).name, [])
+        wanted = sorted(set(map(tuple, units.tolist())))
         new = wanted if not stored else [] if stored == wanted else sorted(set(wanted).difference(stored))
-        return torch.tensor(new, dtype=torch.int64).reshape(-1, request.units.shape[1])
+        return torch.tensor(new, dtype=torch.int64).reshape(-1, units.shape[1])
 
     def _see(self) -> None:
         """Learn the rows of every file; one that is as the index has it, by size and time, is not opened."""
@@ -313,11 +165,6 @@ class FeatureStore:
             return load_safetensors(path.read_bytes())
         except (FileNotFoundError, SafetensorError):
             return None
-
-
-def _place(content: str) -> int:
-    """Return the byte of the claims file that stands for a video."""
-    return int(content[:15], 16) if content else 0
 
 
 def _say_of_other_formats(root: Path, name: str, recipe: Recipe) -> None:

@@ -1,6 +1,6 @@
 """The LightningModule: a backbone, frozen or trained, a head that is trained, an aggregation that judges videos."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import lightning as L
@@ -16,13 +16,11 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from vidclf.contracts import Views
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.trainable import trained_stages
-from vidclf.models.backbones.trained import Trained
-from vidclf.models.backbones.wrapped import Frozen
+from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone
 from vidclf.models.mixing import Mixing
-from vidclf.models.scaling import scalings_of
+from vidclf.models.scaling import Scaling
 from vidclf.system.ranks import gather, rank_and_size
 from vidclf.system.seeds import generator_for
-from vidclf.system.terminal import say
 
 
 class Classifier(L.LightningModule):
@@ -30,11 +28,13 @@ class Classifier(L.LightningModule):
 
     Args:
         backbone: pictures (N, T, 3, h, w) -> features (N, S, D), wrapped as it is used, see `wrap`.
+        scaling: of the features before the head, fitted.
         head: features (N, S, D) -> logits (N, K).
         aggregation: logits (V, K) of one video -> log-probabilities (K,).
         optimizer: parameters, in groups -> Optimizer.
         scheduler: (Optimizer, number of its steps in all) -> LRScheduler, stepped with it.
         loss: (logits, labels) -> the loss of training; optional `fit(labels)` of the training views.
+        num_classes: K.
         seed: of dropout, drawn anew from (seed, epoch, rank) at each epoch's start, so that a resumed run goes
             on as one that was not cut.
         layer_decay: a backbone's last stage learns at the head's rate times this, the stage before it at that
@@ -44,12 +44,14 @@ class Classifier(L.LightningModule):
 
     def __init__(
         self,
-        backbone: Frozen | Trained,
+        backbone: FrozenBackbone | TunedBackbone,
+        scaling: Scaling,
         head: nn.Module,
         aggregation: Callable[[Tensor], Tensor],
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler],
         loss: nn.Module,
+        num_classes: int,
         seed: int = 0,
         layer_decay: float | int = 1.0,
         mixing: Mixing | None = None,
@@ -57,14 +59,17 @@ class Classifier(L.LightningModule):
         super().__init__()
         if not 0 < layer_decay <= 1:
             raise VidclfError(f"layer_decay={layer_decay}: it is a share, above 0 and up to 1.")
-        self.backbone, self.head, self.aggregation, self.loss = backbone, head, aggregation, loss
+        self.backbone, self.scaling, self.head = backbone, scaling, head
+        self.aggregation, self.loss = aggregation, loss
         self.optimizer, self.scheduler, self.seed = optimizer, scheduler, seed
-        self.layer_decay, self.mixing = layer_decay, mixing
-        self.judged: list[tuple[Tensor, Views]] = []  # logits of the validation views so far, and whose
+        self.layer_decay, self.mixing, self.num_classes = layer_decay, mixing, num_classes
+        self.judged: list[tuple[Tensor, ...]] = []  # logits of what was validated or predicted last, and whose
+        self._num_views = 0  # of the training batch at hand, nobody's left out
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "N K"]:
         """Return the logits of pictures (N, T, 3, h, w) or of features (N, S, D)."""
-        return self.head(self.backbone(inputs) if inputs.ndim == 5 else inputs)
+        features = self.backbone(inputs) if inputs.ndim == 5 else inputs
+        return self.head(self.scaling(features.to(self.dtype)))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         groups = self._parameter_groups()
@@ -87,33 +92,25 @@ class Classifier(L.LightningModule):
         return scaled
 
     def on_fit_start(self) -> None:
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if hasattr(self.loss, "fit"):
-            labels = [torch.tensor(one.label).expand(len(one.views)) for one in datamodule.draw("train", epoch=0)]
-            self.loss.fit(torch.cat(labels))  # type: ignore[operator]
-        scalings = scalings_of(self.head)
-        if self.trainer.ckpt_path is None and isinstance(self.backbone, Trained) and scalings:
-            if any(scaling.scaling != "none" for scaling in scalings):
-                say(f"head.scaling={scalings[0].scaling} is left out: the features of a trained backbone change.")
-            for scaling in scalings:
-                scaling.leave_as_they_are()
-        elif self.trainer.ckpt_path is None and hasattr(self.head, "fit"):
-            self.head.fit(datamodule.train_features())  # type: ignore[operator]
         self.train()  # Lightning keeps the mode that a module comes in
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(generator_for(self.seed, self.current_epoch, self.global_rank).initial_seed())
 
+    def on_train_batch_start(self, batch: Views, batch_idx: int) -> None:
+        self._num_views = int((batch.video >= 0).sum())  # here: DDP moves to the device all that it hands to the step
+
     def training_step(self, batch: Views, batch_idx: int) -> Float[Tensor, ""]:
         labels = batch.labels
         if self.mixing:
-            num_classes = len(self.trainer.datamodule.dataset.class_names)  # type: ignore[attr-defined]
-            batch = self.mixing(batch, num_classes)
+            batch = self.mixing(batch, self.num_classes)
         logits = self(batch.inputs)
         loss = self.loss(logits, batch.labels)
+        if batch_idx == 0:  # once an epoch: looking at a number waits for the device
+            self.check_finite(loss, f"The first loss of epoch {self.current_epoch + 1}", [batch])
         scores = {"train/loss": loss, "train/view_top1": _top1(logits, labels)}
         size = rank_and_size()[1]
-        num_views = int((batch.video >= 0).sum()) if size > 1 else len(logits)
+        num_views = self._num_views if size > 1 else len(logits)
         # Lightning takes the processes' mean number of views, and rounds it: of these it is exact.
         self.log_dict(
             scores, prog_bar=True, on_step=False, on_epoch=True, batch_size=num_views * size, sync_dist=size > 1
@@ -122,34 +119,87 @@ class Classifier(L.LightningModule):
 
     def _share_of(self, loss: Tensor, num_views: int) -> Tensor:
         """Scale this process's mean loss so that the mean of all processes' gradients is the whole batch's."""
-        counts = torch.tensor(float(num_views), device=loss.device)
+        counts = torch.full((), float(num_views), device=loss.device)
         mean_count = self.trainer.strategy.reduce(counts.clone(), reduce_op="mean")  # in place
         return loss * counts / mean_count.clamp(min=torch.finfo().tiny)
+
+    def on_train_epoch_end(self) -> None:
+        loss = self.trainer.callback_metrics["train/loss"]
+        self.check_finite(loss, f"The mean loss of epoch {self.current_epoch + 1}")
 
     def on_validation_epoch_start(self) -> None:
         self.judged = []  # those of an epoch that was broken off
 
     def validation_step(self, batch: Views, batch_idx: int) -> None:
-        if int(batch.video[0]) >= 0:  # else nobody's: another process has a batch more
-            self.judged.append((self(batch.inputs).float().cpu(), _without_inputs(batch)))
+        logits = self(batch.inputs).float()
+        if batch_idx == 0:
+            self.check_finite(logits, f"Validation in epoch {self.current_epoch + 1}", [batch])
+        self.judged.append((logits, *batch[1:]))
 
     def on_validation_epoch_end(self) -> None:
-        judged = [one for of_rank in gather(self.judged) for one in of_rank]
-        logits = torch.cat([logits for logits, _ in judged])
-        labels = torch.cat([views.labels for _, views in judged])
-        video = torch.cat([views.video for _, views in judged])
+        logits, labels, video, _ = gather_views(self.judged)
+        self.check_finite(logits, f"Validation in epoch {self.current_epoch + 1}")
         scores = {"val/loss": F.cross_entropy(logits, labels), "val/view_top1": _top1(logits, labels)}
         scores["val/top1"] = _top1(*aggregate_videos(logits, labels, video, self.aggregation))
         # Computed by every process from all logits, so they agree; this says so to Lightning.
         scores = {name: score.to(self.device) for name, score in scores.items()}
         self.log_dict(scores, prog_bar=True, sync_dist=rank_and_size()[1] > 1)
 
-    def predict_step(self, batch: Views, batch_idx: int = 0) -> tuple[Float[Tensor, "V K"], Views]:
-        """Return the logits of one video's views, and whose they are, on the CPU."""
+    def predict_step(self, batch: Views, batch_idx: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the logits (V, K) of one video's views, where they were computed, and whose they are."""
         # In full precision, whatever the training's was: so evaluation and prediction agree to the last bit.
         with torch.autocast(self.device.type, enabled=False):
-            logits = self(batch.inputs)
-        return logits.float().cpu(), _without_inputs(batch)
+            return (self(batch.inputs).float(), *batch[1:])
+
+    def on_predict_batch_end(self, outputs: Any, batch: Views, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.judged.append(outputs)  # Lightning, asked for predictions, moves each, and waits for it
+
+    def transfer_batch_to_device(self, batch: Views, device: torch.device, dataloader_idx: int) -> Views:
+        # Whose the views are stays on the CPU: asking for it must not wait for a GPU.
+        inputs, labels = (part.to(device, non_blocking=True) for part in batch[:2])
+        return batch._replace(inputs=inputs, labels=labels)
+
+    def check_finite(self, values: Tensor, whose: str, batches: Iterable[Views] = ()) -> None:
+        """Raise VidclfError where logits or losses are not finite, and say where that arose.
+
+        Args:
+            values: the logits, or the losses.
+            whose: the epoch, the part or the video.
+            batches: what they come from, looked through only then.
+        """
+        if values.isfinite().all():
+            return
+        remedy = "Try a lower optimizer.lr, trainer.gradient_clip_val=1.0, or trainer.precision=32-true."
+        named = [("head", self.head), ("scaling", self.scaling), ("backbone", self.backbone)]
+        broken = [name for name, module in named if not all(p.isfinite().all() for p in module.state_dict().values())]
+        if "backbone" not in broken and not all(self._features(batch).isfinite().all() for batch in batches):
+            where = f"the features of the backbone {type(self.backbone.backbone).__name__} are not finite"
+            remedy = "Try backbone.precision=float32 and trainer.precision=32-true; look into the backbone's forward."
+        elif broken:
+            where = (
+                f"weights of the {' and the '.join(broken)} are not finite: training has diverged, or has met features "
+                "that are not finite"
+            )
+        else:
+            where = f"all weights are finite: look into the forward of the head {type(self.head).__name__}"
+            remedy = "Try backbone.precision=float32 and trainer.precision=32-true; look for a division or a logarithm."
+        raise VidclfError(f"{whose}: the network gives numbers that are not finite ({where}). {remedy}")
+
+    @torch.no_grad()
+    def _features(self, batch: Views) -> Float[Tensor, "N S D"]:
+        inputs = batch.inputs.to(self.device)
+        return self.backbone(inputs) if inputs.ndim == 5 else inputs
+
+
+def gather_views(judged: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Return logits, labels, video and view of all processes' batches, on the CPU, those that are nobody's left out.
+
+    They are moved at once: a copy a batch would let a GPU wait.
+    """
+    own = [torch.cat(list(column)).cpu() for column in zip(*judged, strict=True)]
+    logits, labels, video, view = (torch.cat(parts) for parts in zip(*(one for one in gather(own) if one), strict=True))
+    kept = video >= 0
+    return [logits[kept], labels[kept], video[kept], view[kept]]
 
 
 def aggregate_videos(
@@ -164,12 +214,6 @@ def aggregate_videos(
     views: Sequence[Tensor] = logits[order].split(counts)
     firsts = [part[0] for part in labels[order].split(counts)]
     return torch.stack([aggregation(part) for part in views]), torch.stack(firsts)
-
-
-def _without_inputs(batch: Views) -> Views:
-    """Return whose the views are, on the CPU; a slice of the inputs would keep all of them in memory."""
-    empty = batch.inputs.new_empty(0, *batch.inputs.shape[1:], device="cpu")
-    return Views(empty, *(part.cpu() for part in batch[1:]))
 
 
 def _top1(scores: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:

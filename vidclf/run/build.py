@@ -1,137 +1,279 @@
-"""From a verb's configuration to the objects it names: the only place where configuration meets constructors."""
+"""From a verb's configuration, plain data, to the objects it names: the only place where it meets constructors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, Checkpoint
-from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from omegaconf import OmegaConf
+from torch import Tensor, nn
 
-from vidclf.cli import CONF
 from vidclf.contracts import PictureFormat, Transform
-from vidclf.datamodule import VideoDataModule
+from vidclf.data.catalogue import Catalogue
+from vidclf.data.corpus import Corpus
+from vidclf.data.frames import FrameReader, num_workers_for
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.trained import Trained
-from vidclf.models.backbones.wrapped import Frozen
+from vidclf.features.batches import StoredFeatures
+from vidclf.features.extract import Extractor
+from vidclf.features.recipe import hash_weights, recipe_of, why_not_stored
+from vidclf.features.store import REMEDY, FeatureStore
+from vidclf.models.backbones.trainable import resolve_precision
+from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone, fixed_batch, wrap
 from vidclf.models.classifier import Classifier
-from vidclf.run.config import escape, known_keys
+from vidclf.models.scaling import Scaling, scaling_of
+from vidclf.run.config import escaped
+from vidclf.run.trust import walk
+from vidclf.system.disk import writing_to
+from vidclf.system.machine import num_cores, set_number_formats
+from vidclf.system.ranks import num_here
 from vidclf.system.terminal import progress_bar, say
 
+Config = Mapping[str, Any]
+FEATURES = ("auto", "store", "frames")
+METRICS = ("train/loss", "train/view_top1", "val/loss", "val/view_top1", "val/top1")  # that training logs
+TAKES_WHITELIST = "_execution_whitelist_" in signature(instantiate).parameters  # Hydra from 1.4 on
 
-def check_keys(cfg: DictConfig, verb: str) -> dict[str, Any]:
-    """Return the configuration as plain data, after checking that nothing in it is misspelt or missing.
 
-    Hydra finds unknown keys on the command line, but a top-level one in an experiment passes in silence.
+def build(node: Config | None, **changed: object) -> Any:
+    """Instantiate one node, with some of its keys changed; None where nothing is chosen."""
+    if not node:
+        return None
+    plain = {**node, **changed}
+    named = [value for path, value in walk(plain) if path[-1] == "_target_"]  # looked through before, by `trust`
+    whitelist = {"_execution_whitelist_": named} if TAKES_WHITELIST else {}
+    return instantiate(escaped(escaped(plain)), _convert_="object", **whitelist)  # it resolves twice
+
+
+def build_backbone(config: Config) -> FrozenBackbone | TunedBackbone:
+    """Return the backbone as it is used; weights that it has none of are drawn from the seed."""
+    L.seed_everything(config["seed"], workers=True, verbose=False)
+    return wrap(build(config["backbone"]))
+
+
+def settle_precision(config: Config) -> dict[str, Any]:
+    """Return the configuration with `backbone.precision=auto` named after the kind of device that is used.
+
+    So a run keeps it: its weights' hash is that of one number format.
+    """
+    node = config["backbone"]
+    if node.get("precision") != "auto" or not str(node["_target_"]).startswith("vidclf."):
+        return dict(config)
+    device_type = "cpu" if config["trainer"].get("accelerator") == "cpu" else None
+    name = resolve_precision("auto", node.get("trainable", "none"), device_type)
+    return {**config, "backbone": {**node, "precision": name}}
+
+
+def build_transform(config: Config, picture_format: PictureFormat) -> Transform:
+    """Return the transform to the pictures that a backbone wants."""
+    return _call(build(config["transform"]), picture_format)
+
+
+def build_corpus(config: Config, shard: tuple[int, int] = (1, 1)) -> Corpus:
+    """Return the videos of the data set, looked at and split; see `Corpus`."""
+    root = Path(config["store"]["root"])
+    with writing_to(root, REMEDY):
+        root.mkdir(parents=True, exist_ok=True)
+    return Corpus(
+        build(config["dataset"]),
+        build(config["split"]),
+        build(config["sampling"]),
+        Catalogue(root),
+        config["seed"],
+        _num_threads(config),
+        shard,
+    )
+
+
+def build_source(
+    config: Config,
+    corpus: Corpus,
+    backbone: FrozenBackbone | TunedBackbone,
+    device: torch.device,
+    training: bool = False,
+    stored: bool = True,
+) -> StoredFeatures | FrameReader:
+    """Return what gives batches of the corpus: stored features where `features` and the stages allow it, else frames.
+
+    Args:
+        config: of the verb.
+        corpus: whose videos are read.
+        backbone: what the features are of.
+        device: where it computes.
+        training: whether training views are augmented.
+        stored: False: frames, whatever the configuration says.
 
     Raises:
-        VidclfError: a key is unknown, or one that must be given is not.
+        VidclfError: `features=store` where features cannot be stored, or an augmentation would belie the classes.
     """
-    known = known_keys(Path(CONF), verb) - {"experiment", "sweep"}  # its content belongs to the top level
-    unknown = sorted(set(map(str, cfg)) - known)
-    if unknown:
-        hint = "Begin the file with `# @package _global_`. " if "experiment" in unknown else ""
-        raise VidclfError(
-            f"{', '.join(unknown)}: unknown top-level key(s), from an experiment file or a +override. "
-            f"{hint}Allowed: {', '.join(sorted(known))}."
-        )
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        example = " ".join(f"{key}=..." for key in missing)
-        raise VidclfError(f"{', '.join(missing)} must be given: vidclf {verb} {example}")
-    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
-
-
-def build(node: DictConfig, **changed: object) -> Any:
-    """Instantiate one node, with some of its keys changed."""
-    plain = {**OmegaConf.to_container(node, resolve=True), **changed}  # type: ignore[dict-item]
-    return instantiate(_escaped(_escaped(plain)), _convert_="object")
-
-
-def build_backbone(cfg: DictConfig) -> Any:
-    """Return the backbone; weights that it has none of are drawn from cfg.seed."""
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
-    return build(cfg.backbone)
-
-
-def build_transform(cfg: DictConfig, picture_format: PictureFormat) -> Transform:
-    """Return the transform to the pictures that a backbone wants."""
-    return _call(build(cfg.transform), picture_format)
-
-
-def build_datamodule(cfg: DictConfig, training: bool = False) -> VideoDataModule:
-    """Return the data module, which augments in `training`; the backbone is built on the way."""
-    dataset = build(cfg.dataset)
-    backbone = build_backbone(cfg)
-    return VideoDataModule(
-        dataset=dataset,
-        split=build(cfg.split),
-        sampling=build(cfg.sampling),
-        transform=build_transform(cfg, backbone.picture_format),
-        backbone=backbone,
-        store=cfg.store.root,
-        features=cfg.features,
-        batch_size=cfg.batch_size,
-        num_threads=cfg.num_threads,
-        seed=cfg.seed,
-        augmentation=_call(build(cfg.augmentation), backbone.picture_format) if training and cfg.augmentation else None,
-        compile=cfg.compile,
+    transform = build_transform(config, backbone.picture_format)
+    augmentation = build(config["augmentation"]) if training else None
+    if augmentation:
+        augmentation = _call(augmentation, backbone.picture_format)
+        if hasattr(augmentation, "check_classes"):  # one's own need not have it
+            augmentation.check_classes(corpus.class_names)
+    paths, seed = [video.path for video in corpus.videos], config["seed"]
+    obstacle = why_not_stored(backbone.backbone, transform, augmentation)
+    if not (_choose_features(config["features"], obstacle) and stored):
+        num_frames = sum(facts.info.num_frames for facts in corpus.facts.values())
+        num_frames *= (config["trainer"]["max_epochs"] or 1000) if training else 1
+        cores = max(1, num_cores() // num_here())
+        num_workers = config["num_workers"]
+        num_workers = num_workers_for(num_frames, cores) if num_workers is None else num_workers
+        pin = device.type == "cuda"
+        return FrameReader(paths, transform, corpus.leave_out, augmentation, seed, num_workers, pin)
+    name = getattr(backbone.backbone, "name", type(backbone.backbone).__name__.lower())
+    recipe = recipe_of(
+        backbone.backbone,
+        transform,
+        {key: config[key] for key in ("backbone", "transform")},
+        backbone.picture_format,
+        hash_weights(backbone.backbone),
+        getattr(backbone.backbone, "precision", set_number_formats(device.type)),
+        device.type,
+        fixed_batch(device.type, backbone.picture_format.clip_length),
+    )
+    draws = config["store"]["draws"]
+    if training and corpus.sampling.random:
+        say(f"features are stored: epoch e shows draw e modulo {draws} of its views (store.draws).")
+    return StoredFeatures(
+        FeatureStore(Path(config["store"]["root"]), recipe, name),
+        Extractor(paths, transform, backbone, device, _num_threads(config), config["compile"]),
+        {video: facts.content for video, facts in corpus.facts.items()},
+        corpus.leave_out,
+        draws,
+        seed,
     )
 
 
-def build_classifier(cfg: DictConfig, backbone: Frozen | Trained, num_classes: int) -> Classifier:
-    """Return the classifier; its head is drawn from cfg.seed."""
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
-    head = _call(build(cfg.head), backbone.feature_dim, num_classes)
-    if cfg.mixing and cfg.batch_size < 2:
-        raise VidclfError(f"batch_size={cfg.batch_size}: mixing needs two views or more in a batch.")
+def _choose_features(features: str, obstacle: str | None) -> bool:
+    """Return whether features are stored."""
+    if features not in FEATURES:
+        raise VidclfError(f"features={features}: unknown; use one of {', '.join(FEATURES)}.")
+    if features == "store" and obstacle:
+        raise VidclfError(f"features=store: {obstacle}. Use features=frames or features=auto.")
+    if features == "auto" and obstacle:
+        say(f"features=auto reads frames, not the store: {obstacle}.")
+    return features != "frames" and obstacle is None
+
+
+def _num_threads(config: Config) -> int:
+    """Return how many videos this process decodes at once."""
+    num_threads = config["num_threads"]
+    if num_threads is not None and num_threads < 1:
+        raise VidclfError(f"num_threads={num_threads}: it must be 1 or more.")
+    return num_threads or max(1, num_cores() // num_here())
+
+
+def build_classifier(config: Config, backbone: FrozenBackbone | TunedBackbone, num_classes: int) -> Classifier:
+    """Return the classifier; its head is drawn from the seed."""
+    L.seed_everything(config["seed"], workers=True, verbose=False)
+    make_head = build(config["head"])
+    if "scaling" in config["head"] and "scaling" not in signature(make_head.func).parameters:
+        raise VidclfError(
+            f"head.scaling={config['head']['scaling']}: scaling is a stage of its own before the head, which "
+            f"{make_head.func.__qualname__} knows nothing of. Say scaling={config['head']['scaling']}."
+        )
+    head = _call(make_head, backbone.feature_dim, num_classes)
+    if config["mixing"] and config["batch_size"] < 2:
+        raise VidclfError(f"batch_size={config['batch_size']}: mixing needs two views or more in a batch.")
     return Classifier(
         backbone,
+        Scaling(backbone.feature_dim, scaling_of(config["scaling"], head, isinstance(backbone, TunedBackbone))),
         head,
-        build(cfg.aggregation),
-        optimizer=build_optimizer(cfg, backbone),
-        scheduler=build(cfg.scheduler),
-        loss=_call(build(cfg.loss), num_classes),
-        seed=cfg.seed,
-        layer_decay=cfg.layer_decay,
-        mixing=build(cfg.mixing) if cfg.mixing else None,
+        build(config["aggregation"]),
+        optimizer=build_optimizer(config, backbone),
+        scheduler=_checked(build(config["scheduler"]), None, 1),
+        loss=_call(build(config["loss"]), num_classes),
+        num_classes=num_classes,
+        seed=config["seed"],
+        layer_decay=config["layer_decay"],
+        mixing=build(config["mixing"]),
     )
 
 
-def build_optimizer(cfg: DictConfig, backbone: Frozen | Trained) -> Any:
+def build_optimizer(config: Config, backbone: FrozenBackbone | TunedBackbone) -> Any:
     """Return what makes the optimiser; not a fused one where Lightning clips gradients under mixed precision."""
-    clips = cfg.trainer.get("gradient_clip_val") and "mixed" in _precision(cfg, backbone)
-    if not (clips and cfg.optimizer.get("fused")):
-        return build(cfg.optimizer)
-    say("optimizer.fused is off: Lightning clips no gradients of fused optimisers under mixed precision.")
-    return build(cfg.optimizer, fused=False)
+    node, clips = dict(config["optimizer"]), config["trainer"].get("gradient_clip_val")
+    if node.get("fused") and clips and "mixed" in _precision(config, backbone):
+        say("optimizer.fused is off: Lightning clips no gradients of fused optimisers under mixed precision.")
+        node["fused"] = False
+    factory = _checked(build(node), [])
+    if str(node["_target_"]).startswith("torch."):
+        factory([nn.Parameter(torch.zeros(1))])  # what it refuses is told now, not when all features are computed
+    return factory
+
+
+def build_callbacks(config: Config) -> list[Callback]:
+    """Return the callbacks, after checking that what they watch is logged.
+
+    Raises:
+        VidclfError: one watches what is not logged, or none keeps the best checkpoint.
+    """
+    callbacks = list((build(config["callbacks"]) or {}).values())
+    if not config["logger"] and any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
+        say("logger=null: the learning rate is not logged.")
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
+    own = any(not type(callback).__module__.startswith(("lightning.", "vidclf.")) for callback in callbacks)
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(callback, EarlyStopping | ModelCheckpoint) and not own and monitor not in (None, *METRICS):
+            raise VidclfError(
+                f"callbacks: {type(callback).__name__} watches monitor={monitor}, which training does not log. "
+                f"Use one of {', '.join(METRICS)}."
+            )
+    if not any(getattr(callback, "filename", None) == "best" for callback in callbacks):
+        raise VidclfError("callbacks: none keeps best.ckpt, so nothing would be left to score; see callbacks=default.")
+    return callbacks
 
 
 def build_trainer(
-    cfg: DictConfig, backbone: Frozen | Trained, logger: object = False, callbacks: Sequence[Callback] = ()
+    config: Config, backbone: FrozenBackbone | TunedBackbone, logger: object = None, callbacks: Sequence[Callback] = ()
 ) -> L.Trainer:
     """Return Lightning's Trainer, quiet where there is no terminal."""
     bar = progress_bar()
-    return instantiate(
-        cfg.trainer,
-        _convert_="object",
-        logger=logger,
+    return _call(
+        build(config["trainer"], _partial_=True),
+        logger=logger or False,
         callbacks=[*callbacks, *bar],
         enable_progress_bar=bool(bar),
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        precision=_precision(cfg, backbone),
+        precision=_precision(config, backbone),
     )
 
 
-def _precision(cfg: DictConfig, backbone: Frozen | Trained) -> str:
+def check_epochs(config: Config) -> int | None:
+    """Return how many epochs are trained; None: as many as something else allows.
+
+    Raises:
+        VidclfError: none at all.
+    """
+    num_epochs = config["trainer"]["max_epochs"]
+    if not isinstance(num_epochs, int | None) or num_epochs == 0:
+        raise VidclfError(f"trainer.max_epochs={num_epochs}: nothing would be trained; give 1 or more.")
+    return num_epochs if num_epochs and num_epochs > 0 else None
+
+
+def check_validated(trainer: L.Trainer) -> None:
+    """Raise VidclfError if training would end before it is validated, and so without a checkpoint."""
+    every, epochs, batches = trainer.check_val_every_n_epoch, trainer.max_epochs, trainer.limit_val_batches
+    if batches == 0 or (every and epochs is not None and 0 <= epochs < every):
+        raise VidclfError(
+            f"trainer.check_val_every_n_epoch={every} trainer.max_epochs={epochs} trainer.limit_val_batches={batches}: "
+            "training would never be validated, and the best epoch is chosen by validation. Validate at least once; to "
+            "try whether all of it runs, use +trainer.fast_dev_run=true."
+        )
+
+
+def _precision(config: Config, backbone: FrozenBackbone | TunedBackbone) -> str:
     """Return Lightning's name of the precision that heads are trained in."""
-    precision = str(cfg.trainer.get("precision") or "32-true")
+    precision = str(config["trainer"].get("precision") or "32-true")
     if precision != "auto":
         return precision
     stored_in_bfloat16 = getattr(backbone.backbone, "precision", "float32") == "bfloat16"
@@ -142,23 +284,23 @@ def build_aggregations() -> dict[str, Callable[[Tensor], Tensor]]:
     """Return every aggregation that has a YAML in conf/aggregation, by name."""
     names = GlobalHydra.instance().config_loader().get_group_options("aggregation")
     nodes = {name: compose(f"aggregation/{name}").aggregation for name in names}
-    return {name: build(node) for name, node in nodes.items() if not OmegaConf.is_missing(node, "_target_")}
-
-
-def _escaped(value: Any) -> Any:
-    """Return plain data as OmegaConf must be told it; `instantiate` resolves twice, and a path may hold ${...}."""
-    if isinstance(value, dict):
-        return {key: _escaped(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_escaped(one) for one in value]
-    return escape(value) if isinstance(value, str) else value
+    return {
+        name: build(OmegaConf.to_container(node, resolve=True))  # type: ignore[arg-type]
+        for name, node in nodes.items()
+        if not OmegaConf.is_missing(node, "_target_")
+    }
 
 
 def _call(factory: partial, *arguments: object, **settings: object) -> Any:
-    """Call what a `_partial_` node gave; keys that are no arguments of it are the configuration's mistake."""
+    """Call what a `_partial_` node gave."""
+    return _checked(factory, *arguments, **settings)(*arguments, **settings)
+
+
+def _checked(factory: partial, *arguments: object, **settings: object) -> partial:
+    """Return what a `_partial_` node gave; keys that are no arguments of it are the configuration's mistake."""
     try:
-        signature(factory.func).bind(*factory.args, *arguments, **factory.keywords, **settings)
+        signature(factory.func).bind(*factory.args, *arguments, **{**factory.keywords, **settings})
     except TypeError as error:
         name = factory.func.__qualname__
         raise VidclfError(f"{name}: {error}. The keys of a YAML are the arguments of its _target_.") from error
-    return factory(*arguments, **settings)
+    return factory

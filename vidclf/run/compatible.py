@@ -3,57 +3,35 @@
 import csv
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import FunctionType
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import lightning as L
-from hydra.utils import get_object
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
+from vidclf.contracts import first_five
 from vidclf.data.splits import Split
 from vidclf.errors import VidclfError
-from vidclf.run.config import causes_of, key_of
+from vidclf.run.config import key_of, value_at
 from vidclf.run.folder import Run
 from vidclf.system.terminal import say
 
-SCORED_BY = ("dataset", "split", "sampling", "transform", "backbone", "head", "aggregation")  # what changes a score
-TRAINED_BY = (
-    *SCORED_BY,
-    "augmentation",
-    "mixing",
-    "loss",
-    "optimizer",
-    "scheduler",
-    "layer_decay",
-    "seed",
-    "batch_size",
+# What changes a score.
+SCORED_BY = ("dataset", "split", "sampling", "transform", "backbone", "scaling", "head", "aggregation")
+HOW = ("optimizer", "scheduler", "seed", "batch_size")
+TRAINED_BY = (*SCORED_BY, *HOW, "augmentation", "mixing", "loss", "layer_decay")
+TRAINER = (  # settings of Lightning's Trainer that change what is learned
+    *("precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "max_steps"),
+    *("limit_train_batches", "overfit_batches", "reload_dataloaders_every_n_epochs", "sync_batchnorm", "plugins"),
 )
-LIBRARIES = ("vidclf", "torch", "torchvision", "lightning", "torchmetrics")
-PARTS_OF_A_CLASSIFIER = (nn.Module, Optimizer, LRScheduler, L.Trainer, Callback, Logger)
 MAX_NAME_BYTES = 200  # of a folder; file systems allow 255
 
 
 def differences(run: Run, config: Mapping[str, Any], explicit: Sequence[str]) -> list[str]:
-    """Return the explicit overrides that make scoring differ from the run's own.
-
-    Raises:
-        VidclfError: the configuration differs where no override says so: conf/ has changed since.
-    """
-    found: set[str] = set()
-    for key, was, now in _changes(run.config, config, SCORED_BY):
-        causes = causes_of(key, explicit)
-        if not causes:
-            raise VidclfError(
-                f"{key} is {now!r}, but the run {run.folder} was trained with {was!r}: conf/ has changed since. "
-                f"Say which one you mean: {key}=..."
-            )
-        found.update(causes)
-    return [override for override in explicit if override in found]
+    """Return the explicit overrides that make scoring differ from the run's own."""
+    keys = [(override, key_of(override)) for override in explicit]
+    scored = [(override, key) for override, key in keys if key.partition(".")[0] in SCORED_BY]
+    return [override for override, key in scored if value_at(config, key) != value_at(run.config, key)]
 
 
 def results_name(part: str, changed: Iterable[str]) -> str:
@@ -71,14 +49,14 @@ def check_classes(run: Run, class_names: list[str]) -> None:
         return
     if set(class_names) == set(run.class_names):
         raise VidclfError(
-            f"The classes of {run.folder} are the data set's in another order: {_some(run.class_names)} in the run and "
-            f"{_some(class_names)} in the data set. Use the lists (classInd.txt) that the run was trained with."
+            f"The classes of {run.folder} are the data set's in another order: {first_five(run.class_names)} in the "
+            f"run and {first_five(class_names)} in the data set. Use the lists (classInd.txt) that it was trained with."
         )
     only_run = [name for name in run.class_names if name not in class_names]
     only_data = [name for name in class_names if name not in run.class_names]
     raise VidclfError(
         f"The run {run.folder} knows {len(run.class_names)} classes, the data set has {len(class_names)}: "
-        f"only the run has {_some(only_run)}; only the data set has {_some(only_data)}. "
+        f"only the run has {first_five(only_run)}; only the data set has {first_five(only_data)}. "
         "Point dataset.root at the run's data, or choose its classes with dataset.classes=[...]."
     )
 
@@ -110,82 +88,71 @@ def check_split(run: Run, split: Split, part: str) -> None:
     if moved or (now == was and part != "test"):
         raise VidclfError(
             f"part={part}: {len(moved) or 'single'} views or videos of it were on another side when {run.folder} was "
-            f"trained: {_some(moved)}. Score them with the split and the sampling of the run."
+            f"trained: {first_five(moved)}. Score them with the split and the sampling of the run."
         )
     gone, new = was.keys() - now.keys(), now.keys() - was.keys()
     if gone or new:
         say(f"The data differ from the run's: {len(gone)} videos are gone, {len(new)} are new.")
 
 
+def is_complete(run: Run, config: Mapping[str, Any], callbacks: Iterable[Callback]) -> bool:
+    """Whether nothing of the training is left: all epochs are done, or early stopping has ended it, and would again.
+
+    Raises:
+        VidclfError: the run is complete and scored.
+    """
+    trainer = config["trainer"]
+    ended = 0 <= (-1 if trainer["max_epochs"] is None else trainer["max_epochs"]) <= run.num_epochs
+    for callback in callbacks:
+        state = run.callbacks.get(callback.state_key)
+        if isinstance(callback, EarlyStopping) and state and run.num_epochs >= (trainer.get("min_epochs") or 0):
+            patience = (EarlyStoppingReason.NOT_STOPPED.value, EarlyStoppingReason.PATIENCE_EXHAUSTED.value)
+            ended |= state.get("wait_count", 0) >= callback.patience or state.get("stopping_reason") not in patience
+    if ended and (run.folder / "metrics.json").is_file():
+        raise VidclfError(
+            f"resume: {run.folder} is complete and scored, with {run.num_epochs} of trainer.max_epochs="
+            f"{trainer['max_epochs']} trained. Ask for more epochs, or for more patience of early stopping."
+        )
+    return ended
+
+
 def check_resumed(run: Run, config: Mapping[str, Any], split: Split) -> None:
     """Raise VidclfError if training cannot go on from `run` as if it had never stopped."""
-    num_epochs = config["trainer"]["max_epochs"]
-    if num_epochs is not None and 0 <= num_epochs <= run.num_epochs:
-        raise VidclfError(
-            f"trainer.max_epochs={num_epochs}: {run.folder} has trained {run.num_epochs} already; ask for more."
-        )
-    planned = run.config["trainer"]["max_epochs"]
+    num_epochs, planned = (one["trainer"]["max_epochs"] for one in (config, run.config))
+    if num_epochs is not None and 0 <= num_epochs < run.num_epochs:
+        raise VidclfError(f"trainer.max_epochs={num_epochs}: {run.folder} has trained {run.num_epochs} already.")
     if num_epochs != planned and not str(config["scheduler"]["_target_"]).endswith(".constant"):
         raise VidclfError(
             f"trainer.max_epochs={num_epochs}: the learning rate of {run.folder} was planned for {planned} epochs. "
             f"Give trainer.max_epochs={planned}, or train anew."
         )
-    was, now = ({**one, "trainer": _of_training(one["trainer"]), **_averaging(one)} for one in (run.config, config))
+    was, now = (_of_training(one) for one in (run.config, config))
     changed = [
-        f"{key}={now} (was {was})"
-        for key, was, now in _changes(was, now, (*TRAINED_BY, "trainer", "callbacks"))
-        if not key.startswith("dataset.")  # its folder may have moved; its classes and sides are compared
+        f"{key}={now.get(key)} (was {was.get(key)})"
+        for key in sorted(was.keys() | now.keys())
+        if was.get(key) != now.get(key)
     ]
     if split.fingerprint != run.split_fingerprint:
         changed.append("the videos or their sides")
     if changed:
         raise VidclfError(
-            f"resume: {run.folder} was trained otherwise: {_some(changed)}. "
+            f"resume: {run.folder} was trained otherwise: {first_five(changed)}. "
             "Give the settings and the data of that run, or train anew without resume."
         )
 
 
-def _of_training(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the trainer's settings that change what is learned."""
-    return {key: trainer.get(key) for key in ("precision", "accumulate_grad_batches", "gradient_clip_val")}
-
-
-def _averaging(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the callbacks that average weights, all others left out."""
+def _of_training(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what changes what is learned, dotted; data and weights may have moved, for they are compared."""
     callbacks = config.get("callbacks") or {}
-    return {"callbacks": {k: v for k, v in callbacks.items() if str(v.get("_target_")).endswith("WeightAveraging")}}
+    kept = {key: config.get(key) for key in TRAINED_BY if key != "dataset"}
+    kept["trainer"] = {key: config["trainer"].get(key) for key in TRAINER}
+    kept["callbacks"] = {k: v for k, v in callbacks.items() if str(v.get("_target_")).endswith("WeightAveraging")}
+    return {key: value for key, value in flatten(kept).items() if key != "backbone.weights"}
 
 
-def check_trusted(config: Mapping[str, Any], explicit: Sequence[str], trust: bool) -> None:
-    """Raise VidclfError if a run's configuration names anything but parts of the libraries we know.
-
-    What this command line names itself is its user's own choice.
-    """
-    if trust:
-        return
-    for key, target in _targets(config):
-        if not any(key_of(override) == key for override in explicit) and not _is_part(target):
-            raise VidclfError(
-                f"The run's configuration wants to run {target} ({key}), which is no part of {', '.join(LIBRARIES)} "
-                "that a classifier is made of. If you know where the run comes from, pass trust=true."
-            )
-
-
-def _is_part(target: str) -> bool:
-    """Whether `target` is a class or function that does nothing but to be a part of a classifier.
-
-    Calling just any function of these libraries can run a shell (`torch.os.system`) or fetch code (`torch.hub.load`).
-    """
-    if target.partition(".")[0] not in LIBRARIES:
-        return False
-    try:
-        found = get_object(target)
-    except Exception:  # whatever its import has to say
-        return False
-    home = str(getattr(found, "__module__", ""))
-    if isinstance(found, type):
-        return home.startswith(("vidclf.data.", "vidclf.models.")) or issubclass(found, PARTS_OF_A_CLASSIFIER)
-    return isinstance(found, FunctionType) and home.startswith(("vidclf.models.", "torchvision.models."))
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return what TensorBoard compares runs by, dotted."""
+    return {key: str(value) for key, value in flatten({key: config[key] for key in (*SCORED_BY, *HOW)}).items()}
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -196,25 +163,3 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat
-
-
-def _changes(was: Mapping[str, Any], now: Mapping[str, Any], top_level: Iterable[str]) -> list[tuple[str, Any, Any]]:
-    """Return (dotted key, old, new) of every setting below the `top_level` keys that differs."""
-    old, new = (flatten({key: config.get(key) for key in top_level}) for config in (was, now))
-    keys = sorted(old.keys() | new.keys())
-    return [(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
-
-
-def _targets(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, target) of every `_target_` in mappings and lists."""
-    items = config.items() if isinstance(config, Mapping) else enumerate(config)
-    for key, value in items:
-        dotted = f"{prefix}.{key}" if prefix else str(key)
-        if key == "_target_":
-            yield dotted, str(value)
-        elif isinstance(value, Mapping | list | tuple):
-            yield from _targets(value, dotted)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "none"

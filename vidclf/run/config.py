@@ -1,10 +1,18 @@
-"""What stands on a verb's command line: quoted for Hydra, and behind `run=DIR` what the run was trained with."""
+"""What a verb was asked, as plain data: conf/ as Hydra composes it, or a run's configuration, and this command line.
+
+A run's configuration is data from elsewhere: it is looked through (see `trust`) before anything in it is used, and
+nothing in it is resolved. Its command line is never replayed.
+"""
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -12,33 +20,138 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from vidclf.errors import VidclfError
+from vidclf.run.trust import check_plain, check_trusted, walk
 
+if TYPE_CHECKING:
+    from vidclf.run.folder import Run
+
+PACKAGE = Path(__file__).parents[1]
+CONF = str(PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf")
+HYDRA: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__ < "1.4" else {}  # of which 1.4 warns
 LITERAL = ("run", "source", "resume")  # paths, taken as they are: Hydra's grammar has uses for = , ( ~ and spaces
 PATHS = ("dataset.", "store.", "backbone.weights")  # so too where one exists, or the grammar cannot read it
-OF_A_MACHINE = ("trainer.devices", "trainer.num_nodes", "trainer.accelerator", "sweep")  # where a run was trained
-OF_A_RUN = ("evaluate", "predict")
+OF_HYDRA = ("experiment", "sweep")  # groups that are spread over the others
+OPTIONAL = ("augmentation", "mixing", "callbacks", "logger")  # groups of which none need be chosen
+OF_A_MACHINE = ("accelerator", "devices", "num_nodes", "strategy")
+WRITING = ("default_root_dir", "model_registry")
+OF_THIS_CALL = (  # what is written to and what describes a machine: never a run's
+    *("store.root", "logger", "num_threads", "num_workers", "compile", "trust", "resume"),
+    *(f"trainer.{key}" for key in (*OF_A_MACHINE, *WRITING)),
+)
+CHECKPOINTS = "${hydra:runtime.output_dir}/checkpoints"  # where a run's callbacks write
+DEMO = "vidclf.data.datasets.demo.Demo"  # writes itself to its root
 
 
-def prepare(verb: str, arguments: Sequence[str], conf: Path) -> list[str]:
-    """Return the arguments that Hydra is given: paths quoted; the run's own overrides, then `run=`, then the rest.
+def prepare(verb: str, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments that Hydra is given: paths quoted, and a run's keys so that it takes them.
 
-    Flags come first, wherever they stood: Hydra's parser takes no overrides behind a second one.
-
-    Raises:
-        VidclfError: `run` is no run, or its overrides are not those of one.
+    Hydra composes conf/, and does not know the run. What is deleted of that is kept from it; see `finish`. Flags come
+    first, wherever they stood: Hydra's parser takes no overrides behind a second one.
     """
     quoted = [_quote(argument) for argument in sorted(arguments, key=_is_override)]
-    runs = [argument for argument in arguments if argument.startswith("run=")]
-    if verb not in OF_A_RUN or not runs:
+    resumed = any(key_of(argument) == "resume" and not argument.endswith("=null") for argument in quoted)
+    if verb not in ("evaluate", "predict") and not resumed:
         return quoted
-    run = runs[-1]
-    flags = [argument for argument in quoted if not _is_override(argument)]
-    rest = [argument for argument in quoted if _is_override(argument) and not argument.startswith("run=")]
-    saved = saved_overrides(Path(run.removeprefix("run=")), known_keys(conf, "train"))
-    replaced = {key_of(argument) for argument in rest}
-    kept = [override for override in saved if not any(_lies_in(key_of(override), key) for key in replaced)]
-    kept = [override for override in kept if key_of(override) not in OF_A_MACHINE]
-    return [*flags, *kept, _quote(run), *rest]
+    chosen = {key_of(argument) for argument in quoted}
+    kept = [argument for argument in quoted if argument.lstrip("~") in OPTIONAL or not _is_deletion(argument)]
+    if kept[:2] == ["--cfg", "job"]:  # Hydra would show conf/; the job shows what it was asked
+        kept[:2] = ["hydra.run.dir=.", "hydra.output_subdir=null"]
+    return [f"++{arg.lstrip('+')}" if _is_override(arg) and _is_of_run(key_of(arg), chosen) else arg for arg in kept]
+
+
+def asked(cfg: DictConfig, verb: str) -> "tuple[dict[str, Any], Run | None]":
+    """Return what the verb was asked, and the run that it begins with, by `run=` or `resume=`.
+
+    Raises:
+        VidclfError: a key is unknown, or one that must be given is not; the run cannot be read, or is not trusted.
+    """
+    from vidclf.run.folder import checkpoint_to_resume, load_checkpoint, load_run  # torch takes seconds
+
+    check_keys(cfg, verb)
+    run, asked = load_run(Path(cfg.run)) if "run" in cfg else None, cfg
+    if verb == "train" and cfg.resume is not None:
+        run = load_checkpoint(checkpoint_to_resume(Path(cfg.resume)))
+    if run is not None:
+        composed: Any = OmegaConf.to_container(cfg, resolve=False)
+        asked = OmegaConf.create(finish(run.config, composed, task_overrides(), sys.argv[1:]))
+        check_keys(asked, verb)
+    return {**dict.fromkeys(OPTIONAL), **OmegaConf.to_container(asked, resolve=True)}, run  # type: ignore[dict-item]
+
+
+def finish(
+    run: Mapping[str, Any], composed: Mapping[str, Any], overrides: Sequence[str], typed: Sequence[str]
+) -> dict[str, Any]:
+    """Return a run's configuration changed by a command line: a key is set, a group composed afresh, `~key` deleted.
+
+    Args:
+        run: plain data, of a checkpoint; its strings are taken as they are.
+        composed: what Hydra made of conf/ and of `overrides`, not resolved.
+        overrides: of this job, as Hydra tells them.
+        typed: the command line; it tells `key=` from `+key=`, and what is deleted.
+
+    Raises:
+        VidclfError: the run is not plain or not trusted; a key is set or deleted that it does not have.
+    """
+    check_plain(run)
+    given = [key for key in map(key_of, overrides) if key not in OF_HYDRA]
+    deleted = [key_of(argument) for argument in typed if _is_deletion(argument)]
+    fresh = [key for key in (*({*composed} - known_keys("train")), *OF_THIS_CALL) if _has(composed, key)]
+    for argument in filter(_is_override, typed):
+        key, value = key_of(argument), argument.partition("=")[2]
+        if key == "experiment" and value != "null":
+            raise VidclfError(f"{argument}: the settings are the run's. Name those of them that shall differ.")
+        known = argument[0] in "+~" or key in OF_THIS_CALL or not _is_of_run(key, {*given}) or _has(run, key)
+        if not known:
+            raise VidclfError(f"Could not override '{key}': the run has no such setting. To add it use +{argument}")
+        if key in deleted and not (_has(run, key) or _has(composed, key)):
+            raise VidclfError(f"{argument}: there is no such setting to delete.")
+    left = deepcopy(dict(run))
+    for key in (*fresh, *OF_THIS_CALL, *given, *deleted):
+        above, last = _above(left, key)
+        above.pop(last, None)
+    _set_folders(left, "")
+    check_trusted(left, Path(CONF), trust=composed["trust"] is True)
+    finished = escaped(left)
+    _set_folders(finished, CHECKPOINTS)
+    for key in (*fresh, *given):
+        above, last = _above(finished, key, make=True)
+        above[last] = value_at(composed, key)
+    for key in deleted:
+        above, last = _above(finished, key)
+        above.pop(last, None)
+    return finished
+
+
+def check_keys(cfg: DictConfig, verb: str) -> None:
+    """Raise VidclfError if a key is unknown, or one that must be given is not.
+
+    Hydra finds unknown keys on the command line, but a top-level one in an experiment passes in silence.
+    """
+    known = (known_keys("train") | known_keys(verb)) - {*OF_HYDRA}  # what those hold belongs to the top level
+    if unknown := sorted({*map(str, cfg)} - known):
+        hint = "Begin the file with `# @package _global_`. " if "experiment" in unknown else ""
+        raise VidclfError(
+            f"{', '.join(unknown)}: unknown top-level key(s), from an experiment file, a run or a +override. "
+            f"{hint}Allowed: {', '.join(sorted(known))}."
+        )
+    groups = {*_groups("train"), "store"}
+    empty = {
+        key for key in known - {*OPTIONAL} if key not in cfg or (key in groups and not OmegaConf.is_dict(cfg[key]))
+    }
+    if missing := sorted(empty | OmegaConf.missing_keys(cfg)):
+        example = " ".join(f"{key}=..." for key in missing)
+        raise VidclfError(f"{', '.join(missing)} must be given: vidclf {verb} {example}")
+
+
+def known_keys(verb: str) -> set[str]:
+    """Return the top-level keys, and the groups, of the verb's own YAML."""
+    return {*map(str, OmegaConf.load(Path(CONF, f"{verb}.yaml"))), *_groups(verb)} - {"defaults", "hydra"}
+
+
+def _groups(verb: str) -> set[str]:
+    defaults = OmegaConf.load(Path(CONF, f"{verb}.yaml")).defaults
+    groups = {str(key) for entry in defaults if isinstance(entry, DictConfig) for key in entry}
+    return {group for group in groups if not group.startswith("override ")}
 
 
 def task_overrides() -> list[str]:
@@ -48,45 +161,8 @@ def task_overrides() -> list[str]:
 
 
 def explicit_overrides() -> list[str]:
-    """Return those that this command line gave, which `prepare` has put behind the run's own."""
-    overrides = task_overrides()
-    return overrides[[key_of(override) for override in overrides].index("run") :]
-
-
-def saved_overrides(folder: Path, known: Iterable[str]) -> list[str]:
-    """Return the overrides that the run in `folder` was trained with.
-
-    They are composed before anything can be checked, so none may reach into Hydra itself or say `trust=true`.
-
-    Raises:
-        VidclfError: there are none, or one of them sets another key than those which are `known`.
-    """
-    from vidclf.run.folder import checkpoint_of
-
-    checkpoint_of(folder)
-    path = folder / ".hydra" / "overrides.yaml"
-    try:
-        saved = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except Exception as error:  # whatever YAML and the disk have to say of it
-        raise VidclfError(
-            f"{path}: missing or damaged ({type(error).__name__}); evaluate and predict need what the run was "
-            "trained with. Copy the run's whole folder, or train it again."
-        ) from error
-    keys = "|".join(map(re.escape, sorted(known)))
-    for override in saved if isinstance(saved, list) else [saved]:
-        if not re.match(rf"(\+{{0,2}}|~)({keys})(\.[\w.]+)?(=|$)", str(override)):
-            raise VidclfError(f"{path}: {override} is nothing that vidclf train takes. Remove the line, or the run.")
-    return [str(override) for override in saved]  # type: ignore[union-attr]
-
-
-def known_keys(conf: Path, verb: str) -> set[str]:
-    """Return the top-level keys that the verb's YAML, and train's, which all verbs read, know."""
-    keys: set[str] = set()
-    for name in {"train", verb}:
-        primary = OmegaConf.load(conf / f"{name}.yaml")
-        groups = [str(key) for entry in primary.defaults if isinstance(entry, DictConfig) for key in entry]
-        keys |= {*map(str, primary), *(group for group in groups if not group.startswith("override "))}
-    return keys - {"defaults", "hydra"}
+    """Return what the command line changes in this job: Hydra's overrides, and `~key`."""
+    return [*task_overrides(), *filter(_is_deletion, sys.argv[1:])]
 
 
 def key_of(override: str) -> str:
@@ -94,17 +170,10 @@ def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def causes_of(key: str, overrides: Iterable[str]) -> list[str]:
-    """Return the overrides that set the dotted `key`, or a group or mapping that it lies in."""
-    return [override for override in overrides if _lies_in(key, key_of(override))]
-
-
-def _is_override(argument: str) -> bool:
-    return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
-
-
-def _lies_in(key: str, other: str) -> bool:
-    return key == other or key.startswith(f"{other}.")
+def value_at(config: Mapping[str, Any], key: str) -> Any:
+    """Return what stands at a dotted key of nested mappings; None where there is nothing."""
+    above, last = _above(config, key)
+    return above.get(last)
 
 
 def escape(text: str) -> str:
@@ -112,8 +181,65 @@ def escape(text: str) -> str:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
+def escaped(value: Any) -> Any:
+    """Return plain data as OmegaConf must be told it: strings are what they are."""
+    if isinstance(value, dict):
+        return {key: escaped(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [escaped(one) for one in value]
+    return escape(value) if isinstance(value, str) else value
+
+
+def as_yaml(config: Mapping[str, Any]) -> str:
+    """Return a configuration as text."""
+    return OmegaConf.to_yaml(OmegaConf.create(escaped(config)), resolve=True)
+
+
+def _above(config: Any, key: str, make: bool = False) -> tuple[dict[str, Any], str]:
+    """Return the mapping that a dotted key lies in, an empty one where there is none, and the key's own name."""
+    *above, last = key.split(".")
+    for name in above:
+        below = config.get(name)
+        if make and below is None:
+            below = config[name] = {}
+        if make and not isinstance(below, dict):
+            raise VidclfError(f"{key}: {name} is {below!r}, and has no settings of its own.")
+        config = below if isinstance(below, dict) else {}
+    return config, last
+
+
+def _has(config: Mapping[str, Any], key: str) -> bool:
+    above, last = _above(config, key)
+    return last in above
+
+
+def _set_folders(run: Mapping[str, Any], checkpoints: str) -> None:
+    """Let whatever a run writes with write where it would without the run."""
+    for path, node in walk(run):
+        if path[0] == "callbacks" and isinstance(node, dict) and "dirpath" in node:
+            node["dirpath"] = checkpoints
+        if isinstance(node, dict) and node.get("_target_") == DEMO:
+            node["root"] = OmegaConf.load(Path(CONF, "dataset", "demo.yaml")).root
+
+
+def _is_override(argument: str) -> bool:
+    return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
+
+
+def _is_deletion(argument: str) -> bool:
+    return argument.startswith("~") and not key_of(argument).startswith("hydra")
+
+
+def _is_of_run(key: str, chosen: set[str]) -> bool:
+    """Whether a key sets one of a run's settings, which Hydra does not know; a group that is chosen it knows."""
+    group, dot, _ = key.partition(".")
+    return bool(dot) and group not in {"hydra", "logger", *chosen}
+
+
 def _quote(argument: str) -> str:
     key, _, value = argument.partition("=")
+    if key in OPTIONAL and value == "null":
+        return f"~{key}"  # Hydra has no other word for it
     if not value or not _is_literal(key.lstrip("+"), value):
         return argument
     if key.lstrip("+").startswith(PATHS) and value.startswith("~") and os.path.exists(value):

@@ -1,7 +1,7 @@
 """A run's folder: written by train, read by everything after it.
 
-.hydra/                  the configuration and the overrides, as Hydra writes them
-checkpoints/best.ckpt    the head at its lowest validation loss, and a description of the run
+.hydra/                  the configuration and the overrides, as Hydra writes them; nothing reads them
+checkpoints/best.ckpt    the head at its lowest validation loss, and a description of the run: all that a run is
 checkpoints/last.ckpt    to resume from
 tensorboard/             losses, accuracies, sheets of views, the confusion matrix
 split.csv                the side of every video
@@ -10,8 +10,7 @@ failed.csv               damaged videos that were left out
 test/                    what evaluate found
 """
 
-import csv
-import json
+import io
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,45 +19,53 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from vidclf.contracts import Video, VideoError
 from vidclf.errors import VidclfError
+from vidclf.system.disk import write_atomically, write_csv, write_json
 
 DESCRIPTION = "vidclf"  # the key in a checkpoint
-DESCRIBED = ("class_names", "config", "split_fingerprint", "weights_hash")  # of it, what a Run is read from
+FORMAT = 2  # of a description; the first had no number
+DESCRIBED = {"class_names": list, "config": dict, "split_fingerprint": str, "weights_hash": str}  # and read back
 
 
 class Describe(Callback):
     """Writes into every checkpoint what it needs to be understood: see `describe`."""
 
-    def __init__(self, config: dict[str, Any], overrides: list[str]) -> None:
-        self.config, self.overrides = config, overrides
+    def __init__(self, config: dict[str, Any], weights_hash: str) -> None:
+        self.config, self.weights_hash = config, weights_hash
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        corpus = trainer.datamodule.corpus  # type: ignore[attr-defined]
         checkpoint[DESCRIPTION] = {
-            "class_names": list(datamodule.dataset.class_names),
+            "format": FORMAT,
+            "class_names": corpus.class_names,
             "config": self.config,
-            "overrides": self.overrides,
             "versions": versions(),
-            "split_fingerprint": datamodule.sides.fingerprint,
-            "weights_hash": datamodule.weights_hash,
+            "split_fingerprint": corpus.sides.fingerprint,
+            "weights_hash": self.weights_hash,
         }
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run, as one of its checkpoints tells it; `num_epochs` were trained when that was written."""
+    """A trained run, as the checkpoint at `path` tells it; `num_epochs` were trained when that was written."""
 
-    folder: Path
+    path: Path
     num_epochs: int
     state_dict: dict[str, Any]
+    callbacks: dict[str, dict[str, Any]]  # their states
     class_names: list[str]
     config: dict[str, Any]
     split_fingerprint: str
     weights_hash: str
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.path.absolute().parent.parent
 
 
 def versions() -> dict[str, str]:
@@ -68,54 +75,113 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("vidclf", "torch", "torchvision", "lightning", "av")}
 
 
-def load_run(folder: Path) -> Run:
-    """Return the run in `folder`, at its best.
+def load_run(path: Path) -> Run:
+    """Return the run that `path` names, at its best.
 
     Raises:
-        VidclfError: the folder is no run, or its checkpoint cannot be read.
+        VidclfError: it names none, or its checkpoint cannot be read.
     """
-    return load_checkpoint(checkpoint_of(folder))
+    return load_checkpoint(checkpoint_of(path))
+
+
+def load_best(folder: Path, num_steps: int) -> Run:
+    """Return the run that was trained into `folder`, at its best, after `num_steps`.
+
+    Raises:
+        VidclfError: nothing was kept.
+    """
+    if not (folder / "checkpoints" / "best.ckpt").is_file():
+        raise VidclfError(
+            f"Training ended after {num_steps} steps, before its first validation, so nothing was kept. Give "
+            "it more (trainer.max_steps, trainer.max_epochs, +trainer.max_time), or validate more often "
+            "(+trainer.val_check_interval)."
+        )
+    return load_run(folder)
 
 
 def load_checkpoint(path: Path) -> Run:
     """Return the run that `path`, in its folder checkpoints/, is of.
 
     Raises:
-        VidclfError: it cannot be read, or was not written by vidclf.
+        VidclfError: it cannot be read, or was not written by this edition of vidclf.
     """
     checkpoint = _read(path)
     known = {field: checkpoint[DESCRIPTION][field] for field in DESCRIBED}
-    return Run(path.absolute().parent.parent, checkpoint["epoch"] + 1, checkpoint["state_dict"], **known)
+    return Run(path, checkpoint["epoch"] + 1, checkpoint["state_dict"], checkpoint["callbacks"], **known)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        if not {*DESCRIBED} <= {*checkpoint[DESCRIPTION]}:
+        about = checkpoint[DESCRIPTION]
+        shapes: list[tuple[Any, type]] = [(about[field], kind) for field, kind in DESCRIBED.items()]
+        shapes += [(checkpoint[key], kind) for key, kind in (("epoch", int), ("state_dict", dict), ("callbacks", dict))]
+        shapes += [(state, dict) for state in checkpoint["callbacks"].values()]
+        if not all(isinstance(value, kind) for value, kind in shapes):
             raise KeyError(DESCRIPTION)
     except Exception as error:  # whatever pickle, zip and tensors have to say of it
         raise VidclfError(
             f"{path}: no checkpoint of vidclf, or a damaged one ({type(error).__name__}). Train the run again."
         ) from error
+    if about.get("format") != FORMAT:
+        raise VidclfError(
+            f"{path}: written by {'another' if 'format' in about else 'the first'} version of vidclf (format "
+            f"{about.get('format', 1)}; this one reads {FORMAT}). Use the version that wrote it, or train it again."
+        )
     return checkpoint
 
 
-def checkpoint_of(folder: Path) -> Path:
-    """Return the path of the run's best checkpoint.
+def checkpoint_of(path: Path) -> Path:
+    """Return the best checkpoint of the run that `path` names: its folder, a checkpoint in it, or a link to either.
 
     Raises:
-        VidclfError: the folder is no run.
+        VidclfError: it names none.
     """
-    path = folder / "checkpoints" / "best.ckpt"
+    best = _checkpoints(path) / "best.ckpt"
+    if best.is_file():
+        return best
+    if not path.exists():
+        raise VidclfError(f"run={path}: there is no such folder. Give one that vidclf train wrote, under runs/.")
     if path.is_file():
-        return path
-    if not folder.is_dir():
-        raise VidclfError(f"run={folder}: there is no such folder. Give one that vidclf train wrote, under runs/.")
-    there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "nothing"
+        raise VidclfError(f"run={path}: no checkpoint of a run. Give the folder that vidclf train wrote, under runs/.")
+    there = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
     raise VidclfError(
-        f"run={folder}: no run; a run has checkpoints/best.ckpt, this folder has {there}. "
+        f"run={path}: no run; a run has checkpoints/best.ckpt, this folder has {there}. "
         "Give one that vidclf train wrote, under runs/."
     )
+
+
+def checkpoint_to_resume(path: Path) -> Path:
+    """Return the checkpoint to go on from: last.ckpt of the run that `path` names, or another one that it names.
+
+    Raises:
+        VidclfError: there is none.
+    """
+    named = path.resolve()
+    last = _checkpoints(path) / "last.ckpt"
+    chosen = named if named.is_file() and named.name != "best.ckpt" else last
+    if chosen.is_file():
+        return chosen
+    raise VidclfError(f"resume={path}: neither a checkpoint nor a run. Give a run's folder or its last.ckpt.")
+
+
+def _checkpoints(path: Path) -> Path:
+    """Return the folder of checkpoints that `path` means; for a file that lies in none, where there are none."""
+    above = path.resolve().parent
+    return above if path.is_file() and above.name == "checkpoints" else path / "checkpoints"
+
+
+def results_folder(run: Run, name: str) -> Path:
+    """Return a new folder in the run's, or one that is there.
+
+    Raises:
+        VidclfError: a link is there, which leads who knows where.
+    """
+    folder = run.folder / name
+    if folder.is_symlink():
+        raise VidclfError(f"{folder}: it is a link, and results are written into the run's own folder. Remove it.")
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def load_trained(run: Run, classifier: nn.Module) -> None:
@@ -137,54 +203,50 @@ def load_trained(run: Run, classifier: nn.Module) -> None:
         ) from error
 
 
-def checkpoint_to_resume(path: Path) -> Path:
-    """Return the checkpoint to go on from: `path`, or that of the run it names.
+def take_over(run: Run, folder: Path, callbacks: Iterable[Callback]) -> Path:
+    """Copy a run's checkpoints into the run `folder` that goes on from it; return the one to go on from.
 
-    Raises:
-        VidclfError: there is none.
-    """
-    for candidate in (path, path / "checkpoints" / "last.ckpt"):
-        if candidate.is_file():
-            return candidate
-    raise VidclfError(f"resume={path}: neither a checkpoint nor a run. Give a run's folder or its last.ckpt.")
-
-
-def take_over(checkpoint: Path, folder: Path) -> Path:
-    """Copy a checkpoint and those beside it into the run `folder` that goes on from it; return the copy.
-
-    The copy says that all was written there: elsewhere Lightning would not know which epoch was best so far.
+    It says that all was written there: elsewhere Lightning would not know which epoch was best so far, and it removes
+    files that a state names. What `callbacks` are set to holds, not what their states say they were.
     """
     target = (folder / "checkpoints").resolve()
-    if checkpoint.resolve().parent == target:
-        return checkpoint
-    shutil.copytree(checkpoint.parent, target)
-    content = _read(checkpoint)
-    for state in content["callbacks"].values():
-        for key in {"best_model_path", "kth_best_model_path", "last_model_path"} & {*state}:
-            state[key] = str(target / Path(state[key]).name)
-        if "dirpath" in state:
-            state["dirpath"] = str(target)
-            state["best_k_models"] = {
-                str(target / Path(path).name): score for path, score in state["best_k_models"].items()
-            }
-    torch.save(content, target / checkpoint.name)
-    return target / checkpoint.name
+    if run.path.resolve().parent != target:
+        target.mkdir(parents=True)
+        for path in run.path.parent.glob("*.ckpt"):
+            if path.is_file():
+                shutil.copyfile(path, target / path.name)
+    here = {callback.state_key: callback for callback in callbacks}
+    content, written = _read(run.path), io.BytesIO()
+    content["callbacks"] = {
+        key: _at_home(state, here[key], target) for key, state in content["callbacks"].items() if key in here
+    }
+    torch.save(content, written)
+    write_atomically(target / run.path.name, written.getvalue())
+    return target / run.path.name
+
+
+def _at_home(state: dict[str, Any], callback: Callback, folder: Path) -> dict[str, Any]:
+    """Return the state of a callback as if it had been in `folder` from the beginning, and set as it is now."""
+
+    def moved(path: object) -> str:
+        name = Path(str(path)).name
+        return str(folder / name) if name.endswith(".ckpt") else ""
+
+    changed: dict[str, Any] = {key: moved(value) for key, value in state.items() if key.endswith("_model_path")}
+    if isinstance(callback, EarlyStopping):
+        changed["patience"] = callback.patience
+    if isinstance(callback, ModelCheckpoint):
+        changed["dirpath"] = str(folder)
+        changed["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
+    return {**state, **changed}
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
-    """Write metrics.json: flat, sorted, without times or paths."""
-    (folder / "metrics.json").write_text(json.dumps(dict(metrics), indent=2, sort_keys=True) + "\n")
+    """Write metrics.json: flat, sorted, finite, without times or paths."""
+    write_json(folder / "metrics.json", dict(metrics))
 
 
 def write_failed(folder: Path, videos: list[Video], failed: Mapping[int, VideoError]) -> None:
     """Write failed.csv: the videos that were left out, and why."""
     rows = [(videos[index].name, str(error)) for index, error in sorted(failed.items())]
     write_csv(folder / "failed.csv", ("video", "reason"), rows)
-
-
-def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Write a table, UTF-8."""
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)

@@ -1,15 +1,18 @@
 """Writing that loses nothing: whole files or none, and a sentence when the disk refuses."""
 
+import csv
 import errno
+import io
+import json
 import math
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vidclf.errors import VidclfError
 
@@ -76,3 +79,28 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write sorted JSON.
+
+    Raises:
+        VidclfError: a number is not finite, which JSON has no word for.
+    """
+    try:
+        text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
+    except ValueError as error:
+        found = ", ".join(
+            f"{key}={value}" for key, value in content.items() if value != value or value in (math.inf, -math.inf)
+        )
+        raise VidclfError(f"{path}: not written, for a number in it is not finite ({found or error}).") from error
+    write_atomically(path, f"{text}\n".encode())
+
+
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table, UTF-8."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_atomically(path, table.getvalue().encode("utf-8", "surrogateescape"))

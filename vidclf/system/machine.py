@@ -1,11 +1,19 @@
-"""What this machine is made of, as far as speed goes by it."""
+"""What this machine is made of, as far as speed goes by it, and what of it this job may use."""
 
 import ctypes
+import math
 import os
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's <malloc.h>
+ROOT = Path("/")
+MEMORY_FILES = (  # of a control group: its limit, its use, and what of that is given back, by version 2 and 1
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def keep_memory() -> None:
@@ -22,20 +30,39 @@ def keep_memory() -> None:
     libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def num_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def num_cores(root: Path = ROOT) -> int:
+    """Return the number of cores that this process may use, by its affinity, its control groups' quotas and SLURM.
+
+    joblib and psutil do not see the quota of a group below the topmost.
+    """
+    cores = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
+    for group in _groups("cpu", root):
+        with suppress(OSError, ValueError):  # a group without a quota has no such file, or `max`
+            quota, period = map(int, (group / "cpu.max").read_text().split())
+            cores.append(math.ceil(quota / period))
+        with suppress(OSError, ValueError):
+            quota, period = (int((group / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+            cores += [math.ceil(quota / period)] if quota > 0 else []  # -1: none
+    return min(cores + _of_slurm("SLURM_CPUS_PER_TASK"))
 
 
-def computes_in_bfloat16() -> bool:
-    """Whether there is an NVIDIA GPU of the Ampere generation or later, or else a CPU that multiplies bfloat16.
+def limit_threads() -> None:
+    """Let torch compute in no more threads than there are cores to this process: the others would only wait."""
+    import torch
 
-    Intel's AMX has matrix units for it; AVX-512's own bfloat16 instructions (AMD from Zen 4, Intel from Cooper
-    Lake) do twice the work of float32's.
+    if num_cores() < torch.get_num_threads():
+        torch.set_num_threads(num_cores())
+
+
+def computes_in_bfloat16(device_type: str | None = None) -> bool:
+    """Whether the device (None: an NVIDIA GPU where there is one, else the CPU) multiplies bfloat16.
+
+    GPUs do from the Ampere generation on. Intel's AMX has matrix units for it; AVX-512's own bfloat16 instructions
+    (AMD from Zen 4, Intel from Cooper Lake) do twice the work of float32's.
     """
     import torch
 
-    if torch.cuda.is_available():
+    if device_type != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_capability() >= (8, 0)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
@@ -48,16 +75,55 @@ def has_matrix_units() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
-def free_memory() -> int:
-    """Return the bytes of memory that are free or can be freed, to this machine or to this job's control group."""
+def free_memory(root: Path = ROOT) -> int:
+    """Return the bytes that are free or can be freed, by this machine, this process's control groups and SLURM."""
     import psutil
 
-    available = psutil.virtual_memory().available
+    free = [psutil.virtual_memory().available]
+    for group in _groups("memory", root):
+        for limit, used, idle in MEMORY_FILES:
+            with suppress(OSError, ValueError):  # a group without a limit has no such file, or `max`
+                taken = int((group / used).read_text()) - _cached(group, idle)
+                free.append(int((group / limit).read_text()) - taken)
+    allowed = _of_slurm("SLURM_MEM_PER_NODE")
+    cores = _of_slurm("SLURM_CPUS_ON_NODE") + _of_slurm("SLURM_CPUS_PER_TASK") + [1]
+    allowed += [megabytes * cores[0] for megabytes in _of_slurm("SLURM_MEM_PER_CPU")]
+    free += [megabytes * 2**20 - psutil.Process().memory_info().rss for megabytes in allowed]
+    return max(0, min(free))
+
+
+def _groups(controller: str, root: Path) -> Iterator[Path]:
+    """Yield the folders of this process's control groups and of all above them, of version 1 and 2 (cgroups(7))."""
     try:
-        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
-    except (OSError, ValueError):  # no group, or one without a limit, which reads `max`
-        return available
-    return max(0, min(available, limit - used))
+        own = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
+        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    paths = {name: path for _, names, path in own for name in names.split(",")}  # version 2 has no names
+    for mount in mounts:
+        _, _, _, top, point, *_, kind, _, _ = mount.split()
+        name = "" if kind == "cgroup2" else controller
+        if name not in paths or kind not in ("cgroup", "cgroup2"):
+            continue
+        path = PurePosixPath(paths[name])
+        # In a container, the topmost group that is seen is the container's own.
+        below = path.relative_to(top) if path.is_relative_to(top) else PurePosixPath()
+        for group in (below, *below.parents):
+            yield root / point.lstrip("/") / group
+
+
+def _cached(group: Path, name: str) -> int:
+    """Return the bytes of files' pages that a group is charged for and gives back where memory is wanted."""
+    with suppress(OSError):  # a kernel that does not tell
+        pairs = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return sum(int(value) for key, value in pairs if key == name)
+    return 0
+
+
+def _of_slurm(name: str) -> list[int]:
+    """Return the number that SLURM sets under this name; none where it sets none, or 0 for no limit."""
+    value = os.environ.get(name, "")
+    return [int(value)] if value.isdecimal() and int(value) else []
 
 
 def _is_glibc() -> bool:
@@ -65,3 +131,13 @@ def _is_glibc() -> bool:
         return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
     except (AttributeError, OSError, ValueError):
         return False
+
+
+def set_number_formats(device_type: str) -> str:
+    """Let a GPU's matrix units round float32 to TF32 (NVIDIA, Ampere and later); return float32's name then."""
+    import torch
+
+    if device_type != "cuda":
+        return "float32"
+    torch.set_float32_matmul_precision("high")
+    return "tf32"

@@ -31,15 +31,15 @@ def is_started_from_outside() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ or ("SLURM_PROCID" in os.environ and several_tasks)
 
 
-def meet(trainer: "Trainer") -> None:
+def start_ranks(trainer: "Trainer") -> None:
     """Start the other processes that `trainer.devices` asks for, if nobody has, and wait for all to be there."""
     if trainer.strategy.launcher is not None:
         trainer.strategy.launcher.launch(trainer.strategy.setup_environment, trainer=trainer)
 
 
 def rank_and_size() -> tuple[int, int]:
-    """Return this process's rank and their number; 0 and 1 where it works alone, or before they have met."""
-    if not _have_met():
+    """Return this process's rank and their number; 0 and 1 where it works alone, or before they are started."""
+    if not _is_started():
         return 0, 1
     import torch.distributed as dist
 
@@ -63,12 +63,12 @@ def num_here() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", rank_and_size()[1]))
 
 
-def leave(status: int) -> None:
-    """Part from the others at the end; after a failure at once, for they may wait for what never comes.
+def shut_down(status: int) -> None:
+    """Part from the other processes at the end; after a failure at once, for they may wait for what never comes.
 
     A process that ends without is aborted now and then.
     """
-    if not _have_met():
+    if not _is_started():
         return
     if status:
         sys.stdout.flush()
@@ -79,9 +79,9 @@ def leave(status: int) -> None:
     dist.destroy_process_group()
 
 
-def speaks_of_the_error() -> bool:
+def reports_the_error() -> bool:
     """Whether this process is the one that prints why all of them stop: the first that asks."""
-    if not _have_met():
+    if not _is_started():
         return is_first() or not is_started_from_outside()
     import torch.distributed as dist
 
@@ -95,7 +95,7 @@ def speaks_of_the_error() -> bool:
 
 def is_loss_of_another(error: BaseException) -> bool:
     """Whether `error` says that another process is gone; it was killed, or it has told why itself."""
-    return _have_met() and isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL"))
+    return _is_started() and isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL"))
 
 
 def end_with_the_first() -> None:
@@ -105,7 +105,7 @@ def end_with_the_first() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # Lightning would wait for a SIGTERM
 
 
-def _have_met() -> bool:
+def _is_started() -> bool:
     if "torch" not in sys.modules:
         return False
     import torch.distributed as dist

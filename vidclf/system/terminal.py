@@ -115,5 +115,9 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated", FutureWarning)
     # The frozen backbone is in eval mode on purpose.
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training")
+    # Whose the views are stays on the CPU, whichever source they come from.
+    warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device` in `LightningModule`")
+    # Training that ends before it is validated: train says so.
+    warnings.filterwarnings("ignore", ".*could not find the monitored key")
     # A resumed run begins with the checkpoints that it goes on from.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

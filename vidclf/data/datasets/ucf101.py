@@ -1,11 +1,10 @@
-"""UCF101 as its archive unpacks it: labels from the folders, groups from the file names.
+"""UCF101 as its archive unpacks it, and its official splits: labels from the folders, groups from the file names.
 
 Source: Soomro, Zamir and Shah, "UCF101", 2012, arXiv:1212.0402; https://www.crcv.ucf.edu/data/UCF101.php
 """
 
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -13,6 +12,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from vidclf.contracts import Video, first_five
+from vidclf.data.datasets.ucf101_lists import check_against_lists, class_order, in_test_list
+from vidclf.data.splits import (
+    Split,
+    check_every_class,
+    check_groups_are_whole,
+    hold_groups_back,
+    hold_views_back,
+)
 from vidclf.errors import VidclfError
 
 CLIP_NAME = re.compile(r"v_(?P<action>.+)_(?P<group>g\d\d)_c\d\d+\.avi", re.IGNORECASE)
@@ -81,7 +88,7 @@ class UCF101:
         ]
         _check_file_names_differ(videos)
         if self.lists is not None:
-            self._check_against_lists(videos, self.lists)
+            check_against_lists(videos, self.root, self.lists, self.class_names, self.allow_missing)
         return videos
 
     def _clips_of(self, name: str) -> list[Path]:
@@ -93,26 +100,81 @@ class UCF101:
             )
         return clips or []
 
-    def _check_against_lists(self, videos: Sequence[Video], lists: Path) -> None:
-        there = {video.name for video in videos}
-        listed = {name for file in list_files(lists) for name in read_list(file)}
-        unlisted = sorted(there - listed)
-        if unlisted:
-            raise VidclfError(
-                f"{len(unlisted)} of {len(there)} videos in {self.root} are named by no list in {lists}: "
-                f"{first_five(unlisted)}. Remove them, or leave dataset.lists out to split by group numbers."
-            )
-        wanted = {name for name in listed if name.rpartition("/")[0] in self.class_names}
-        missing = sorted(wanted - there)
-        if not missing:
-            return
-        what = (
-            f"{len(missing)} of {len(wanted)} videos that the lists in {lists} name are not in {self.root}: "
-            f"{first_five(missing)}."
-        )
-        if not self.allow_missing:
-            raise VidclfError(f"{what} Extract the archive again, or go on with dataset.allow_missing=true.")
-        warnings.warn(what, stacklevel=3)
+
+class Official:
+    """UCF101's official split `number`, with validation carved from its train videos.
+
+    It tests on the videos of testlist0`number`.txt in `lists`; without `lists`, on groups 1-7, 8-14 or 15-21
+    of every class, which are the same videos. The unit of independence is (class, group): a group is one long
+    video of its class, cut into clips.
+
+    Args:
+        number: 1, 2 or 3.
+        validation: "group" holds whole (class, group)s back, stratified by class. "frame_level" holds views
+            back, so that one video trains and validates; it overestimates, and is here to show by how much.
+        val_fraction: of the train videos (by frame: of their views), at most a half. Whole groups meet it
+            only about.
+        seed: of the draw.
+        lists: the folder of the official lists.
+    """
+
+    def __init__(
+        self,
+        number: int = 1,
+        validation: str = "group",
+        val_fraction: float = 0.2,
+        seed: int = 0,
+        lists: str | Path | None = None,
+    ) -> None:
+        if number not in (1, 2, 3):
+            raise VidclfError(f"split.number={number}: it must be 1, 2 or 3.")
+        if validation not in ("group", "frame_level"):
+            raise VidclfError(f"split.validation={validation}: it must be group or frame_level.")
+        if not isinstance(val_fraction, int | float) or not 0 < val_fraction <= 0.5:
+            raise VidclfError(f"split.val_fraction={val_fraction}: it must be above 0 and at most 0.5.")
+        self.number = number
+        self.validation = validation
+        self.val_fraction = val_fraction
+        self.seed = seed
+        self.lists = None if lists is None else Path(lists).expanduser()
+
+    @property
+    def per_view(self) -> bool:
+        """Whether single views are given a side, so that the sampling must be one without chance."""
+        return self.validation == "frame_level"
+
+    def __call__(self, videos: Sequence[Video], num_views: Sequence[int]) -> Split:
+        """Return the split of `videos`, which have `num_views` views each.
+
+        Raises:
+            VidclfError: there are no videos, a (class, group) would stand on two sides, a class would have
+                nothing to train or to validate on, or `lists` do not say where a video belongs.
+        """
+        if not videos:
+            raise VidclfError("There are no videos to split; check dataset.root and dataset.classes.")
+        if self.lists is None:
+            test = [is_test_group(video, self.number) for video in videos]
+        else:
+            test = in_test_list(videos, self.number, self.lists)
+        sides = ["test" if tested else "train" for tested in test]
+        val_views: dict[int, frozenset[int]] = {}
+        if self.per_view:
+            val_views = hold_views_back(videos, sides, num_views, self.val_fraction, self.seed)
+        else:
+            for video in hold_groups_back(videos, sides, self.val_fraction, self.seed):
+                sides[video] = "val"
+        check_groups_are_whole(videos, sides)
+        split = Split([video.name for video in videos], sides, list(num_views), val_views)
+        check_every_class(videos, split)
+        return split
+
+
+def is_test_group(video: Video, number: int) -> bool:
+    """Return whether the official split `number` tests on the video's group: one of seven."""
+    digits = video.group.removeprefix("g")
+    if not digits.isdecimal():
+        raise VidclfError(f"{video.name}: its group is {video.group!r}; split=official needs g01, g02, ...")
+    return 7 * (number - 1) < int(digits) <= 7 * number
 
 
 def find_clips(root: Path) -> dict[str, list[Path]]:
@@ -134,14 +196,6 @@ def find_clips(root: Path) -> dict[str, list[Path]]:
     return folders
 
 
-def class_order(names: Iterable[str], lists: Path | None) -> list[str]:
-    """Return the class names of `lists`' classInd.txt, else `names` sorted without regard to case."""
-    if lists is None or not (lists / "classInd.txt").is_file():
-        return sorted(names, key=lambda name: (name.casefold(), name))
-    lines = (lists / "classInd.txt").read_text(encoding="utf-8").splitlines()
-    return [re.sub(r"^\d+\s+", "", line.strip()) for line in lines if line.strip()]
-
-
 def choose_classes(chosen: Sequence[str], order: Sequence[str]) -> list[str]:
     """Return the `chosen` names in the order of `order`."""
     if isinstance(chosen, str) or not chosen:
@@ -157,24 +211,6 @@ def choose_classes(chosen: Sequence[str], order: Sequence[str]) -> list[str]:
                 f"dataset.classes: {name} is none of the {len(order)} classes. {hint}There are: {', '.join(order)}."
             )
     return [name for name in order if name in chosen]
-
-
-def list_files(lists: Path) -> list[Path]:
-    """Return the train and test lists in the folder `lists`."""
-    files = sorted([*lists.glob("trainlist*.txt"), *lists.glob("testlist*.txt")])
-    if not files:
-        raise VidclfError(
-            f"dataset.lists={lists}: {'it holds no' if lists.is_dir() else 'there is no such folder with a'} "
-            "trainlist01.txt or testlist01.txt. Point it at the folder of UCF101's recognition-task lists "
-            "(ucfTrainTestlist), or leave it out to split by group numbers."
-        )
-    return files
-
-
-def read_list(path: Path) -> list[str]:
-    """Return the names `<class>/<file>` of a train or test list, without the labels that train lists add."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [re.sub(r"\s+\d+$", "", line.strip()) for line in lines if line.strip()]
 
 
 def _folders(root: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vidclf.contracts import PictureFormat
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.precision import FORMATS
+from vidclf.models.backbones.trainable import FORMATS
 from vidclf.models.backbones.weights import load_weights
 
 STAGES = ((16, 16), (32, 32), (48, 48), (64, 64))  # channels; after each stage the maps are halved

@@ -1,35 +1,39 @@
-"""Any torchvision picture classifier, cut before its classifier: pictures -> features."""
+"""Any torchvision picture or video classifier, cut before its classifier: pictures or clips -> features."""
 
+from collections.abc import Callable
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.models import WeightsEnum
 
+from vidclf.contracts import PictureFormat
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.precision import resolve_precision
-from vidclf.models.backbones.published import build_cut, check_name, cut_last_layer, picture_format_of, source_of
-from vidclf.models.backbones.trainable import set_trainable
+from vidclf.models.backbones.trainable import resolve_precision, set_trainable
+from vidclf.models.backbones.weights import fetch, find_weights, load_weights, verify_finite, verify_hash
 
 VGG_LAYERS = ("conv", "conv_avg", "fc6", "fc7")
+CLIP_LENGTH = {"swin3d": 32}  # frames that the published figures were made with; 16 for the others
+SHORTEST = {"s3d": 14}
 
 
-class ImageBackbone(nn.Module):
-    """The features that a torchvision network, trained to classify pictures, has of each frame.
+class TorchvisionBackbone(nn.Module):
+    """What torchvision's picture and video models share: a network without its classifier, and its pictures.
 
     Args:
-        name: any of `torchvision.models.list_models(module=torchvision.models)`.
-        layer: where the network is cut; None takes the first of what there is.
-            VGG and AlexNet: `conv` (the last feature maps, flattened: 7 * 7 * 512 for VGG), `conv_avg` (their
-            mean over all positions), `fc6` and `fc7` (the hidden layers, after ReLU).
-            All others: `penultimate`, what the last layer of the classifier takes in.
+        name: of a model that there is.
         weights: one of torchvision's names for them, a state dict in a local file (what it holds for the
             layers cut off is not looked at), or None for random ones.
         trainable: `none` (frozen), `last`, `all`, or a number of stages (see `set_trainable`).
         freeze_batchnorm: keep batch normalisation's statistics and scales as they are where the rest is trained.
         precision: `float32`, `bfloat16`, or `auto` (see `resolve_precision`).
+        cut: takes the classifier off, in place, and returns the width of what is left.
+        clip_length: frames that go in at once.
 
     Attributes:
         feature_dim: D.
@@ -42,23 +46,21 @@ class ImageBackbone(nn.Module):
 
     def __init__(
         self,
-        name: str = "vgg16",
-        layer: str | None = None,
-        weights: str | Path | None = "IMAGENET1K_V1",
-        trainable: str | int = "none",
-        freeze_batchnorm: bool = False,
-        precision: str = "auto",
+        name: str,
+        weights: str | Path | None,
+        trainable: str | int,
+        freeze_batchnorm: bool,
+        precision: str,
+        cut: Callable[[nn.Module], int],
+        clip_length: int = 1,
     ) -> None:
         super().__init__()
-        check_name(name, models, "picture")
-        self.name, self.layer = name, _check_layer(name, layer)
+        self.name = name
         dtype = getattr(torch, resolve_precision(precision, trainable))
-        source = source_of(name, weights)
-        self.picture_format = picture_format_of(name, source)
-        network, self.feature_dim = build_cut(
-            name, source, partial(_cut, layer=self.layer), **_options(name, self.picture_format.size)
-        )
-        self.network = network.to(dtype).to(memory_format=torch.channels_last)  # the faster layout
+        source = None if weights is None else find_weights(name, weights)
+        self.picture_format = _picture_format(name, source, clip_length)
+        network, self.feature_dim = _build_cut(name, source, cut, **_options(name, self.picture_format.size))
+        self.network = network.to(dtype)
         set_trainable(self.network, trainable, freeze_batchnorm)
         self.eval()
 
@@ -72,13 +74,88 @@ class ImageBackbone(nn.Module):
         return next(self.network.parameters()).dtype
 
     def extra_repr(self) -> str:
-        """Return what changes a feature and does not show in the layers; the feature store keys on it."""
+        """Return what does not show in the layers."""
+        return f"name={self.name}, precision={self.precision}"
+
+
+class ImageBackbone(TorchvisionBackbone):
+    """The features that a torchvision network, trained to classify pictures, has of each frame.
+
+    Args:
+        name: any of `torchvision.models.list_models(module=torchvision.models)`.
+        layer: where the network is cut; None takes the first of what there is.
+            VGG and AlexNet: `conv` (the last feature maps, flattened: 7 * 7 * 512 for VGG), `conv_avg` (their
+            mean over all positions), `fc6` and `fc7` (the hidden layers, after ReLU).
+            All others: `penultimate`, what the last layer of the classifier takes in.
+
+    The others are those of `TorchvisionBackbone`.
+    """
+
+    def __init__(
+        self,
+        name: str = "vgg16",
+        layer: str | None = None,
+        weights: str | Path | None = "IMAGENET1K_V1",
+        trainable: str | int = "none",
+        freeze_batchnorm: bool = False,
+        precision: str = "auto",
+    ) -> None:
+        _check_name(name, models, "picture")
+        layer = _check_layer(name, layer)
+        super().__init__(name, weights, trainable, freeze_batchnorm, precision, partial(_cut, layer=layer))
+        self.layer = layer
+        self.network.to(memory_format=torch.channels_last)  # the faster layout
+
+    def extra_repr(self) -> str:
+        """Return what does not show in the layers."""
         return f"name={self.name}, layer={self.layer}, precision={self.precision}"
 
     def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
         """Return the features of every picture on its own."""
         folded = pictures.flatten(0, 1).to(dtype=self._dtype, memory_format=torch.channels_last)
         return self.network(folded).unflatten(0, pictures.shape[:2])  # (N*T, D) -> (N, T, D)
+
+
+class ClipBackbone(TorchvisionBackbone):
+    """The features that a torchvision network, trained to classify clips, has of each view as a whole (S=1).
+
+    Args:
+        name: any of `torchvision.models.list_models(module=torchvision.models.video)`.
+
+    The others are those of `TorchvisionBackbone`.
+    """
+
+    def __init__(
+        self,
+        name: str = "r3d_18",
+        weights: str | Path | None = "KINETICS400_V1",
+        trainable: str | int = "none",
+        freeze_batchnorm: bool = False,
+        precision: str = "auto",
+    ) -> None:
+        _check_name(name, models.video, "video")
+        clip_length = CLIP_LENGTH.get(name.split("_")[0], 16)
+        super().__init__(name, weights, trainable, freeze_batchnorm, precision, cut_last_layer, clip_length)
+
+    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N 1 D"]:
+        """Return the features of every clip.
+
+        Raises:
+            VidclfError: the network cannot take clips of T frames.
+        """
+        _check_clip_length(self.name, pictures.shape[1])
+        clips = pictures.transpose(1, 2).to(self._dtype)  # (N, 3, T, h, w)
+        return self.network(clips).unsqueeze(1)
+
+
+def _check_name(name: str, module: ModuleType, kind: str) -> None:
+    allowed = models.list_models(module=module)
+    if name not in allowed:
+        close = get_close_matches(name, allowed, n=4, cutoff=0.5)
+        raise VidclfError(
+            f"backbone.name={name}: torchvision has no {kind} classifier of that name. "
+            + (f"Did you mean {', '.join(close)}?" if close else f"Allowed are {', '.join(allowed)}.")
+        )
 
 
 def _check_layer(name: str, layer: str | None) -> str:
@@ -88,12 +165,65 @@ def _check_layer(name: str, layer: str | None) -> str:
     return layer or allowed[0]
 
 
+def _check_clip_length(name: str, num_frames: int) -> None:
+    family = name.split("_")[0]
+    if family == "mvit" and num_frames != 16:
+        allowed = "16 frames"
+    elif family == "swin3d" and num_frames % 2:
+        allowed = "an even number of frames"
+    elif num_frames < SHORTEST.get(family, 1):
+        allowed = f"at least {SHORTEST[family]} frames"
+    else:
+        return
+    raise VidclfError(
+        f"{name} takes views of {allowed}, these have {num_frames}. Set sampling.num_frames, e.g. sampling=dense "
+        "sampling.num_frames=16."
+    )
+
+
+def _picture_format(name: str, source: WeightsEnum | Path | None, clip_length: int) -> PictureFormat:
+    """Return how torchvision prepares pictures for these weights (a file is known by its name), or by default."""
+    published = models.get_model_weights(name)
+    if isinstance(source, Path):
+        source = next((weights for weights in published if Path(weights.url).name == source.name), None)
+    transforms = (source or published.DEFAULT).transforms()
+    resize = transforms.resize_size
+    return PictureFormat(
+        size=transforms.crop_size[0],  # a list of one number, or of two alike: a square
+        resize=resize[0] if len(resize) == 1 else (resize[0], resize[1]),
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        interpolation=transforms.interpolation.value,
+        clip_length=clip_length,
+    )
+
+
 def _options(name: str, size: int) -> dict[str, object]:
     if name in ("googlenet", "inception_v3"):
         return {"init_weights": False}  # they warn that their own initialisation will go
     if name.startswith("vit"):
         return {"image_size": size}  # a vision transformer learns a number for each position
     return {}
+
+
+def _build_cut(
+    name: str, source: WeightsEnum | Path | None, cut: Callable[[nn.Module], int], **options: object
+) -> tuple[nn.Module, int]:
+    """Return the network with its weights after `cut` took its classifier off, and the width of what is left."""
+    published = source if isinstance(source, WeightsEnum) else None
+    if published is not None:
+        fetch(published)
+    network = models.get_model(name, weights=published, progress=False, **options)
+    whole = network.state_dict().keys()
+    feature_dim = cut(network)
+    if isinstance(source, Path):
+        verify_hash(source)
+        load_weights(network, source, unused=whole - network.state_dict().keys())
+        if hasattr(network, "transform_input"):  # torchvision's GoogLeNet and Inception were trained so
+            network.transform_input = True
+    if source is not None:
+        verify_finite(network, source.name)
+    return network, feature_dim
 
 
 def _cut(network: nn.Module, layer: str) -> int:
@@ -119,3 +249,18 @@ def _cut_vgg(network: models.VGG | models.AlexNet, layer: str) -> int:
     if layer == "conv_avg":
         network.avgpool = nn.AdaptiveAvgPool2d(1)
     return feature_dim
+
+
+def cut_last_layer(network: nn.Module) -> int:
+    """Take the last layer with weights out of `network`, in place; return the width of what it took in.
+
+    It is a linear layer, but for SqueezeNet's and S3D's, convolutions whose maps are averaged afterwards.
+    """
+    kinds = (nn.Linear, nn.Conv2d, nn.Conv3d)
+    name, last = [(n, m) for n, m in network.named_modules() if isinstance(m, kinds)][-1]
+    network.set_submodule(name, nn.Identity())
+    for auxiliary in ("aux1", "aux2", "AuxLogits"):  # GoogLeNet's and Inception's classifiers for training
+        if hasattr(network, auxiliary):
+            setattr(network, auxiliary, None)
+            network.aux_logits = False  # type: ignore[assignment]
+    return last.in_features if isinstance(last, nn.Linear) else last.in_channels

@@ -1,8 +1,11 @@
-"""Which part of a backbone is trained: its stages, from input to output."""
+"""Which part of a backbone is trained, its stages from input to output, and in which number format one computes."""
 
 from torch import nn
 
 from vidclf.errors import VidclfError
+from vidclf.system.machine import computes_in_bfloat16
+
+FORMATS = ("float32", "bfloat16")
 
 CONTAINERS = ("encoder.layers", "blocks", "trunk_output", "features", "layers")  # where networks keep their stages
 
@@ -11,8 +14,7 @@ def set_trainable(network: nn.Module, trainable: str | int, freeze_batchnorm: bo
     """Let the parameters of `network` be trained, in place: `none`, `all`, the `last` stage or the last n.
 
     What stands before the first stage (a stem, embeddings) is trained with `all` only; what stands behind the
-    last belongs to it. With `freeze_batchnorm`,
-    batch normalisation is not trained anywhere.
+    last belongs to it. With `freeze_batchnorm`, batch normalisation is not trained anywhere.
 
     Raises:
         VidclfError: another word, or a number that the network does not have.
@@ -93,3 +95,23 @@ def _has_parts(module: nn.Module) -> bool:
 
 def _pools(module: nn.Module) -> bool:
     return isinstance(module, nn.MaxPool2d | nn.MaxPool3d | nn.AvgPool2d)
+
+
+def resolve_precision(precision: str, trainable: str | int = "none", device_type: str | None = None) -> str:
+    """Return `float32` or `bfloat16`; `auto` is bfloat16 where the device computes in it.
+
+    A backbone that is trained keeps its weights in float32; `trainer.precision` chooses how it computes. A kind of
+    device that is not known is this machine's best.
+
+    Raises:
+        VidclfError: `precision` is none of auto, float32, bfloat16.
+    """
+    if trainable != "none":
+        if precision == "bfloat16":
+            raise VidclfError("backbone.precision=bfloat16 is for a frozen backbone; set trainer.precision=bf16-mixed.")
+        return "float32"
+    if precision == "auto":
+        return "bfloat16" if computes_in_bfloat16(device_type) else "float32"
+    if precision not in FORMATS:
+        raise VidclfError(f"backbone.precision={precision}: allowed are auto, {', '.join(FORMATS)}.")
+    return precision

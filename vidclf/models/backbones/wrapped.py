@@ -1,4 +1,4 @@
-"""A backbone that never changes."""
+"""A backbone as it is used: one that never changes, or one of which at least a part is trained."""
 
 from typing import Any, cast
 
@@ -7,16 +7,41 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidclf.contracts import PictureFormat
+from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
 
-FRAMES_PER_BATCH = 32
+
+def wrap(backbone: nn.Module) -> "FrozenBackbone | TunedBackbone":
+    """Return the backbone as it is used: tuned if any of its parameters wants a gradient, else frozen."""
+    tuned = any(parameter.requires_grad for parameter in backbone.parameters())
+    return TunedBackbone(backbone) if tuned else FrozenBackbone(backbone)
 
 
-class Frozen(nn.Module):
+def picture_format_of(backbone: nn.Module) -> PictureFormat:
+    """Return the pictures that a backbone wants: its `picture_format`, or `preset`, as that was once called.
+
+    Raises:
+        VidclfError: it has neither, or no `feature_dim`.
+    """
+    found = getattr(backbone, "picture_format", getattr(backbone, "preset", None))
+    if not isinstance(found, PictureFormat):
+        raise VidclfError(
+            f"{type(backbone).__name__}: a backbone has a picture_format, a vidclf.contracts.PictureFormat, and here "
+            f"it is {found!r}. Give it one, e.g. PictureFormat(size=64, resize=64, mean=(0, 0, 0), std=(1, 1, 1))."
+        )
+    if not isinstance(getattr(backbone, "feature_dim", None), int):
+        raise VidclfError(
+            f"{type(backbone).__name__}: a backbone has a feature_dim, the width D of its features (N, S, D), an int. "
+            "Set self.feature_dim in its constructor."
+        )
+    return found
+
+
+class FrozenBackbone(nn.Module):
     """Wraps a backbone: eval mode always, no gradients, one fixed batch size, no weights in checkpoints.
 
     The last digits of a feature depend on the size of the batch that it was computed in, so the backbone always
-    gets batches of `FRAMES_PER_BATCH` frames, the last one filled with zeros: stored, evaluated and predicted
+    gets batches of one size (see `fixed_batch`), the last one filled with zeros: stored, evaluated and predicted
     features are the same bits. Its keys leave and enter state dicts by hooks: dropping them by hand breaks
     strict loading and weight averaging.
     """
@@ -24,13 +49,13 @@ class Frozen(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
-        self.picture_format = cast(PictureFormat, backbone.picture_format)
+        self.picture_format = picture_format_of(backbone)
         self.feature_dim = cast(int, backbone.feature_dim)
         self.train(False)
         self.register_state_dict_post_hook(_leave_out)
         self.register_load_state_dict_pre_hook(_put_back)
 
-    def train(self, mode: bool = True) -> "Frozen":
+    def train(self, mode: bool = True) -> "FrozenBackbone":
         """Stay in eval mode, whatever is asked for."""
         return super().train(False)
 
@@ -56,6 +81,44 @@ class Frozen(nn.Module):
             say(f"torch.compile does not work here ({type(error).__name__}: {reason}); going on without.")
 
 
+class TunedBackbone(nn.Module):
+    """Wraps a backbone: what is not trained in it stays in eval mode, and checkpoints hold all its weights.
+
+    Scoring runs in the same fixed batches as a frozen backbone, so that evaluation and prediction give the same
+    bits.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.picture_format = picture_format_of(backbone)
+        self.feature_dim = cast(int, backbone.feature_dim)
+
+    def train(self, mode: bool = True) -> "TunedBackbone":
+        """Switch what is trained; the statistics and dropout of the rest stay as they are."""
+        super().train(mode)
+        for module in self.backbone.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+        return self
+
+    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
+        """Return the features of each view."""
+        if self.training:
+            return self.backbone(pictures)
+        with torch.no_grad():
+            return in_fixed_batches(self.backbone, pictures, self.picture_format)
+
+
+def fixed_batch(device_type: str, clip_length: int) -> int:
+    """Return how many frames (of a picture backbone) or clips are computed at once: 32 frames on a CPU.
+
+    Two clips of 16 frames are no load for a GPU; its 512 frames are an estimate, not measured.
+    """
+    return max(4, 512 // clip_length) if device_type == "cuda" else max(1, 32 // clip_length)
+
+
 def in_fixed_batches(
     backbone: nn.Module, pictures: Float[Tensor, "N T 3 h w"], picture_format: PictureFormat
 ) -> Float[Tensor, "N S D"]:
@@ -63,7 +126,7 @@ def in_fixed_batches(
     num_views = len(pictures)
     if picture_format.clip_length == 1:  # a picture backbone sees frames, not views
         pictures = pictures.flatten(0, 1).unsqueeze(1)  # (N*T, 1, 3, h, w)
-    size = max(1, FRAMES_PER_BATCH // pictures.shape[1])
+    size = fixed_batch(pictures.device.type, picture_format.clip_length)
     features = torch.cat([_one_batch(backbone, batch, size) for batch in pictures.split(size)])
     return features.reshape(num_views, -1, features.shape[-1])
 

@@ -1,10 +1,12 @@
 """Attention that pools the steps of a feature sequence."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.models.heads.sequence import SequenceInput
+from vidclf.models.heads.sequence import FeatureDropout
 from vidclf.models.heads.transformer import check_width, sinusoidal_positions
 
 
@@ -20,9 +22,10 @@ class AttentionPool(nn.Module):
         num_heads: of the attention.
         positions: tell the steps where they stand, by sines and cosines.
         dropout: of the attention's weights.
-        feature_dropout: share of the features left out in training, see `SequenceInput`.
-        scaling: of the features, see `InputScaling`.
+        feature_dropout: share of the features left out in training, see `FeatureDropout`.
     """
+
+    scaling: ClassVar[str] = "standard"  # before this head, where scaling=auto
 
     def __init__(
         self,
@@ -33,11 +36,10 @@ class AttentionPool(nn.Module):
         positions: bool = False,
         dropout: float | int = 0.1,
         feature_dropout: float | int = 0.8,
-        scaling: str = "standard",
     ) -> None:
         super().__init__()
         check_width(width, num_heads)
-        self.inputs = SequenceInput(feature_dim, scaling, feature_dropout)
+        self.inputs = FeatureDropout(feature_dropout)
         self.positions = positions
         self.projection = nn.Linear(feature_dim, width)
         self.query = nn.Parameter(torch.randn(width) * 0.02)
@@ -48,13 +50,9 @@ class AttentionPool(nn.Module):
         )
         self.classifier = nn.Linear(width, num_classes)
 
-    def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
-        """Take the scaling from the training features."""
-        self.inputs.fit(train_features)
-
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
         """Return the logits."""
-        steps = self.projection(self.inputs(features.to(self.classifier.weight.dtype)))  # (N, S, width)
+        steps = self.projection(self.inputs(features))  # (N, S, width)
         if self.positions:
             steps = steps + sinusoidal_positions(steps.shape[1], steps.shape[2]).to(steps)
         steps = self.norm(steps)

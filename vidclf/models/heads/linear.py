@@ -1,9 +1,9 @@
 """The linear head: one layer on the mean of the features."""
 
+from typing import ClassVar
+
 from jaxtyping import Float
 from torch import Tensor, nn
-
-from vidclf.models.scaling import InputScaling
 
 
 class Linear(nn.Module):
@@ -12,19 +12,14 @@ class Linear(nn.Module):
     Args:
         feature_dim: D.
         num_classes: K.
-        scaling: of the features before the layer, see `InputScaling`.
     """
 
-    def __init__(self, feature_dim: int, num_classes: int, scaling: str = "none") -> None:
-        super().__init__()
-        self.scaling = InputScaling(feature_dim, scaling)
-        self.classifier = nn.Linear(feature_dim, num_classes)
+    scaling: ClassVar[str] = "standard"  # before this head, where scaling=auto
 
-    def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
-        """Take the scaling from the training features."""
-        self.scaling.fit(train_features)
+    def __init__(self, feature_dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(feature_dim, num_classes)
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
         """Return the logits."""
-        mean = features.to(self.classifier.weight.dtype).mean(1)  # (N, D)
-        return self.classifier(self.scaling(mean))
+        return self.classifier(features.mean(1))

@@ -1,9 +1,11 @@
 """The order-blind reference for heads over time."""
 
+from typing import ClassVar
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.models.heads.sequence import SequenceInput
+from vidclf.models.heads.sequence import FeatureDropout
 
 
 class MeanPool(nn.Module):
@@ -14,9 +16,10 @@ class MeanPool(nn.Module):
         num_classes: K.
         width: of the network.
         dropout: before the mean.
-        feature_dropout: share of the features left out in training, see `SequenceInput`.
-        scaling: of the features, see `InputScaling`.
+        feature_dropout: share of the features left out in training, see `FeatureDropout`.
     """
+
+    scaling: ClassVar[str] = "standard"  # before this head, where scaling=auto
 
     def __init__(
         self,
@@ -25,20 +28,15 @@ class MeanPool(nn.Module):
         width: int = 128,
         dropout: float | int = 0.2,
         feature_dropout: float | int = 0.8,
-        scaling: str = "standard",
     ) -> None:
         super().__init__()
-        self.inputs = SequenceInput(feature_dim, scaling, feature_dropout)
+        self.inputs = FeatureDropout(feature_dropout)
         self.network = nn.Sequential(
             nn.Linear(feature_dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout)
         )
         self.classifier = nn.Linear(width, num_classes)
 
-    def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
-        """Take the scaling from the training features."""
-        self.inputs.fit(train_features)
-
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
         """Return the logits."""
-        steps = self.network(self.inputs(features.to(self.classifier.weight.dtype)))  # (N, S, width)
+        steps = self.network(self.inputs(features))  # (N, S, width)
         return self.classifier(steps.mean(dim=1))

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
-
-from vidclf.models.scaling import InputScaling
 
 
 class MLP(nn.Module):
@@ -20,8 +19,9 @@ class MLP(nn.Module):
         num_classes: K.
         widths: of the hidden layers.
         dropout: the share of the hidden numbers that are set to zero in training.
-        scaling: of the features before the first layer, see `InputScaling`.
     """
+
+    scaling: ClassVar[str] = "max"  # before this head, where scaling=auto
 
     def __init__(
         self,
@@ -29,10 +29,8 @@ class MLP(nn.Module):
         num_classes: int,
         widths: Sequence[int] = (1024, 512, 256, 128),
         dropout: float | int = 0.5,
-        scaling: str = "max",
     ) -> None:
         super().__init__()
-        self.scaling = InputScaling(feature_dim, scaling)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise((feature_dim, *widths)):
             layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)]
@@ -40,14 +38,9 @@ class MLP(nn.Module):
         self.classifier = nn.Linear((feature_dim, *widths)[-1], num_classes)
         self.apply(_initialise_as_keras)
 
-    def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
-        """Take the scaling from the training features."""
-        self.scaling.fit(train_features)
-
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
         """Return the logits."""
-        mean = features.to(self.classifier.weight.dtype).mean(1)  # (N, D)
-        return self.classifier(self.hidden(self.scaling(mean)))
+        return self.classifier(self.hidden(features.mean(1)))
 
 
 def _initialise_as_keras(module: nn.Module) -> None:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.models.heads.sequence import SequenceInput
+from vidclf.models.heads.sequence import FeatureDropout
 
 
 class GRU(nn.Module):
@@ -20,10 +20,10 @@ class GRU(nn.Module):
         num_layers: recurrent layers on top of one another.
         bidirectional: read the sequence backwards, too.
         dropout: between layers and before the linear layer.
-        feature_dropout: share of the features left out in training, see `SequenceInput`.
-        scaling: of the features, see `InputScaling`.
+        feature_dropout: share of the features left out in training, see `FeatureDropout`.
     """
 
+    scaling: ClassVar[str] = "standard"  # before this head, where scaling=auto
     cell: ClassVar[Callable[..., nn.RNNBase]] = nn.GRU
 
     def __init__(
@@ -35,10 +35,9 @@ class GRU(nn.Module):
         bidirectional: bool = False,
         dropout: float | int = 0.2,
         feature_dropout: float | int = 0.8,
-        scaling: str = "standard",
     ) -> None:
         super().__init__()
-        self.inputs = SequenceInput(feature_dim, scaling, feature_dropout)
+        self.inputs = FeatureDropout(feature_dropout)
         between_layers = dropout if num_layers > 1 else 0.0
         self.recurrent = self.cell(
             feature_dim, hidden_dim, num_layers, batch_first=True, bidirectional=bidirectional, dropout=between_layers
@@ -46,14 +45,9 @@ class GRU(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(hidden_dim * (1 + bidirectional), num_classes)
 
-    def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
-        """Take the scaling from the training features."""
-        self.inputs.fit(train_features)
-
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
         """Return the logits."""
-        scaled = self.inputs(features.to(self.classifier.weight.dtype))
-        states, _ = self.recurrent(scaled)  # (N, S, hidden * directions)
+        states, _ = self.recurrent(self.inputs(features))  # (N, S, hidden * directions)
         hidden = self.recurrent.hidden_size
         last = torch.cat([states[:, -1, :hidden], states[:, 0, hidden:]], dim=1)  # where each direction has read all
         return self.classifier(self.dropout(last))

@@ -1,9 +1,11 @@
 """Convolutions along the steps of a feature sequence."""
 
+from typing import ClassVar
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.models.heads.sequence import SequenceInput
+from vidclf.models.heads.sequence import FeatureDropout
 
 
 class TemporalConv(nn.Module):
@@ -18,9 +20,10 @@ class TemporalConv(nn.Module):
         num_layers: with dilations 1, 2, 4, ...
         kernel_size: steps, odd.
         dropout: after each convolution.
-        feature_dropout: share of the features left out in training, see `SequenceInput`.
-        scaling: of the features, see `InputScaling`.
+        feature_dropout: share of the features left out in training, see `FeatureDropout`.
     """
+
+    scaling: ClassVar[str] = "standard"  # before this head, where scaling=auto
 
     def __init__(
         self,
@@ -31,10 +34,9 @@ class TemporalConv(nn.Module):
         kernel_size: int = 3,
         dropout: float | int = 0.2,
         feature_dropout: float | int = 0.8,
-        scaling: str = "standard",
     ) -> None:
         super().__init__()
-        self.inputs = SequenceInput(feature_dim, scaling, feature_dropout)
+        self.inputs = FeatureDropout(feature_dropout)
         self.projection = nn.Conv1d(feature_dim, width, 1)
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -44,14 +46,9 @@ class TemporalConv(nn.Module):
         )
         self.classifier = nn.Linear(width, num_classes)
 
-    def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
-        """Take the scaling from the training features."""
-        self.inputs.fit(train_features)
-
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
         """Return the logits."""
-        scaled = self.inputs(features.to(self.classifier.weight.dtype))
-        maps = self.projection(scaled.transpose(1, 2))  # (N, width, S)
+        maps = self.projection(self.inputs(features).transpose(1, 2))  # (N, width, S)
         for block in self.blocks:
             maps = maps + block(maps)
         return self.classifier(maps.mean(dim=2))

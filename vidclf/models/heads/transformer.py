@@ -1,6 +1,7 @@
 """A transformer encoder over the steps of a feature sequence."""
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidclf.errors import VidclfError
-from vidclf.models.heads.sequence import SequenceInput
+from vidclf.models.heads.sequence import FeatureDropout
 
 
 class Transformer(nn.Module):
@@ -25,9 +26,10 @@ class Transformer(nn.Module):
         num_layers: of the encoder.
         num_heads: of its attention.
         dropout: inside the encoder.
-        feature_dropout: share of the features left out in training, see `SequenceInput`.
-        scaling: of the features, see `InputScaling`.
+        feature_dropout: share of the features left out in training, see `FeatureDropout`.
     """
+
+    scaling: ClassVar[str] = "standard"  # before this head, where scaling=auto
 
     def __init__(
         self,
@@ -38,11 +40,10 @@ class Transformer(nn.Module):
         num_heads: int = 4,
         dropout: float | int = 0.1,
         feature_dropout: float | int = 0.8,
-        scaling: str = "standard",
     ) -> None:
         super().__init__()
         check_width(width, num_heads)
-        self.inputs = SequenceInput(feature_dim, scaling, feature_dropout)
+        self.inputs = FeatureDropout(feature_dropout)
         self.projection = nn.Linear(feature_dim, width)
         self.neighbours = nn.Conv1d(width, width, 3, padding=1)
         self.class_token = nn.Parameter(torch.randn(width) * 0.02)
@@ -52,13 +53,9 @@ class Transformer(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, num_layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.classifier = nn.Linear(width, num_classes)
 
-    def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
-        """Take the scaling from the training features."""
-        self.inputs.fit(train_features)
-
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
         """Return the logits."""
-        steps = self.projection(self.inputs(features.to(self.classifier.weight.dtype)))  # (N, S, width)
+        steps = self.projection(self.inputs(features))  # (N, S, width)
         steps = steps + F.gelu(self.neighbours(steps.transpose(1, 2))).transpose(1, 2)
         steps = steps + sinusoidal_positions(steps.shape[1], steps.shape[2]).to(steps)
         tokens = torch.cat([self.class_token.expand(len(steps), 1, -1), steps], dim=1)

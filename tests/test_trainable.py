@@ -11,12 +11,10 @@ from torch import nn
 from torchvision import models
 
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.clip import ClipBackbone
 from vidclf.models.backbones.tiny3d import Tiny3D
-from vidclf.models.backbones.torchvision_models import ImageBackbone
+from vidclf.models.backbones.torchvision_models import ClipBackbone, ImageBackbone
 from vidclf.models.backbones.trainable import set_trainable, stages_of, trained_stages
-from vidclf.models.backbones.trained import Trained, wrap
-from vidclf.models.backbones.wrapped import Frozen
+from vidclf.models.backbones.wrapped import wrap
 
 NUM_STAGES = {
     "vgg16": 5,
@@ -68,47 +66,6 @@ def test_what_stands_behind_the_last_stage_belongs_to_it():
 def test_five_stages_of_a_network_of_four_are_refused():
     with pytest.raises(VidclfError, match=r"backbone\.trainable=5: allowed are none, last, all, .* from 1 to 4"):
         set_trainable(Tiny3D(), 5)
-
-
-def test_frozen_batch_normalisation_keeps_its_statistics_while_the_rest_is_trained():
-    backbone = Tiny3D(width=2)
-    set_trainable(backbone, "all", freeze_batchnorm=True)
-    wrapped = wrap(backbone).train()
-    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm3d)]
-    assert norms
-    assert not any(norm.training for norm in norms)
-    before = [norm.running_mean.clone() for norm in norms]
-    wrapped(torch.randn(2, 16, 3, 64, 64)).sum().backward()
-    assert all(torch.equal(norm.running_mean, old) for norm, old in zip(norms, before, strict=True))
-    assert all(block[0].weight.grad is not None for block in backbone.blocks)
-
-
-def test_what_is_not_trained_stays_in_eval_mode():
-    wrapped = wrap(Tiny3D(width=2, trainable="last")).train()
-    assert [block[1].training for block in wrapped.backbone.blocks] == [False, False, False, True]
-
-
-def test_a_backbone_is_trained_if_any_parameter_wants_a_gradient():
-    assert isinstance(wrap(Pictures()), Frozen)
-    assert isinstance(wrap(Pictures().requires_grad_(True)), Trained)
-
-
-def test_a_trained_backbones_features_are_the_same_bits_in_any_company():
-    torch.manual_seed(0)
-    wrapped = wrap(Tiny3D(width=4)).eval()
-    clips = torch.randn(5, 16, 3, 64, 64)
-    together = wrapped(clips)
-    assert torch.equal(torch.cat([wrapped(clip[None]) for clip in clips]), together)
-    assert not together.requires_grad
-
-
-def test_a_checkpoint_holds_what_was_trained():
-    classifier = make_classifier(wrap(Tiny3D(width=2)), head=nn.Linear(16, 2))
-    state = classifier.state_dict()
-    assert {name.split(".")[0] for name in state} == {"backbone", "head"}
-    other = make_classifier(wrap(Tiny3D(width=2)), head=nn.Linear(16, 2), seed=1)
-    other.load_state_dict(state)
-    assert all(torch.equal(value, other.state_dict()[name]) for name, value in state.items())
 
 
 @pytest.mark.parametrize("of", [lambda backbone: backbone, lambda backbone: backbone.network])

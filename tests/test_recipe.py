@@ -1,0 +1,171 @@
+"""Whatever can change a feature is in its recipe, and nothing else."""
+
+import importlib.util
+import sys
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from doubles import RECIPE, Pictures, TwoCrops
+from torch import nn
+
+from vidclf.data.transforms import BackboneTransform
+from vidclf.features.recipe import Recipe, hash_weights, recipe_of, why_not_stored
+from vidclf.models.backbones.wrapped import wrap
+
+FORMAT = Pictures.picture_format
+
+
+def recipe(backbone: nn.Module, transform: Any = None, **changed: Any) -> Recipe:
+    transform = transform or BackboneTransform(FORMAT)
+    arguments = {
+        "nodes": {"backbone": {"_target_": "doubles.Pictures"}, "transform": {"_target_": "x.T", "crops": 1}},
+        "picture_format": FORMAT,
+        "weights": hash_weights(backbone),
+        "number_format": "float32",
+        "device": "cpu",
+        "batch": 32,
+    }
+    return recipe_of(backbone, transform, **(arguments | changed))
+
+
+def with_node(backbone: nn.Module, **node: Any) -> Recipe:
+    return recipe(backbone, nodes={"backbone": node, "transform": {}})
+
+
+def test_whatever_changes_in_a_recipe_changes_its_digest():
+    changed = {
+        field.name: replace(RECIPE, **{field.name: 7 if field.name in ("batch", "format") else "other"}).digest
+        for field in fields(RECIPE)
+    }
+    assert len({RECIPE.digest, *changed.values()}) == len(changed) + 1
+
+
+def test_the_same_backbone_made_twice_has_one_recipe():
+    assert recipe(Pictures()) == recipe(Pictures()) == recipe(wrap(Pictures()).backbone)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"number_format": "tf32"}, {"device": "cuda"}, {"batch": 8}, {"picture_format": replace(FORMAT, resize=21)}],
+)
+def test_how_and_where_a_backbone_computes_is_in_its_recipe(change: dict[str, Any]):
+    assert recipe(Pictures()).digest != recipe(Pictures(), **change).digest
+
+
+def test_an_argument_that_is_kept_under_another_name_is_in_the_recipe():
+    """Its value changes no weight and no attribute of its name: only the configuration tells."""
+
+    class Hidden(Pictures):
+        def __init__(self, depth: int = 1) -> None:
+            super().__init__()
+            self._n = depth
+
+    one, two = (with_node(Hidden(depth), _target_="doubles.Hidden", depth=depth) for depth in (1, 2))
+    assert one.digest != two.digest
+    nested = [with_node(Pictures(), _target_="a.B", inner={"_target_": "a.C", "n": [number]}) for number in (1, 2)]
+    assert nested[0].digest != nested[1].digest
+
+
+def test_what_the_recipe_says_exactly_is_not_taken_from_the_configuration(tmp_path: Path):
+    ours = {"_target_": "vidclf.models.backbones.tiny.Tiny"}
+    assert with_node(Pictures(), **ours, precision="auto") == with_node(Pictures(), **ours, precision="float32")
+    files = [tmp_path / folder / "a.pth" for folder in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        file.touch()
+    moved = [with_node(Pictures(), **ours, weights=str(file)) for file in files]
+    assert moved[0] == moved[1] != with_node(Pictures(), **ours, weights="IMAGENET1K_V1")
+
+
+def test_other_weights_and_statistics_have_another_hash():
+    backbones = [Pictures(), Pictures(seed=1), Pictures()]
+    backbones[2].rest[0].running_mean += 1e-3  # BatchNorm's: a buffer
+    assert len({hash_weights(backbone) for backbone in backbones}) == 3
+    assert hash_weights(Pictures()) == hash_weights(Pictures())
+
+
+def test_a_buffer_that_is_not_saved_counts_as_a_weight():
+    one, other = Pictures(), Pictures()
+    one.register_buffer("shift", torch.zeros(2), persistent=False)
+    other.register_buffer("shift", torch.ones(2), persistent=False)
+    assert hash_weights(one) != hash_weights(other)
+
+
+OWN = """
+from torch import nn
+from vidclf.contracts import PictureFormat
+
+class Layer(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, pictures):
+        return self.scale * pictures
+
+class Mine(nn.Module):
+    picture_format = PictureFormat(16, 16, (0.5,) * 3, (0.5,) * 3)
+    feature_dim = 3
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.layer = Layer(scale)
+        self.calls = 0
+
+    def forward(self, pictures):
+        self.calls += 1
+        return self.layer(pictures).mean((3, 4))
+"""
+
+
+def own_module(path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import the user's own file as Hydra would, anew."""
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location("my_backbone", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "my_backbone", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_change_in_the_users_own_source_has_another_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    before = recipe(own_module(tmp_path / "a.py", OWN, monkeypatch).Mine())
+    same = recipe(own_module(tmp_path / "b.py", OWN, monkeypatch).Mine())
+    changed = OWN.replace("self.scale * pictures", "self.scale + pictures")  # in another class of the file
+    assert before == same
+    assert before.digest != recipe(own_module(tmp_path / "c.py", changed, monkeypatch).Mine()).digest
+
+
+def test_use_does_not_change_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    backbone = own_module(tmp_path / "a.py", OWN, monkeypatch).Mine()
+    before = recipe(backbone)
+    backbone(torch.zeros(1, 1, 3, 2, 2))
+    assert recipe(backbone) == before
+
+
+@dataclass(frozen=True)
+class RandomTransform(TwoCrops):
+    random: ClassVar[bool] = True
+
+
+def test_what_cannot_be_stored_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pictures = BackboneTransform(FORMAT)
+    assert why_not_stored(Pictures(), pictures) is None
+    trained = Pictures().requires_grad_()
+    assert why_not_stored(trained, pictures) == "the backbone is trained, so its features change"
+    assert why_not_stored(Pictures(), RandomTransform(FORMAT)).startswith("RandomTransform draws by chance")
+    assert why_not_stored(Pictures(), pictures, TwoCrops(FORMAT)).startswith("TwoCrops draws by chance")
+    mine = own_module(tmp_path / "a.py", OWN, monkeypatch).Mine
+    (tmp_path / "a.py").unlink()
+    assert "source of a class cannot be read" in why_not_stored(mine(), pictures)
+
+
+def test_a_function_that_makes_the_backbone_is_its_users_own_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    recipes = []
+    for name, number in (("a.py", 1), ("b.py", 2)):
+        own_module(tmp_path / name, f"def make():\n    return {number}\n", monkeypatch)
+        recipes.append(with_node(Pictures(), _target_="my_backbone.make"))
+    assert recipes[0].digest != recipes[1].digest

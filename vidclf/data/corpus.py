@@ -1,0 +1,173 @@
+"""The videos of a data set, looked at, split and sampled: which frames of which video a part of the data shows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from vidclf.contracts import Dataset, Sampling, Video, VideoError, VideoViews, first_five
+from vidclf.data.catalogue import Catalogue, VideoFacts
+from vidclf.data.splits import Split
+from vidclf.errors import VidclfError
+from vidclf.system.ranks import gather, rank_and_size
+from vidclf.system.seeds import generator_for
+
+KEPT = 16  # lists of views that are not drawn anew when they are asked for again
+
+
+class Corpus:
+    """What is known of a data set before a frame is used.
+
+    Args:
+        dataset: lists the videos.
+        split: (videos, number of views of each) -> Split.
+        sampling: (num_frames, fps, generator) -> frame indices (V, T).
+        catalogue: what one look at a file says.
+        seed: of the training draws.
+        num_threads: files looked at at once.
+        shard: (k, n): only the k-th of n parts of the videos is looked at and has views, k from 1 on.
+
+    Attributes:
+        videos: all of them, each with a name of its own.
+        facts: by position in `videos`, of those that are sound.
+        failed: by position in `videos`, what is wrong with those that are left out.
+        sides: the split.
+
+    Raises:
+        VidclfError: two videos have one name, or the split refuses the videos.
+        VideoError: a video is damaged, and the data set's `on_error` is raise.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: Callable[[Sequence[Video], Sequence[int]], Split],
+        sampling: Sampling,
+        catalogue: Catalogue,
+        seed: int = 0,
+        num_threads: int = 2,
+        shard: tuple[int, int] = (1, 1),
+    ) -> None:
+        self.dataset, self.sampling, self.seed = dataset, sampling, seed
+        self.class_names = list(dataset.class_names)
+        self.videos = name_videos(dataset.videos(), getattr(dataset, "root", None))
+        _check_split_fits(split, sampling, dataset)
+        self.facts: dict[int, VideoFacts] = {}
+        self.failed: dict[int, VideoError] = {}
+        self._look(catalogue, range(shard[0] - 1, len(self.videos), shard[1]), num_threads)
+        self.sides = split(self.videos, [self._num_views(video) for video in range(len(self.videos))])
+        self._kept: dict[object, list[VideoViews]] = {}
+
+    def views(self, part: str, epoch: int | None = None) -> list[VideoViews]:
+        """Return the views of a part that are used: all of them, or in a training epoch what chance gives."""
+        draw = epoch if self.sampling.random else None
+        key = part, draw, len(self.failed)
+        if key not in self._kept:
+            if len(self._kept) >= KEPT:
+                self._kept.clear()
+            known = [(video, own) for video, own in self.sides.views_of(part) if video in self.facts]
+            self._kept[key] = [self._views_of(video, own, draw) for video, own in known]
+        return self._kept[key]
+
+    def part_size(self, part: str) -> int:
+        """Return the number of videos with a view in a part, damaged ones included."""
+        return len(self.sides.views_of(part))
+
+    def leave_out(self, video: int, error: VideoError) -> None:
+        """Leave a damaged video out of all that follows, or raise, as the data set's `on_error` says."""
+        if self.dataset.on_error == "raise":
+            raise error
+        self.facts.pop(video, None)
+        self.failed[video] = error
+
+    def share_failed(self) -> None:
+        """Leave out here, too, what another process found damaged: all must share the same videos."""
+        for failed in gather(self.failed):
+            for video, error in failed.items():
+                self.leave_out(video, error)
+
+    def require(self, *parts: str, one_each: bool = False) -> None:
+        """Raise VidclfError where a part has no video that can be read, or `one_each` for every process."""
+        size = rank_and_size()[1]
+        for part in parts:
+            videos = [video for video, _ in self.sides.views_of(part)]
+            sound = [video for video in videos if video in self.facts]
+            if not videos:
+                raise VidclfError(f"The {part} part has no videos; check dataset.root, dataset.classes, split.number.")
+            if not sound:
+                first = self.failed[min(self.failed.keys() & {*videos})]
+                raise VidclfError(f"No video of the {part} part can be read, {len(videos)} failed. The first: {first}")
+            if one_each and len(sound) < size:
+                raise VidclfError(
+                    f"The {part} part has {len(sound)} videos for {size} processes, and each needs one of its own. "
+                    "Set trainer.devices to fewer."
+                )
+
+    def _look(self, catalogue: Catalogue, looked_at: Sequence[int], num_threads: int) -> None:
+        facts = catalogue.look_up([self.videos[video].path for video in looked_at], num_threads)
+        for video, fact in zip(looked_at, facts, strict=True):
+            if isinstance(fact, VideoError):
+                self.leave_out(video, fact)
+            else:
+                self.facts[video] = fact
+
+    def _num_views(self, video: int) -> int:
+        if video not in self.facts:
+            return 1  # so that it counts in a part's size
+        info = self.facts[video].info
+        return len(self.sampling(info.num_frames, info.fps))
+
+    def _views_of(self, video: int, own: Sequence[int], draw: int | None) -> VideoViews:
+        info = self.facts[video].info
+        if draw is not None:
+            frames = self.sampling(info.num_frames, info.fps, generator_for(self.seed, draw, video))
+            chosen: Int[Tensor, " V"] = torch.arange(len(frames))
+        else:
+            chosen = torch.tensor(own, dtype=torch.int64)
+            frames = self.sampling(info.num_frames, info.fps)[chosen]
+        return VideoViews(video, self.videos[video].label, chosen, frames)
+
+
+def name_videos(videos: Sequence[Video], root: str | Path | None) -> list[Video]:
+    """Return the videos, those without a name of their own called by their path below `root`.
+
+    Raises:
+        VidclfError: two videos have one name.
+    """
+    if root is not None:
+        videos = [_below(video, Path(root).expanduser()) for video in videos]
+    of_name: dict[str, list[Video]] = {}
+    for video in videos:
+        of_name.setdefault(video.name, []).append(video)
+    doubled = [name for name, found in of_name.items() if len(found) > 1]
+    if doubled:
+        paths = first_five([str(video.path) for video in of_name[doubled[0]]])
+        raise VidclfError(
+            f"{len(doubled)} name(s) stand for several videos: {first_five(doubled)} (the first: {paths}). Each needs "
+            "a name of its own: the data set gives it as Video(name=...), or names the videos' folder as its `root`."
+        )
+    return list(videos)
+
+
+def _below(video: Video, root: Path) -> Video:
+    path = video.path.as_posix()
+    if not video.name.startswith(path) or not video.path.is_relative_to(root):
+        return video
+    return replace(video, name=video.path.relative_to(root).as_posix() + video.name.removeprefix(path))
+
+
+def _check_split_fits(split: object, sampling: Sampling, dataset: Dataset) -> None:
+    """Raise where a split puts views drawn by chance on sides, or the data set has no split of that number."""
+    if getattr(split, "per_view", False) and sampling.random:
+        raise VidclfError(
+            f"split.validation=frame_level puts single views on a side, but {type(sampling).__name__} "
+            "draws its training views by chance. Use sampling=rate or sampling=uniform."
+        )
+    numbers, number = getattr(dataset, "split_numbers", None), getattr(split, "number", None)
+    if numbers and number not in (None, *numbers):
+        raise VidclfError(
+            f"split.number={number}: {type(dataset).__name__} has split {', '.join(map(str, numbers))} only."
+        )

@@ -1,0 +1,154 @@
+"""Batches of Views from the feature store: gathered at once, one indexing operation a batch."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vidclf.contracts import VideoError, VideoViews, Views
+from vidclf.data.frames import count_views, name_views, nobodys, of_rank
+from vidclf.features.extract import Extractor, fill_store, units_of, views_of
+from vidclf.features.store import REMEDY, FeatureStore
+from vidclf.system.disk import empty_on_disk
+from vidclf.system.machine import free_memory
+from vidclf.system.ranks import num_here, rank_and_size
+from vidclf.system.seeds import generator_for
+
+KEPT = 8  # lists of views whose features stay in memory
+
+
+@dataclass
+class StoredFeatures:
+    """A source of batches: features that are stored, and computed once where they are not.
+
+    Args:
+        store: of the backbone's recipe.
+        extractor: computes what is missing.
+        contents: the sha256 of the videos' files, by `VideoViews.video`.
+        on_error: called with what is wrong with a video; it may raise.
+        num_draws: of views drawn by chance; epoch e uses draw e modulo this, or the store grows without end.
+        seed: of the order of training views.
+    """
+
+    store: FeatureStore
+    extractor: Extractor
+    contents: Mapping[int, str]
+    on_error: Callable[[int, VideoError], None]
+    num_draws: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._kept: dict[int, tuple[Sequence[VideoViews], Views]] = {}
+
+    def draw_of(self, epoch: int) -> int:
+        """Return which draw of the views an epoch uses."""
+        return epoch % self.num_draws
+
+    def prepare(self, views: Sequence[VideoViews], shard: tuple[int, int] = (1, 1)) -> int:
+        """Compute what is missing; return the number of units (frames, or clips) computed here."""
+        return fill_store(self.store, self.extractor, views, self.contents, self.on_error, shard)
+
+    def training_batches(self, views: Sequence[VideoViews], batch_size: int, epoch: int) -> "FeatureBatches":
+        """Return shuffled batches, `batch_size` views in all processes, of which this one has those of its videos."""
+        rank, size = rank_and_size()
+        own = self._views(views, keep=True)
+        num_crops = self.extractor.transform.num_crops
+        rows = _rows_of(views, range(rank, len(views), size), num_crops)
+        order = torch.randperm(len(rows), generator=generator_for(self.seed, epoch))
+        batches = [batch[batch >= 0] for batch in rows[order].split(batch_size)]
+        return FeatureBatches(own, batches)
+
+    def scoring_batches(
+        self, views: Sequence[VideoViews], batch_size: int | None = None, in_step: bool = False
+    ) -> "FeatureBatches":
+        """Return all views of this process's videos in order: `batch_size` at once, or one video a batch.
+
+        `in_step` gives all processes as many batches, and says that the same views are asked for again.
+        """
+        own = self._views(views, keep=in_step)
+        order = torch.arange(len(own.labels))
+        if batch_size is None:
+            num_crops = self.extractor.transform.num_crops
+            return FeatureBatches(own, order.split([len(one.views) * num_crops for one in of_rank(views)]))
+        batches = list(order.split(batch_size)) if len(order) else []
+        if in_step:
+            counts = [self._count(of_rank(views, rank)) for rank in range(rank_and_size()[1])]
+            batches += [order[:0]] * (-(-max(counts) // batch_size) - len(batches))
+        return FeatureBatches(own, batches)
+
+    def features(self, views: Sequence[VideoViews]) -> Float[Tensor, "N S D"]:
+        """Return the stored features of all views, those of one video behind one another.
+
+        They are in one tensor, and never in memory twice: a mapped file where it would take more than half of the
+        free memory, and on a GPU where that has room.
+
+        Raises:
+            VidclfError: a unit is not stored, or neither memory nor disk has room.
+        """
+        if not views:
+            return torch.empty(0, 1, self.extractor.backbone.feature_dim)
+        first = self._read(views[0])
+        shape = (self._count(views), *first.shape[1:])
+        num_bytes = first[0].nbytes * shape[0]
+        if num_bytes > free_memory() / 2 / num_here():
+            features = empty_on_disk(self.store.folder, shape, first.dtype, REMEDY)
+        else:
+            features = first.new_empty(shape)
+        end = 0
+        for one in views:
+            rows = self._read(one)
+            features[end : end + len(rows)] = rows
+            end += len(rows)
+        device = self.extractor.device
+        fits = device.type == "cuda" and num_bytes < torch.cuda.mem_get_info(device)[0] / 2
+        return features.to(device) if fits else features
+
+    def _read(self, one: VideoViews) -> Float[Tensor, "views S D"]:
+        units = units_of(one, self.extractor.backbone.picture_format.clip_length).frames
+        path = self.extractor.paths[one.video]
+        return views_of(self.store.read(self.contents[one.video], units, path), len(one.frames))
+
+    def _views(self, views: Sequence[VideoViews], keep: bool) -> Views:
+        """Return this process's views of a list; a list that is asked for again is read once."""
+        if id(views) not in self._kept:
+            own = of_rank(views)
+            found = name_views(self.features(own), own, self.extractor.transform.num_crops)
+            if not keep:
+                return found
+            if len(self._kept) >= KEPT:
+                self._kept.clear()
+            self._kept[id(views)] = views, found  # the list, too, or another could get its id
+        return self._kept[id(views)][1]
+
+    def _count(self, views: Sequence[VideoViews]) -> int:
+        return count_views(views) * self.extractor.transform.num_crops
+
+
+@dataclass
+class FeatureBatches:
+    """Yields batches of `views`, each by its rows; one without a row is nobody's view."""
+
+    views: Views
+    batches: Sequence[Int[Tensor, " _"]]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Views]:
+        for rows in self.batches:
+            if not len(rows):
+                yield nobodys(self.views)
+                continue
+            inputs, *names = self.views
+            yield Views(inputs[rows.to(inputs.device, non_blocking=True)], *(part[rows] for part in names))
+
+
+def _rows_of(views: Sequence[VideoViews], own: range, num_crops: int) -> Int[Tensor, " M"]:
+    """Return where each view of `views` stands among those of the `own` positions, behind one another; -1: not."""
+    counts = torch.tensor([len(one.views) * num_crops for one in views], dtype=torch.int64)
+    is_own = torch.zeros(len(views), dtype=torch.bool)
+    is_own[own.start :: own.step] = True
+    of_view = is_own.repeat_interleave(counts)
+    return torch.where(of_view, of_view.cumsum(0) - 1, -1)
