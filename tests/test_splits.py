@@ -8,6 +8,7 @@ import pytest
 from vidclf.contracts import Video
 from vidclf.data.datasets.ucf101 import Official, is_test_group
 from vidclf.data.datasets.ucf101_lists import in_test_list
+from vidclf.data.splits import hold_groups_back
 from vidclf.errors import VidclfError
 
 SHARED = Path(os.environ.get("VIDCLF_SHARED", Path(__file__).parents[1] / "../shared"))
@@ -65,8 +66,8 @@ def test_every_class_of_ucf101_has_about_a_fifth_of_its_train_videos_in_val(ucf1
     assert split == Official(lists=official)(ucf101, ones)
     train, val = (Counter(ucf101[i].label for i, _ in split.views_of(side)) for side in ("train", "val"))
     shares = [val[label] / (val[label] + train[label]) for label in range(101)]
-    assert min(shares) > 0.15
-    assert max(shares) < 0.25
+    assert min(shares) > 0.15  # four groups of eighteen, of four to seven clips each
+    assert max(shares) < 0.30
 
 
 def test_frame_level_gives_the_tutorials_59075_and_14769_frames():
@@ -170,11 +171,32 @@ def test_a_video_without_views_keeps_its_side_and_has_none_to_give():
     assert all(i != 0 for side in ("train", "val", "test") for i, _ in split.views_of(side))
 
 
-def test_no_more_folds_than_the_fewest_groups_of_a_class():
-    # Five folds of three groups would leave classes without validation.
-    videos = make_videos(num_classes=5, groups=[1, 8, 9, 10])
-    split = Official(val_fraction=0.2)(videos, [1] * len(videos))
-    assert Counter(label for label, _ in group_keys(videos, split, "val")) == dict.fromkeys(range(5), 1)
+@pytest.mark.parametrize(("fraction", "of_25", "of_7", "of_3"), [(0.2, 5, 1, 1), (0.3, 8, 2, 1), (0.5, 12, 4, 2)])
+def test_each_class_gives_its_share_of_groups_and_at_least_one(fraction: float, of_25: int, of_7: int, of_3: int):
+    """Groups 1 to 7 are tested on; classes have 25, 7, 3 and 2 others."""
+    numbers = (25, 7, 3, 2)
+    videos = [
+        clip(label, group, number)
+        for label, count in enumerate(numbers)
+        for group in (1, *range(8, 8 + count))
+        for number in (1, 2, 3)[: 1 + group % 3]
+    ]
+    held = group_keys(videos, Official(val_fraction=fraction)(videos, [1] * len(videos)), "val")
+    assert Counter(label for label, _ in held) == {0: of_25, 1: of_7, 2: of_3, 3: 1}
+
+
+def test_a_class_keeps_a_group_to_train_on_whatever_the_fraction():
+    videos = [clip(0, group, number) for group in (8, 9, 10) for number in (1, 2)]
+    held = hold_groups_back(videos, ["train"] * len(videos), fraction=0.9, seed=0)
+    assert len({videos[index].group for index in held}) == 2
+
+
+def test_a_rare_class_does_not_change_what_the_others_give():
+    common = make_videos(num_classes=3)
+    rare = [clip(3, group, 1) for group in (8, 9)]
+    alone, beside = (group_keys(v, Official()(v, [1] * len(v)), "val") for v in (common, common + rare))
+    assert {key for key in beside if key[0] != 3} == alone
+    assert len({key for key in beside if key[0] == 3}) == 1
 
 
 def test_classes_with_fewer_than_two_train_groups_are_named():

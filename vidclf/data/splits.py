@@ -2,14 +2,14 @@
 
 import hashlib
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from vidclf.contracts import PARTS, Video, first_five
 from vidclf.errors import VidclfError
+from vidclf.system.seeds import generator_for
 
 
 @dataclass(frozen=True)
@@ -67,22 +67,29 @@ class Split:
 
 
 def hold_groups_back(videos: Sequence[Video], sides: Sequence[str], fraction: float, seed: int) -> list[int]:
-    """Return the train videos that validate: whole (class, group)s, about `fraction` of every class."""
-    train = [i for i, side in enumerate(sides) if side == "train"]
-    labels = [videos[i].label for i in train]
-    groups = [_class_and_group(videos[i]) for i in train]
-    groups_of_class = Counter(label for label, _ in set(groups))
-    scarce = [name for label, name in _class_names(videos).items() if groups_of_class[label] < 2]
+    """Return the train videos that validate: of each class about `fraction` of its groups, whole, and at least one.
+
+    A class is drawn from `seed` and its label alone, so that a rare one changes nothing of what the others give.
+    """
+    members: dict[int, list[int]] = {video.label: [] for video in videos}
+    for index, (video, side) in enumerate(zip(videos, sides, strict=True)):
+        if side == "train":
+            members[video.label].append(index)
+    groups = {label: [videos[index].group for index in own] for label, own in members.items()}
+    scarce = [name for label, name in _class_names(videos).items() if len(set(groups[label])) < 2]
     if scarce:
         raise VidclfError(
             f"{len(scarce)} class(es) have fewer than two groups of train videos, and validation takes one: "
             f"{first_five(scarce)}. Add videos of other groups, or leave the class(es) out: dataset.classes."
         )
-    # With more folds than groups, a fold would hold nothing of some class.
-    folds = min(round(1 / fraction), *groups_of_class.values())
-    keys = [f"{label}/{group}" for label, group in groups]
-    _, val = next(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, keys))
-    return [train[i] for i in val]
+    held: list[int] = []
+    for label, own in members.items():
+        num_groups = len(set(groups[label]))
+        count = min(max(1, round(fraction * num_groups)), num_groups - 1)
+        chance = generator_for(seed, label).initial_seed() % 2**32  # what scikit-learn takes
+        _, val = next(GroupShuffleSplit(1, test_size=count, random_state=chance).split(own, groups=groups[label]))
+        held += [own[index] for index in val]
+    return held
 
 
 def hold_views_back(

@@ -112,8 +112,7 @@ class Official:
         number: 1, 2 or 3.
         validation: "group" holds whole (class, group)s back, stratified by class. "frame_level" holds views
             back, so that one video trains and validates; it overestimates, and is here to show by how much.
-        val_fraction: of the train videos (by frame: of their views), at most a half. Whole groups meet it
-            only about.
+        val_fraction: of the train groups of each class, rounded (by frame: of the train views); at most a half.
         seed: of the draw.
         lists: the folder of the official lists.
     """
