@@ -20,15 +20,15 @@ GRU = ("sampling=uniform", "sampling.num_frames=4", "head=gru", "head.hidden_dim
 
 def test_a_shuffle_is_a_permutation_of_its_own_for_every_view():
     frames = torch.arange(16).expand(8, 16)
-    shuffled = shuffle(frames, generator_for(0, 5))
+    shuffled = shuffle(frames, generator_for(0, "probe", 5))
     assert torch.equal(shuffled.sort(1).values, frames)
     assert len({tuple(view) for view in shuffled.tolist()}) == 8
-    assert torch.equal(shuffled, shuffle(frames, generator_for(0, 5)))
-    assert not torch.equal(shuffled, shuffle(frames, generator_for(1, 5)))
+    assert torch.equal(shuffled, shuffle(frames, generator_for(0, "probe", 5)))
+    assert not torch.equal(shuffled, shuffle(frames, generator_for(1, "probe", 5)))
 
 
 def test_the_other_probes_by_hand():
-    chance = generator_for(0)
+    chance = generator_for(0, "probe")
     assert reverse(FRAMES, chance).tolist() == [[9, 6, 3, 0], [10, 7, 4, 1]]
     assert single_frame(FRAMES, chance).tolist() == [[6], [7]]
     assert static(FRAMES, chance).tolist() == [[6] * 4, [7] * 4]

@@ -123,7 +123,7 @@ class Corpus:
     def _views_of(self, video: int, own: Sequence[int], draw: int | None) -> VideoViews:
         info = self.facts[video].info
         if draw is not None:
-            frames = self.sampling(info.num_frames, info.fps, generator_for(self.seed, draw, video))
+            frames = self.sampling(info.num_frames, info.fps, generator_for(self.seed, "sampling", draw, video))
             chosen: Int[Tensor, " V"] = torch.arange(len(frames))
         else:
             chosen = torch.tensor(own, dtype=torch.int64)

@@ -84,7 +84,8 @@ class FrameReader:
     def training_batches(self, views: Sequence[VideoViews], batch_size: int, epoch: int) -> "FrameBatches":
         """Return shuffled batches, `batch_size` views in all processes, of which this one has those of its videos."""
         num_crops = 1 if self.augmentation else self.transform.num_crops
-        windows, num_batches = plan_training(views, batch_size, num_crops, generator_for(self.seed, epoch), epoch)
+        chance = generator_for(self.seed, "windows", epoch)
+        windows, num_batches = plan_training(views, batch_size, num_crops, chance, epoch)
         return FrameBatches(self._loader(training=True), windows, num_batches, self.paths, _raise)
 
     def scoring_batches(
@@ -209,7 +210,7 @@ class Decoder(Dataset):
         frames = decode_frames(self.paths[one.video], one.frames, whole=True)
         if self.augmentation is None:
             return self.transform(frames)
-        seed = generator_for(self.seed, epoch or 0, one.video).initial_seed()
+        seed = generator_for(self.seed, "augmentation", epoch or 0, one.video).initial_seed()
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own random state
             torch.manual_seed(seed)
             random.seed(seed)  # whatever an augmentation of one's own draws from

@@ -86,8 +86,8 @@ def hold_groups_back(videos: Sequence[Video], sides: Sequence[str], fraction: fl
     for label, own in members.items():
         num_groups = len(set(groups[label]))
         count = min(max(1, round(fraction * num_groups)), num_groups - 1)
-        chance = generator_for(seed, label).initial_seed() % 2**32  # what scikit-learn takes
-        _, val = next(GroupShuffleSplit(1, test_size=count, random_state=chance).split(own, groups=groups[label]))
+        splitter = GroupShuffleSplit(1, test_size=count, random_state=_chance(seed, label))
+        _, val = next(splitter.split(own, groups=groups[label]))
         held += [own[index] for index in val]
     return held
 
@@ -106,7 +106,7 @@ def hold_views_back(
     views = [(i, view) for i in train for view in range(num_views[i])]
     labels = [videos[i].label for i, _ in views]
     try:
-        _, val = train_test_split(views, test_size=fraction, stratify=labels, random_state=seed)
+        _, val = train_test_split(views, test_size=fraction, stratify=labels, random_state=_chance(seed))
     except ValueError as error:
         raise VidclfError(
             f"{len(views)} train views are too few to take {fraction:.0%} of every class for validation "
@@ -152,3 +152,8 @@ def _class_name(video: Video) -> str:
 
 def _class_names(videos: Sequence[Video]) -> dict[int, str]:
     return {video.label: _class_name(video) for video in videos}
+
+
+def _chance(seed: int, *numbers: int) -> int:
+    """Return a random state as scikit-learn takes it."""
+    return generator_for(seed, "split", *numbers).initial_seed() % 2**32

@@ -148,7 +148,7 @@ def probed(one: VideoViews, name: str, draw: int) -> VideoViews:
             f"probe={name}: the run's views have one frame, so there is no order to take away. "
             "Probe a run whose views have several, e.g. sampling=uniform."
         )
-    return replace(one, frames=PROBES[name](one.frames, generator_for(draw, one.video)))
+    return replace(one, frames=PROBES[name](one.frames, generator_for(draw, "probe", one.video)))
 
 
 def _named_rightly(judged: Judged, classifier: Classifier) -> Float[np.ndarray, " M"]:

@@ -60,7 +60,7 @@ def draw_sheet(corpus: "Corpus", part: str, num_views: int) -> Figure:
 def _draw_views(corpus: "Corpus", part: str) -> Iterator[tuple[UInt8[Tensor, "T 3 H W"], str]]:
     """Yield frames of a random view, and whose they are, of one video after the other, in random order."""
     drawn = corpus.views(part, epoch=0 if part == "train" else None)
-    generator = generator_for(corpus.seed)
+    generator = generator_for(corpus.seed, "sheets")
     for row in torch.randperm(len(drawn), generator=generator).tolist():
         one = drawn[row]
         video = corpus.videos[one.video]

@@ -56,7 +56,7 @@ class StoredFeatures:
         own = self._views(views, keep=True)
         num_crops = self.extractor.transform.num_crops
         rows = _rows_of(views, range(rank, len(views), size), num_crops)
-        order = torch.randperm(len(rows), generator=generator_for(self.seed, epoch))
+        order = torch.randperm(len(rows), generator=generator_for(self.seed, "order", epoch))
         batches = [batch[batch >= 0] for batch in rows[order].split(batch_size)]
         return FeatureBatches(own, batches)
 

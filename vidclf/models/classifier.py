@@ -95,7 +95,7 @@ class Classifier(L.LightningModule):
         self.train()  # Lightning keeps the mode that a module comes in
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(generator_for(self.seed, self.current_epoch, self.global_rank).initial_seed())
+        torch.manual_seed(generator_for(self.seed, "dropout", self.current_epoch, self.global_rank).initial_seed())
 
     def on_train_batch_start(self, batch: Views, batch_idx: int) -> None:
         self._num_views = int((batch.video >= 0).sum())  # here: DDP moves to the device all that it hands to the step
