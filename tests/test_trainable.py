@@ -15,6 +15,10 @@ from vidclf.models.backbones.tiny3d import Tiny3D
 from vidclf.models.backbones.torchvision_models import ClipBackbone, ImageBackbone
 from vidclf.models.backbones.trainable import set_trainable, stages_of, trained_stages
 from vidclf.models.backbones.wrapped import wrap
+from vidclf.models.classifier import is_decayed
+from vidclf.models.heads.attention_pool import AttentionPool
+from vidclf.models.heads.recurrent import GRU
+from vidclf.models.heads.transformer import Transformer
 
 NUM_STAGES = {
     "vgg16": 5,
@@ -87,6 +91,46 @@ def test_each_stage_learns_at_a_share_of_the_next_ones_rate():
     assert rates_of(Tiny3D(width=2), layer_decay=0.5) == pytest.approx([0.1, 0.05, 0.025, 0.0125, 0.00625])
     assert rates_of(Tiny3D(width=2, trainable="last"), layer_decay=0.5) == pytest.approx([0.1, 0.05])
     assert rates_of(Pictures(), layer_decay=0.5) == pytest.approx([0.1])
+
+
+@pytest.mark.parametrize(
+    ("network", "spared"),
+    [
+        (lambda: models.vit_b_16(), {"class_token", "pos_embedding", "bias", "in_proj_bias", "weight of LayerNorm"}),
+        (lambda: models.swin_t(), {"relative_position_bias_table", "bias", "weight of LayerNorm"}),
+        (lambda: models.convnext_tiny(), {"layer_scale", "bias", "weight of LayerNorm2d", "weight of LayerNorm"}),
+        (lambda: models.resnet18(), {"bias", "weight of BatchNorm2d"}),
+        (lambda: Transformer(8, 2), {"class_token", "bias", "in_proj_bias", "weight of LayerNorm"}),
+        (lambda: AttentionPool(8, 2), {"query", "bias", "in_proj_bias", "weight of LayerNorm"}),
+        (lambda: GRU(8, 2), {"bias", "bias_ih_l0", "bias_hh_l0"}),
+        (lambda: nn.Linear(1, 1), {"bias"}),
+    ],
+)
+def test_norms_biases_tokens_queries_and_positions_are_spared_by_weight_decay(network: Callable, spared: set[str]):
+    with torch.device("meta"):
+        built = network()
+    kinds = {id(own): type(module).__name__ for module in built.modules() for own in module.parameters(recurse=False)}
+    found = set()
+    for name, parameter in built.named_parameters():
+        last = name.rpartition(".")[2]
+        if not is_decayed(name, parameter):
+            found.add(f"weight of {kinds[id(parameter)]}" if last == "weight" else last)
+        else:
+            assert parameter.ndim > 1, name
+    assert found == spared
+
+
+def test_weight_decay_divides_the_groups_and_keeps_their_rates():
+    classifier = make_classifier(
+        wrap(Tiny3D(width=2, trainable="last")), head=nn.Linear(16, 2), optimizer=partial(torch.optim.AdamW, lr=0.1),
+        layer_decay=0.5,
+    )  # fmt: skip
+    classifier._trainer = SimpleNamespace(estimated_stepping_batches=10)
+    optimizer = classifier.configure_optimizers()["optimizer"]
+    groups = [(group["lr"], group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
+    assert groups == [(0.1, 0.01, 1), (0.1, 0.0, 1), (0.05, 0.01, 1), (0.05, 0.0, 2)]
+    trained = {id(p) for p in classifier.parameters() if p.requires_grad}
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == trained
 
 
 def test_nothing_to_train_is_told():

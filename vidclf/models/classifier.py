@@ -1,5 +1,6 @@
 """The LightningModule: a backbone, frozen or trained, a head that is trained, an aggregation that judges videos."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -74,6 +75,15 @@ class Classifier(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         groups = self._parameter_groups()
         optimizer = self.optimizer([{"params": parameters} for parameters, _ in groups])
+        if optimizer.defaults.get("weight_decay"):
+            spared = {parameter for name, parameter in self.named_parameters() if not is_decayed(name, parameter)}
+            halves = [
+                ([p for p in own if (p in spared) is half], scale) for own, scale in groups for half in (False, True)
+            ]
+            groups = [(own, scale) for own, scale in halves if own]
+            optimizer = self.optimizer(
+                [{"params": own} | ({"weight_decay": 0.0} if own[0] in spared else {}) for own, _ in groups]
+            )
         for group, (_, scale) in zip(optimizer.param_groups, groups, strict=True):
             group["lr"] *= scale
         scheduler = self.scheduler(optimizer, self.trainer.estimated_stepping_batches)
@@ -189,6 +199,14 @@ class Classifier(L.LightningModule):
     def _features(self, batch: Views) -> Float[Tensor, "N S D"]:
         inputs = batch.inputs.to(self.device)
         return self.backbone(inputs) if inputs.ndim == 5 else inputs
+
+
+def is_decayed(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay is for it: weights of layers, not norms, biases, tokens, queries, positions or scales."""
+    own = name.rpartition(".")[2]
+    if "weight" in own:
+        return parameter.ndim > 1  # a norm's has one dimension
+    return parameter.squeeze().ndim > 1 and not re.search("bias|token|quer|pos", own)
 
 
 def gather_views(judged: Sequence[Sequence[Tensor]]) -> list[Tensor]:
