@@ -55,7 +55,7 @@ def test_the_help_of_a_verb_names_groups_and_an_example(verb: str, vidclf: Calla
     assert outcome.err == ""
     assert f"vidclf {verb} key=value" in outcome.out
     assert re.search(r"^head: .*custom, .*linear, .*mlp", outcome.out, re.MULTILINE)
-    assert f"Example: vidclf {verb} {cli.EXAMPLES[verb]}" in outcome.out
+    assert f"Example: vidclf {verb} {VERBS[verb][1]}" in outcome.out
 
 
 def test_results_go_to_stdout_and_notices_to_stderr(trained: Outcome):

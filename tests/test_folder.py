@@ -6,20 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from doubles import make_trainer
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from vidclf.contracts import Video, VideoError
 from vidclf.errors import VidclfError
 from vidclf.run.folder import (
+    Run,
     checkpoint_of,
     checkpoint_to_resume,
     load_checkpoint,
     load_run,
     load_trained,
     take_over,
-    write_failed,
-    write_metrics,
+    write_scores,
 )
 
 CALLBACKS = [ModelCheckpoint(monitor="val/loss"), ModelCheckpoint()]
@@ -135,23 +136,28 @@ def test_another_head_than_the_runs_does_not_fit(run: Path):
 
 
 def test_metrics_are_flat_sorted_and_equal_byte_for_byte(tmp_path: Path):
-    write_metrics(tmp_path, {"top1": 0.5, "loss": 1.0})
+    write_scores(tmp_path, {"top1": 0.5, "loss": 1.0}, [], {})
     assert (tmp_path / "metrics.json").read_text() == '{\n  "loss": 1.0,\n  "top1": 0.5\n}\n'
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"loss": 1.0, "top1": 0.5}
     with pytest.raises(VidclfError, match=r"metrics.json: not written.* not finite \(loss=nan\)"):
-        write_metrics(tmp_path, {"top1": 0.5, "loss": float("nan")})
+        write_scores(tmp_path, {"top1": 0.5, "loss": float("nan")}, [], {})
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"loss": 1.0, "top1": 0.5}
 
 
 def test_failed_videos_are_listed_with_their_reason(tmp_path: Path):
     videos = [Video(Path(f"A/{name}.avi"), 0, "g01") for name in ("a", "b,ü", "c")]
-    write_failed(tmp_path, videos, {1: VideoError('it is "broken"')})
+    write_scores(tmp_path, {}, videos, {1: VideoError('it is "broken"')})
     assert (tmp_path / "failed.csv").read_bytes().decode() == 'video,reason\r\n"A/b,ü.avi","it is ""broken"""\r\n'
+
+
+def taken_over(run: Run, folder: Path, callbacks: list[Callback]) -> Path:
+    checkpointing = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    return take_over(run, folder, {"seed": 7}, make_trainer(callbacks=callbacks, enable_checkpointing=checkpointing))
 
 
 def test_checkpoints_taken_over_are_at_home_in_the_new_folder(run: Path, tmp_path: Path):
     new, before = tmp_path / "new", load_checkpoint(run / "checkpoints" / "last.ckpt")
-    path = take_over(before, new, CALLBACKS)
+    path = taken_over(before, new, CALLBACKS)
     shutil.rmtree(run)
     assert path == new / "checkpoints" / "last.ckpt"
     states = torch.load(path, weights_only=True)["callbacks"].values()
@@ -165,7 +171,7 @@ def test_checkpoints_taken_over_are_at_home_in_the_new_folder(run: Path, tmp_pat
 def test_a_run_that_goes_on_in_its_own_folder_keeps_its_checkpoints(run: Path):
     last = run / "checkpoints" / "last.ckpt"
     before = torch.load(last, weights_only=True)
-    assert take_over(load_checkpoint(last), run, CALLBACKS) == last
+    assert taken_over(load_checkpoint(last), run, CALLBACKS) == last
     after = torch.load(last, weights_only=True)
     assert after["callbacks"].keys() == before["callbacks"].keys()
     for key in ("state_dict", "optimizer_states", "vidclf", "loops", "epoch"):
@@ -178,7 +184,7 @@ def test_what_callbacks_are_set_to_now_holds_and_not_what_they_were(run: Path, t
     content = torch.load(last, weights_only=True)
     content["callbacks"] |= {early.state_key: early.state_dict(), "Another": {"a": 1}}
     torch.save(content, last)
-    path = take_over(load_checkpoint(last), tmp_path / "new", [EarlyStopping("val/loss", patience=9)])
+    path = taken_over(load_checkpoint(last), tmp_path / "new", [EarlyStopping("val/loss", patience=9)])
     assert torch.load(path, weights_only=True)["callbacks"] == {early.state_key: {**early.state_dict(), "patience": 9}}
-    path = take_over(load_checkpoint(last), tmp_path / "newer", [EarlyStopping("val/top1", mode="max")])
+    path = taken_over(load_checkpoint(last), tmp_path / "newer", [EarlyStopping("val/top1", mode="max")])
     assert torch.load(path, weights_only=True)["callbacks"] == {}

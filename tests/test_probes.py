@@ -145,9 +145,10 @@ def test_a_head_that_makes_nothing_of_one_step_is_left_out(
     broken: str, clips: Path, vidclf: Callable[..., Outcome], tmp_path: Path
 ):
     text = "import torch\n\nclass Head(torch.nn.Linear):\n    def forward(self, features):\n"
-    (tmp_path / "one_step.py").write_text(f"{text}        return super().forward({broken})\n")
+    module = f"one_step_{len(broken)}"  # Python keeps a module by its name
+    (tmp_path / f"{module}.py").write_text(f"{text}        return super().forward({broken})\n")
     small = [setting for setting in SMALL if not setting.startswith(("sampling", "head"))]
-    trained = vidclf("train", f"dataset.root={clips}", *small, *GRU[:2], "head=custom", "head._target_=one_step.Head")
+    trained = vidclf("train", f"dataset.root={clips}", *small, *GRU[:2], "head=custom", f"head._target_={module}.Head")
     assert trained.status == 0, trained.err
     outcome = vidclf("evaluate", f"run={trained.run}", "probe=all", "trust=true")
     assert outcome.status == 0, outcome.err

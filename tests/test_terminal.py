@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vidclf.system.terminal import progress_bar, say, say_left_out, table, track
+from vidclf.system.terminal import progress_bar, say, table, track
 
 ROWS = {"top1": 0.61234, "num_videos": 224}
 
@@ -34,16 +34,16 @@ def test_a_table_is_plain_lines_where_there_is_no_terminal(capsys: pytest.Captur
 def test_a_table_has_borders_and_a_whole_title_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
     terminal = open_terminal(monkeypatch)
     title = "Validation, epoch 3 (the best of 3)"
-    table(title, ROWS)
+    table(title, ROWS, "run here")
     shown = terminal.getvalue()
+    assert shown.endswith("run here\n")
     assert title in shown
     assert "│ num_videos │ 224    │" in shown
 
 
 def test_notices_go_to_stderr(capsys: pytest.CaptureFixture[str]):
     say("a notice")
-    say_left_out([ValueError("clip.avi: damaged")])
-    assert capsys.readouterr() == ("", "a notice\nleft out: clip.avi: damaged\n")
+    assert capsys.readouterr() == ("", "a notice\n")
 
 
 def test_work_is_announced_once_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]):

@@ -21,18 +21,20 @@ from vidclf.system.ranks import (
     shut_down,
 )
 
+RUN = "run=runs/demo/2026-01-31_12-00-00-000000"
+# Each with what it does, and an example of its arguments.
 VERBS = {
-    "train": "fit a head on train, choose on val; leaves a run's folder",
-    "evaluate": "score a run: vidclf evaluate run=DIR [part=test]",
-    "predict": "label videos with a run: vidclf predict run=DIR source=PATH",
-    "extract": "fill the feature store, so that later runs start at once",
-    "demo": "train, evaluate and predict on the embedded demo, in two minutes",
-}
-EXAMPLES = {
-    "train": "experiment=demo head=linear sampling.rate_hz=5",
-    "evaluate": "run=runs/demo/2026-01-31_12-00-00-000000 aggregation=mode",
-    "predict": "run=runs/demo/2026-01-31_12-00-00-000000 source=my_videos/",
-    "extract": "dataset.root=data/UCF-101 backbone=resnet50",
+    "train": (
+        "fit a head on train, choose on val; leaves a run's folder",
+        "experiment=demo head=linear sampling.rate_hz=5",
+    ),
+    "evaluate": ("score a run: vidclf evaluate run=DIR [part=test]", f"{RUN} aggregation=mode"),
+    "predict": ("label videos with a run: vidclf predict run=DIR source=PATH", f"{RUN} source=my_videos/"),
+    "extract": (
+        "fill the feature store, so that later runs start at once",
+        "dataset.root=data/UCF-101 backbone=resnet50",
+    ),
+    "demo": ("train, evaluate and predict on the embedded demo, in two minutes", ""),
 }
 
 
@@ -43,8 +45,8 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, "-m", f"vidclf.{verb}", *arguments])
     if verb in ("--help", "-h", "help"):
         print("vidclf VERB key=value ...\n")
-        print("\n".join(f"  {name:10}{does}" for name, does in VERBS.items()))
-        print(f"\nExample: vidclf train {EXAMPLES['train']}\n`vidclf VERB --help` lists the groups and keys.")
+        print("\n".join(f"  {name:10}{does}" for name, (does, _) in VERBS.items()))
+        print(f"\nExample: vidclf train {VERBS['train'][1]}\n`vidclf VERB --help` lists the groups and keys.")
         return
     if verb == "--version":
         from vidclf import __version__
@@ -66,7 +68,7 @@ def verb(job: Callable) -> Callable[[], None]:
     register = register if "replace" in signature(register).parameters else OmegaConf.register_new_resolver
     register("or_else", lambda value, other: value or other, replace=True)
     register("plain", lambda text: re.sub(r"[^\w.-]+", "-", text)[:200], replace=True)
-    register("vidclf_example", lambda verb: EXAMPLES[verb], replace=True)
+    register("vidclf_example", lambda verb: VERBS[verb][1], replace=True)
 
     def show(cfg: Any) -> None:
         print(as_yaml(asked(cfg, name)[0]), end="")

@@ -33,12 +33,13 @@ class VideoDataModule(L.LightningDataModule):
         self.corpus, self.source, self.batch_size = corpus, source, batch_size
 
     def prepare(self, num_epochs: int | None) -> None:
-        """Compute what training and validation read and is not stored yet, at once for all epochs (None: no end)."""
+        """Compute what is read and not stored yet, for all epochs (None, -1: no end) at once."""
         draws = self.source.num_draws if self.corpus.sampling.random else 1
-        views = [one for draw in range(min(draws, num_epochs or draws)) for one in self.training_views(draw)]
+        draws = min(draws, num_epochs) if num_epochs and num_epochs > 0 else draws
+        views = [one for draw in range(draws) for one in self.training_views(draw)]
         self.source.prepare([*views, *self.corpus.views("val")])
         self.corpus.share_failed()
-        self.corpus.require("train", "val", one_each=True)
+        self.corpus.require_for_training()
 
     def train_labels(self) -> Int[Tensor, " N"]:
         """Return the labels of an epoch's training views."""

@@ -14,14 +14,13 @@ def main(cfg: DictConfig) -> None:
     from vidclf.run import build
     from vidclf.run.config import asked
     from vidclf.system.ranks import gather, start_ranks
-    from vidclf.system.terminal import quiet_lightning, say_left_out, table
+    from vidclf.system.terminal import quiet_lightning, say, table
 
     quiet_lightning()
     config, _ = asked(cfg, "extract")
     shard = _parse_shard(config["shard"])
     if config["features"] == "frames":
         raise _nothing_stored("frames")
-    config = build.settle_precision(config)
     backbone = build.build_backbone(config)
     trainer = build.build_trainer(config, backbone)
     start_ranks(trainer)
@@ -33,7 +32,8 @@ def main(cfg: DictConfig) -> None:
     views = [one for draw in draws for one in corpus.views("train", draw)]
     computed = sum(gather(source.prepare([*views, *(one for part in PARTS for one in corpus.views(part))], shard)))
     corpus.share_failed()
-    say_left_out(corpus.failed.values())
+    for error in corpus.failed.values():
+        say(f"left out: {error}")
     rows = {"num_videos": len(corpus.facts), "num_failed": len(corpus.failed), "computed": computed}
     table(f"Features in {source.store.folder}", rows)
 

@@ -15,8 +15,7 @@ def main(cfg: DictConfig) -> None:
     from vidclf.data.decoding import is_stream
     from vidclf.errors import VidclfError
     from vidclf.evaluation.labelling import Labeller, find_videos, leave_out_damaged
-    from vidclf.features.recipe import hash_weights
-    from vidclf.run import build, compatible, folder
+    from vidclf.run import build
     from vidclf.run.config import asked
     from vidclf.system.machine import num_cores
     from vidclf.system.terminal import quiet_lightning
@@ -29,16 +28,12 @@ def main(cfg: DictConfig) -> None:
         raise VidclfError(f"window_s={window_s}: it must be above 0, in seconds.")
     if not source:
         raise VidclfError("source= names nothing; give a video, a folder of videos, a URL, a camera, or -.")
-    config = build.settle_precision(config)
-    backbone = build.build_backbone(config)
-    compatible.check_weights(run, hash_weights(backbone.backbone))
-    classifier = build.build_classifier(config, backbone, len(run.class_names))
-    folder.load_trained(run, classifier)
-    trainer = build.build_trainer(config, backbone)
+    classifier = build.rebuild(config, run)
+    trainer = build.build_trainer(config, classifier.backbone)
     labeller = Labeller(
         classifier,
         build.build(config["sampling"]),
-        build.build_transform(config, backbone.picture_format),
+        build.build_transform(config, classifier.backbone.picture_format),
         run.class_names,
         trainer.strategy.root_device,
     )

@@ -35,8 +35,9 @@ from vidclf.features.extract import Extractor
 from vidclf.features.recipe import Recipe
 from vidclf.features.store import FeatureStore
 from vidclf.models.backbones.wrapped import fixed_batch, wrap
+from vidclf.models.classifier import Classifier
 from vidclf.run import build
-from vidclf.run.config import CONF, HYDRA
+from vidclf.run.config import CONF, HYDRA, OPTIONAL
 from vidclf.system.machine import num_cores
 from vidclf.system.terminal import quiet_lightning
 
@@ -140,7 +141,7 @@ def configuration() -> dict[str, Any]:
     settings = ["trainer.max_epochs=3", "+trainer.limit_val_batches=0", "~callbacks", "~logger"]
     with initialize_config_dir(CONF, **HYDRA):
         cfg = compose("train", ["experiment=tutorial", *settings])
-    return OmegaConf.to_container(cfg, resolve=True)
+    return {**dict.fromkeys(OPTIONAL), **OmegaConf.to_container(cfg, resolve=True)}
 
 
 class EpochEnds(Callback):
@@ -156,24 +157,31 @@ class EpochEnds(Callback):
 def fit(datamodule: VideoDataModule) -> tuple[L.Trainer, float]:
     """Return vidclf's Trainer after three epochs, and the mean of the last two's seconds."""
     config, ends = configuration(), EpochEnds()
-    trainer = build.build_trainer(config, datamodule.backbone, callbacks=[ends])
-    trainer.fit(build.build_classifier(config, datamodule.backbone, NUM_CLASSES), datamodule=datamodule)
+    trainer = build.build_trainer(config, datamodule.source.extractor.backbone, callbacks=[ends])
+    trainer.fit(scaled_classifier(config, datamodule), datamodule=datamodule)
     return trainer, (ends.times[-1] - ends.times[0]) / 2
+
+
+def scaled_classifier(config: dict[str, Any], datamodule: VideoDataModule) -> Classifier:
+    """Return the dense network behind its scaling, which knows the training features."""
+    backbone = datamodule.source.extractor.backbone
+    classifier = build.build_classifier(config, backbone, NUM_CLASSES)
+    classifier.scaling.fit(datamodule.train_features(backbone, CPU))
+    return classifier
 
 
 def bare_epoch_s(trainer: L.Trainer, datamodule: VideoDataModule) -> float:
     """Return the seconds of an epoch of the same arithmetic, the mean of two after a first that does not count."""
     config = configuration()
-    classifier = build.build_classifier(config, datamodule.backbone, NUM_CLASSES)
-    head: Any = classifier.head.to(device()).train()
-    loss_of = classifier.loss.to(device())
-    head.fit(datamodule.train_features().to(device()))
-    optimizer = build.build_optimizer(config, datamodule.backbone)(head.parameters())
+    classifier = scaled_classifier(config, datamodule).to(device()).train()
+    scaling, head, loss_of = classifier.scaling, classifier.head, classifier.loss
+    optimizer = build.build_optimizer(config, datamodule.source.extractor.backbone)(head.parameters())
     ends = []
     for _ in range(3):
         for batch in datamodule.train_dataloader():
             with trainer.precision_plugin.train_step_context():
-                loss = loss_of(head(batch.inputs.to(device())), batch.labels.to(device()))
+                features = scaling(batch.inputs.to(device()).to(classifier.dtype))
+                loss = loss_of(head(features), batch.labels.to(device()))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

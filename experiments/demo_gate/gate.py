@@ -27,6 +27,7 @@ from vidclf.models.heads.attention_pool import AttentionPool
 from vidclf.models.heads.linear import Linear
 from vidclf.models.heads.mean_pool import MeanPool
 from vidclf.models.heads.recurrent import GRU
+from vidclf.models.scaling import Scaling
 from vidclf.system.terminal import track
 
 SEEDS = (0, 1, 2)
@@ -76,8 +77,9 @@ def check(name: str, inputs: Tensor, labels: Tensor, test: Tensor, seed: int) ->
         backbone = Tiny3D()
         model = fit(nn.Sequential(backbone, Linear(backbone.feature_dim, 8)), inputs[~test], labels[~test], 20, 32)
     else:
-        model = HEADS[name](inputs.shape[-1], 8)
-        model.fit(inputs[~test])
+        scaling = Scaling(inputs.shape[-1], "standard")
+        scaling.fit(inputs[~test])
+        model = nn.Sequential(scaling, HEADS[name](inputs.shape[-1], 8))
         model = fit(model, inputs[~test], labels[~test], 40, 64)
     clips = inputs[test]
     shuffled = torch.stack([clip[torch.randperm(len(clip))] for clip in clips])

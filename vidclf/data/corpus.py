@@ -106,6 +106,12 @@ class Corpus:
                     "Set trainer.devices to fewer."
                 )
 
+    def require_for_training(self) -> None:
+        """Raise VidclfError where there is nothing to tell apart, or a process would have no video of its own."""
+        if len(self.class_names) < 2:
+            raise VidclfError(f"The data set has one class, {self.class_names[0]}: nothing to tell apart.")
+        self.require("train", "val", one_each=True)
+
     def _look(self, catalogue: Catalogue, looked_at: Sequence[int], num_threads: int) -> None:
         facts = catalogue.look_up([self.videos[video].path for video in looked_at], num_threads)
         for video, fact in zip(looked_at, facts, strict=True):

@@ -119,8 +119,8 @@ class Prober:
         self.source.prepare(views)
         try:
             return judge(self.trainer, self.classifier, self.source, self.corpus, self.part, views)
-        except RuntimeError as error:
-            if name != "single_frame":
+        except Exception as error:  # whatever a network of one's own has to say
+            if name != "single_frame" or isinstance(error, VidclfError):
                 raise
             raise VidclfError(f"probe={name}: the network takes no view of one frame ({error}).") from error
 

@@ -16,6 +16,13 @@ from vidclf.models.classifier import aggregate_videos
 from vidclf.system.disk import write_csv
 
 
+def write_report(folder: Path, log_folder: Path, judged: Judged, aggregation: Aggregation, corpus: Corpus) -> None:
+    """Write logits.safetensors, predictions.csv and confusion.png; that is in the run's TensorBoard, too."""
+    write_logits(folder, judged, corpus.videos)
+    write_predictions(folder, judged, aggregation, corpus)
+    write_confusion(folder, judged, aggregation, corpus.class_names, log_folder)
+
+
 def write_logits(folder: Path, judged: Judged, videos: list[Video]) -> None:
     """Write logits.safetensors: `logits` (N, K), `labels`, `video`, `view` (N,), and the videos' names.
 

@@ -28,7 +28,9 @@ from vidclf.models.backbones.trainable import resolve_precision
 from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone, fixed_batch, wrap
 from vidclf.models.classifier import Classifier
 from vidclf.models.scaling import Scaling, scaling_of
+from vidclf.run.compatible import check_weights
 from vidclf.run.config import escaped
+from vidclf.run.folder import Run, load_trained
 from vidclf.run.trust import walk
 from vidclf.system.disk import writing_to
 from vidclf.system.machine import num_cores, set_number_formats
@@ -54,7 +56,20 @@ def build(node: Config | None, **changed: object) -> Any:
 def build_backbone(config: Config) -> FrozenBackbone | TunedBackbone:
     """Return the backbone as it is used; weights that it has none of are drawn from the seed."""
     L.seed_everything(config["seed"], workers=True, verbose=False)
-    return wrap(build(config["backbone"]))
+    return wrap(build(settle_precision(config)["backbone"]))
+
+
+def rebuild(config: Config, run: Run) -> Classifier:
+    """Return a run's classifier as it was trained, or with what differs in `config`.
+
+    Raises:
+        VidclfError: the backbone or the head is not the run's.
+    """
+    backbone = build_backbone(config)
+    check_weights(run, hash_weights(backbone.backbone))
+    classifier = build_classifier(config, backbone, len(run.class_names))
+    load_trained(run, classifier)
+    return classifier
 
 
 def settle_precision(config: Config) -> dict[str, Any]:
@@ -233,6 +248,26 @@ def build_callbacks(config: Config) -> list[Callback]:
     return callbacks
 
 
+def build_training(config: Config, backbone: FrozenBackbone | TunedBackbone, describe: Callback) -> L.Trainer:
+    """Return the Trainer with what `callbacks` and `logger` name, and `describe`.
+
+    Raises:
+        VidclfError: nothing would be trained, or training would end before it is validated, without a checkpoint.
+    """
+    num_epochs = config["trainer"]["max_epochs"]
+    if not isinstance(num_epochs, int | None) or num_epochs == 0:
+        raise VidclfError(f"trainer.max_epochs={num_epochs}: nothing would be trained; give 1 or more.")
+    trainer = build_trainer(config, backbone, build(config["logger"]), [*build_callbacks(config), describe])
+    every, num_batches = trainer.check_val_every_n_epoch, trainer.limit_val_batches
+    if num_batches == 0 or (every and num_epochs is not None and 0 <= num_epochs < every):
+        raise VidclfError(
+            f"trainer.check_val_every_n_epoch={every} trainer.max_epochs={num_epochs} trainer.limit_val_batches="
+            f"{num_batches}: training would never be validated, and the best epoch is chosen by validation. Validate "
+            "at least once; to try whether all of it runs, use +trainer.fast_dev_run=true."
+        )
+    return trainer
+
+
 def build_trainer(
     config: Config, backbone: FrozenBackbone | TunedBackbone, logger: object = None, callbacks: Sequence[Callback] = ()
 ) -> L.Trainer:
@@ -246,29 +281,6 @@ def build_trainer(
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         precision=_precision(config, backbone),
     )
-
-
-def check_epochs(config: Config) -> int | None:
-    """Return how many epochs are trained; None: as many as something else allows.
-
-    Raises:
-        VidclfError: none at all.
-    """
-    num_epochs = config["trainer"]["max_epochs"]
-    if not isinstance(num_epochs, int | None) or num_epochs == 0:
-        raise VidclfError(f"trainer.max_epochs={num_epochs}: nothing would be trained; give 1 or more.")
-    return num_epochs if num_epochs and num_epochs > 0 else None
-
-
-def check_validated(trainer: L.Trainer) -> None:
-    """Raise VidclfError if training would end before it is validated, and so without a checkpoint."""
-    every, epochs, batches = trainer.check_val_every_n_epoch, trainer.max_epochs, trainer.limit_val_batches
-    if batches == 0 or (every and epochs is not None and 0 <= epochs < every):
-        raise VidclfError(
-            f"trainer.check_val_every_n_epoch={every} trainer.max_epochs={epochs} trainer.limit_val_batches={batches}: "
-            "training would never be validated, and the best epoch is chosen by validation. Validate at least once; to "
-            "try whether all of it runs, use +trainer.fast_dev_run=true."
-        )
 
 
 def _precision(config: Config, backbone: FrozenBackbone | TunedBackbone) -> str:

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from vidclf.contracts import first_five
+from vidclf.data.corpus import Corpus
 from vidclf.data.splits import Split
 from vidclf.errors import VidclfError
 from vidclf.run.config import key_of, value_at
@@ -95,23 +96,29 @@ def check_split(run: Run, split: Split, part: str) -> None:
         say(f"The data differ from the run's: {len(gone)} videos are gone, {len(new)} are new.")
 
 
+def check_scored(run: Run, corpus: Corpus, part: str) -> None:
+    """Raise VidclfError if a part of the data is not what the run may be scored on."""
+    check_classes(run, corpus.class_names)
+    check_split(run, corpus.sides, part)
+
+
 def is_complete(run: Run, config: Mapping[str, Any], callbacks: Iterable[Callback]) -> bool:
     """Whether nothing of the training is left: all epochs are done, or early stopping has ended it, and would again.
 
     Raises:
         VidclfError: the run is complete and scored.
     """
-    trainer = config["trainer"]
-    ended = 0 <= (-1 if trainer["max_epochs"] is None else trainer["max_epochs"]) <= run.num_epochs
+    settings = config["trainer"]
+    ended = 0 <= (-1 if settings["max_epochs"] is None else settings["max_epochs"]) <= run.num_epochs
     for callback in callbacks:
         state = run.callbacks.get(callback.state_key)
-        if isinstance(callback, EarlyStopping) and state and run.num_epochs >= (trainer.get("min_epochs") or 0):
+        if isinstance(callback, EarlyStopping) and state and run.num_epochs >= (settings.get("min_epochs") or 0):
             patience = (EarlyStoppingReason.NOT_STOPPED.value, EarlyStoppingReason.PATIENCE_EXHAUSTED.value)
             ended |= state.get("wait_count", 0) >= callback.patience or state.get("stopping_reason") not in patience
     if ended and (run.folder / "metrics.json").is_file():
         raise VidclfError(
             f"resume: {run.folder} is complete and scored, with {run.num_epochs} of trainer.max_epochs="
-            f"{trainer['max_epochs']} trained. Ask for more epochs, or for more patience of early stopping."
+            f"{settings['max_epochs']} trained. Ask for more epochs, or for more patience of early stopping."
         )
     return ended
 

@@ -160,6 +160,11 @@ def task_overrides() -> list[str]:
     return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # type: ignore[return-value]
 
 
+def output_folder() -> Path:
+    """Return the folder that Hydra has chosen for this job."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
 def explicit_overrides() -> list[str]:
     """Return what the command line changes in this job: Hydra's overrides, and `~key`."""
     return [*task_overrides(), *filter(_is_deletion, sys.argv[1:])]

@@ -12,7 +12,7 @@ test/                    what evaluate found
 
 import io
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,15 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from vidclf.contracts import Video, VideoError
+from vidclf.data.splits import Split
 from vidclf.errors import VidclfError
+from vidclf.features.recipe import hash_weights
+from vidclf.run.config import as_yaml
 from vidclf.system.disk import write_atomically, write_csv, write_json
+from vidclf.system.ranks import is_first
+from vidclf.system.terminal import say
 
+Failed = Mapping[int, VideoError]  # by position in the videos
 DESCRIPTION = "vidclf"  # the key in a checkpoint
 FORMAT = 2  # of a description; the first had no number
 DESCRIBED = {"class_names": list, "config": dict, "split_fingerprint": str, "weights_hash": str}  # and read back
@@ -34,8 +40,8 @@ DESCRIBED = {"class_names": list, "config": dict, "split_fingerprint": str, "wei
 class Describe(Callback):
     """Writes into every checkpoint what it needs to be understood: see `describe`."""
 
-    def __init__(self, config: dict[str, Any], weights_hash: str) -> None:
-        self.config, self.weights_hash = config, weights_hash
+    def __init__(self, config: dict[str, Any], backbone: nn.Module) -> None:
+        self.config, self.weights_hash = config, hash_weights(backbone)  # before any training
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         corpus = trainer.datamodule.corpus  # type: ignore[attr-defined]
@@ -203,26 +209,36 @@ def load_trained(run: Run, classifier: nn.Module) -> None:
         ) from error
 
 
-def take_over(run: Run, folder: Path, callbacks: Iterable[Callback]) -> Path:
+def take_over(run: Run, folder: Path, config: Mapping[str, Any], trainer: L.Trainer) -> Path:
     """Copy a run's checkpoints into the run `folder` that goes on from it; return the one to go on from.
 
     It says that all was written there: elsewhere Lightning would not know which epoch was best so far, and it removes
-    files that a state names. What `callbacks` are set to holds, not what their states say they were.
+    files that a state names. What callbacks are set to holds, not what their states say they were. Of several
+    processes, the first does it; Hydra's copy of the configuration becomes the one that is trained by.
     """
-    target = (folder / "checkpoints").resolve()
+    path = (folder / "checkpoints" / run.path.name).resolve()
+    if is_first():
+        _take_over(run, path, trainer.callbacks)  # type: ignore[attr-defined]
+        if (folder / ".hydra").is_dir():
+            (folder / ".hydra" / "config.yaml").write_text(as_yaml(config), encoding="utf-8")
+    trainer.strategy.barrier()
+    return path
+
+
+def _take_over(run: Run, path: Path, callbacks: Iterable[Callback]) -> None:
+    target = path.parent
     if run.path.resolve().parent != target:
         target.mkdir(parents=True)
-        for path in run.path.parent.glob("*.ckpt"):
-            if path.is_file():
-                shutil.copyfile(path, target / path.name)
+        for other in run.path.parent.glob("*.ckpt"):
+            if other.is_file():
+                shutil.copyfile(other, target / other.name)
     here = {callback.state_key: callback for callback in callbacks}
     content, written = _read(run.path), io.BytesIO()
     content["callbacks"] = {
         key: _at_home(state, here[key], target) for key, state in content["callbacks"].items() if key in here
     }
     torch.save(content, written)
-    write_atomically(target / run.path.name, written.getvalue())
-    return target / run.path.name
+    write_atomically(path, written.getvalue())
 
 
 def _at_home(state: dict[str, Any], callback: Callback, folder: Path) -> dict[str, Any]:
@@ -241,12 +257,16 @@ def _at_home(state: dict[str, Any], callback: Callback, folder: Path) -> dict[st
     return {**state, **changed}
 
 
-def write_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
-    """Write metrics.json: flat, sorted, finite, without times or paths."""
-    write_json(folder / "metrics.json", dict(metrics))
+def write_split(folder: Path, split: Split) -> None:
+    """Write split.csv: the side of every video."""
+    if is_first():
+        write_csv(folder / "split.csv", ("video", "side"), split.rows())
 
 
-def write_failed(folder: Path, videos: list[Video], failed: Mapping[int, VideoError]) -> None:
-    """Write failed.csv: the videos that were left out, and why."""
+def write_scores(folder: Path, metrics: Mapping[str, float], videos: Sequence[Video], failed: Failed) -> None:
+    """Write metrics.json (flat, sorted, finite, without times or paths) and failed.csv: who was left out, and why."""
+    write_json(folder / "metrics.json", metrics)
     rows = [(videos[index].name, str(error)) for index, error in sorted(failed.items())]
     write_csv(folder / "failed.csv", ("video", "reason"), rows)
+    for error in failed.values():
+        say(f"left out: {error}")

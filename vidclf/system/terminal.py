@@ -70,14 +70,8 @@ def say(sentence: str) -> None:
         print(sentence, file=sys.stderr)
 
 
-def say_left_out(errors: Iterable[Exception]) -> None:
-    """Print which videos were left out, and why."""
-    for error in errors:
-        say(f"left out: {error}")
-
-
-def table(title: str, rows: Mapping[str, object]) -> None:
-    """Print names and values on stdout: a table on a terminal, `name value` lines elsewhere.
+def table(title: str, rows: Mapping[str, object], last: str = "") -> None:
+    """Print names and values on stdout, a table on a terminal, `name value` lines elsewhere, and a last line.
 
     Only the first process prints.
     """
@@ -85,7 +79,7 @@ def table(title: str, rows: Mapping[str, object]) -> None:
         return
     shown = {name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in rows.items()}
     if not sys.stdout.isatty():
-        print(title, *(f"{name} {value}" for name, value in shown.items()), sep="\n", flush=True)
+        print(title, *(f"{name} {value}" for name, value in shown.items()), *filter(None, [last]), sep="\n", flush=True)
         return
     from rich.console import Console
     from rich.table import Table
@@ -95,6 +89,8 @@ def table(title: str, rows: Mapping[str, object]) -> None:
         grid.add_row(name, value)
     print(title)
     Console().print(grid)
+    if last:
+        print(last)
 
 
 def progress_bar() -> "list[Callback]":
@@ -103,7 +99,7 @@ def progress_bar() -> "list[Callback]":
         return []
     from lightning.pytorch.callbacks import RichProgressBar
 
-    # VideoViews at every batch, the bar takes longer than a batch of stored features.
+    # Drawn at every batch, the bar takes longer than a batch of stored features.
     return [RichProgressBar(refresh_rate=10, console_kwargs={"stderr": True})]
 
 
