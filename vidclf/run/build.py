@@ -133,37 +133,53 @@ def build_source(
         augmentation = _call(augmentation, backbone.picture_format)
         if hasattr(augmentation, "check_classes"):  # one's own need not have it
             augmentation.check_classes(corpus.class_names)
-    paths, seed = [video.path for video in corpus.videos], config["seed"]
     obstacle = why_not_stored(backbone.backbone, transform, augmentation)
-    if not (_choose_features(config["features"], obstacle) and stored):
-        num_frames = sum(facts.info.num_frames for facts in corpus.facts.values())
-        num_frames *= (config["trainer"]["max_epochs"] or 1000) if training else 1
-        cores = max(1, num_cores() // num_here())
-        num_workers = config["num_workers"]
-        num_workers = num_workers_for(num_frames, cores) if num_workers is None else num_workers
-        pin = device.type == "cuda"
-        return FrameReader(paths, transform, corpus.leave_out, augmentation, seed, num_workers, pin)
-    name = getattr(backbone.backbone, "name", type(backbone.backbone).__name__.lower())
+    if _choose_features(config["features"], obstacle) and stored:
+        return _stored_features(config, corpus, backbone, transform, device, training)
+    num_workers = config["num_workers"]
+    if num_workers is None:
+        num_epochs = (config["trainer"]["max_epochs"] or 1000) if training else 1
+        num_frames = num_epochs * sum(facts.info.num_frames for facts in corpus.facts.values())
+        num_workers = num_workers_for(num_frames, max(1, num_cores() // num_here()))
+    paths, pin = [video.path for video in corpus.videos], device.type == "cuda"
+    return FrameReader(paths, transform, corpus.leave_out, augmentation, config["seed"], num_workers, pin)
+
+
+def _stored_features(
+    config: Config,
+    corpus: Corpus,
+    backbone: FrozenBackbone | TunedBackbone,
+    transform: Transform,
+    device: torch.device,
+    training: bool,
+) -> StoredFeatures:
+    network, root, draws = backbone.backbone, Path(config["store"]["root"]), config["store"]["draws"]
     recipe = recipe_of(
-        backbone.backbone,
+        network,
         transform,
         {key: config[key] for key in ("backbone", "transform")},
         backbone.picture_format,
-        hash_weights(backbone.backbone),
-        getattr(backbone.backbone, "precision", set_number_formats(device.type)),
+        hash_weights(network),
+        getattr(network, "precision", set_number_formats(device.type)),
         device.type,
         fixed_batch(device.type, backbone.picture_format.clip_length),
     )
-    draws = config["store"]["draws"]
     if training and corpus.sampling.random:
         say(f"features are stored: epoch e shows draw e modulo {draws} of its views (store.draws).")
     return StoredFeatures(
-        FeatureStore(Path(config["store"]["root"]), recipe, name),
-        Extractor(paths, transform, backbone, device, _num_threads(config), config["compile"]),
+        FeatureStore(root, recipe, getattr(network, "name", type(network).__name__.lower())),
+        Extractor(
+            [video.path for video in corpus.videos],
+            transform,
+            backbone,
+            device,
+            _num_threads(config),
+            config["compile"],
+        ),
         {video: facts.content for video, facts in corpus.facts.items()},
         corpus.leave_out,
         draws,
-        seed,
+        config["seed"],
     )
 
 
