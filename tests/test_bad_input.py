@@ -263,7 +263,7 @@ def test_a_try_of_a_few_batches_ends_well_and_keeps_nothing(
 ):
     outcome = vidclf("train", f"dataset.root={clips}", *SMALL, "+trainer.fast_dev_run=true")
     assert (outcome.status, outcome.out) == (0, ""), outcome.err
-    assert "trainer.fast_dev_run: all of it ran, on a few batches; no checkpoint and no scores were kept" in outcome.err
+    assert "trainer.fast_dev_run: all of it runs, on a few batches; no checkpoint and no scores are kept" in outcome.err
     assert not [*tmp_path.rglob("*.ckpt"), *tmp_path.rglob("metrics.json")]
 
 

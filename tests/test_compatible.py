@@ -124,7 +124,7 @@ def test_single_views_on_another_side_are_refused_for_validation_only(tmp_path: 
 
 def test_training_goes_on_where_only_the_number_of_epochs_or_a_place_changed():
     now = changed(dataset={"root": "there"}, trainer={"max_epochs": 9}, backbone={"weights": "there"}, store={})
-    check_resumed(RUN, now, SPLIT)
+    check_resumed(RUN, now, ["A", "B"], SPLIT, "c0ffee")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_training_goes_on_where_only_the_number_of_epochs_or_a_place_changed():
 )
 def test_training_does_not_go_on_otherwise(config: dict[str, Any], split: Split, message: str):
     with pytest.raises(VidclfError, match=message):
-        check_resumed(RUN, config, split)
+        check_resumed(RUN, config, ["A", "B"], split, "c0ffee")
 
 
 def stopping(patience: int = 3, **state: Any) -> tuple[Run, list[EarlyStopping]]:

@@ -4,15 +4,20 @@ The way of the data (V views of a video, N views in a batch, T frames of a view,
 feature sequence, K classes):
 
     dataset      root                            -> [Video(path, label, group)]
+    catalogue    path                            -> what one look at the whole file says: frames, content, damage
     split        (videos, views of each)         -> a side (train, val, test) for every (video, view)
     sampling     (num_frames, fps, generator)    -> frame indices (V, T)
+    corpus       all of these                    -> [VideoViews(video, label, views, frames)] of a part
     decoding     (path, indices)                 -> frames (V, T, 3, H, W) uint8 RGB
     transform    frames                          -> pictures (V * crops, T, 3, h, w) float
     backbone     pictures (N, T, 3, h, w)        -> features (N, S, D)
+    scaling      features                        -> features, by a scale fitted on those of training
     head         features (N, S, D)              -> logits (N, K)
     aggregation  logits (V, K) of one video      -> log-probabilities (K,)
 
-Frozen features are computed by `extraction`, kept by `features`; several processes share the videos by `ranks`.
+`contracts.py` says what travels; `data/` knows no model and `models/` no file. They meet in `features/`, where what a
+frozen backbone computes is kept, and in `datamodule.py`, which hands batches of Views to Lightning. `run/` makes objects
+of a configuration, `system/` knows the machine, and each verb is a file here, read from top to bottom.
 """
 
 __version__ = "0.1.0"

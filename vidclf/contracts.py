@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
 from vidclf.errors import VidclfError
+from vidclf.system.ranks import rank_and_size
 
 PARTS = ("train", "val", "test")
 
@@ -76,6 +78,33 @@ class Views(NamedTuple):
     labels: Int[Tensor, " N"] | Float[Tensor, "N K"]
     video: Int[Tensor, " N"]
     view: Int[Tensor, " N"]
+
+
+def of_rank(views: Sequence[VideoViews], rank: int | None = None) -> Sequence[VideoViews]:
+    """Return those of a process's own videos, or of another's."""
+    own, size = rank_and_size()
+    return views[own if rank is None else rank :: size]
+
+
+def count_views(views: Sequence[VideoViews]) -> int:
+    """Return the number of views of all videos."""
+    return sum(len(one.views) for one in views)
+
+
+def name_views(inputs: Tensor, views: Sequence[VideoViews], num_crops: int) -> Views:
+    """Say of each input whose it is; the crops of view v are the views v * num_crops and following."""
+    counts = torch.tensor([len(one.views) * num_crops for one in views], dtype=torch.int64)
+    labels = torch.tensor([one.label for one in views], dtype=torch.int64).repeat_interleave(counts)
+    video = torch.tensor([one.video for one in views], dtype=torch.int64).repeat_interleave(counts)
+    numbers = torch.cat([one.views for one in views]) if views else torch.empty(0, dtype=torch.int64)
+    view = (numbers[:, None] * num_crops + torch.arange(num_crops)).flatten()
+    return Views(inputs, labels, video, view)
+
+
+def nobodys(views: Views) -> Views:
+    """Return a batch of one view that counts for nothing: it is video -1's."""
+    first = Views(*(part[:1] for part in views))
+    return first._replace(video=torch.full_like(first.video, -1))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from vidclf.contracts import Transform, VideoError, VideoViews, Views
+from vidclf.contracts import Transform, VideoError, VideoViews, Views, name_views, nobodys, of_rank
 from vidclf.data.decoding import decode_frames, naming_the_video
 from vidclf.system.machine import keep_memory
 from vidclf.system.ranks import rank_and_size
@@ -270,33 +270,6 @@ class FrameBatches:
             f"A worker that reads videos has died (killed? out of memory?) with {names or 'no video'} in hand. Look at "
             f"that file, give num_workers=0 or fewer workers. ({str(error).splitlines()[0][:200]})"
         )
-
-
-def of_rank(views: Sequence[VideoViews], rank: int | None = None) -> Sequence[VideoViews]:
-    """Return those of a process's own videos, or of another's."""
-    own, size = rank_and_size()
-    return views[own if rank is None else rank :: size]
-
-
-def count_views(views: Sequence[VideoViews]) -> int:
-    """Return the number of views of all videos."""
-    return sum(len(one.views) for one in views)
-
-
-def name_views(inputs: Tensor, views: Sequence[VideoViews], num_crops: int) -> Views:
-    """Say of each input whose it is; the crops of view v are the views v * num_crops and following."""
-    counts = torch.tensor([len(one.views) * num_crops for one in views], dtype=torch.int64)
-    labels = torch.tensor([one.label for one in views], dtype=torch.int64).repeat_interleave(counts)
-    video = torch.tensor([one.video for one in views], dtype=torch.int64).repeat_interleave(counts)
-    numbers = torch.cat([one.views for one in views]) if views else torch.empty(0, dtype=torch.int64)
-    view = (numbers[:, None] * num_crops + torch.arange(num_crops)).flatten()
-    return Views(inputs, labels, video, view)
-
-
-def nobodys(views: Views) -> Views:
-    """Return a batch of one view that counts for nothing: it is video -1's."""
-    first = Views(*(part[:1] for part in views))
-    return first._replace(video=torch.full_like(first.video, -1))
 
 
 def _raise(_: int, error: VideoError) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import lightning as L
@@ -29,13 +30,17 @@ MAX_FRAMES = 8  # of a view, shown side by side
 MAX_NUMBERED = 20  # classes whose cells have room for a number
 
 
+@dataclass(eq=False)
 class ViewSheets(Callback):
-    """Shows `num_views` training and validation views, drawn by the run's seed, in TensorBoard."""
+    """Shows `num_views` training and validation views, drawn by the run's seed, in TensorBoard: once training runs."""
 
-    def __init__(self, num_views: int = 8) -> None:
-        self.num_views = num_views
+    num_views: int = 8
+    is_shown: bool = field(default=False, init=False)
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: object) -> None:
+        if self.is_shown:
+            return
+        self.is_shown = True
         if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
             for part in ("train", "val"):
                 sheet = draw_sheet(trainer.datamodule.corpus, part, self.num_views)  # type: ignore[attr-defined]

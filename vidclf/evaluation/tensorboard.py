@@ -5,14 +5,9 @@ from collections.abc import Mapping
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 
-def log_configuration(logger: Logger | None, text: str) -> None:
-    """Show the configuration in TensorBoard's text tab, as it is."""
+def log_run(logger: Logger | None, text: str, settings: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+    """Show the configuration, as it is, in the text tab, and in HParams what changes a score beside the best ones."""
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_text("configuration", "".join(f"    {line}\n" for line in text.splitlines()))
-
-
-def log_hyperparameters(logger: Logger | None, settings: Mapping[str, str], metrics: Mapping[str, float]) -> None:
-    """Fill TensorBoard's HParams tab: what changes a score, and the best validation scores."""
-    if isinstance(logger, TensorBoardLogger):
         logger.log_hyperparams(dict(settings), {f"best/{name}": metrics[name] for name in ("top1", "loss")})
         logger.finalize("success")

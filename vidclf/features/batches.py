@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vidclf.contracts import VideoError, VideoViews, Views
-from vidclf.data.frames import count_views, name_views, nobodys, of_rank
+from vidclf.contracts import VideoError, VideoViews, Views, count_views, name_views, nobodys, of_rank
 from vidclf.features.extract import Extractor, fill_store, units_of, views_of
 from vidclf.features.store import REMEDY, FeatureStore
 from vidclf.system.disk import empty_on_disk

@@ -92,7 +92,8 @@ class Classifier(L.LightningModule):
     def _parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """Return what is trained and its rate's factor: the head, then the stages of the backbone, the last first."""
         head = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
-        groups = [head, *trained_stages(self.backbone.backbone)]
+        is_tuned = isinstance(self.backbone, TunedBackbone)
+        groups = [head, *(trained_stages(self.backbone.backbone) if is_tuned else [])]
         scaled = [(group, self.layer_decay**depth) for depth, group in enumerate(groups) if group]
         if not scaled:
             raise VidclfError(

@@ -48,8 +48,10 @@ def build(node: Config | None, **changed: object) -> Any:
     if not node:
         return None
     plain = {**node, **changed}
-    named = [value for path, value in walk(plain) if path[-1] == "_target_"]  # looked through before, by `trust`
-    whitelist = {"_execution_whitelist_": named} if TAKES_WHITELIST else {}
+    whitelist = {}
+    if TAKES_WHITELIST:
+        named = [value for path, value in walk(plain) if path[-1] == "_target_"]  # looked through before, by `trust`
+        whitelist = {"_execution_whitelist_": named}
     return instantiate(escaped(escaped(plain)), _convert_="object", **whitelist)  # it resolves twice
 
 
@@ -274,6 +276,8 @@ def build_training(config: Config, backbone: FrozenBackbone | TunedBackbone, des
     if not isinstance(num_epochs, int | None) or num_epochs == 0:
         raise VidclfError(f"trainer.max_epochs={num_epochs}: nothing would be trained; give 1 or more.")
     trainer = build_trainer(config, backbone, build(config["logger"]), [*build_callbacks(config), describe])
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        say("trainer.fast_dev_run: all of it runs, on a few batches; no checkpoint and no scores are kept.")
     every, num_batches = trainer.check_val_every_n_epoch, trainer.limit_val_batches
     if num_batches == 0 or (every and num_epochs is not None and 0 <= num_epochs < every):
         raise VidclfError(

@@ -123,8 +123,10 @@ def is_complete(run: Run, config: Mapping[str, Any], callbacks: Iterable[Callbac
     return ended
 
 
-def check_resumed(run: Run, config: Mapping[str, Any], split: Split) -> None:
+def check_resumed(run: Run, config: Mapping[str, Any], class_names: list[str], split: Split, weights_hash: str) -> None:
     """Raise VidclfError if training cannot go on from `run` as if it had never stopped."""
+    check_classes(run, class_names)
+    check_weights(run, weights_hash)
     num_epochs, planned = (one["trainer"]["max_epochs"] for one in (config, run.config))
     if num_epochs is not None and 0 <= num_epochs < run.num_epochs:
         raise VidclfError(f"trainer.max_epochs={num_epochs}: {run.folder} has trained {run.num_epochs} already.")

@@ -23,9 +23,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from vidclf.contracts import Video, VideoError
-from vidclf.data.splits import Split
 from vidclf.errors import VidclfError
-from vidclf.features.recipe import hash_weights
 from vidclf.run.config import as_yaml
 from vidclf.system.disk import write_atomically, write_csv, write_json
 from vidclf.system.ranks import is_first
@@ -37,11 +35,12 @@ FORMAT = 2  # of a description; the first had no number
 DESCRIBED = {"class_names": list, "config": dict, "split_fingerprint": str, "weights_hash": str}  # and read back
 
 
+@dataclass(eq=False)
 class Describe(Callback):
-    """Writes into every checkpoint what it needs to be understood: see `describe`."""
+    """Writes into every checkpoint what it needs to be understood: the configuration, and the hash of the weights."""
 
-    def __init__(self, config: dict[str, Any], backbone: nn.Module) -> None:
-        self.config, self.weights_hash = config, hash_weights(backbone)  # before any training
+    config: dict[str, Any]
+    weights_hash: str  # of the backbone, before any training
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         corpus = trainer.datamodule.corpus  # type: ignore[attr-defined]
@@ -90,8 +89,8 @@ def load_run(path: Path) -> Run:
     return load_checkpoint(checkpoint_of(path))
 
 
-def load_best(folder: Path, num_steps: int) -> Run:
-    """Return the run that was trained into `folder`, at its best, after `num_steps`.
+def load_best(folder: Path, num_steps: int, classifier: nn.Module) -> Run:
+    """Load what was trained into `folder` in `num_steps`, at its best, into the classifier; return the run.
 
     Raises:
         VidclfError: nothing was kept.
@@ -102,7 +101,9 @@ def load_best(folder: Path, num_steps: int) -> Run:
             "it more (trainer.max_steps, trainer.max_epochs, +trainer.max_time), or validate more often "
             "(+trainer.val_check_interval)."
         )
-    return load_run(folder)
+    run = load_run(folder)
+    load_trained(run, classifier)
+    return run
 
 
 def load_checkpoint(path: Path) -> Run:
@@ -255,12 +256,6 @@ def _at_home(state: dict[str, Any], callback: Callback, folder: Path) -> dict[st
         changed["dirpath"] = str(folder)
         changed["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
     return {**state, **changed}
-
-
-def write_split(folder: Path, split: Split) -> None:
-    """Write split.csv: the side of every video."""
-    if is_first():
-        write_csv(folder / "split.csv", ("video", "side"), split.rows())
 
 
 def write_scores(folder: Path, metrics: Mapping[str, float], videos: Sequence[Video], failed: Failed) -> None:

@@ -67,7 +67,8 @@ class UCF101:
         self.allow_missing = allow_missing
         self.on_error = on_error
         self._clips = find_clips(self.root)
-        order = class_order(self._clips, self.lists)
+        order = self.lists and class_order(self.lists)
+        order = order or sorted(self._clips, key=lambda name: (name.casefold(), name))
         if classes is None:
             _check_no_other_folder(self._clips, order, self.root)
             self.class_names = order

@@ -2,17 +2,17 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from vidclf.contracts import Video, first_five
 from vidclf.errors import VidclfError
 
 
-def class_order(names: Iterable[str], lists: Path | None) -> list[str]:
-    """Return the class names of `lists`' classInd.txt, else `names` sorted without regard to case."""
-    if lists is None or not (lists / "classInd.txt").is_file():
-        return sorted(names, key=lambda name: (name.casefold(), name))
+def class_order(lists: Path) -> list[str] | None:
+    """Return the class names of `lists`' classInd.txt; None where there is none."""
+    if not (lists / "classInd.txt").is_file():
+        return None
     lines = (lists / "classInd.txt").read_text(encoding="utf-8").splitlines()
     return [re.sub(r"^\d+\s+", "", line.strip()) for line in lines if line.strip()]
 
