@@ -10,8 +10,8 @@ from doubles import Clips, Counter, Pictures, TwoCrops, make_corpus, make_frames
 from torch import Tensor, nn
 from videos import encode_video
 
+from vidclf import contracts
 from vidclf.contracts import PARTS, Views
-from vidclf.data import frames
 from vidclf.data.corpus import Corpus
 from vidclf.data.datasets.ucf101 import Official
 from vidclf.data.sampling import Dense, Rate, Segments, Uniform
@@ -191,7 +191,7 @@ def test_two_processes_have_the_batches_of_one_between_them(
     whole = [sorted(names([batch])) for batch in source.training_batches(views, batch_size, 0)]
     halves = []
     for rank in (0, 1):
-        for module in (frames, batches_module):
+        for module in (contracts, batches_module):
             monkeypatch.setattr(module, "rank_and_size", lambda rank=rank: (rank, 2))
         _, own = ready(root)
         halves.append(list(own.training_batches(views, batch_size, 0)))
