@@ -15,9 +15,9 @@ feature sequence, K classes):
     head         features (N, S, D)              -> logits (N, K)
     aggregation  logits (V, K) of one video      -> log-probabilities (K,)
 
-`contracts.py` says what travels; `data/` knows no model and `models/` no file. They meet in `features/`, where what a
-frozen backbone computes is kept, and in `datamodule.py`, which hands batches of Views to Lightning. `run/` makes objects
-of a configuration, `system/` knows the machine, and each verb is a file here, read from top to bottom.
+`contracts.py` says what travels; `data/` knows no model and `models/` no file. They meet in `features/`, which keeps
+what a frozen backbone has computed, and in `datamodule.py`, which hands batches of Views to Lightning. `run/` makes
+objects of a configuration, `system/` knows the machine, and each verb is a file here, read from top to bottom.
 """
 
 __version__ = "0.1.0"
