@@ -38,12 +38,13 @@ def main(cfg: DictConfig) -> None:
     source = build.build_source(config, corpus, classifier.backbone, device)
     source.prepare(corpus.views(part))
     judged = judge(trainer, classifier, source, corpus, part)
-    scored: Iterable = [("", scores_of(judged, classifier, build.build_aggregations()))]
+    aggregations = build.build_aggregations()
+    scored: Iterable = [("", scores_of(judged, classifier, aggregations))]
     if names:
         if classifier.backbone.picture_format.clip_length > 1:  # clips in disorder are never asked for again
             source = build.build_source(config, corpus, classifier.backbone, device, stored=False)
         prober = Prober(trainer, classifier, source, corpus, part, judged)
-        scored = prober.score(names, build.build_aggregations())
+        scored = prober.score(names, aggregations)
     for probe, metrics in scored:
         if is_first():
             taken_away = [f"probe={probe}"] if probe else []

@@ -1,8 +1,8 @@
 """Batches of Views from video files, through torch's DataLoader: decoded, transformed and augmented in its workers.
 
 Workers are given windows: some videos, whose views they decode, and how these are cut into pieces of batches. A batch
-is one piece, or a few of neighbouring windows joined. Whatever is drawn by chance follows from (seed, epoch, video),
-so that any number of workers gives the same bits.
+is one piece, or a few of neighbouring windows joined. Whatever is drawn by chance follows from (seed, purpose,
+epoch, video), so that any number of workers gives the same bits.
 """
 
 import multiprocessing
