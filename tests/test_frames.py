@@ -1,6 +1,7 @@
 """Batches of pictures through torch's DataLoader: every view once, the same bits with any number of workers."""
 
 import gc
+import multiprocessing
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -119,19 +120,36 @@ def test_scoring_gives_one_video_a_batch_in_order(paths: list[Path]):
 @pytest.mark.parametrize("augmentation", [None, noisy])
 def test_any_number_of_workers_gives_the_same_bits_epoch_after_epoch(augmentation: Any, paths: list[Path]):
     def epochs_of(num_workers: int) -> list[list[Views]]:
+        before = len(multiprocessing.active_children())
         one = reader(paths, augmentation=augmentation, num_workers=num_workers, seed=3)
-        epochs = [list(one.training_batches(views_of(2), 5, epoch)) for epoch in (0, 1)]
-        loader = one._loaders[True]
-        if num_workers:  # they live as long as the reader
-            assert len({id(worker) for worker in loader._iterator._workers}) == num_workers
+        epochs = []
+        for epoch in (0, 1):
+            training = iter(one.training_batches(views_of(2), 5, epoch))
+            epochs.append([next(training) for _ in range(4)])
+            epochs.append(list(one.scoring_batches(views_of(2))))  # before training asks for a batch more
+            assert not list(training)
+        assert len(multiprocessing.active_children()) - before == num_workers  # they live as long as the reader
         return epochs
 
     alone = epochs_of(0)
     for num_workers in (1, 4):
         for one, other in zip(alone, epochs_of(num_workers), strict=True):
-            assert len(one) == len(other) == 4
+            assert len(one) == len(other)
             for batch, same in zip(one, other, strict=True):
                 assert all(torch.equal(*parts) for parts in zip(batch, same, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*suggested max number of worker")
+def test_a_pass_within_another_has_workers_of_its_own_and_a_pass_left_open_disturbs_none(paths: list[Path]):
+    one, alone = reader(paths, num_workers=1), reader(paths)
+    training = iter(one.training_batches(views_of(), 1, 0))
+    begun = next(training)
+    assert names(one.scoring_batches(views_of())) == ALL_NAMES
+    assert names([begun, *training]) == names(alone.training_batches(views_of(), 1, 0))
+    training = iter(one.training_batches(views_of(), 1, 1))
+    next(training)
+    del training
+    assert names(one.training_batches(views_of(), 1, 2)) == names(alone.training_batches(views_of(), 1, 2))
 
 
 def test_an_augmentation_draws_anew_for_each_video_and_epoch_and_scoring_has_none(paths: list[Path]):

@@ -9,6 +9,7 @@ import multiprocessing
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -71,7 +72,7 @@ class FrameReader:
     num_draws: ClassVar[int] = 1  # to be prepared
 
     def __post_init__(self) -> None:
-        self._loaders: dict[bool, DataLoader] = {}  # of training and of scoring: workers live as long as the reader
+        self._idle: list[DataLoader] = []  # their workers live as long as the reader
 
     def draw_of(self, epoch: int) -> int:
         """Return which draw of the views an epoch uses: one of its own."""
@@ -86,7 +87,7 @@ class FrameReader:
         num_crops = 1 if self.augmentation else self.transform.num_crops
         chance = generator_for(self.seed, "windows", epoch)
         windows, num_batches = plan_training(views, batch_size, num_crops, chance, epoch)
-        return FrameBatches(self._loader(training=True), windows, num_batches, self.paths, _raise)
+        return FrameBatches(self, windows, num_batches, _raise)
 
     def scoring_batches(
         self, views: Sequence[VideoViews], batch_size: int | None = None, in_step: bool = False
@@ -100,26 +101,33 @@ class FrameReader:
             Window([one], [own], [number]) for number, (one, own) in enumerate(zip(of_rank(views), rows, strict=True))
         ]
         num_batches = len(of_rank(views, rank=0)) if in_step else len(windows)
-        return FrameBatches(self._loader(training=False), windows, num_batches, self.paths, self.on_error)
+        return FrameBatches(self, windows, num_batches, self.on_error)
 
-    def _loader(self, training: bool) -> DataLoader:
-        if training not in self._loaders:
-            in_hand = torch.full((max(1, self.num_workers), 2), -1).share_memory_()
-            decoder = Decoder(self.paths, self.transform, self.augmentation if training else None, self.seed, in_hand)
-            self._loaders[training] = DataLoader(
-                decoder,
-                sampler=Windows(),
-                batch_size=None,
-                collate_fn=_as_it_is,
-                num_workers=self.num_workers,
-                pin_memory=self.pin_memory,
-                persistent_workers=self.num_workers > 0,
-                prefetch_factor=WINDOWS_AHEAD if self.num_workers else None,
-                multiprocessing_context=_context() if self.num_workers else None,
-                worker_init_fn=_start_worker,
-                generator=Generator(),  # else it draws from the one that dropout uses
-            )
-        return self._loaders[training]
+    @contextmanager
+    def loader(self, windows: Sequence[Window]) -> Iterator[DataLoader]:
+        """Give the loader of a pass: one that no other pass uses meanwhile, with its workers, or a new one."""
+        loader = self._idle.pop() if self._idle else self._start_loader()
+        loader.sampler.windows = windows  # type: ignore[attr-defined]
+        try:
+            yield loader
+        finally:
+            self._idle.append(loader)
+
+    def _start_loader(self) -> DataLoader:
+        in_hand = torch.full((max(1, self.num_workers), 2), -1).share_memory_()
+        return DataLoader(
+            Decoder(self.paths, self.transform, self.augmentation, self.seed, in_hand),
+            sampler=Windows(),
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            persistent_workers=self.num_workers > 0,
+            prefetch_factor=WINDOWS_AHEAD if self.num_workers else None,
+            multiprocessing_context=_context() if self.num_workers else None,
+            worker_init_fn=_start_worker,
+            generator=Generator(),  # else it draws from the one that dropout uses
+        )
 
 
 def num_workers_for(num_frames: int, num_cores: int) -> int:
@@ -208,9 +216,9 @@ class Decoder(Dataset):
 
     def _pictures(self, one: VideoViews, epoch: int | None) -> Float[Tensor, "views T 3 h w"]:
         frames = decode_frames(self.paths[one.video], one.frames, whole=True)
-        if self.augmentation is None:
+        if self.augmentation is None or epoch is None:
             return self.transform(frames)
-        seed = generator_for(self.seed, "augmentation", epoch or 0, one.video).initial_seed()
+        seed = generator_for(self.seed, "augmentation", epoch, one.video).initial_seed()
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own random state
             torch.manual_seed(seed)
             random.seed(seed)  # whatever an augmentation of one's own draws from
@@ -222,10 +230,9 @@ class Decoder(Dataset):
 class FrameBatches:
     """Yields the batches of a pass over windows; one of which this process has no view is nobody's."""
 
-    loader: DataLoader
+    reader: FrameReader
     windows: Sequence[Window]
     num_batches: int
-    paths: Sequence[Path]
     on_error: Callable[[int, VideoError], None]
 
     def __len__(self) -> int:
@@ -249,23 +256,30 @@ class FrameBatches:
             yield from [nobodys(piece)] * (self.num_batches - num_yielded)
 
     def _pieces(self) -> Iterator[tuple[int, Views]]:
-        self.loader.sampler.windows = self.windows  # type: ignore[attr-defined]
-        try:
-            for window, result in zip(self.windows, self.loader, strict=True):
-                if isinstance(result, tuple):
-                    self.on_error(*result)
-                else:
-                    yield from zip(window.batches, result, strict=True)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise self._death(error) from error
+        for window, result in zip(self.windows, self._results(), strict=True):
+            if isinstance(result, tuple):
+                self.on_error(*result)
+            else:
+                yield from zip(window.batches, result, strict=True)
 
-    def _death(self, error: RuntimeError) -> VideoError:
+    def _results(self) -> Iterator[list[Views] | tuple[int, VideoError]]:
+        """Yield what workers made of the windows; they are free for another pass before the last is handed out."""
+        with self.reader.loader(self.windows) as loader:
+            try:
+                results = iter(loader)
+                for _ in self.windows[1:]:
+                    yield next(results)
+                last = [next(results) for _ in self.windows[:1]]
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise self._death(error, loader.dataset.in_hand) from error  # type: ignore[attr-defined]
+        yield from last
+
+    def _death(self, error: RuntimeError, in_hand: Int[Tensor, "workers 2"]) -> VideoError:
         dead = set(map(int, re.findall(r"\d+", str(error))))
-        in_hand = self.loader.dataset.in_hand.tolist()  # type: ignore[attr-defined]
-        videos = [video for pid, video in in_hand if pid in dead] or [video for _, video in in_hand]
-        names = ", ".join(str(self.paths[video]) for video in videos if video >= 0)
+        videos = [video for pid, video in in_hand.tolist() if pid in dead] or in_hand[:, 1].tolist()
+        names = ", ".join(str(self.reader.paths[video]) for video in videos if video >= 0)
         return VideoError(
             f"A worker that reads videos has died (killed? out of memory?) with {names or 'no video'} in hand. Look at "
             f"that file, give num_workers=0 or fewer workers. ({str(error).splitlines()[0][:200]})"
