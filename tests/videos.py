@@ -59,6 +59,7 @@ def encode_video(
     codec: str = "mpeg4",
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
+    metadata: dict[str, str] | None = None,
     **codec_settings: Any,
 ) -> Path:
     """Write a video of `num_frames` numbered frames, the same bytes every time, and return `path`.
@@ -70,6 +71,7 @@ def encode_video(
         pts: presentation times in frames, increasing, for a variable frame rate.
         audio: an audio codec: a second of silence stands before the video's stream.
         codec: FFmpeg's name of the encoder; `options` are its private options.
+        metadata: of the container, such as a title.
         container_options: the muxer's, such as `{"movflags": "faststart"}`.
         codec_settings: attributes of the codec context, such as `max_b_frames=2`, `gop_size=12`, `pix_fmt="yuv444p"`.
             Without any, `mpeg4` is written as UCF101 is: XVID, two B-frames, one key frame.
@@ -78,6 +80,7 @@ def encode_video(
         codec_settings = UCF101_SETTINGS
     pictures = frames if frames is not None else (numbered_frame(i, size, seed) for i in range(num_frames))
     with av.open(str(path), "w", container_options={"fflags": "+bitexact"} | (container_options or {})) as container:
+        container.metadata.update(metadata or {})
         sound = container.add_stream(audio, rate=48000) if audio else None
         rate = Fraction(fps).limit_denominator(1001)
         stream = container.add_stream(codec, rate=rate, options=options or {})

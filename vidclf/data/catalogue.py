@@ -22,11 +22,11 @@ from vidclf.system.disk import write_atomically
 from vidclf.system.ranks import gather, rank_and_size
 from vidclf.system.terminal import say, track
 
-FORMAT = 2  # whoever changes what a look says or how it is kept raises it
+FORMAT = 3  # whoever changes what a look says or how it is kept raises it
 SAVE_EVERY = 500  # files; a killed run repeats at most as many
 
 Stamp = tuple[int, int]  # a file's size in bytes, and when it was changed in ns
-Known = list | str  # of a content: the values of its VideoInfo, or what is wrong with it, without the path
+Known = dict | str  # of a content: its VideoInfo, or what is wrong with it, without the path
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,9 @@ class Catalogue:
     def _answer(self, path: Path) -> VideoFacts | VideoError:
         content = self.files[os.path.abspath(path)][-1]
         known = self.contents[content]
-        return VideoError(f"{path}: {known}") if isinstance(known, str) else VideoFacts(content, VideoInfo(*known))
+        if isinstance(known, str):
+            return VideoError(f"{path}: {known}")
+        return VideoFacts(content, VideoInfo(**{**known, "shown_from": tuple(known["shown_from"])}))
 
     @contextmanager
     def _alone_with(self, paths: Iterable[Path]) -> Iterator[None]:
@@ -158,7 +160,7 @@ def _decode(path: Path) -> Known:
         VideoError: it was not the file: memory or the disk failed, which may be better another time.
     """
     try:
-        return list(dataclasses.astuple(inspect(path)))
+        return dataclasses.asdict(inspect(path))
     except VideoError as error:
         cause = error.__cause__
         if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and not isinstance(cause, av.FFmpegError)):

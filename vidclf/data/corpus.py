@@ -134,7 +134,7 @@ class Corpus:
         else:
             chosen = torch.tensor(own, dtype=torch.int64)
             frames = self.sampling(info.num_frames, info.fps)[chosen]
-        return VideoViews(video, self.videos[video].label, chosen, frames)
+        return VideoViews(video, self.videos[video].label, chosen, info.frames_at(frames))
 
 
 def name_videos(videos: Sequence[Video], root: str | Path | None) -> list[Video]:

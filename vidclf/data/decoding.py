@@ -1,9 +1,11 @@
 """Frames of a video file, exact and checked: damage to what is decoded is an error, never a wrong frame.
 
-Frames are counted in the order in which the decoder returns them. Presentation times are never looked at: in
-B-frame XVID AVI, UCF101's format, they do not follow the pictures.
+Frames are counted in the order in which the decoder returns them, and turned upright where their container says how.
+Times are looked at only to tell a video whose frames come unevenly, and never in AVI: in B-frame XVID AVI, UCF101's
+format, they do not follow the pictures. Pixels that are not square are left as they are stored.
 """
 
+import struct
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -25,11 +27,13 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from vidclf.contracts import VideoError
+from vidclf.data.timeline import are_even, fitting_rate, time_line
 from vidclf.errors import VidclfError
 
 SKIP = "pass dataset.on_error=skip to leave it out (it is listed and counted)."
 ADVICE = f"Delete it and extract it again from the archive, or {SKIP}"
 STREAM_OPEN_TIMEOUT_S = 20
+NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 VOP_START = b"\x00\x00\x01\xb6"  # of a picture in MPEG-4 part 2 (ISO/IEC 14496-2, 6.2.5); two bits of its kind follow
 INTRA, PREDICTED = 0, 1
 SURELY_CODED = 32  # bytes: a packet that says "as before" and codes no picture has a dozen
@@ -38,12 +42,27 @@ HELD_BYTES = 2**26  # of a file whose packets are held to choose among them
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What one look at a whole file says: how many frames decode, their average rate, and the size of each."""
+    """What one look at a whole file says.
+
+    Attributes:
+        num_frames: that decode; where they come unevenly, those of the even time line that samplings see.
+        fps: of these, in frames a second.
+        width: of each frame in pixels, upright.
+        height: likewise.
+        shown_from: from which frame of the time line on each frame that decodes is shown; empty: they are the same.
+    """
 
     num_frames: int
     fps: float
     width: int
     height: int
+    shown_from: tuple[int, ...] = ()
+
+    def frames_at(self, positions: Int[Tensor, "*views"]) -> Int[Tensor, "*views"]:
+        """Return which decoded frame is shown at each position of the time line."""
+        if not self.shown_from:
+            return positions
+        return torch.searchsorted(torch.tensor(self.shown_from), positions, right=True) - 1
 
 
 def inspect(path: Path | str) -> VideoInfo:
@@ -54,14 +73,24 @@ def inspect(path: Path | str) -> VideoInfo:
     Raises:
         VideoError: the file cannot be opened, has no video, or is damaged anywhere.
     """
-    path, num_frames, size = Path(path), 0, (0, 0)
+    path, times, frame = Path(path), list[float | None](), None
     with _open_file(path) as (container, stream):
-        fps = _fps(path, stream)
-        for number, frame in _decoded(path, container, stream):
-            num_frames, size = number + 1, (frame.width, frame.height)
-    if not num_frames:
-        raise VideoError(f"{path}: its video stream holds no frame. Encode it again, or {SKIP}")
-    return VideoInfo(num_frames, fps, *size)
+        for _, frame in _decoded(path, container, stream):
+            times.append(frame.time)
+        if frame is None:
+            raise VideoError(f"{path}: its video stream holds no frame. Encode it again, or {SKIP}")
+        stated = stream.average_rate, stream.guessed_rate, stream.base_rate
+        times_s = _trusted(container, times)
+        last_s = float((frame.duration or 0) * (stream.time_base or 0))
+        line = None if are_even(times_s) else time_line(times_s, last_s, stated)
+        if line is None:
+            duration_s = _duration_s(container, stream)
+            if times_s and last_s:
+                duration_s = times_s[-1] - times_s[0] + last_s
+            line = len(times), _known(path, fitting_rate(len(times), duration_s, stated)), ()
+        transposed = _turn(frame)[0]
+    width, height = (frame.height, frame.width) if transposed else (frame.width, frame.height)
+    return VideoInfo(line[0], line[1], width, height, line[2])
 
 
 @contextmanager
@@ -171,7 +200,8 @@ def stream_frames(source: str) -> tuple[float, Iterator[UInt8[Tensor, "3 H W"]]]
             "reads (rtsp://..., http://...) and a camera such as /dev/video0."
         ) from error
     stream = _video_stream(source, container)
-    return _fps(source, stream), _streamed(source, container, stream)
+    fps = fitting_rate(0, None, (stream.guessed_rate, stream.average_rate, stream.base_rate))
+    return _known(source, fps), _streamed(source, container, stream)
 
 
 def _streamed(source: str, container: InputContainer, stream: VideoStream) -> Iterator[Tensor]:
@@ -194,10 +224,10 @@ def _decode_if_possible(packet: Packet) -> list[VideoFrame]:
 
 def _open_stream(source: str) -> InputContainer:
     if source == "-":
-        return av.open(sys.stdin.buffer, "r")
+        return av.open(sys.stdin.buffer, "r", metadata_errors="replace")
     if Path(source).is_char_device():
         return av.open(source, "r", format="v4l2")
-    return av.open(source, "r", timeout=(STREAM_OPEN_TIMEOUT_S, None))
+    return av.open(source, "r", timeout=(STREAM_OPEN_TIMEOUT_S, None), metadata_errors="replace")
 
 
 @contextmanager
@@ -208,7 +238,7 @@ def _open_file(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             file = stack.enter_context(path.open("rb"))
             # No protocol: a playlist named .avi must not open what it lists.
             options = {"protocol_whitelist": "none"}
-            container = stack.enter_context(av.open(file, "r", options=options))
+            container = stack.enter_context(av.open(file, "r", options=options, metadata_errors="replace"))
         except av.FFmpegError as error:
             raise VideoError(f"{path}: {_why_not_a_video(path)}") from error
         except OSError as error:
@@ -227,8 +257,10 @@ def _why_not_a_video(path: Path) -> str:
 
 
 def _video_stream(source: Path | str, container: InputContainer) -> VideoStream:
-    """Return the first video stream that is no cover picture, set to one thread and to fail at damage."""
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    """Return the video stream that players show, or the first that is no cover picture or preview, on one thread."""
+    shown = container.streams.best("video")
+    in_order = sorted(container.streams.video, key=lambda stream: stream is not shown)
+    streams = [stream for stream in in_order if not stream.disposition & NO_VIDEO]
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         raise VideoError(f"{source}: no video stream, only {kinds}. Give a video, or {SKIP}")
@@ -239,16 +271,46 @@ def _video_stream(source: Path | str, container: InputContainer) -> VideoStream:
     return streams[0]
 
 
-def _fps(source: Path | str, stream: VideoStream) -> float:
-    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-    if not rate:
+def _known(source: Path | str, fps: float | None) -> float:
+    if not fps:
         raise VideoError(f"{source}: the file states no frame rate, which sampling needs. Encode it again with one.")
-    return float(rate)
+    return fps
+
+
+def _trusted(container: InputContainer, times: list[float | None]) -> list[float]:
+    """Return when each frame is shown, where that can be trusted; else nothing."""
+    times_s = [time for time in times if time is not None]
+    is_increasing = all(after > before for before, after in pairwise(times_s))
+    return times_s if container.format.name != "avi" and len(times_s) == len(times) and is_increasing else []
+
+
+def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else None
+
+
+def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
+    """Return whether a frame is upright once rows and columns change places, then left and right, then up and down.
+
+    Its display matrix (ISO/IEC 14496-12, 6.2.2) says where a pixel goes: x' = a x + c y, y' = b x + d y.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d, *_ = struct.unpack("9i", bytes(matrix))  # type: ignore[call-overload]
+    transposed = abs(b) + abs(c) > abs(a) + abs(d)
+    return (True, c < 0, b < 0) if transposed else (False, a < 0, d < 0)
 
 
 def _to_tensor(frame: VideoFrame, reformatter: VideoReformatter) -> UInt8[Tensor, "3 H W"]:
-    picture = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()  # (H, W, 3), padded rows
-    return torch.from_numpy(picture).permute(2, 0, 1).contiguous()
+    stored = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()  # (H, W, 3), padded rows
+    picture = torch.from_numpy(stored).permute(2, 0, 1)
+    transposed, mirrored, upside_down = _turn(frame)
+    if transposed:
+        picture = picture.transpose(1, 2)
+    dims = [dim for dim, turned in ((2, mirrored), (1, upside_down)) if turned]
+    return (picture.flip(dims) if dims else picture).contiguous()
 
 
 def _decoded(
@@ -339,7 +401,8 @@ def _packets(path: Path, container: InputContainer, stream: VideoStream, whole: 
     """Yield the packets of `stream`, last an empty one that drains the decoder; raise where the file is damaged."""
     num_packets, ends_s = 0, {stream.index: 0.0}
     try:
-        for packet in container.demux(stream, *([] if whole else container.streams.audio)):
+        others = [] if whole else [*container.streams.audio, *container.streams.subtitles]
+        for packet in container.demux(stream, *others):
             if packet.is_corrupt:
                 raise _damaged(path, num_packets, stream)
             # An AVI knows when a picture is decoded, a Matroska when it is shown.
@@ -365,7 +428,7 @@ def _is_cut_short(path: Path, container: InputContainer, stream: VideoStream, en
     `ends_s` says when the last packet of each stream ends.
     """
     if container.format.name == "avi":
-        return round(ends_s[stream.index] * _fps(path, stream)) < stream.frames
+        return round(ends_s[stream.index] * float(stream.average_rate or 0)) < stream.frames
     if container.format.name == "matroska,webm":
         # A tenth, because the last frame may be shown for long, which its packet does not tell.
         stated_s = (container.duration or 0) / av.time_base
@@ -385,6 +448,12 @@ def _segment_end(path: Path) -> int:
 
 
 def _damaged(path: Path, num_decoded: int, stream: VideoStream) -> VideoError:
+    if not num_decoded:
+        return VideoError(
+            f"{path}: no frame of its {stream.codec_context.name} video decodes. It is damaged from its beginning, or "
+            f"of a kind that FFmpeg {av.ffmpeg_version_info} cannot decode (animated WebP is one): see whether another "
+            f"player shows it, and encode it again, for example as H.264; or {SKIP}"
+        )
     stated = stream.frames or len(stream.index_entries)
     whole = str(stated) if stated > num_decoded else "an unknown number of"
     return VideoError(f"{path}: {num_decoded} of {whole} frames decode; the file is damaged. {ADVICE}")

@@ -1,6 +1,5 @@
 """Labels videos that are in no data set: files, one line each, or a stream, window by window."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ class Labeller:
                 if isinstance(info, VideoError):
                     broken[number] = info
                     continue
-                frames = self.sampling(info.num_frames, info.fps)
+                frames = info.frames_at(self.sampling(info.num_frames, info.fps))
                 num_views[number] = len(frames)
                 yield units_of(VideoViews(number, -1, torch.arange(len(frames)), frames), clip_length)
 
@@ -71,19 +70,17 @@ class Labeller:
     def label_stream(self, source: str, window_s: float | int) -> Iterator[dict[str, Any]]:
         """Yield a label for every `window_s` seconds of frames, and for what is left at the end.
 
-        A window's frames are held in memory.
+        A window's frames are held in memory; they are of one size, and a new size begins a window.
         """
         fps, frames = stream_frames(source)
-        length = max(1, round(window_s * fps))
-        for number in itertools.count():
-            window = list(itertools.islice(frames, length))
-            if not window:
-                return
+        num_seen = 0
+        for window in windows_of(frames, max(1, round(window_s * fps))):
             indices = self.sampling(len(window), fps)
             views = torch.stack([window[index] for index in indices.flatten().tolist()])
             pictures = self.transform(views.unflatten(0, indices.shape))
             features = self.classifier.backbone(pictures.to(self.device)).cpu()
-            yield {"start_s": number * length / fps, **self._label(features, source)}
+            yield {"start_s": num_seen / fps, **self._label(features, source)}
+            num_seen += len(window)
 
     @torch.no_grad()
     def _label(self, features: Float[Tensor, "V S D"], name: str) -> dict[str, Any]:
@@ -98,6 +95,21 @@ class Labeller:
             "probability": probability,
             "top5": [{"label": name, "probability": value} for name, value in top5],
         }
+
+
+def windows_of(frames: Iterable[Tensor], length: int) -> Iterator[list[Tensor]]:
+    """Yield `length` frames (3, H, W) of one size as soon as they are there; fewer before a new size and at the end."""
+    window: list[Tensor] = []
+    for frame in frames:
+        if window and frame.shape != window[0].shape:
+            yield window
+            window = []
+        window.append(frame)
+        if len(window) == length:
+            yield window
+            window = []
+    if window:
+        yield window
 
 
 def _look(path: Path) -> VideoInfo | VideoError:

@@ -1,0 +1,216 @@
+"""What a container says of its pictures: upright, at their times, of the stream that players show."""
+
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from verbs import Outcome
+from videos import encode_video, numbered_frame, read_frame_number
+
+from vidclf.contracts import VideoError
+from vidclf.data.catalogue import Catalogue
+from vidclf.data.decoding import decode_frames, inspect, stream_frames
+from vidclf.data.timeline import are_even, fitting_rate, time_line
+from vidclf.evaluation.labelling import windows_of
+
+UPRIGHT = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]])  # x' = a x + c y, y' = b x + d y: rows a b u, c d v, x y w
+TURNS = {  # each with what numpy does to the stored picture (H, W, 3)
+    "mirrored": ([[-1, 0, 0], [0, 1, 0], [0, 0, 1]], lambda picture: picture[:, ::-1]),
+    "upside down": ([[1, 0, 0], [0, -1, 0], [0, 0, 1]], lambda picture: picture[::-1]),
+    "half a turn": ([[-1, 0, 0], [0, -1, 0], [0, 0, 1]], lambda picture: np.rot90(picture, 2)),
+    "clockwise": ([[0, 1, 0], [-1, 0, 0], [0, 0, 1]], lambda picture: np.rot90(picture, -1)),
+    "counterclockwise": ([[0, -1, 0], [1, 0, 0], [0, 0, 1]], lambda picture: np.rot90(picture)),
+    "mirrored, clockwise": ([[0, 1, 0], [1, 0, 0], [0, 0, 1]], lambda picture: picture.transpose(1, 0, 2)),
+}
+
+
+def matrix(rows: object) -> bytes:
+    """Return a display matrix as MP4 keeps it: 16.16 fixed point, the last column 2.30."""
+    return b"".join(
+        (int(value) << (30 if column == 2 else 16)).to_bytes(4, "big", signed=True)
+        for row in np.asarray(rows)
+        for column, value in enumerate(row)
+    )
+
+
+@pytest.mark.parametrize("name", TURNS)
+def test_a_picture_that_its_container_turns_is_upright(name: str, tmp_path: Path):
+    rows, turn = TURNS[name]
+    pictures = [numbered_frame(number, (64, 48)) for number in range(4)]
+    path = encode_video(tmp_path / "phone.mp4", frames=pictures, size=(64, 48), codec="mpeg4", gop_size=1)
+    upright = decode_frames(path, torch.arange(4))
+    content = path.read_bytes()
+    track = content.index(b"tkhd")
+    assert content.count(matrix(UPRIGHT), track) == 1
+    path.write_bytes(content[:track] + content[track:].replace(matrix(UPRIGHT), matrix(rows)))
+
+    expected = torch.stack([torch.from_numpy(turn(one.permute(1, 2, 0).numpy()).copy()) for one in upright])
+    assert torch.equal(decode_frames(path, torch.arange(4)), expected.permute(0, 3, 1, 2))
+    info = inspect(path)
+    assert (info.height, info.width) == tuple(expected.shape[1:3])
+
+
+def test_real_phones_are_upright(shared: Path):
+    foreign, cases = shared / "clips" / "foreign", shared / "cases" / "rotation"
+    sizes = {
+        name: inspect(foreign / name) for name in ("video_0.mov", "video_90.mov", "video_180.mov", "video_270.mov")
+    }
+    assert [(info.width, info.height) for info in sizes.values()] == [(568, 320), (320, 568), (568, 320), (320, 568)]
+    info = inspect(foreign / "nasa_13013_rotated.mp4")
+    assert (info.width, info.height) == (270, 480)
+    middle = torch.tensor([38])
+    turned, same = (decode_frames(cases / name, middle).float() for name in ("phone.mp4", "phone_upright.mp4"))
+    assert (turned - same).abs().mean() < 4 < (turned - turned.rot90(1, (2, 3))).abs().mean()
+
+
+def test_a_real_video_of_variable_rate_is_seen_on_an_even_time_line(shared: Path):
+    """72 frames, of which one is shown for six thirtieths of a second."""
+    path = shared / "clips" / "foreign" / "demo_skeleton.mp4"
+    info = inspect(path)
+    assert (info.num_frames, info.fps, len(info.shown_from)) == (77, 30.0, 72)
+    positions = torch.tensor([[0, 66], [67, 71], [72, 76]])
+    assert info.frames_at(positions).tolist() == [[0, 66], [66, 66], [67, 71]]
+    with av.open(str(path)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    for position, frame in enumerate(info.frames_at(torch.arange(77)).tolist()):
+        assert times[frame] <= position / 30 + 0.004
+        assert frame == 71 or times[frame + 1] > position / 30 + 0.003
+
+
+def test_what_is_known_of_uneven_times_is_kept(shared: Path, tmp_path: Path):
+    path = shared / "clips" / "foreign" / "demo_skeleton.mp4"
+    (first,) = Catalogue(tmp_path).look_up([path])
+    (again,) = Catalogue(tmp_path).look_up([path])
+    assert first == again
+    assert first.info == inspect(path)
+
+
+def test_frames_of_a_variable_rate_are_those_shown_at_their_times(tmp_path: Path):
+    """One second at 25 a second, then one at 5: a view a fifth of a second."""
+    pts = [*range(25), *range(25, 50, 5)]
+    info = inspect(path := encode_video(tmp_path / "slow.mp4", 30, pts=pts, codec="libx264"))
+    assert (info.num_frames, info.fps) == (pytest.approx(50, abs=4), 25.0)
+    shown = decode_frames(path, info.frames_at(torch.arange(0, 50, 5)))
+    assert [read_frame_number(frame) for frame in shown] == [0, 5, 10, 15, 20, 25, 26, 27, 28, 29]
+
+
+@pytest.mark.parametrize(
+    ("times_s", "even"),
+    [
+        ([0.0, 0.033, 0.067, 0.1, 0.133], True),  # Matroska's milliseconds
+        ([index / 30 for index in range(20_000)], True),  # whatever rate is stated
+        ([0.0, 1 / 30, 2 / 30, 8 / 30, 9 / 30], False),
+        ([0.0, 3.0], True),
+        ([], True),
+    ],
+)
+def test_times_are_even_where_each_frame_is_at_its_own_place(times_s: list[float], even: bool):
+    assert are_even(times_s) is even
+
+
+def test_a_time_line_that_would_never_end_is_none():
+    assert time_line([0.0, 0.04, 0.08, 3600], 0.04, [Fraction(25)]) is None
+    assert time_line([0.0, 0.1, 0.2, 0.7], 0.1, [Fraction(25), None]) == (8, pytest.approx(10), (0, 1, 2, 7))
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "duration_s", "stated", "fps"),
+    [
+        (250, 10.0, (25,), 25),
+        (72, 73 / 30, (30,), 30),  # HMDB51's clips: one packet more than pictures
+        (250, 10.0, (60_000, 25), 25),  # raw DV
+        (250, 10.0, (50, 50, 50), 25),  # in fields
+        (46, 2.0, (25,), 23),  # four packets show nothing
+        (46, None, (None, 25), 25),
+        (46, None, (), None),
+    ],
+)
+def test_the_rate_is_frames_over_duration_where_what_is_stated_does_not_fit(
+    num_frames: int, duration_s: float | None, stated: tuple, fps: float | None
+):
+    assert fitting_rate(num_frames, duration_s, [rate and Fraction(rate) for rate in stated]) == fps
+
+
+def test_packets_that_show_nothing_are_no_frames(shared: Path):
+    info = inspect(path := shared / "cases" / "nvop" / "nvop.avi")
+    assert (info.num_frames, info.fps) == (46, 23.0)
+    assert len(decode_frames(path, torch.arange(46))) == 46
+
+
+def test_raw_dv_has_the_rate_that_it_is_shown_at(tmp_path: Path):
+    picture = numbered_frame(7, (720, 576))
+    path = encode_video(tmp_path / "tape.dv", frames=[picture] * 6, size=(720, 576), codec="dvvideo", pix_fmt="yuv420p")
+    info = inspect(path)
+    assert (info.num_frames, info.fps, info.width, info.height) == (6, 25.0, 720, 576)
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mp4", "mkv"])
+def test_a_title_in_another_encoding_is_no_matter(suffix: str, tmp_path: Path):
+    path = encode_video(tmp_path / f"clip.{suffix}", 8, codec="libx264", metadata={"title": "Fuszball XXXX"})
+    content = path.read_bytes()
+    assert content.count(b"XXXX") == 1
+    path.write_bytes(content.replace(b"XXXX", b"\xdf\xe4\xf6\xfc"))
+    assert inspect(path).num_frames == 8
+    fps, frames = stream_frames(f"file://{path}")
+    assert (fps, len(list(frames))) == (25.0, 8)
+
+
+def test_the_stream_that_players_show_is_read(shared: Path):
+    path = shared / "cases" / "two_video_streams" / "two.mkv"
+    assert inspect(path).num_frames == 50
+    assert decode_frames(path, torch.tensor([25])).float().mean() > 30  # the preview before it is black
+
+
+def test_a_container_may_be_longer_than_its_pictures(shared: Path):
+    path = shared / "cases" / "mkv_long_subtitle" / "withsubs.mkv"
+    assert (inspect(path).num_frames, inspect(path).fps) == (50, 25.0)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 5, 12, 25])
+def test_short_matroska_clips_are_sound(num_frames: int, tmp_path: Path):
+    path = encode_video(tmp_path / "short.mkv", num_frames, codec="libx264", max_b_frames=2)
+    assert inspect(path).num_frames == num_frames
+
+
+def test_what_cannot_be_decoded_is_not_called_damaged(tmp_path: Path):
+    pictures = [Image.fromarray(numbered_frame(number)) for number in range(4)]
+    pictures[0].save(tmp_path / "moving.webp", save_all=True, append_images=pictures[1:])
+    with pytest.raises(VideoError, match="animated WebP is one") as error:
+        inspect(tmp_path / "moving.webp")
+    assert "Delete" not in str(error.value)
+
+
+def test_a_new_size_of_pictures_begins_a_window_of_a_stream(tmp_path: Path):
+    sizes = [(64, 48)] * 5 + [(96, 64)] * 4
+    parts = [
+        encode_video(tmp_path / f"{size[0]}.mjpeg", 1, size=size, codec="mjpeg", pix_fmt="yuvj420p") for size in sizes
+    ]
+    path = tmp_path / "camera.mjpeg"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    _, frames = stream_frames(f"file://{path}")
+    windows = [[tuple(frame.shape[1:]) for frame in window] for window in windows_of(frames, 3)]
+    assert windows == [[(48, 64)] * 3, [(48, 64)] * 2, [(64, 96)] * 3, [(64, 96)]]
+    with pytest.raises(VideoError, match="frame 5 is 96x64, those before 64x48"):
+        inspect(path)
+
+
+def test_a_window_is_handed_out_as_soon_as_it_is_full():
+    windows = windows_of(
+        (torch.zeros(3, 4, 4) if number < 2 else pytest.fail("one too many") for number in range(9)), 2
+    )
+    assert len(next(windows)) == 2
+
+
+def test_a_turned_video_is_labelled_as_the_upright_one(shared: Path, run: Path, vidclf: Callable[..., Outcome]):
+    def probabilities(name: str) -> list[float]:
+        outcome = vidclf("predict", f"run={run}", f"source={shared / 'cases' / 'rotation' / name}")
+        assert outcome.status == 0, outcome.err
+        return [one["probability"] for one in json.loads(outcome.out)["top5"]]
+
+    assert probabilities("phone.mp4") == pytest.approx(probabilities("phone_upright.mp4"), abs=0.02)
