@@ -5,7 +5,7 @@ https://serre-lab.clps.brown.edu/resource/hmdb-a-large-human-motion-database/
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vidclf.contracts import Video, first_five
@@ -77,7 +77,9 @@ class HMDB51:
             if path not in others
         ]
         if self.lists is not None:
-            listed = {name for number in self.split_numbers for name in _read_lists(self.lists, number, self._files)}
+            listed = {
+                name for number in self.split_numbers for name in _read_lists(self.lists, number, self.class_names)
+            }
             check_listed(videos, listed, self.root, self.lists, self.class_names, self.allow_missing)
         return videos
 
@@ -93,7 +95,7 @@ def listed_sides(videos: Sequence[Video], number: int, lists: Path) -> list[str]
     Raises:
         VidclfError: a list is not there or not as it should be, or names a video not or twice.
     """
-    listed = _read_lists(lists, number, dict.fromkeys(video.name.partition("/")[0] for video in videos))
+    listed = _read_lists(lists, number, {video.name.partition("/")[0] for video in videos})
     unlisted = [video.name for video in videos if video.name not in listed]
     if unlisted:
         raise VidclfError(
@@ -107,14 +109,14 @@ def say_torn_groups(videos: Sequence[Video], sides: Sequence[str], number: int) 
     """Say how many groups the official split puts on two sides; as published, it is kept."""
     torn = torn_groups(videos, sides)
     if torn:
-        named = first_five([f"{group} of {name} ({' and '.join(on)})" for name, group, on in torn])
+        named = first_five([f"{group} of {name} ({' and '.join(on)})" for group, name, on in torn])
         say(
             f"HMDB51's official split {number} puts {len(torn)} group(s) on two sides: {named}. Clips of one film are "
             "not independent, so its score is somewhat too high; split=grouped keeps them together."
         )
 
 
-def _read_lists(lists: Path, number: int, actions: Sequence[str] | dict) -> dict[str, str]:
+def _read_lists(lists: Path, number: int, actions: Iterable[str]) -> dict[str, str]:
     """Return `<action>/<file>` -> side, of the lists of a split."""
     sides: dict[str, str] = {}
     for action in actions:
