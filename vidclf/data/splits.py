@@ -157,7 +157,7 @@ class Given:
                 f"{first_five(without)}. Add a column split to its manifest, or choose split=grouped or split=kfold."
             )
         check_groups_are_whole(videos, sides)
-        return _finished(videos, sides, num_views, 0 if "val" in sides else self.val_fraction, self.seed)
+        return _finished(videos, sides, num_views, 0.0 if "val" in sides else self.val_fraction, self.seed)
 
 
 def check_fraction(name: str, fraction: object) -> None:
