@@ -106,7 +106,7 @@ def make_corpus(root: Path, **settings: Any) -> Corpus:
     """Return the corpus of the UCF101 tree at `root`, what is known of its files kept beside the tree."""
     folder = Path(settings.pop("store", root.parent / "store"))
     defaults = {
-        "dataset": UCF101(root, on_error=settings.pop("on_error", "raise")),
+        "dataset": settings.pop("dataset", None) or UCF101(root, on_error=settings.pop("on_error", "raise")),
         "split": Official(),
         "sampling": Rate(10),
     }

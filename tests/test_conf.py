@@ -1,5 +1,6 @@
 """Every YAML in conf/ says what it is for, composes with all others, and makes the stage that it names."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,16 +109,29 @@ def test_ones_own_part_must_be_named(group: str, name: str):
 
 
 @pytest.mark.parametrize("name", options("dataset"))
-def test_a_data_set_lists_its_videos(name: str, clips: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_data_set_lists_its_videos(name: str, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("vidclf.data.datasets.demo.ensure_written", lambda root: None)
-    dataset = made("dataset", name, f"dataset.root={clips}")
+    shutil.copytree(clips, tmp_path / "clips")
+    for action in clips.iterdir():  # HMDB51's names, the groups before the action
+        (tmp_path / "HMDB51" / action.name).mkdir(parents=True)
+        for path in action.iterdir():
+            (tmp_path / "HMDB51" / action.name / path.name[2:].replace("_g", f"_{action.name}_g")).touch()
+    rows = [f"clips/{path.parent.name}/{path.name},{path.parent.name}\n" for path in clips.glob("*/*.avi")]
+    (tmp_path / "videos.csv").write_text("".join(["path,label\n", *rows]))
+    settings = {
+        "folder": [f"dataset.root={clips}", "dataset.group=file"],
+        "manifest": [f"dataset.file={tmp_path}/videos.csv"],
+        "hmdb51": [f"dataset.root={tmp_path}/HMDB51"],
+    }
+    dataset = made("dataset", name, *settings.get(name, [f"dataset.root={clips}"]))
     assert dataset.class_names == ["ApplyEyeMakeup", "Archery"]
     assert len(dataset.videos()) == 20
 
 
 @pytest.mark.parametrize("name", options("split"))
 def test_a_split_gives_every_video_a_side(name: str):
-    videos = [Video(Path(f"A/{group}.avi"), 0, f"g{group:02d}") for group in range(1, 26)]
+    sides = {1: "test", 2: "val"}
+    videos = [Video(Path(f"A/{g}.avi"), 0, f"g{g:02d}", sides.get(g, "train")) for g in range(1, 26)]
     assert len(made("split", name)(videos, [1] * 25).rows()) == 25
 
 

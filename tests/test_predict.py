@@ -71,7 +71,19 @@ def test_a_folder_is_searched_for_videos_in_order_and_other_files_are_left(
 def test_a_folder_without_videos_is_a_sentence(predict: Callable[..., Outcome], tmp_path: Path):
     outcome = predict(tmp_path)
     assert (outcome.status, outcome.out) == (1, "")
-    assert f"source={tmp_path}: no video below this folder; looked for .3gp, .avi," in outcome.err
+    assert f"source={tmp_path}: no video below this folder; looked for .3g2, .3gp," in outcome.err
+
+
+def test_a_folder_is_searched_through_links_and_what_is_passed_over_is_said(
+    predict: Callable[..., Outcome], shared: Path, tmp_path: Path
+):
+    source = shutil.copytree(shared / "cases/predict_folder/src", tmp_path / "src", ignore=lambda *_: ["clips"])
+    (source / "clips").symlink_to(shared / "cases/predict_folder/real")
+    (source / "circle").symlink_to(source)
+    outcome = predict(source)
+    names = ["UPPER.MTS", "b.mp4", "clips/a.mp4"]
+    assert [line["path"] for line in lines_of(outcome)] == [str(source / name) for name in names]
+    assert "1 file(s) are passed over, for their endings are of no video: an.gif." in outcome.err
 
 
 def test_a_file_name_that_is_no_text_is_a_line_all_the_same(predict: Callable[..., Outcome], tmp_path: Path):

@@ -1,12 +1,13 @@
 import csv
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from vidclf.data.datasets.ucf101 import UCF101
+from vidclf.data.datasets.ucf101 import UCF101, Official
 from vidclf.errors import VidclfError
 
 SHARED = Path(os.environ.get("VIDCLF_SHARED", Path(__file__).parents[1] / "../shared"))
@@ -234,3 +235,44 @@ def test_class_folders_that_class_ind_does_not_name_are_refused(tree, lists):
 def test_a_lists_folder_that_is_missing_or_has_no_lists_is_refused(tree, folder, message):
     with pytest.raises(VidclfError, match=rf"dataset\.lists=.*{folder}: .*{message}"):
         UCF101(tree, lists=tree.parent / folder).videos()
+
+
+# Lists as other programs write them; mixed folders
+
+
+@pytest.fixture
+def case_tree(shared, tmp_path):
+    names = (shared / "cases/lists/plain/trainlist01.txt").read_text() + (
+        shared / "cases/lists/plain/testlist01.txt"
+    ).read_text()
+    return write_clips(tmp_path / "small", [line.split()[0] for line in names.splitlines()])
+
+
+@pytest.mark.parametrize("case", ["bom", "bom2", "back"])
+def test_lists_with_a_byte_order_mark_line_ends_or_backslashes_are_read_alike(shared, case_tree, case):
+    plain, other = (UCF101(case_tree, lists=shared / "cases/lists" / name) for name in ("plain", case))
+    assert other.class_names == plain.class_names
+    assert other.videos() == plain.videos()
+    ones = [1] * len(plain.videos())
+    splits = [Official(lists=dataset.lists, val_fraction=0.5)(dataset.videos(), ones) for dataset in (plain, other)]
+    assert splits[0].fingerprint == splits[1].fingerprint
+
+
+def test_a_list_in_another_encoding_is_named(shared, case_tree):
+    with pytest.raises(VidclfError, match=r"utf16/classInd\.txt: it is no UTF-8 text .*Save it as UTF-8"):
+        UCF101(case_tree, lists=shared / "cases/lists/utf16")
+
+
+def test_class_ind_is_read_by_its_numbers(tree, lists):
+    (lists / "classInd.txt").write_text("3 YoYo\n1 HandstandPushups  \n\n2 Archery\n")
+    assert UCF101(tree, lists=lists).class_names == ["HandstandPushups", "Archery", "YoYo"]
+
+
+def test_videos_of_another_kind_are_counted_aloud(shared, tree, capsys):
+    shutil.copy(shared / "cases/mixed_extensions/v_Archery_g11_c01.mp4", tree / "Archery")
+    (tree / "Archery" / "v_Archery_g12_c01.MOV").touch()
+    assert len(UCF101(tree).videos()) == 4
+    said = capsys.readouterr().err
+    assert "2 video file(s) are no .avi, as UCF101's are, and are left out: Archery/v_Archery_g11_c01.mp4, Arch" in said
+    UCF101(tree, classes=["YoYo", "HandstandPushups"])
+    assert not capsys.readouterr().err

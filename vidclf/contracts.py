@@ -32,6 +32,8 @@ class Video:
         end_s: where the segment ends; None: at the last frame.
         name: the same on every machine, and no other video's. Where the data set gives none it is the path (below
             the data set's `root`, once listed), and the segment: `a/b.mp4#1.5-4`.
+        shared: whether the group's name means one thing in all classes (a person, a camera), or in its class alone.
+        class_name: of its label, for messages; "": its name begins with it.
     """
 
     path: Path
@@ -41,12 +43,19 @@ class Video:
     start_s: float | int | None = None
     end_s: float | int | None = None
     name: str = ""
+    shared: bool = False
+    class_name: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:
-            ends = ["" if time is None else f"{time:g}" for time in (self.start_s, self.end_s)]
+            ends = ["" if time is None else f"{time:.12g}" for time in (self.start_s, self.end_s)]
             segment = f"#{'-'.join(ends)}" if any(ends) else ""
             object.__setattr__(self, "name", f"{self.path.as_posix()}{segment}")
+
+    @property
+    def unit(self) -> tuple[int, str]:
+        """What stands on one side of a split as a whole: the group, of its class or of all of them."""
+        return -1 if self.shared else self.label, self.group
 
 
 @dataclass(frozen=True, eq=False)

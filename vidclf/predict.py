@@ -14,7 +14,7 @@ def main(cfg: DictConfig) -> None:
 
     from vidclf.data.decoding import is_stream
     from vidclf.errors import VidclfError
-    from vidclf.evaluation.labelling import Labeller, find_videos, leave_out_damaged
+    from vidclf.evaluation.labelling import Labeller, leave_out_damaged, videos_of
     from vidclf.run import build
     from vidclf.run.config import asked
     from vidclf.system.machine import num_cores
@@ -40,7 +40,7 @@ def main(cfg: DictConfig) -> None:
     if is_stream(source):
         lines: Iterable = ({"path": source, **label} for label in labeller.label_stream(source, window_s))
     else:
-        labelled = labeller.label_files(find_videos(Path(source)), config["num_threads"] or num_cores())
+        labelled = labeller.label_files(videos_of(Path(source)), config["num_threads"] or num_cores())
         lines = leave_out_damaged(labelled, skip=config["dataset"].get("on_error") == "skip")
     for line in lines:
         print(json.dumps(line), flush=True)  # ASCII: any file name, on any terminal

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Generator, Tensor
 
 from vidclf.contracts import Dataset, Sampling, Video, VideoError, VideoViews, first_five
 from vidclf.data.catalogue import Catalogue, VideoFacts
@@ -16,6 +16,7 @@ from vidclf.system.ranks import gather, rank_and_size
 from vidclf.system.seeds import generator_for
 
 KEPT = 16  # lists of views that are not drawn anew when they are asked for again
+LATE_S = 0.1  # that a segment may end after its video's last frame: a container's length counts its sound
 
 
 class Corpus:
@@ -117,24 +118,48 @@ class Corpus:
         for video, fact in zip(looked_at, facts, strict=True):
             if isinstance(fact, VideoError):
                 self.leave_out(video, fact)
+            elif wrong := _why_not_inside(self.videos[video], fact):
+                self.leave_out(video, wrong)
             else:
                 self.facts[video] = fact
 
     def _num_views(self, video: int) -> int:
         if video not in self.facts:
             return 1  # so that it counts in a part's size
+        return len(self._sample(video))
+
+    def _sample(self, video: int, generator: Generator | None = None) -> Int[Tensor, "V T"]:
+        """Return which frames of the whole video the sampling takes of it, or of its segment."""
         info = self.facts[video].info
-        return len(self.sampling(info.num_frames, info.fps))
+        first, num_frames = window_of(self.videos[video], self.facts[video])
+        return info.frames_at(first + self.sampling(num_frames, info.fps, generator))
 
     def _views_of(self, video: int, own: Sequence[int], draw: int | None) -> VideoViews:
-        info = self.facts[video].info
         if draw is not None:
-            frames = self.sampling(info.num_frames, info.fps, generator_for(self.seed, "sampling", draw, video))
+            frames = self._sample(video, generator_for(self.seed, "sampling", draw, video))
             chosen: Int[Tensor, " V"] = torch.arange(len(frames))
         else:
             chosen = torch.tensor(own, dtype=torch.int64)
-            frames = self.sampling(info.num_frames, info.fps)[chosen]
-        return VideoViews(video, self.videos[video].label, chosen, info.frames_at(frames))
+            frames = self._sample(video)[chosen]
+        return VideoViews(video, self.videos[video].label, chosen, frames)
+
+
+def window_of(video: Video, facts: VideoFacts) -> tuple[int, int]:
+    """Return where a video's segment begins on its even time line, in frames, and how many it has, at least one."""
+    num_frames, fps = facts.info.num_frames, facts.info.fps
+    first = 0 if video.start_s is None else min(round(video.start_s * fps), num_frames - 1)
+    stop = num_frames if video.end_s is None else min(round(video.end_s * fps), num_frames)
+    return first, max(1, stop - first)
+
+
+def _why_not_inside(video: Video, facts: VideoFacts) -> VideoError | None:
+    duration_s = facts.info.num_frames / facts.info.fps
+    if (video.start_s or 0) < duration_s and (video.end_s or 0) <= duration_s + LATE_S:
+        return None
+    return VideoError(
+        f"{video.name}: its segment ends beyond the video, which is {duration_s:.2f} s long. Mend start_s and end_s, "
+        "or pass dataset.on_error=skip to leave it out (it is listed and counted)."
+    )
 
 
 def name_videos(videos: Sequence[Video], root: str | Path | None) -> list[Video]:
@@ -173,7 +198,12 @@ def _check_split_fits(split: object, sampling: Sampling, dataset: Dataset) -> No
             "draws its training views by chance. Use sampling=rate or sampling=uniform."
         )
     numbers, number = getattr(dataset, "split_numbers", None), getattr(split, "number", None)
-    if numbers and number not in (None, *numbers):
+    if numbers is None or not getattr(split, "official", False) or number in numbers:
+        return
+    name = type(dataset).__name__
+    if not numbers:
         raise VidclfError(
-            f"split.number={number}: {type(dataset).__name__} has split {', '.join(map(str, numbers))} only."
+            f"split=official: {name} has no official split, so it must be chosen: split=grouped (whole groups are "
+            "drawn for val and test), split=kfold (cross-validation), or split=given (a manifest's column split)."
         )
+    raise VidclfError(f"split.number={number}: {name} has split {', '.join(map(str, numbers))} only.")

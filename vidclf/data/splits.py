@@ -2,14 +2,19 @@
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sklearn.model_selection import GroupShuffleSplit, train_test_split
+from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, train_test_split
 
 from vidclf.contracts import PARTS, Video, first_five
 from vidclf.errors import VidclfError
 from vidclf.system.seeds import generator_for
+from vidclf.system.terminal import say
+
+DRAWS = 10  # of shared groups, of which the one nearest to the fractions is taken
+NEAR = 0.02  # a draw that no class misses by more is taken at once
 
 
 @dataclass(frozen=True)
@@ -66,28 +71,125 @@ class Split:
         return "+".join(side for side in PARTS if self._views(video, side))
 
 
-def hold_groups_back(videos: Sequence[Video], sides: Sequence[str], fraction: float, seed: int) -> list[int]:
-    """Return the train videos that validate: of each class about `fraction` of its groups, whole, and at least one.
+class Grouped:
+    """Groups are drawn for test and val, whole, of each class its share; the fractions that came out are said.
 
-    A class is drawn from `seed` and its label alone, so that a rare one changes nothing of what the others give.
+    Args:
+        test_fraction: of the groups; of the videos, where groups are shared among classes.
+        val_fraction: likewise, of all of them.
+        seed: of the draw.
     """
+
+    def __init__(self, test_fraction: float = 0.2, val_fraction: float = 0.2, seed: int = 0) -> None:
+        check_fraction("test_fraction", test_fraction)
+        check_fraction("val_fraction", val_fraction)
+        if test_fraction + val_fraction >= 1:
+            raise VidclfError("split.test_fraction and split.val_fraction leave nothing to train on; lower one.")
+        self.test_fraction, self.val_fraction, self.seed = test_fraction, val_fraction, seed
+
+    def __call__(self, videos: Sequence[Video], num_views: Sequence[int]) -> Split:
+        """Return the split of `videos`.
+
+        Raises:
+            VidclfError: a class has too few groups.
+        """
+        sides = ["train"] * len(videos)
+        for video in hold_groups_back(videos, sides, self.test_fraction, self.seed, "test"):
+            sides[video] = "test"
+        left = self.val_fraction / (1 - self.test_fraction)
+        return _finished(videos, sides, num_views, left, self.seed)
+
+
+class KFold:
+    """Fold `number` of `folds` tests: of each class about one in `folds` groups, whole, and every video once.
+
+    Args:
+        number: 1 to `folds`; `-m split.number=1,2,3,4,5` is cross-validation.
+        folds: how many.
+        val_fraction: of what is not tested.
+        seed: of the draw.
+    """
+
+    def __init__(self, number: int = 1, folds: int = 5, val_fraction: float = 0.2, seed: int = 0) -> None:
+        check_fraction("val_fraction", val_fraction)
+        if not (isinstance(folds, int) and folds >= 2):
+            raise VidclfError(f"split.folds={folds}: it must be 2 or more.")
+        if number not in range(1, folds + 1):
+            raise VidclfError(f"split.number={number}: it must be 1 to split.folds={folds}.")
+        self.number, self.folds, self.val_fraction, self.seed = number, folds, val_fraction, seed
+
+    def __call__(self, videos: Sequence[Video], num_views: Sequence[int]) -> Split:
+        """Return the split of `videos`.
+
+        Raises:
+            VidclfError: a class has fewer groups than there are folds.
+        """
+        everyone = range(len(videos))
+        _require_groups(videos, everyone, self.folds, f"split.folds={self.folds} puts one or more in each fold")
+        tested = _folds(videos, everyone, self.folds, _chance(self.seed))[self.number - 1]
+        sides = ["test" if video in tested else "train" for video in everyone]
+        return _finished(videos, sides, num_views, self.val_fraction, self.seed)
+
+
+class Given:
+    """The sides that the data set gives; where it names none for val, whole groups of train validate.
+
+    Args:
+        val_fraction: of the train groups, where the data set says train and test alone.
+        seed: of that draw.
+    """
+
+    def __init__(self, val_fraction: float = 0.2, seed: int = 0) -> None:
+        check_fraction("val_fraction", val_fraction)
+        self.val_fraction, self.seed = val_fraction, seed
+
+    def __call__(self, videos: Sequence[Video], num_views: Sequence[int]) -> Split:
+        """Return the split of `videos`.
+
+        Raises:
+            VidclfError: a video has no side, or a group two.
+        """
+        sides = [video.side or "" for video in videos]
+        without = [video.name for video, side in zip(videos, sides, strict=True) if side not in PARTS]
+        if without:
+            raise VidclfError(
+                f"split=given: the data set says of {len(without)} of {len(videos)} videos no side (train, val, test): "
+                f"{first_five(without)}. Add a column split to its manifest, or choose split=grouped or split=kfold."
+            )
+        check_groups_are_whole(videos, sides)
+        return _finished(videos, sides, num_views, 0.0 if "val" in sides else self.val_fraction, self.seed)
+
+
+def check_fraction(name: str, fraction: object) -> None:
+    """Raise where a share of the train videos is none, or more than a half."""
+    if not isinstance(fraction, int | float) or not 0 < fraction <= 0.5:
+        raise VidclfError(f"split.{name}={fraction}: it must be above 0 and at most 0.5.")
+
+
+def hold_groups_back(
+    videos: Sequence[Video], sides: Sequence[str], fraction: float, seed: int, side: str = "val"
+) -> list[int]:
+    """Return the train videos that validate, or test: of each class about `fraction` of its groups, whole, or one.
+
+    A class is drawn from `seed` and its label alone, so that a rare one changes nothing of what the others give; but
+    where a group has videos of several classes, all are drawn at once, and `fraction` is of the videos.
+    """
+    needed = 2 if side == "val" else 3
+    train = [index for index, its_side in enumerate(sides) if its_side == "train"]
+    taking = "validation takes one" if side == "val" else "validation and test take one each"
+    _require_groups(videos, train, needed, taking)
+    if any(len(labels) > 1 for labels in _labels_of_units(videos, train).values()):
+        return _nearest_fold(videos, train, fraction, needed - 1, (seed, needed))
     members: dict[int, list[int]] = {video.label: [] for video in videos}
-    for index, (video, side) in enumerate(zip(videos, sides, strict=True)):
-        if side == "train":
-            members[video.label].append(index)
-    groups = {label: [videos[index].group for index in own] for label, own in members.items()}
-    scarce = [name for label, name in _class_names(videos).items() if len(set(groups[label])) < 2]
-    if scarce:
-        raise VidclfError(
-            f"{len(scarce)} class(es) have fewer than two groups of train videos, and validation takes one: "
-            f"{first_five(scarce)}. Add videos of other groups, or leave the class(es) out: dataset.classes."
-        )
+    for index in train:
+        members[videos[index].label].append(index)
     held: list[int] = []
     for label, own in members.items():
-        num_groups = len(set(groups[label]))
-        count = min(max(1, round(fraction * num_groups)), num_groups - 1)
-        splitter = GroupShuffleSplit(1, test_size=count, random_state=_chance(seed, label))
-        _, val = next(splitter.split(own, groups=groups[label]))
+        groups = [videos[index].group for index in own]
+        num_groups = len(set(groups))
+        count = min(max(1, round(fraction * num_groups)), num_groups - (needed - 1))
+        chance = _chance(seed, label) if side == "val" else _chance(seed, label, 1)
+        _, val = next(GroupShuffleSplit(1, test_size=count, random_state=chance).split(own, groups=groups))
         held += [own[index] for index in val]
     return held
 
@@ -119,20 +221,30 @@ def hold_views_back(
 
 
 def check_groups_are_whole(videos: Sequence[Video], sides: Sequence[str]) -> None:
-    """Raise where videos of one (class, group) stand on two sides."""
-    side_of: dict[tuple[int, str], str] = {}
+    """Raise where videos of one unit, (class, group) or shared group, stand on two sides."""
+    for group, name, (first, second, *_) in torn_groups(videos, sides):
+        raise VidclfError(
+            f"Group {group} of {name} stands in {first} and in {second}. Its clips are not independent (one long "
+            "video, one person, one place), so a score would measure memory; mend the lists."
+        )
+
+
+def torn_groups(videos: Sequence[Video], sides: Sequence[str]) -> list[tuple[str, str, list[str]]]:
+    """Return (group, its class or all of them, its sides) of each that stands on two sides or more."""
+    units: dict[tuple[int, str], dict[str, Video]] = {}
     for video, side in zip(videos, sides, strict=True):
-        other = side_of.setdefault(_class_and_group(video), side)
-        if side != other:
-            raise VidclfError(
-                f"Group {video.group} of {_class_name(video)} stands in {other} and in {side}. Its clips "
-                "are cut from one long video, so a score would measure memory; mend the lists."
-            )
+        if side in PARTS:  # an official list may leave videos out
+            units.setdefault(video.unit, {}).setdefault(side, video)
+    return [
+        (group, "all classes" if label < 0 else _class_name(next(iter(sides_of.values()))), list(sides_of))
+        for (label, group), sides_of in units.items()
+        if len(sides_of) > 1
+    ]
 
 
-def check_every_class(videos: Sequence[Video], split: Split) -> None:
-    """Raise where a class has no train or no validation view."""
-    for side in ("train", "val"):
+def check_every_class(videos: Sequence[Video], split: Split, *others: str) -> None:
+    """Raise where a class has no train or no validation view, or none of the `others` among the sides."""
+    for side in ("train", "val", *others):
         there = {videos[i].label for i, _ in split.views_of(side)}
         absent = [name for label, name in _class_names(videos).items() if label not in there]
         if absent:
@@ -142,12 +254,95 @@ def check_every_class(videos: Sequence[Video], split: Split) -> None:
             )
 
 
-def _class_and_group(video: Video) -> tuple[int, str]:
-    return video.label, video.group
+def say_fractions(videos: Sequence[Video], sides: Sequence[str]) -> None:
+    """Say how many videos and groups each side has, and how much that is of a class."""
+    totals = Counter(video.label for video in videos)
+    said = []
+    for side in PARTS:
+        own = [video for video, its_side in zip(videos, sides, strict=True) if its_side == side]
+        shares = [count / totals[label] for label, count in Counter(video.label for video in own).items()]
+        shares += [0.0] * (len(totals) - len(shares))
+        said.append(
+            f"{side} {len(own) / len(videos):.0%} ({len(own)} videos of {len({video.unit for video in own})} groups, "
+            f"{min(shares):.0%} to {max(shares):.0%} of a class)"
+        )
+    say(f"Split: {', '.join(said)}.")
+
+
+def _finished(
+    videos: Sequence[Video], sides: list[str], num_views: Sequence[int], val_fraction: float, seed: int
+) -> Split:
+    """Return the split, a `val_fraction` of train held back for val, if it is above 0; say what came out."""
+    if val_fraction:
+        for video in hold_groups_back(videos, sides, val_fraction, seed):
+            sides[video] = "val"
+    check_groups_are_whole(videos, sides)
+    split = Split([video.name for video in videos], sides, list(num_views))
+    check_every_class(videos, split)
+    say_fractions(videos, sides)
+    return split
+
+
+def _require_groups(videos: Sequence[Video], chosen: Sequence[int], needed: int, why: str) -> None:
+    if not videos:
+        raise VidclfError("There are no videos to split; check the data set's paths and dataset.classes.")
+    groups: dict[int, set[str]] = {video.label: set() for video in videos}
+    for index in chosen:
+        groups[videos[index].label].add(videos[index].group)
+    scarce = [name for label, name in _class_names(videos).items() if len(groups[label]) < needed]
+    if scarce:
+        count = {2: "two", 3: "three"}.get(needed, needed)
+        raise VidclfError(
+            f"{len(scarce)} class(es) have fewer than {count} groups of train videos, and {why}: "
+            f"{first_five(scarce)}. Add videos of other groups, or leave the class(es) out: dataset.classes."
+        )
+
+
+def _labels_of_units(videos: Sequence[Video], chosen: Sequence[int]) -> dict[tuple[int, str], set[int]]:
+    labels: dict[tuple[int, str], set[int]] = {}
+    for index in chosen:
+        labels.setdefault(videos[index].unit, set()).add(videos[index].label)
+    return labels
+
+
+def _folds(videos: Sequence[Video], chosen: Sequence[int], num_folds: int, chance: int) -> list[set[int]]:
+    """Return the videos of each of `num_folds` folds of those `chosen`: whole groups, every class spread over all."""
+    labels = [videos[index].label for index in chosen]
+    numbers = {unit: number for number, unit in enumerate(_labels_of_units(videos, chosen))}
+    units = [numbers[videos[index].unit] for index in chosen]
+    splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=chance)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # its groups are fewer than the folds
+        return [{chosen[row] for row in held} for _, held in splitter.split(chosen, labels, units)]
+
+
+def _nearest_fold(
+    videos: Sequence[Video], train: Sequence[int], fraction: float, to_be_left: int, chance: tuple[int, int]
+) -> list[int]:
+    """Return the fold, of several draws, that holds nearest to `fraction` of every class and leaves it enough."""
+    totals = Counter(videos[index].label for index in train)
+    num_folds = min(max(2, round(1 / fraction)), len(_labels_of_units(videos, train)), max(totals.values()))
+
+    def misses(held: set[int]) -> tuple[int, float]:
+        own = Counter(videos[index].label for index in held)
+        left: dict[int, set[str]] = {label: set() for label in totals}
+        for index in train:
+            if index not in held:
+                left[videos[index].label].add(videos[index].group)
+        without = sum(not own[label] or len(left[label]) < to_be_left for label in totals)
+        return without, max(abs(own[label] / total - fraction) for label, total in totals.items())
+
+    best: tuple[tuple[int, float], set[int]] = (len(totals) + 1, 1.0), set()
+    for draw in range(DRAWS):
+        for held in _folds(videos, train, num_folds, _chance(*chance, draw)):
+            best = min(best, (misses(held), held), key=lambda one: one[0])
+        if best[0] <= (0, NEAR):
+            break
+    return sorted(best[1])
 
 
 def _class_name(video: Video) -> str:
-    return video.name.partition("/")[0]
+    return video.class_name or video.name.partition("/")[0]
 
 
 def _class_names(videos: Sequence[Video]) -> dict[int, str]:

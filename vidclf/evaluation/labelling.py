@@ -10,14 +10,13 @@ from torch import Tensor
 
 from vidclf.contracts import Sampling, Transform, VideoError, VideoViews, Views
 from vidclf.data.decoding import VideoInfo, inspect, naming_the_video, stream_frames
+from vidclf.data.files import VIDEO_ENDINGS, find_videos, names_below
 from vidclf.data.prefetch import run_ahead
 from vidclf.errors import VidclfError
 from vidclf.evaluation.report import most_probable
 from vidclf.features.extract import Extractor, units_of, views_of
 from vidclf.models.classifier import Classifier
 from vidclf.system.terminal import say
-
-SUFFIXES = {".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv", ".3gp"}
 
 
 class Labeller:
@@ -133,15 +132,19 @@ def leave_out_damaged(
             raise label
 
 
-def find_videos(source: Path) -> list[Path]:
-    """Return the file itself, or every video file below the folder, sorted.
+def videos_of(source: Path) -> list[Path]:
+    """Return the file itself, or every video file below the folder, sorted; say which files there are passed over.
 
     Raises:
         VidclfError: there is nothing to label.
     """
     if not source.is_dir():
         return [source]  # whatever it is called: decoding says what is wrong with it
-    found = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found, others = find_videos(source)
+    if others:
+        named = names_below(others, source)
+        say(f"{source}: {len(others)} file(s) are passed over, for their endings are of no video: {named}.")
     if not found:
-        raise VidclfError(f"source={source}: no video below this folder; looked for {', '.join(sorted(SUFFIXES))}.")
+        endings = ", ".join(sorted(VIDEO_ENDINGS))
+        raise VidclfError(f"source={source}: no video below this folder; looked for {endings}.")
     return found

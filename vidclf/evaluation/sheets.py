@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vidclf.data.decoding import decode_frames
 from vidclf.system.seeds import generator_for
+from vidclf.system.terminal import printable
 
 if TYPE_CHECKING:
     from vidclf.data.corpus import Corpus
@@ -54,7 +55,7 @@ def draw_sheet(corpus: "Corpus", part: str, num_views: int) -> Figure:
     figure, axes = plt.subplots(height, 1, figsize=(8, 1.2 * height), squeeze=False, layout="constrained")
     for axis, (frames, title) in zip(axes[:, 0], rows, strict=False):
         axis.imshow(_strip(frames))
-        axis.set_title(title, fontsize=8, parse_math=False)  # a file name may hold $ signs
+        axis.set_title(printable(title), fontsize=8, parse_math=False)  # a file name may hold $ signs
     for axis in axes[:, 0]:
         axis.axis("off")
     if credit := getattr(corpus.dataset, "credit", ""):
@@ -86,7 +87,7 @@ def draw_confusion(labels: Int[Tensor, " M"], predicted: Int[Tensor, " M"], clas
         labels.numpy(),
         predicted.numpy(),
         labels=list(range(num_classes)),
-        display_labels=[name.replace("$", r"\$") for name in class_names],  # $ begins a formula
+        display_labels=[printable(name).replace("$", r"\$") for name in class_names],  # $ begins a formula
         normalize="true",
         include_values=num_classes <= MAX_NUMBERED,
         values_format=".2f",

@@ -139,7 +139,10 @@ def fill_store(
         VidclfError: the disk has no room for it.
     """
     rank, size = rank_and_size()
-    own = [one for one in views if one.video // shard[1] % size == rank]
+    of_content: dict[str, list[int]] = {}  # the videos of each: one, or the segments of one file
+    for video in dict.fromkeys(one.video for one in views):
+        of_content.setdefault(contents[video], []).append(video)
+    own = [one for one in views if of_content[contents[one.video]][0] // shard[1] % size == rank]
     num_units = 0
     if _missing(store, extractor, own, contents):
         with (
@@ -148,7 +151,8 @@ def fill_store(
         ):
             for video, result in results:
                 if isinstance(result, VideoError):
-                    on_error(video, result)
+                    for one in of_content[contents[video]]:
+                        on_error(one, result)
                 else:
                     num_units += result
     gather(None)  # what one reads, others may compute
@@ -158,15 +162,18 @@ def fill_store(
 def _missing(
     store: FeatureStore, extractor: Extractor, views: Sequence[VideoViews], contents: Mapping[int, str]
 ) -> list[VideoViews]:
-    """Return one VideoViews for each video of which units are missing: those units."""
+    """Return one VideoViews for each content of which units are missing, of its first video: those units."""
     clip_length = extractor.backbone.picture_format.clip_length
-    units: dict[int, list[Tensor]] = {}
+    units: dict[str, list[Tensor]] = {}
+    first: dict[str, int] = {}
     for one in views:
-        units.setdefault(one.video, []).append(units_of(one, clip_length).frames)
-    asked = [(contents[video], torch.cat(parts)) for video, parts in units.items()]
+        content = contents[one.video]
+        first.setdefault(content, one.video)
+        units.setdefault(content, []).append(units_of(one, clip_length).frames)
+    asked = [(content, torch.cat(parts)) for content, parts in units.items()]
     return [
-        VideoViews(video, -1, torch.arange(len(new)), new)
-        for video, new in zip(units, store.missing_of_all(asked), strict=True)
+        VideoViews(first[content], -1, torch.arange(len(new)), new)
+        for content, new in zip(units, store.missing_of_all(asked), strict=True)
         if len(new)
     ]
 

@@ -35,7 +35,7 @@ OPTIONAL = ("augmentation", "mixing", "callbacks", "logger")  # groups of which 
 OF_A_MACHINE = ("accelerator", "devices", "num_nodes", "strategy")
 WRITING = ("default_root_dir", "model_registry")
 OF_THIS_CALL = (  # what is written to and what describes a machine: never a run's
-    *("store.root", "logger", "num_threads", "num_workers", "compile", "trust", "resume"),
+    *("store.root", "logger", "num_threads", "num_workers", "compile", "trust", "resume", "dataset.anywhere"),
     *(f"trainer.{key}" for key in (*OF_A_MACHINE, *WRITING)),
 )
 CHECKPOINTS = "${hydra:runtime.output_dir}/checkpoints"  # where a run's callbacks write

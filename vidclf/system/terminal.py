@@ -64,6 +64,11 @@ def track(
             progress.update(task, advance=1, rate=rate())
 
 
+def printable(text: str) -> str:
+    """Return text that can be shown anywhere: bytes that are no UTF-8 become the sign for that."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def say(sentence: str) -> None:
     """Print a notice on stderr, where it is never taken for a result; the first process says it for all."""
     if is_first():
@@ -78,6 +83,7 @@ def table(title: str, rows: Mapping[str, object], last: str = "") -> None:
     if not is_first():
         return
     shown = {name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in rows.items()}
+    title, last = printable(title), printable(last)
     if not sys.stdout.isatty():
         print(title, *(f"{name} {value}" for name, value in shown.items()), *filter(None, [last]), sep="\n", flush=True)
         return

@@ -5,22 +5,25 @@ Source: Soomro, Zamir and Shah, "UCF101", 2012, arXiv:1212.0402; https://www.crc
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
 from vidclf.contracts import Video, first_five
-from vidclf.data.datasets.ucf101_lists import check_against_lists, class_order, in_test_list
+from vidclf.data.datasets import hmdb51
+from vidclf.data.datasets.classes import check_choice, choose_classes, sort_names
+from vidclf.data.datasets.ucf101_lists import all_listed, check_listed, class_order, in_test_list
+from vidclf.data.files import is_video, names_below
 from vidclf.data.splits import (
     Split,
     check_every_class,
+    check_fraction,
     check_groups_are_whole,
     hold_groups_back,
     hold_views_back,
 )
 from vidclf.errors import VidclfError
+from vidclf.system.terminal import say
 
 CLIP_NAME = re.compile(r"v_(?P<action>.+)_(?P<group>g\d\d)_c\d\d+\.avi", re.IGNORECASE)
 
@@ -51,6 +54,7 @@ class UCF101:
     """
 
     credit: str = ""
+    split_numbers: tuple[int, ...] = (1, 2, 3)
 
     def __init__(
         self,
@@ -60,20 +64,18 @@ class UCF101:
         allow_missing: bool = False,
         on_error: str = "raise",
     ) -> None:
-        if on_error not in ("raise", "skip"):
-            raise VidclfError(f"dataset.on_error={on_error}: it must be raise or skip.")
+        check_choice("on_error", on_error, ("raise", "skip"))
         self.root = Path(root).expanduser()
         self.lists = None if lists is None else Path(lists).expanduser()
         self.allow_missing = allow_missing
         self.on_error = on_error
         self._clips = find_clips(self.root)
         order = self.lists and class_order(self.lists)
-        order = order or sorted(self._clips, key=lambda name: (name.casefold(), name))
+        order = order or sort_names(self._clips)
         if classes is None:
             _check_no_other_folder(self._clips, order, self.root)
-            self.class_names = order
-        else:
-            self.class_names = choose_classes(classes, order)
+        self.class_names = choose_classes(classes, order)
+        _say_what_is_no_avi(self.root, self.class_names)
 
     def videos(self) -> list[Video]:
         """Return every clip of `class_names`, sorted by label, then name.
@@ -89,7 +91,8 @@ class UCF101:
         ]
         _check_file_names_differ(videos)
         if self.lists is not None:
-            check_against_lists(videos, self.root, self.lists, self.class_names, self.allow_missing)
+            listed = all_listed(self.lists)
+            check_listed(videos, listed, self.root, self.lists, self.class_names, self.allow_missing)
         return videos
 
     def _clips_of(self, name: str) -> list[Path]:
@@ -103,11 +106,11 @@ class UCF101:
 
 
 class Official:
-    """UCF101's official split `number`, with validation carved from its train videos.
+    """The official split `number` of UCF101 or HMDB51, with validation carved from its train videos.
 
-    It tests on the videos of testlist0`number`.txt in `lists`; without `lists`, on groups 1-7, 8-14 or 15-21
-    of every class, which are the same videos. The unit of independence is (class, group): a group is one long
-    video of its class, cut into clips.
+    HMDB51's is known by its lists, see `hmdb51`; it puts groups on two sides. UCF101's tests on the videos of
+    testlist0`number`.txt in `lists`; without `lists`, on groups 1-7, 8-14 or 15-21 of every class, which are the
+    same videos. The unit of independence is (class, group): a group is one long video of its class, cut into clips.
 
     Args:
         number: 1, 2 or 3.
@@ -117,6 +120,8 @@ class Official:
         seed: of the draw.
         lists: the folder of the official lists.
     """
+
+    official = True
 
     def __init__(
         self,
@@ -130,13 +135,13 @@ class Official:
             raise VidclfError(f"split.number={number}: it must be 1, 2 or 3.")
         if validation not in ("group", "frame_level"):
             raise VidclfError(f"split.validation={validation}: it must be group or frame_level.")
-        if not isinstance(val_fraction, int | float) or not 0 < val_fraction <= 0.5:
-            raise VidclfError(f"split.val_fraction={val_fraction}: it must be above 0 and at most 0.5.")
+        check_fraction("val_fraction", val_fraction)
         self.number = number
         self.validation = validation
         self.val_fraction = val_fraction
         self.seed = seed
         self.lists = None if lists is None else Path(lists).expanduser()
+        self._is_hmdb51 = self.lists is not None and hmdb51.are_lists(self.lists)
 
     @property
     def per_view(self) -> bool:
@@ -152,28 +157,39 @@ class Official:
         """
         if not videos:
             raise VidclfError("There are no videos to split; check dataset.root and dataset.classes.")
-        if self.lists is None:
-            test = [is_test_group(video, self.number) for video in videos]
-        else:
-            test = in_test_list(videos, self.number, self.lists)
-        sides = ["test" if tested else "train" for tested in test]
+        sides = self._sides(videos)
         val_views: dict[int, frozenset[int]] = {}
         if self.per_view:
             val_views = hold_views_back(videos, sides, num_views, self.val_fraction, self.seed)
         else:
             for video in hold_groups_back(videos, sides, self.val_fraction, self.seed):
                 sides[video] = "val"
-        check_groups_are_whole(videos, sides)
+        if self._is_hmdb51:
+            hmdb51.say_torn_groups(videos, sides, self.number)
+        else:
+            check_groups_are_whole(videos, sides)
         split = Split([video.name for video in videos], sides, list(num_views), val_views)
         check_every_class(videos, split)
         return split
+
+    def _sides(self, videos: Sequence[Video]) -> list[str]:
+        if self.lists is not None and self._is_hmdb51:
+            return hmdb51.listed_sides(videos, self.number, self.lists)
+        if self.lists is None:
+            test = [is_test_group(video, self.number) for video in videos]
+        else:
+            test = in_test_list(videos, self.number, self.lists)
+        return ["test" if tested else "train" for tested in test]
 
 
 def is_test_group(video: Video, number: int) -> bool:
     """Return whether the official split `number` tests on the video's group: one of seven."""
     digits = video.group.removeprefix("g")
     if not digits.isdecimal():
-        raise VidclfError(f"{video.name}: its group is {video.group!r}; split=official needs g01, g02, ...")
+        raise VidclfError(
+            f"{video.name}: its group is {video.group!r}; split=official needs g01, g02, ..., "
+            "or lists (dataset.lists=FOLDER)."
+        )
     return 7 * (number - 1) < int(digits) <= 7 * number
 
 
@@ -196,21 +212,15 @@ def find_clips(root: Path) -> dict[str, list[Path]]:
     return folders
 
 
-def choose_classes(chosen: Sequence[str], order: Sequence[str]) -> list[str]:
-    """Return the `chosen` names in the order of `order`."""
-    if isinstance(chosen, str) or not chosen:
-        raise VidclfError(f"dataset.classes={chosen}: it must be a list of names, as in [Archery,YoYo].")
-    twice = [name for name, count in Counter(chosen).items() if count > 1]
-    if twice:
-        raise VidclfError(f"dataset.classes names {first_five(twice)} more than once.")
-    for name in chosen:
-        if name not in order:
-            near = get_close_matches(str(name), order)
-            hint = f"Did you mean {' or '.join(near)}? " if near else ""
-            raise VidclfError(
-                f"dataset.classes: {name} is none of the {len(order)} classes. {hint}There are: {', '.join(order)}."
-            )
-    return [name for name in order if name in chosen]
+def _say_what_is_no_avi(root: Path, class_names: Sequence[str]) -> None:
+    folders = [root, *(root / name for name in class_names if (root / name).is_dir())]
+    files = [Path(entry) for folder in folders for entry in os.scandir(folder) if entry.is_file()]
+    others = sorted(path for path in files if is_video(path) and path.suffix.lower() != ".avi")
+    if others:
+        say(
+            f"{root}: {len(others)} video file(s) are no .avi, as UCF101's are, and are left out: "
+            f"{names_below(others, root)}. dataset=folder takes all kinds."
+        )
 
 
 def _folders(root: Path) -> list[Path]:

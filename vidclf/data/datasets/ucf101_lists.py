@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidclf.contracts import Video, first_five
+from vidclf.data.files import read_names
 from vidclf.errors import VidclfError
 
 
@@ -13,8 +14,8 @@ def class_order(lists: Path) -> list[str] | None:
     """Return the class names of `lists`' classInd.txt; None where there is none."""
     if not (lists / "classInd.txt").is_file():
         return None
-    lines = (lists / "classInd.txt").read_text(encoding="utf-8").splitlines()
-    return [re.sub(r"^\d+\s+", "", line.strip()) for line in lines if line.strip()]
+    found = [re.fullmatch(r"(?:(\d+)\s+)?(.*)", line) for line in read_names(lists / "classInd.txt")]
+    return [match[2] for match in sorted(filter(None, found), key=lambda match: int(match[1] or 0))]
 
 
 def in_test_list(videos: Sequence[Video], number: int, lists: Path) -> list[bool]:
@@ -37,17 +38,21 @@ def in_test_list(videos: Sequence[Video], number: int, lists: Path) -> list[bool
     return [video.name in names["test"] for video in videos]
 
 
-def check_against_lists(
-    videos: Sequence[Video], root: Path, lists: Path, classes: Sequence[str], allow_missing: bool
+def all_listed(lists: Path) -> set[str]:
+    """Return the names in all train and test lists."""
+    return {name for file in list_files(lists) for name in read_list(file)}
+
+
+def check_listed(
+    videos: Sequence[Video], listed: set[str], root: Path, lists: Path, classes: Sequence[str], allow_missing: bool
 ) -> None:
-    """Raise where a video is in no list, and where one of `classes` that is listed is missing, or warn of that."""
+    """Raise where a video is not `listed`, and where one of `classes` that is listed is missing, or warn of that."""
     there = {video.name for video in videos}
-    listed = {name for file in list_files(lists) for name in read_list(file)}
     unlisted = sorted(there - listed)
     if unlisted:
         raise VidclfError(
             f"{len(unlisted)} of {len(there)} videos in {root} are named by no list in {lists}: "
-            f"{first_five(unlisted)}. Remove them, or leave dataset.lists out to split by group numbers."
+            f"{first_five(unlisted)}. Remove them, or leave dataset.lists out."
         )
     wanted = {name for name in listed if name.rpartition("/")[0] in classes}
     missing = sorted(wanted - there)
@@ -76,5 +81,4 @@ def list_files(lists: Path) -> list[Path]:
 
 def read_list(path: Path) -> list[str]:
     """Return the names `<class>/<file>` of a train or test list, without the labels that train lists add."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [re.sub(r"\s+\d+$", "", line.strip()) for line in lines if line.strip()]
+    return [re.sub(r"\s+\d+$", "", line) for line in read_names(path)]

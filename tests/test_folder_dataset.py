@@ -1,0 +1,129 @@
+"""`dataset=folder`: one folder a class, any container, and groups by their paths."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vidclf.data.datasets.folder import Folder
+from vidclf.data.files import find_videos
+from vidclf.errors import VidclfError
+
+NAMES = ["run/anna/a.MP4", "run/ben/b.mov", "walk/anna/deep/c.MTS", "walk/ben/d.webm"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Listing reads names only, so empty files stand for videos."""
+    return write(tmp_path / "my videos", *NAMES)
+
+
+def write(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def groups_of(dataset: Folder) -> dict[str, str]:
+    return {video.path.relative_to(dataset.root).as_posix(): video.group for video in dataset.videos()}
+
+
+def test_the_label_is_the_folder_and_any_container_is_taken(root: Path):
+    dataset = Folder(root, group="parent")
+    assert dataset.class_names == ["run", "walk"]
+    assert [(video.path, video.label) for video in dataset.videos()] == [
+        (root / name, label) for name, label in zip(NAMES, (0, 0, 1, 1), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("group", "found"),
+    [
+        ("parent", ["anna", "ben", "anna/deep", "ben"]),
+        (r"/(anna|ben)/", ["anna", "ben", "anna", "ben"]),
+        ("file", NAMES),
+    ],
+)
+def test_groups_come_from_sub_folders_a_regular_expression_or_each_file(root: Path, group: str, found: list[str]):
+    assert groups_of(Folder(root, group=group)) == dict(zip(NAMES, found, strict=True))
+
+
+def test_a_group_is_one_thing_in_all_classes_unless_said_otherwise(root: Path):
+    shared, of_class = (
+        {video.unit for video in Folder(root, "/(anna|ben)/", groups=groups).videos()}
+        for groups in ("shared", "of_class")
+    )
+    assert (len(shared), len(of_class)) == (2, 4)
+
+
+def test_a_file_as_its_own_group_says_what_that_does_to_the_score(root: Path, capsys: pytest.CaptureFixture):
+    Folder(root, group="file").videos()
+    assert "each file is a group of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        (None, r"dataset\.group must say which videos belong together(.|\n)*parent(.|\n)*file"),
+        ("person", "it has 0 groups in parentheses; it needs one"),
+        ("(a)(b)", "it has 2 groups in parentheses"),
+        ("(person", r"dataset\.group=\(person: it is no regular expression"),
+        (r"(person\d+)", r"4 of 4 videos do not match it: run/anna/a\.MP4, run/ben/b\.mov, walk"),
+    ],
+)
+def test_a_group_that_names_none_is_refused(root: Path, group: str | None, message: str):
+    with pytest.raises(VidclfError, match=message):
+        Folder(root, group=group).videos()
+
+
+def test_a_file_beside_the_sub_folders_has_no_parent(root: Path):
+    write(root, "run/loose.mp4")
+    with pytest.raises(VidclfError, match=r"1 of 5 videos lie in no sub-folder of their class: run/loose\.mp4\."):
+        Folder(root, group="parent").videos()
+
+
+def test_a_root_without_classes_is_refused(root: Path, tmp_path: Path):
+    for folder, message in [
+        (tmp_path / "absent", "there is no such folder"),
+        (write(tmp_path / "flat", "a.mp4"), r"there is no class folder in it; expected is .*flat/<class>/<video>"),
+        (write(tmp_path / "one", "walk/a.mp4"), "there is one class, walk, and nothing to tell apart"),
+        (write(root, "sit/notes.txt"), "my videos/sit: the class folder holds no video"),
+    ]:
+        with pytest.raises(VidclfError, match=message):
+            Folder(folder, group="file").videos()
+
+
+def test_what_is_left_out_is_counted_aloud(root: Path, capsys: pytest.CaptureFixture):
+    write(root, "loose.mp4", "walk/notes.txt", "walk/.DS_Store", "walk/anna/._c.MTS")
+    assert len(Folder(root, group="file").videos()) == 4
+    said = capsys.readouterr().err
+    assert "1 video(s) lie in no class folder and are left out: loose.mp4." in said
+    assert "1 file(s) are no videos and are left out: walk/notes.txt." in said
+
+
+def test_two_spellings_of_a_class_are_said_and_kept_apart(root: Path, capsys: pytest.CaptureFixture):
+    write(root, "Walk /a.mp4")
+    assert Folder(root, group="file").class_names == ["run", "walk", "Walk "]
+    assert "'walk' and 'Walk ' may be one class in 2 spellings; kept apart." in capsys.readouterr().err
+
+
+# Folders in general
+
+
+def test_links_are_followed_and_circles_end(tmp_path: Path):
+    write(tmp_path / "real", "a.mp4", "deep/b.mp4")
+    source = write(tmp_path / "source", "c.mp4", "playlist.m3u8")
+    (source / "linked").symlink_to(tmp_path / "real")
+    (source / "again").symlink_to(source)
+    (tmp_path / "real" / "deep" / "up").symlink_to(source)
+    (source / "nowhere.mp4").symlink_to(tmp_path / "absent")
+    found, others = find_videos(source)
+    assert [path.relative_to(source).as_posix() for path in found] == ["c.mp4", "linked/a.mp4", "linked/deep/b.mp4"]
+    assert [path.name for path in others] == ["nowhere.mp4", "playlist.m3u8"]
+
+
+def test_names_that_are_no_text_are_listed(root: Path):
+    name = os.fsdecode(b"run/caf\xe9/\xff.mp4")
+    write(root, name)
+    assert groups_of(Folder(root, group="parent"))[name] == os.fsdecode(b"caf\xe9")

@@ -1,0 +1,152 @@
+"""Splits for any data set: whole groups drawn, in folds, or given; shared groups stand on one side in all classes."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vidclf.contracts import PARTS, Video
+from vidclf.data.splits import Given, Grouped, KFold, Split
+from vidclf.errors import VidclfError
+
+
+def videos_of(people: dict[str, Sequence[int]], shared: bool = True, clips: int = 2) -> list[Video]:
+    """`clips` videos of each person in each of their classes."""
+    return [
+        Video(Path(f"Class{label}/{person}_{clip}.mp4"), label, person, shared=shared)
+        for person, labels in people.items()
+        for label in labels
+        for clip in range(clips)
+    ]
+
+
+EVERYONE = {f"p{number:02d}": (0, 1, 2) for number in range(20)}
+# Real data are not in balance: some do one thing only, one class is rare.
+UNEVEN = {f"p{number:02d}": (0, 1) if number % 3 else (0,) for number in range(30)} | {
+    f"p{number:02d}": (1, 2) for number in range(30, 37)
+}
+
+
+def split_of(split: Any, videos: list[Video]) -> Split:
+    return split(videos, [1] * len(videos))
+
+
+def units_of(videos: list[Video], split: Split) -> dict[str, set[tuple[int, str]]]:
+    return {side: {videos[i].unit for i, _ in split.views_of(side)} for side in PARTS}
+
+
+@pytest.mark.parametrize("people", [EVERYONE, UNEVEN], ids=["even", "uneven"])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("make", [Grouped, KFold], ids=["grouped", "kfold"])
+def test_no_group_is_on_two_sides_and_every_class_on_all(make: Any, shared: bool, people: dict):
+    videos = videos_of(people, shared)
+    for seed in range(3):
+        split = split_of(make(seed=seed), videos)
+        units = units_of(videos, split)
+        assert sum(map(len, units.values())) == len(set.union(*units.values()))
+        assert all({videos[i].label for i, _ in split.views_of(side)} == {0, 1, 2} for side in PARTS)
+
+
+@pytest.mark.parametrize("people", [EVERYONE, UNEVEN], ids=["even", "uneven"])
+def test_shared_groups_give_about_the_fractions_that_were_asked_for(people: dict):
+    videos = videos_of(people)
+    split = split_of(Grouped(test_fraction=0.25, val_fraction=0.15), videos)
+    for side, fraction in (("test", 0.25), ("val", 0.15)):
+        counts = Counter(videos[i].label for i, _ in split.views_of(side))
+        totals = Counter(video.label for video in videos)
+        assert all(abs(counts[label] / totals[label] - fraction) < 0.15 for label in totals)
+        assert abs(sum(counts.values()) / len(videos) - fraction) < 0.06
+
+
+def test_groups_of_a_class_are_drawn_class_by_class():
+    videos = videos_of(EVERYONE, shared=False)
+    units = units_of(videos, split_of(Grouped(), videos))
+    assert {side: Counter(label for label, _ in own) for side, own in units.items()} == {
+        "train": {0: 12, 1: 12, 2: 12},
+        "val": {0: 4, 1: 4, 2: 4},
+        "test": {0: 4, 1: 4, 2: 4},
+    }
+    tested = [{group for label, group in units["test"] if label == k} for k in range(3)]
+    assert tested[0] != tested[1]  # not the same names in all classes
+
+
+def test_a_seed_is_a_split():
+    videos = videos_of(UNEVEN)
+    prints = [split_of(Grouped(seed=seed), videos).fingerprint for seed in (0, 0, 1)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_in_folds_every_video_tests_once(shared: bool):
+    videos = videos_of(UNEVEN, shared)
+    splits = [split_of(KFold(number, folds=5), videos) for number in range(1, 6)]
+    assert Counter(i for split in splits for i, _ in split.views_of("test")) == dict.fromkeys(range(len(videos)), 1)
+
+
+def test_what_came_out_is_said(capsys: pytest.CaptureFixture):
+    videos = videos_of(EVERYONE)
+    split_of(Grouped(), videos)
+    said = capsys.readouterr().err
+    assert "Split: train 60% (72 videos of 12 groups, 60% to 60% of a class), val 20% (24 videos of 4 groups" in said
+
+
+def with_sides(videos: list[Video], side_of: dict[str, str | None]) -> list[Video]:
+    return [Video(v.path, v.label, v.group, side_of.get(v.group, "train"), shared=v.shared) for v in videos]
+
+
+def test_given_sides_are_kept_and_val_is_carved_where_there_is_none():
+    videos = videos_of(EVERYONE)
+    given = with_sides(videos, {"p00": "test", "p01": "val"})
+    assert dict(split_of(Given(), given).rows()) == {video.name: video.side for video in given}
+    carved = split_of(Given(val_fraction=0.25), with_sides(videos, {"p00": "test"}))
+    assert Counter(side for _, side in carved.rows()) == {"train": 84, "val": 30, "test": 6}  # 5 of 19 people
+
+
+def test_a_side_that_is_not_given_is_refused():
+    videos = with_sides(videos_of(EVERYONE), {"p03": None})
+    with pytest.raises(VidclfError, match=r"says of 6 of 120 videos no side .*: Class0/p03_0\.mp4.*split=grouped"):
+        split_of(Given(), videos)
+
+
+def test_a_shared_group_on_two_sides_of_a_given_split_is_refused():
+    sides = {0: "train", 1: "test", 2: "train"}
+    videos = [Video(v.path, v.label, v.group, sides[v.label], shared=True) for v in videos_of(EVERYONE)]
+    with pytest.raises(VidclfError, match="Group p00 of all classes stands in train and in test"):
+        split_of(Given(), videos)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        (Grouped(), r"1 class\(es\) have fewer than three groups .* test take one each: Class1"),
+        (KFold(folds=3), r"1 class\(es\) have fewer than three groups .*split\.folds=3.*: Class1"),
+        (KFold(folds=5), r"2 class\(es\) have fewer than 5 groups .*split\.folds=5.*: Class0, Class1"),
+    ],
+)
+def test_too_few_groups_are_a_sentence(split: Any, message: str, shared: bool):
+    with pytest.raises(VidclfError, match=message):
+        split_of(split, videos_of({"a": (0, 1), "b": (0, 1), "c": (0,), "d": (0,)}, shared))
+
+
+@pytest.mark.parametrize("split", [Grouped(), KFold(), Given()])
+def test_no_videos_are_a_sentence(split: Any):
+    with pytest.raises(VidclfError, match="no videos to split"):
+        split([], [])
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (Grouped, {"test_fraction": 0.0}, r"split\.test_fraction=0\.0: it must be above 0 and at most 0\.5"),
+        (Grouped, {"val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),
+        (KFold, {"number": 6}, r"split\.number=6: it must be 1 to split\.folds=5"),
+        (KFold, {"folds": 1}, r"split\.folds=1: it must be 2 or more"),
+        (Given, {"val_fraction": 0.7}, r"split\.val_fraction=0\.7"),
+    ],
+)
+def test_arguments_that_make_no_split_are_refused(make: Any, arguments: dict, message: str):
+    with pytest.raises(VidclfError, match=message):
+        make(**arguments)

@@ -1,0 +1,155 @@
+"""`dataset=manifest`: a table of videos, or of labelled segments of them."""
+
+from pathlib import Path
+
+import pytest
+
+from vidclf.data.datasets.manifest import Manifest
+from vidclf.errors import VidclfError
+
+TABLE = """path,label,group,split,start_s,end_s
+a.mp4,walk,anna,train,,
+b.mp4,run,ben,val,1.5,4
+b.mp4,walk,ben,val,4,
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.mp4", "b.mp4", "deep/c.mp4"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).touch()
+    return tmp_path / "data"
+
+
+def listed(folder: Path, text: str | bytes, **settings: object) -> Manifest:
+    file = folder / "videos.csv"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return Manifest(file, **settings)  # type: ignore[arg-type]
+
+
+def test_a_row_is_a_video_or_a_segment_of_one(folder: Path):
+    dataset = listed(folder, TABLE)
+    assert dataset.class_names == ["run", "walk"]
+    assert [(v.path, v.label, v.group, v.side, v.start_s, v.end_s, v.name) for v in dataset.videos()] == [
+        (folder / "a.mp4", 1, "anna", "train", None, None, "a.mp4"),
+        (folder / "b.mp4", 0, "ben", "val", 1.5, 4, "b.mp4#1.5-4"),
+        (folder / "b.mp4", 1, "ben", "val", 4, None, "b.mp4#4-"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbf" + TABLE.encode(),
+        TABLE.replace("\n", "\r\n").encode() + b"\r\n ,,,,,\r\n",
+        TABLE.replace(",", " , ").encode(),
+    ],
+    ids=["byte order mark", "CRLF and an empty line", "blanks"],
+)
+def test_a_table_of_another_program_reads_alike(folder: Path, text: bytes):
+    assert listed(folder, text).videos() == listed(folder, TABLE).videos()
+
+
+def test_paths_may_have_backslashes(folder: Path):
+    (video, _) = listed(folder, "path,label\ndeep\\c.mp4,walk\na.mp4,run\n").videos()
+    assert (video.path, video.name, video.group) == (folder / "deep/c.mp4", "deep/c.mp4", "deep/c.mp4")
+
+
+def test_without_a_group_all_segments_of_a_file_are_one(folder: Path):
+    text = "path,label,start_s,end_s\na.mp4,walk,0,1\n./a.mp4,run,1,2\nb.mp4,run,0,1\n"
+    assert [video.unit for video in listed(folder, text).videos()] == [(-1, "a.mp4"), (-1, "a.mp4"), (-1, "b.mp4")]
+    assert len({v.unit for v in listed(folder, text, groups="of_class").videos()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\na.mp4,walk\nb.mp4,\n", r"videos\.csv, line 3: label is empty"),
+        ("path,label,group\na.mp4,walk,\nb.mp4,run,x\n", r"line 2: group is empty\. Fill it, or remove"),
+        ("path,label,person\na.mp4,walk,x\n", r"unknown: person\).*It needs path and label, may have group"),
+        ("path;label\na.mp4;walk\n", r"unknown: path;label; missing: path, label\).*separates them by commas"),
+        ("path,label,label\na.mp4,walk,run\n", "there twice: label"),
+        ("path,label\na.mp4,walk,run\n", "line 2: it has 3 cells, the header 2"),
+        ("path,label\n", "it has no rows"),
+        ("", r"missing: path, label"),
+        ("path,label\na.mp4,walk\nb.mp4,walk\n", "there is one class, walk"),
+        (TABLE.replace("1.5,4", "4,1.5"), r"line 3: start_s=4 is not before end_s=1\.5"),
+        (TABLE.replace("1.5,4", ",0"), "line 3: start_s=0 is not before end_s=0"),
+        (TABLE.replace("1.5,4", "-1,4"), "line 3: start_s=-1; it must be seconds"),
+        (TABLE.replace("1.5,4", "nan,4"), "line 3: start_s=nan; it must be seconds"),
+        (TABLE.replace("1.5,4", "1:30,4"), "line 3: start_s=1:30; it must be seconds"),
+        (TABLE.replace(",train,", ",training,"), "line 2: split=training; it must be one of train, val, test"),
+        ("path,label\na.mp4,walk\na.mp4,run\n", r"line 3 gives a\.mp4 the label run, line 2 gives it walk: a video"),
+        ("path,label\na.mp4,walk\nb.mp4,run\na.mp4,walk\n", r"line 4 names a\.mp4 again, as line 2 does"),
+        ('path,label\n"a.mp4,walk\nb.mp4,run\n', "it is no CSV"),
+        ("path,label\na.mp4,Übung\n".encode("latin-1"), r"videos\.csv: it is no UTF-8 text \(byte 17"),
+        ("path,label\na.mp4,walk\n".encode("utf-16"), "it is no UTF-8 text"),
+        ("path,label\na.mp4,walk\n".encode("utf-16-le"), "it holds zeros, as UTF-16 does"),
+    ],
+)
+def test_a_table_that_is_not_as_it_must_be_is_a_sentence(folder: Path, text: str | bytes, message: str):
+    with pytest.raises(VidclfError, match=message):
+        listed(folder, text).videos()
+
+
+def test_paths_lead_out_of_the_folder_only_where_that_is_asked_for(folder: Path, tmp_path: Path):
+    (tmp_path / "secret.mp4").touch()
+    (folder / "link.mp4").symlink_to(tmp_path / "secret.mp4")
+    (folder / "inside.mp4").symlink_to(folder / "a.mp4")
+    paths = [str(folder / "a.mp4"), "../secret.mp4", "deep/../a.mp4", "..\\other.mp4", "link.mp4"]
+    rows = "".join(f"{path},walk\n" for path in [*paths, "inside.mp4"])
+    text = f"path,label\n{rows}b.mp4,run\n"
+    with pytest.raises(VidclfError, match=r"5 path\(s\) are absolute or lead out of its folder.*anywhere=true"):
+        listed(folder, text).videos()
+    assert len(listed(folder, text, anywhere=True).videos()) == 7
+
+
+def test_a_class_called_like_a_path_stays_a_name(folder: Path):
+    dataset = listed(folder, "path,label\na.mp4,../../x\nb.mp4,run\n")
+    assert dataset.class_names == ["../../x", "run"]
+    assert dataset.videos()[0].name == "a.mp4"
+
+
+def test_segments_of_a_file_in_several_groups_are_said(folder: Path, capsys: pytest.CaptureFixture):
+    listed(folder, "path,label,group,end_s\na.mp4,walk,anna,2\na.mp4,run,ben,1\n").videos()
+    assert "1 file(s) have segments in several groups" in capsys.readouterr().err
+
+
+def test_parquet_gives_what_csv_gives(folder: Path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    columns = {
+        "path": ["a.mp4", "b.mp4", "b.mp4"],
+        "label": pyarrow.array(["walk", "run", "walk"]).dictionary_encode(),
+        "group": ["anna", "ben", "ben"],
+        "split": ["train", "val", "val"],
+        "start_s": [None, 1.5, 4.0],
+        "end_s": [float("nan"), 4.0, None],
+    }
+    write_table(pyarrow.table(columns), folder / "videos.parquet")
+    assert Manifest(folder / "videos.parquet").videos() == listed(folder, TABLE).videos()
+    write_table(pyarrow.table({"path": ["a.mp4"], "label": [["walk", "run"]]}), folder / "several.parquet")
+    with pytest.raises(VidclfError, match=r"row 1: label is a list; .* A video has one label"):
+        Manifest(folder / "several.parquet")
+    (folder / "none.parquet").write_bytes(b"PAR1 is not enough")
+    with pytest.raises(VidclfError, match=r"none\.parquet: it is no Parquet that can be read"):
+        Manifest(folder / "none.parquet")
+
+
+@pytest.mark.parametrize("installed", [None, "13.0.0"])
+def test_parquet_without_a_safe_pyarrow_is_a_sentence(
+    folder: Path, installed: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    from importlib.metadata import PackageNotFoundError
+
+    def version(name: str) -> str:
+        if installed is None:
+            raise PackageNotFoundError(name)
+        return installed
+
+    monkeypatch.setattr("vidclf.data.datasets.manifest.version", version)
+    (folder / "videos.parquet").touch()
+    with pytest.raises(VidclfError, match=r"Parquet needs pyarrow 14\.0\.1 or newer.*pip install 'vidclf\[parquet\]'"):
+        Manifest(folder / "videos.parquet")

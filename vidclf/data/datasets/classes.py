@@ -1,0 +1,54 @@
+"""The classes of a data set: their order, those that are chosen, and one that is spelled in two ways."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+from vidclf.contracts import first_five
+from vidclf.errors import VidclfError
+from vidclf.system.terminal import say
+
+
+def sort_names(names: Iterable[str]) -> list[str]:
+    """Return names in an order that capitals do not change."""
+    return sorted(names, key=lambda name: (name.casefold(), name))
+
+
+def choose_classes(chosen: Sequence[str] | None, order: Sequence[str]) -> list[str]:
+    """Return the `chosen` names in the order of `order`; all where None is."""
+    if chosen is None:
+        return list(order)
+    if isinstance(chosen, str) or not chosen:
+        raise VidclfError(f"dataset.classes={chosen}: it must be a list of names, as in [Archery,YoYo].")
+    twice = [name for name, count in Counter(chosen).items() if count > 1]
+    if twice:
+        raise VidclfError(f"dataset.classes names {first_five(twice)} more than once.")
+    for name in chosen:
+        if name not in order:
+            near = get_close_matches(str(name), order)
+            hint = f"Did you mean {' or '.join(near)}? " if near else ""
+            raise VidclfError(
+                f"dataset.classes: {name} is none of the {len(order)} classes. {hint}There are: {', '.join(order)}."
+            )
+    return [name for name in order if name in chosen]
+
+
+def check_classes_of_ones_own(names: Sequence[str], where: object) -> None:
+    """Raise where there is one class alone; say where two names look like one."""
+    if len(names) < 2:
+        raise VidclfError(f"{where}: there is one class, {first_five(names)}, and nothing to tell apart. Add another.")
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault("".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold())), []).append(
+            name
+        )
+    for alike in spellings.values():
+        if len(alike) > 1:
+            say(f"{where}: {' and '.join(map(repr, alike))} may be one class in {len(alike)} spellings; kept apart.")
+
+
+def check_choice(key: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise where a setting is none of the words that are allowed."""
+    if value not in allowed:
+        raise VidclfError(f"dataset.{key}={value}: it must be {' or '.join(allowed)}.")

@@ -1,0 +1,221 @@
+"""Your own videos, listed in a table: CSV or Parquet with path, label, and optional group, split, start_s, end_s."""
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from packaging.version import Version
+
+from vidclf.contracts import PARTS, Video, first_five
+from vidclf.data.datasets.classes import check_choice, check_classes_of_ones_own, choose_classes, sort_names
+from vidclf.data.files import read_text
+from vidclf.errors import VidclfError
+from vidclf.system.terminal import say
+
+COLUMNS = ("path", "label", "group", "split", "start_s", "end_s")
+NEEDED = ("path", "label")
+MAY_BE_EMPTY = ("start_s", "end_s")  # the video's beginning, its end
+PYARROW = "14.0.1"  # before, a file could run code (CVE-2023-47248)
+
+Row = dict[str, str]
+
+
+class Manifest:
+    """The videos, or labelled segments of videos, that a table names.
+
+    Args:
+        file: CSV (UTF-8), or Parquet by its ending; its paths are relative to its own folder.
+        groups: as in `Folder`.
+        classes: take these labels only; they are in the order of their names.
+        anywhere: whether paths may be absolute or lead out of the table's folder.
+        on_error: as in `UCF101`.
+
+    Raises:
+        VidclfError: the table cannot be read, or a cell is not as it must be; the message names the line.
+    """
+
+    split_numbers = ()
+
+    def __init__(
+        self,
+        file: str | Path,
+        groups: str = "shared",
+        classes: Sequence[str] | None = None,
+        anywhere: bool = False,
+        on_error: str = "raise",
+    ) -> None:
+        check_choice("on_error", on_error, ("raise", "skip"))
+        check_choice("groups", groups, ("shared", "of_class"))
+        self.file, self.groups, self.anywhere, self.on_error = Path(file).expanduser(), groups, anywhere, on_error
+        if not self.file.is_file():
+            raise VidclfError(f"dataset.file={self.file}: there is no such file; it must be a .csv or a .parquet.")
+        self.root = self.file.parent
+        is_parquet = self.file.suffix.lower() in (".parquet", ".pq")
+        self._rows = list(_read_parquet(self.file) if is_parquet else _read_csv(self.file))
+        if not self._rows:
+            raise VidclfError(f"{self.file}: it has no rows.")
+        self.class_names = choose_classes(classes, sort_names({row["label"] for _, row in self._rows}))
+        check_classes_of_ones_own(self.class_names, self.file)
+
+    def videos(self) -> list[Video]:
+        """Return every row of `class_names`, in the table's order.
+
+        Raises:
+            VidclfError: a path leads out of the table's folder, a time or side is none, or a row stands there twice.
+        """
+        rows = [(line, row) for line, row in self._rows if row["label"] in self.class_names]
+        paths = {row["path"]: self._path(row["path"]) for _, row in rows}
+        if not self.anywhere:
+            self._check_inside(paths)
+        videos = [self._video(line, row, paths[row["path"]]) for line, row in rows]
+        self._check_each_once([line for line, _ in rows], videos)
+        torn = [name for name, groups in _groups_by_path(videos).items() if len(groups) > 1]
+        if torn:
+            say(
+                f"{self.file}: {len(torn)} file(s) have segments in several groups: {first_five(torn)}. "
+                "A split may part them, though one camera saw them all."
+            )
+        return videos
+
+    def _path(self, written: str) -> Path:
+        path = self.root / written
+        return path if path.exists() else self.root / written.replace("\\", "/")
+
+    def _check_inside(self, paths: dict[str, Path]) -> None:
+        inside = self.root.resolve()
+        outside = [
+            name
+            for name, path in paths.items()
+            if Path(name).is_absolute()
+            or ".." in name.replace("\\", "/").split("/")
+            or not path.resolve().is_relative_to(inside)
+        ]
+        if outside:
+            raise VidclfError(
+                f"{self.file}: {len(outside)} path(s) are absolute or lead out of its folder, themselves or by a link: "
+                f"{first_five(outside)}. Move the videos there, or pass dataset.anywhere=true if you trust the table."
+            )
+
+    def _video(self, line: int, row: Row, path: Path) -> Video:
+        start_s, end_s = (_seconds(f"{self.file}, line {line}", row, key) for key in ("start_s", "end_s"))
+        if end_s is not None and (start_s or 0) >= end_s:
+            raise VidclfError(
+                f"{self.file}, line {line}: start_s={start_s or 0:g} is not before end_s={end_s:g}. Mend the row."
+            )
+        side = row.get("split")
+        if side not in (None, *PARTS):
+            raise VidclfError(f"{self.file}, line {line}: split={side}; it must be one of {', '.join(PARTS)}.")
+        label, shared = self.class_names.index(row["label"]), self.groups == "shared"
+        written = Path(row["path"].replace("\\", "/"))
+        name = Video(written, label, "", start_s=start_s, end_s=end_s).name
+        group = row.get("group", written.as_posix())
+        return Video(path, label, group, side, start_s, end_s, name, shared, class_name=row["label"])
+
+    def _check_each_once(self, lines: Sequence[int], videos: Sequence[Video]) -> None:
+        first: dict[str, tuple[int, Video]] = {}
+        for line, video in zip(lines, videos, strict=True):
+            line_before, other = first.setdefault(video.name, (line, video))
+            if other is video:
+                continue
+            what = f"names {video.name} again, as line {line_before} does. Remove one"
+            if other.label != video.label:
+                what = (
+                    f"gives {video.name} the label {video.class_name}, line {line_before} gives it {other.class_name}: "
+                    "a video has one label. Keep one"
+                )
+            raise VidclfError(f"{self.file}: line {line} {what}.")
+
+
+def _read_csv(file: Path) -> Iterator[tuple[int, Row]]:
+    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_columns(file, header)
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue  # an empty line, as spreadsheets leave them at the end
+            if len(cells) != len(header):
+                raise VidclfError(
+                    f"{file}, line {reader.line_num}: it has {len(cells)} cells, the header {len(header)}. "
+                    "Put a cell with a comma in it in double quotes."
+                )
+            row = dict(zip(header, map(str.strip, cells), strict=True))
+            yield reader.line_num, _filled(f"{file}, line {reader.line_num}", row)
+    except csv.Error as error:
+        raise VidclfError(f"{file}, line {reader.line_num}: it is no CSV ({error}).") from error
+
+
+def _read_parquet(file: Path) -> Iterator[tuple[int, Row]]:
+    try:
+        installed = version("pyarrow")
+    except PackageNotFoundError:
+        installed = None
+    if installed is None or Version(installed) < Version(PYARROW):
+        raise VidclfError(
+            f"{file}: Parquet needs pyarrow {PYARROW} or newer ({installed or 'it is not installed'}): "
+            "pip install 'vidclf[parquet]', or save the table as CSV."
+        )
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_table
+
+    try:
+        table = read_table(file)
+    except (ArrowException, OSError) as error:
+        raise VidclfError(f"{file}: it is no Parquet that can be read ({str(error).splitlines()[0]}).") from error
+    _check_columns(file, table.column_names)
+    for line, cells in enumerate(table.to_pylist(), start=1):
+        yield line, _filled(f"{file}, row {line}", {key: _text(file, line, key, cell) for key, cell in cells.items()})
+
+
+def _text(file: Path, line: int, key: str, cell: Any) -> str:
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    if isinstance(cell, list | dict | bytes):
+        one = " A video has one label." if key == "label" else ""
+        raise VidclfError(f"{file}, row {line}: {key} is a {type(cell).__name__}; it must be text or a number.{one}")
+    return str(cell).strip()
+
+
+def _check_columns(file: Path, header: Sequence[str]) -> None:
+    unknown = [name for name in header if name not in COLUMNS]
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    missing = [name for name in NEEDED if name not in header]
+    if unknown or twice or missing:
+        found = [("unknown", unknown), ("there twice", twice), ("missing", missing)]
+        what = "; ".join(f"{word}: {first_five(names)}" for word, names in found if names)
+        raise VidclfError(
+            f"{file}: its columns are not as they must be ({what}). It needs path and label, may have "
+            "group, split, start_s and end_s, and a CSV separates them by commas."
+        )
+
+
+def _filled(where: str, row: Row) -> Row:
+    empty = [key for key, cell in row.items() if not cell and key not in MAY_BE_EMPTY]
+    if empty:
+        raise VidclfError(f"{where}: {', '.join(empty)} is empty. Fill it, or remove the row or the whole column.")
+    return row
+
+
+def _seconds(where: str, row: Row, key: str) -> float | None:
+    text = row.get(key)
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise VidclfError(f"{where}: {key}={text}; it must be seconds, 0 or more, as in 12.5.")
+    return seconds
+
+
+def _groups_by_path(videos: Iterable[Video]) -> dict[str, set[tuple[int, str]]]:
+    groups: dict[str, set[tuple[int, str]]] = {}
+    for video in videos:
+        groups.setdefault(video.path.as_posix(), set()).add(video.unit)
+    return groups
