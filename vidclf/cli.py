@@ -30,6 +30,10 @@ VERBS = {
     ),
     "evaluate": ("score a run: vidclf evaluate run=DIR [part=test]", f"{RUN} aggregation=mode"),
     "predict": ("label videos with a run: vidclf predict run=DIR source=PATH", f"{RUN} source=my_videos/"),
+    "check": (
+        "look through a data set first: its files, its split, what could cheat",
+        "dataset=folder dataset.root=my_videos dataset.group=parent split=grouped",
+    ),
     "extract": (
         "fill the feature store, so that later runs start at once",
         "dataset.root=data/UCF-101 backbone=resnet50",

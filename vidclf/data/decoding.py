@@ -74,7 +74,7 @@ def inspect(path: Path | str) -> VideoInfo:
         VideoError: the file cannot be opened, has no video, or is damaged anywhere.
     """
     path, times, frame = Path(path), list[float | None](), None
-    with _open_file(path) as (container, stream):
+    with open_video(path) as (container, stream):
         for _, frame in _decoded(path, container, stream):
             times.append(frame.time)
         if frame is None:
@@ -159,7 +159,7 @@ def iterate_frames(
         raise VideoError(f"{path}: frame {min(missing)} was asked for; frames are numbered from 0.")
     reformatter = VideoReformatter()  # not thread-safe, and slow to set up: one a pass
     num_frames = 0
-    with _open_file(path) as (container, stream):
+    with open_video(path) as (container, stream):
         asked = None if missing is None else frozenset(missing)
         for index, frame in _decoded(path, container, stream, asked, whole):
             num_frames = index + 1
@@ -231,7 +231,12 @@ def _open_stream(source: str) -> InputContainer:
 
 
 @contextmanager
-def _open_file(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file and the video stream that players show; FFmpeg opens nothing else by it.
+
+    Raises:
+        VideoError: it cannot be read, or holds no video.
+    """
     with ExitStack() as stack:
         try:
             # By a file object: FFmpeg takes names such as `a:b.avi` for protocols and `%03d` for patterns.
