@@ -178,6 +178,12 @@ def test_what_is_written_to_and_what_describes_a_machine_is_not_the_runs():
     assert (mine["trainer"]["devices"], mine["trainer"]["strategy"]) == (2, "ddp")
 
 
+def test_whether_a_table_may_lead_out_of_its_folder_is_not_the_runs_to_say():
+    run = {**RUN, "dataset": {"_target_": "vidclf.data.datasets.manifest.Manifest", "file": "v.csv", "anywhere": True}}
+    assert "anywhere" not in finished(run=run)["dataset"]
+    assert finished("dataset.anywhere=true", run=run)["dataset"]["anywhere"] is True
+
+
 def test_the_demo_is_written_nowhere_else_wherever_a_run_hides_it():
     hidden = {"_target_": "vidclf.data.datasets.demo.Demo", "root": "/theirs"}
     for run in ({**RUN, "sampling": hidden}, {**RUN, "dataset": {**RUN["dataset"], "root": hidden}}):

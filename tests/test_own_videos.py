@@ -65,24 +65,6 @@ def test_a_table_of_segments_with_names_that_are_no_text_survives_every_verb(
     assert not list(tmp_path.glob("x*"))
 
 
-def test_leading_out_of_the_folder_is_asked_for_anew_by_whoever_evaluates(
-    vidclf: Callable[..., Outcome], tmp_path: Path
-):
-    rows = ["path,label,split"]
-    for number, side in enumerate(["train", "val", "test"]):
-        for label in ("walk", "run"):
-            encode_video(tmp_path / f"{label}{number}.avi", 12, seed=number)
-            rows.append(f"../{label}{number}.avi,{label},{side}")
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "tables/videos.csv").write_text("\n".join(rows))
-    given = ["dataset=manifest", "dataset.file=tables/videos.csv", "split=given"]
-    trained = vidclf("train", *given, "dataset.anywhere=true", *SMALL)
-    assert trained.status == 0, trained.err
-    refused = vidclf("evaluate", f"run={trained.run}")
-    assert (refused.status, "6 path(s) are absolute or lead out" in refused.err) == (1, True)
-    assert vidclf("evaluate", f"run={trained.run}", "dataset.anywhere=true").status == 0
-
-
 def test_classes_and_files_that_are_no_text_are_trained_drawn_and_evaluated(
     vidclf: Callable[..., Outcome], tmp_path: Path
 ):

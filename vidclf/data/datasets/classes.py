@@ -40,9 +40,8 @@ def check_classes_of_ones_own(names: Sequence[str], where: object) -> None:
         raise VidclfError(f"{where}: there is one class, {first_five(names)}, and nothing to tell apart. Add another.")
     spellings: dict[str, list[str]] = {}
     for name in names:
-        spellings.setdefault("".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold())), []).append(
-            name
-        )
+        letters = "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))
+        spellings.setdefault(letters or name, []).append(name)
     for alike in spellings.values():
         if len(alike) > 1:
             say(f"{where}: {' and '.join(map(repr, alike))} may be one class in {len(alike)} spellings; kept apart.")
