@@ -62,6 +62,13 @@ def test_a_path_that_exists_reaches_the_verb_as_it_was_typed(
     assert read_by_hydra(argument) == expected
 
 
+@pytest.mark.parametrize("typed", [r"dataset.group='(person\d+)'", r"dataset.group=(person\d+)"])
+def test_a_regular_expression_reaches_the_data_set_as_it_was_typed(typed: str):
+    with initialize_config_dir(CONF, **HYDRA):
+        cfg = compose("train", prepare("train", ["dataset=folder", typed, "~callbacks", "~logger"]))
+    assert cfg.dataset.group == r"(person\d+)"
+
+
 def test_what_is_no_path_is_left_to_hydra():
     many = "dataset.classes=[" + ",".join(f"AClassOfVideos{i}" for i in range(101)) + "]"
     arguments = ["head=linear,mlp", "resume=null", many, "dataset.root=a,b", "+source.x=1", "~callbacks.best"]

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from vidclf.data.catalogue import Catalogue
+from vidclf.data.corpus import Corpus
 from vidclf.data.datasets.folder import Folder
+from vidclf.data.datasets.ucf101 import Official
 from vidclf.data.files import find_videos
+from vidclf.data.sampling import Rate
 from vidclf.errors import VidclfError
 
 NAMES = ["run/anna/a.MP4", "run/ben/b.mov", "walk/anna/deep/c.MTS", "walk/ben/d.webm"]
@@ -106,6 +110,11 @@ def test_two_spellings_of_a_class_are_said_and_kept_apart(root: Path, capsys: py
     write(root, "Walk /a.mp4")
     assert Folder(root, group="file").class_names == ["run", "walk", "Walk "]
     assert "'walk' and 'Walk ' may be one class in 2 spellings; kept apart." in capsys.readouterr().err
+
+
+def test_no_split_is_chosen_in_silence(root: Path, tmp_path: Path):
+    with pytest.raises(VidclfError, match=r"split=official: Folder has no official split, .* split=grouped"):
+        Corpus(Folder(root, group="file"), Official(), Rate(1), Catalogue(tmp_path))
 
 
 # Folders in general
