@@ -73,12 +73,18 @@ def test_a_file_as_its_own_group_says_what_that_does_to_the_score(root: Path, ca
         ("person", "it has 0 groups in parentheses; it needs one"),
         ("(a)(b)", "it has 2 groups in parentheses"),
         ("(person", r"dataset\.group=\(person: it is no regular expression"),
+        (r"run/(x*)", r"4 of 4 videos do not match it: run/anna/a\.MP4"),
         (r"(person\d+)", r"4 of 4 videos do not match it: run/anna/a\.MP4, run/ben/b\.mov, walk"),
     ],
 )
 def test_a_group_that_names_none_is_refused(root: Path, group: str | None, message: str):
     with pytest.raises(VidclfError, match=message):
         Folder(root, group=group).videos()
+
+
+def test_classes_may_be_called_by_numbers(root: Path):
+    write(root, "7/a.mp4")
+    assert Folder(root, group="file", classes=[7, "run"]).class_names == ["7", "run"]
 
 
 def test_a_file_beside_the_sub_folders_has_no_parent(root: Path):
