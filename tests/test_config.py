@@ -62,6 +62,13 @@ def test_a_path_that_exists_reaches_the_verb_as_it_was_typed(
     assert read_by_hydra(argument) == expected
 
 
+@pytest.mark.parametrize("typed", [r"dataset.group='(person\d+)'", r"dataset.group=(person\d+)"])
+def test_a_regular_expression_reaches_the_data_set_as_it_was_typed(typed: str):
+    with initialize_config_dir(CONF, **HYDRA):
+        cfg = compose("train", prepare("train", ["dataset=folder", typed, "~callbacks", "~logger"]))
+    assert cfg.dataset.group == r"(person\d+)"
+
+
 def test_what_is_no_path_is_left_to_hydra():
     many = "dataset.classes=[" + ",".join(f"AClassOfVideos{i}" for i in range(101)) + "]"
     arguments = ["head=linear,mlp", "resume=null", many, "dataset.root=a,b", "+source.x=1", "~callbacks.best"]
@@ -176,6 +183,12 @@ def test_what_is_written_to_and_what_describes_a_machine_is_not_the_runs():
     mine = finished("store.root=/mine", "dataset.root=/mine", "trainer.devices=2", "+trainer.strategy=ddp", run=run)
     assert (mine["store"]["root"], mine["dataset"]["root"]) == ("/mine", "/mine")
     assert (mine["trainer"]["devices"], mine["trainer"]["strategy"]) == (2, "ddp")
+
+
+def test_whether_a_table_may_lead_out_of_its_folder_is_not_the_runs_to_say():
+    run = {**RUN, "dataset": {"_target_": "vidclf.data.datasets.manifest.Manifest", "file": "v.csv", "anywhere": True}}
+    assert "anywhere" not in finished(run=run)["dataset"]
+    assert finished("dataset.anywhere=true", run=run)["dataset"]["anywhere"] is True
 
 
 def test_the_demo_is_written_nowhere_else_wherever_a_run_hides_it():

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from vidclf.data.catalogue import Catalogue
+from vidclf.data.corpus import Corpus
 from vidclf.data.datasets.folder import Folder
+from vidclf.data.datasets.ucf101 import Official
 from vidclf.data.files import find_videos
+from vidclf.data.sampling import Rate
 from vidclf.errors import VidclfError
 
 NAMES = ["run/anna/a.MP4", "run/ben/b.mov", "walk/anna/deep/c.MTS", "walk/ben/d.webm"]
@@ -69,12 +73,18 @@ def test_a_file_as_its_own_group_says_what_that_does_to_the_score(root: Path, ca
         ("person", "it has 0 groups in parentheses; it needs one"),
         ("(a)(b)", "it has 2 groups in parentheses"),
         ("(person", r"dataset\.group=\(person: it is no regular expression"),
+        (r"run/(x*)", r"4 of 4 videos do not match it: run/anna/a\.MP4"),
         (r"(person\d+)", r"4 of 4 videos do not match it: run/anna/a\.MP4, run/ben/b\.mov, walk"),
     ],
 )
 def test_a_group_that_names_none_is_refused(root: Path, group: str | None, message: str):
     with pytest.raises(VidclfError, match=message):
         Folder(root, group=group).videos()
+
+
+def test_classes_may_be_called_by_numbers(root: Path):
+    write(root, "7/a.mp4")
+    assert Folder(root, group="file", classes=[7, "run"]).class_names == ["7", "run"]
 
 
 def test_a_file_beside_the_sub_folders_has_no_parent(root: Path):
@@ -106,6 +116,11 @@ def test_two_spellings_of_a_class_are_said_and_kept_apart(root: Path, capsys: py
     write(root, "Walk /a.mp4")
     assert Folder(root, group="file").class_names == ["run", "walk", "Walk "]
     assert "'walk' and 'Walk ' may be one class in 2 spellings; kept apart." in capsys.readouterr().err
+
+
+def test_no_split_is_chosen_in_silence(root: Path, tmp_path: Path):
+    with pytest.raises(VidclfError, match=r"split=official: Folder has no official split, .* split=grouped"):
+        Corpus(Folder(root, group="file"), Official(), Rate(1), Catalogue(tmp_path))
 
 
 # Folders in general

@@ -1,9 +1,8 @@
-"""One's own videos through every verb: a folder of them, and a table of segments with names that are no text."""
+"""Segments in a table, and names that are no text, through every verb; README's folder of videos: test_readme.py."""
 
 import csv
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,30 +11,6 @@ from verbs import SMALL, Outcome
 from videos import encode_video
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
-
-
-def test_a_folder_of_real_clips_is_trained_evaluated_and_predicted(
-    vidclf: Callable[..., Outcome], shared: Path, tmp_path: Path
-):
-    videos = tmp_path / "my_videos"
-    for name in ("JumpingJack", "WallPushups"):
-        for group in range(1, 7):
-            person = videos / name.lower() / f"person{group}"
-            person.mkdir(parents=True)
-            shutil.copy(shared / "ucf3" / name / f"v_{name}_g{group:02d}_c01.avi", person / "clip.AVI")
-    dataset = ["dataset=folder", f"dataset.root={videos}", r"dataset.group='(person\d+)'"]
-    refused = vidclf("train", *dataset, *SMALL)
-    assert refused.status == 1
-    assert "split=official: Folder has no official split, so it must be chosen: split=grouped" in refused.err
-    trained = vidclf("train", *dataset, *SMALL, "split=grouped")
-    assert trained.status == 0, trained.err
-    assert "Split: train 67% (8 videos of 4 groups" in trained.err
-    evaluated = vidclf("evaluate", f"run={trained.run}")
-    assert evaluated.status == 0, evaluated.err
-    assert json.loads((trained.run / "test/metrics.json").read_text())["num_videos"] == 2
-    predicted = vidclf("predict", f"run={trained.run}", f"source={videos}")
-    assert len(predicted.out.splitlines()) == 12
-    assert vidclf("evaluate", f"run={trained.run}", "split.seed=1").status == 1  # trained on what is tested now
 
 
 def test_a_table_of_segments_with_names_that_are_no_text_survives_every_verb(
@@ -63,24 +38,6 @@ def test_a_table_of_segments_with_names_that_are_no_text_survives_every_verb(
     ]
     assert "1 file(s) are passed over, for their endings are of no video: videos.csv." in predicted.err
     assert not list(tmp_path.glob("x*"))
-
-
-def test_leading_out_of_the_folder_is_asked_for_anew_by_whoever_evaluates(
-    vidclf: Callable[..., Outcome], tmp_path: Path
-):
-    rows = ["path,label,split"]
-    for number, side in enumerate(["train", "val", "test"]):
-        for label in ("walk", "run"):
-            encode_video(tmp_path / f"{label}{number}.avi", 12, seed=number)
-            rows.append(f"../{label}{number}.avi,{label},{side}")
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "tables/videos.csv").write_text("\n".join(rows))
-    given = ["dataset=manifest", "dataset.file=tables/videos.csv", "split=given"]
-    trained = vidclf("train", *given, "dataset.anywhere=true", *SMALL)
-    assert trained.status == 0, trained.err
-    refused = vidclf("evaluate", f"run={trained.run}")
-    assert (refused.status, "6 path(s) are absolute or lead out" in refused.err) == (1, True)
-    assert vidclf("evaluate", f"run={trained.run}", "dataset.anywhere=true").status == 0
 
 
 def test_classes_and_files_that_are_no_text_are_trained_drawn_and_evaluated(

@@ -34,7 +34,7 @@ OF_HYDRA = ("experiment", "sweep")  # groups that are spread over the others
 OPTIONAL = ("augmentation", "mixing", "callbacks", "logger")  # groups of which none need be chosen
 OF_A_MACHINE = ("accelerator", "devices", "num_nodes", "strategy")
 WRITING = ("default_root_dir", "model_registry")
-OF_THIS_CALL = (  # what is written to and what describes a machine: never a run's
+OF_THIS_CALL = (  # what is written to, what describes a machine, what a table may open: never a run's
     *("store.root", "logger", "num_threads", "num_workers", "compile", "trust", "resume", "dataset.anywhere"),
     *(f"trainer.{key}" for key in (*OF_A_MACHINE, *WRITING)),
 )

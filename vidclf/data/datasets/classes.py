@@ -15,23 +15,24 @@ def sort_names(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: (name.casefold(), name))
 
 
-def choose_classes(chosen: Sequence[str] | None, order: Sequence[str]) -> list[str]:
+def choose_classes(chosen: Sequence[str | int] | None, order: Sequence[str]) -> list[str]:
     """Return the `chosen` names in the order of `order`; all where None is."""
     if chosen is None:
         return list(order)
     if isinstance(chosen, str) or not chosen:
         raise VidclfError(f"dataset.classes={chosen}: it must be a list of names, as in [Archery,YoYo].")
-    twice = [name for name, count in Counter(chosen).items() if count > 1]
+    names = [str(name) for name in chosen]  # a class called 7 is a number on the command line
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise VidclfError(f"dataset.classes names {first_five(twice)} more than once.")
-    for name in chosen:
+    for name in names:
         if name not in order:
-            near = get_close_matches(str(name), order)
+            near = get_close_matches(name, order)
             hint = f"Did you mean {' or '.join(near)}? " if near else ""
             raise VidclfError(
                 f"dataset.classes: {name} is none of the {len(order)} classes. {hint}There are: {', '.join(order)}."
             )
-    return [name for name in order if name in chosen]
+    return [name for name in order if name in names]
 
 
 def check_classes_of_ones_own(names: Sequence[str], where: object) -> None:
@@ -40,9 +41,8 @@ def check_classes_of_ones_own(names: Sequence[str], where: object) -> None:
         raise VidclfError(f"{where}: there is one class, {first_five(names)}, and nothing to tell apart. Add another.")
     spellings: dict[str, list[str]] = {}
     for name in names:
-        spellings.setdefault("".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold())), []).append(
-            name
-        )
+        letters = "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))
+        spellings.setdefault(letters or name, []).append(name)
     for alike in spellings.values():
         if len(alike) > 1:
             say(f"{where}: {' and '.join(map(repr, alike))} may be one class in {len(alike)} spellings; kept apart.")

@@ -40,7 +40,7 @@ class Folder:
         root: str | Path,
         group: str | None = None,
         groups: str = "shared",
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str | int] | None = None,
         on_error: str = "raise",
     ) -> None:
         check_choice("on_error", on_error, ("raise", "skip"))
@@ -118,6 +118,6 @@ class Folder:
 
         def searched(name: str) -> str | None:
             match = pattern.search(name)
-            return match[1] if match else None
+            return (match[1] or None) if match else None
 
         return searched

@@ -42,7 +42,7 @@ class HMDB51:
         self,
         root: str | Path,
         lists: str | Path | None = None,
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str | int] | None = None,
         allow_missing: bool = False,
         on_error: str = "raise",
     ) -> None:

@@ -45,7 +45,7 @@ class Manifest:
         self,
         file: str | Path,
         groups: str = "shared",
-        classes: Sequence[str] | None = None,
+        classes: Sequence[str | int] | None = None,
         anywhere: bool = False,
         on_error: str = "raise",
     ) -> None:
@@ -110,7 +110,8 @@ class Manifest:
         side = row.get("split")
         if side not in (None, *PARTS):
             raise VidclfError(f"{self.file}, line {line}: split={side}; it must be one of {', '.join(PARTS)}.")
-        label, shared = self.class_names.index(row["label"]), self.groups == "shared"
+        label = self.class_names.index(row["label"])
+        shared = self.groups == "shared" or "group" not in row  # a file is one thing in all classes
         written = Path(row["path"].replace("\\", "/"))
         name = Video(written, label, "", start_s=start_s, end_s=end_s).name
         group = row.get("group", written.as_posix())
