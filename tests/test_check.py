@@ -119,6 +119,8 @@ def test_names_of_any_kind_do_nothing_on_the_page(name: str, check: Callable[...
     page = Page(text)
     assert not page.tags & {"script", "img", "iframe", "link", "object", "a"}
     assert not page.addresses
+    assert {"table", "td"} <= page.tags
+    assert "&lt;td" not in text
     assert """content="default-src 'none'; style-src 'unsafe-inline'; img-src data:\"""" in text
     assert "49" not in text.partition("</style>")[2] or "7 * 7" in text
     assert not (tmp_path / "my_videos" / ".." / "x").exists()

@@ -257,7 +257,8 @@ def _why_not_a_video(path: Path) -> str:
     if path.stat().st_size == 0:
         return f"the file is empty (0 bytes). {ADVICE}"
     return (
-        f"FFmpeg finds no video in its {path.stat().st_size:,} bytes: it is another kind of file, or damaged. {ADVICE}"
+        f"FFmpeg finds no video in its {path.stat().st_size:,} bytes: it is another kind of file, or "
+        f"damaged. Give a video that plays, or {SKIP}"
     )
 
 
@@ -435,9 +436,10 @@ def _is_cut_short(path: Path, container: InputContainer, stream: VideoStream, en
     if container.format.name == "avi":
         return round(ends_s[stream.index] * float(stream.average_rate or 0)) < stream.frames
     if container.format.name == "matroska,webm":
-        # A tenth, because the last frame may be shown for long, which its packet does not tell.
+        # A tenth or a frame, because how long the last one is shown its packet may not tell.
         stated_s = (container.duration or 0) / av.time_base
-        return path.stat().st_size < _segment_end(path) or max(ends_s.values()) < 0.9 * stated_s
+        slack_s = max(0.1 * stated_s, 1.5 / float(stream.average_rate or 1))
+        return path.stat().st_size < _segment_end(path) or max(ends_s.values()) < stated_s - slack_s
     return False
 
 

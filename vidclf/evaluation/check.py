@@ -195,7 +195,7 @@ def write_page(path: Path, checked: Checked) -> None:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: printable(value) if isinstance(value, str) else value,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # not what is markup already
     )
     page = environment.get_template("check.html").render(
         title=f"{type(corpus.dataset).__name__} {getattr(corpus.dataset, 'root', '')}",
