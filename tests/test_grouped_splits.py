@@ -72,6 +72,15 @@ def test_groups_of_a_class_are_drawn_class_by_class():
     assert tested[0] != tested[1]  # not the same names in all classes
 
 
+def test_a_larger_fold_is_drawn_where_a_small_one_would_leave_a_class_out():
+    """A fifth of these six people is one, who has two of the three classes."""
+    people = {"a": (0, 1), "b": (1, 2), "c": (2, 0), "d": (0, 1), "e": (1, 2), "f": (2, 0)}
+    videos = videos_of(people)
+    for seed in range(5):
+        units = units_of(videos, split_of(Grouped(seed=seed), videos))
+        assert {side: len(own) for side, own in units.items()} == dict.fromkeys(PARTS, 2)
+
+
 def test_a_seed_is_a_split():
     videos = videos_of(UNEVEN)
     prints = [split_of(Grouped(seed=seed), videos).fingerprint for seed in (0, 0, 1)]

@@ -106,6 +106,12 @@ def test_paths_lead_out_of_the_folder_only_where_that_is_asked_for(folder: Path,
     assert len(listed(folder, text, anywhere=True).videos()) == 7
 
 
+def test_paths_that_lead_nowhere_are_left_to_the_look(folder: Path):
+    (folder / "loop.mp4").symlink_to("loop.mp4")
+    text = f"path,label\nloop.mp4,walk\n{'x' * 300}.mp4,run\nabsent.mp4,run\n"
+    assert len(listed(folder, text).videos()) == 3
+
+
 def test_a_class_called_like_a_path_stays_a_name(folder: Path):
     dataset = listed(folder, "path,label\na.mp4,../../x\nb.mp4,run\n")
     assert dataset.class_names == ["../../x", "run"]

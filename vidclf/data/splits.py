@@ -97,7 +97,9 @@ class Grouped:
         for video in hold_groups_back(videos, sides, self.test_fraction, self.seed, "test"):
             sides[video] = "test"
         left = self.val_fraction / (1 - self.test_fraction)
-        return _finished(videos, sides, num_views, left, self.seed)
+        split = _finished(videos, sides, num_views, left, self.seed)
+        check_every_class(videos, split, "test")
+        return split
 
 
 class KFold:
@@ -242,15 +244,15 @@ def torn_groups(videos: Sequence[Video], sides: Sequence[str]) -> list[tuple[str
     ]
 
 
-def check_every_class(videos: Sequence[Video], split: Split, *others: str) -> None:
-    """Raise where a class has no train or no validation view, or none of the `others` among the sides."""
-    for side in ("train", "val", *others):
+def check_every_class(videos: Sequence[Video], split: Split, *sides: str) -> None:
+    """Raise where a class has no view on one of `sides`: of train and val, where none is named."""
+    for side in sides or ("train", "val"):
         there = {videos[i].label for i, _ in split.views_of(side)}
         absent = [name for label, name in _class_names(videos).items() if label not in there]
         if absent:
             raise VidclfError(
                 f"{len(absent)} class(es) have no {side} video: {first_five(absent)}. Add videos, change "
-                "split.seed or split.val_fraction, or leave the class(es) out: dataset.classes."
+                "split.seed or the fractions of the split, or leave the class(es) out: dataset.classes."
             )
 
 
@@ -333,10 +335,13 @@ def _nearest_fold(
         return without, max(abs(own[label] / total - fraction) for label, total in totals.items())
 
     best: tuple[tuple[int, float], set[int]] = (len(totals) + 1, 1.0), set()
-    for draw in range(DRAWS):
-        for held in _folds(videos, train, num_folds, _chance(*chance, draw)):
-            best = min(best, (misses(held), held), key=lambda one: one[0])
-        if best[0] <= (0, NEAR):
+    for folds in range(num_folds, 1, -1):  # larger ones, where no small one has all classes
+        for draw in range(DRAWS):
+            for held in _folds(videos, train, folds, _chance(*chance, draw)):
+                best = min(best, (misses(held), held), key=lambda one: one[0])
+            if best[0] <= (0, NEAR):
+                break
+        if not best[0][0]:
             break
     return sorted(best[1])
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -84,16 +85,16 @@ class Manifest:
 
     def _path(self, written: str) -> Path:
         path = self.root / written
-        return path if path.exists() else self.root / written.replace("\\", "/")
+        return path if os.path.exists(path) else self.root / written.replace("\\", "/")
 
     def _check_inside(self, paths: dict[str, Path]) -> None:
-        inside = self.root.resolve()
+        inside = os.path.realpath(self.root)
         outside = [
             name
             for name, path in paths.items()
             if Path(name).is_absolute()
             or ".." in name.replace("\\", "/").split("/")
-            or not path.resolve().is_relative_to(inside)
+            or not Path(os.path.realpath(path)).is_relative_to(inside)
         ]
         if outside:
             raise VidclfError(
@@ -179,6 +180,8 @@ def _text(file: Path, line: int, key: str, cell: Any) -> str:
     if isinstance(cell, list | dict | bytes):
         one = " A video has one label." if key == "label" else ""
         raise VidclfError(f"{file}, row {line}: {key} is a {type(cell).__name__}; it must be text or a number.{one}")
+    if "\0" in str(cell):
+        raise VidclfError(f"{file}, row {line}: {key} holds a zero character, as no path does. Mend the cell.")
     return str(cell).strip()
 
 
