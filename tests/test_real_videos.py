@@ -6,54 +6,15 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from verbs import Outcome
-from videos import encode_video, numbered_frame, read_frame_number
+from videos import encode_video, read_frame_number
 
 from vidclf.contracts import VideoError
-from vidclf.data.catalogue import Catalogue
 from vidclf.data.decoding import decode_frames, inspect, stream_frames
 from vidclf.data.timeline import are_even, fitting_rate, time_line
 from vidclf.evaluation.labelling import windows_of
-
-UPRIGHT = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]])  # x' = a x + c y, y' = b x + d y: rows a b u, c d v, x y w
-TURNS = {  # each with what numpy does to the stored picture (H, W, 3)
-    "mirrored": ([[-1, 0, 0], [0, 1, 0], [0, 0, 1]], lambda picture: picture[:, ::-1]),
-    "upside down": ([[1, 0, 0], [0, -1, 0], [0, 0, 1]], lambda picture: picture[::-1]),
-    "half a turn": ([[-1, 0, 0], [0, -1, 0], [0, 0, 1]], lambda picture: np.rot90(picture, 2)),
-    "clockwise": ([[0, 1, 0], [-1, 0, 0], [0, 0, 1]], lambda picture: np.rot90(picture, -1)),
-    "counterclockwise": ([[0, -1, 0], [1, 0, 0], [0, 0, 1]], lambda picture: np.rot90(picture)),
-    "mirrored, clockwise": ([[0, 1, 0], [1, 0, 0], [0, 0, 1]], lambda picture: picture.transpose(1, 0, 2)),
-}
-
-
-def matrix(rows: object) -> bytes:
-    """Return a display matrix as MP4 keeps it: 16.16 fixed point, the last column 2.30."""
-    return b"".join(
-        (int(value) << (30 if column == 2 else 16)).to_bytes(4, "big", signed=True)
-        for row in np.asarray(rows)
-        for column, value in enumerate(row)
-    )
-
-
-@pytest.mark.parametrize("name", TURNS)
-def test_a_picture_that_its_container_turns_is_upright(name: str, tmp_path: Path):
-    rows, turn = TURNS[name]
-    pictures = [numbered_frame(number, (64, 48)) for number in range(4)]
-    path = encode_video(tmp_path / "phone.mp4", frames=pictures, size=(64, 48), codec="mpeg4", gop_size=1)
-    upright = decode_frames(path, torch.arange(4))
-    content = path.read_bytes()
-    track = content.index(b"tkhd")
-    assert content.count(matrix(UPRIGHT), track) == 1
-    path.write_bytes(content[:track] + content[track:].replace(matrix(UPRIGHT), matrix(rows)))
-
-    expected = torch.stack([torch.from_numpy(turn(one.permute(1, 2, 0).numpy()).copy()) for one in upright])
-    assert torch.equal(decode_frames(path, torch.arange(4)), expected.permute(0, 3, 1, 2))
-    info = inspect(path)
-    assert (info.height, info.width) == tuple(expected.shape[1:3])
 
 
 def test_real_phones_are_upright(shared: Path):
@@ -81,14 +42,6 @@ def test_a_real_video_of_variable_rate_is_seen_on_an_even_time_line(shared: Path
     for position, frame in enumerate(info.frames_at(torch.arange(77)).tolist()):
         assert times[frame] <= position / 30 + 0.004
         assert frame == 71 or times[frame + 1] > position / 30 + 0.003
-
-
-def test_what_is_known_of_uneven_times_is_kept(shared: Path, tmp_path: Path):
-    path = shared / "clips" / "foreign" / "demo_skeleton.mp4"
-    (first,) = Catalogue(tmp_path).look_up([path])
-    (again,) = Catalogue(tmp_path).look_up([path])
-    assert first == again
-    assert first.info == inspect(path)
 
 
 def test_frames_of_a_variable_rate_are_those_shown_at_their_times(tmp_path: Path):
@@ -143,24 +96,6 @@ def test_packets_that_show_nothing_are_no_frames(shared: Path):
     assert len(decode_frames(path, torch.arange(46))) == 46
 
 
-def test_raw_dv_has_the_rate_that_it_is_shown_at(tmp_path: Path):
-    picture = numbered_frame(7, (720, 576))
-    path = encode_video(tmp_path / "tape.dv", frames=[picture] * 6, size=(720, 576), codec="dvvideo", pix_fmt="yuv420p")
-    info = inspect(path)
-    assert (info.num_frames, info.fps, info.width, info.height) == (6, 25.0, 720, 576)
-
-
-@pytest.mark.parametrize("suffix", ["avi", "mp4", "mkv"])
-def test_a_title_in_another_encoding_is_no_matter(suffix: str, tmp_path: Path):
-    path = encode_video(tmp_path / f"clip.{suffix}", 8, codec="libx264", metadata={"title": "Fuszball XXXX"})
-    content = path.read_bytes()
-    assert content.count(b"XXXX") == 1
-    path.write_bytes(content.replace(b"XXXX", b"\xdf\xe4\xf6\xfc"))
-    assert inspect(path).num_frames == 8
-    fps, frames = stream_frames(f"file://{path}")
-    assert (fps, len(list(frames))) == (25.0, 8)
-
-
 def test_the_stream_that_players_show_is_read(shared: Path):
     path = shared / "cases" / "two_video_streams" / "two.mkv"
     assert inspect(path).num_frames == 50
@@ -170,20 +105,6 @@ def test_the_stream_that_players_show_is_read(shared: Path):
 def test_a_container_may_be_longer_than_its_pictures(shared: Path):
     path = shared / "cases" / "mkv_long_subtitle" / "withsubs.mkv"
     assert (inspect(path).num_frames, inspect(path).fps) == (50, 25.0)
-
-
-@pytest.mark.parametrize("num_frames", [1, 2, 5, 12, 25])
-def test_short_matroska_clips_are_sound(num_frames: int, tmp_path: Path):
-    path = encode_video(tmp_path / "short.mkv", num_frames, codec="libx264", max_b_frames=2)
-    assert inspect(path).num_frames == num_frames
-
-
-def test_what_cannot_be_decoded_is_not_called_damaged(tmp_path: Path):
-    pictures = [Image.fromarray(numbered_frame(number)) for number in range(4)]
-    pictures[0].save(tmp_path / "moving.webp", save_all=True, append_images=pictures[1:])
-    with pytest.raises(VideoError, match="animated WebP is one") as error:
-        inspect(tmp_path / "moving.webp")
-    assert "Delete" not in str(error.value)
 
 
 def test_a_new_size_of_pictures_begins_a_window_of_a_stream(tmp_path: Path):

@@ -82,11 +82,12 @@ def inspect(path: Path | str) -> VideoInfo:
         stated = stream.average_rate, stream.guessed_rate, stream.base_rate
         times_s = _trusted(container, times)
         last_s = float((frame.duration or 0) * (stream.time_base or 0))
-        line = None if are_even(times_s) else time_line(times_s, last_s, stated)
+        even = are_even(times_s)
+        line = None if even else time_line(times_s, last_s, stated)
         if line is None:
-            duration_s = _duration_s(container, stream)
-            if times_s and last_s:
-                duration_s = times_s[-1] - times_s[0] + last_s
+            duration_s = _duration_s(container, stream) if even else None
+            if even and len(times_s) > 1:  # of the last frame a container may say how long one field is shown
+                duration_s = (times_s[-1] - times_s[0]) * len(times_s) / (len(times_s) - 1)
             line = len(times), _known(path, fitting_rate(len(times), duration_s, stated)), ()
         transposed = _turn(frame)[0]
     width, height = (frame.height, frame.width) if transposed else (frame.width, frame.height)

@@ -22,7 +22,8 @@ def fitting_rate(num_frames: int, duration_s: float | None, stated: Rates) -> fl
         return rates[0] if rates else None
     allowed = max(2, FITS * num_frames)
     fitting = (rate for rate in rates if abs(num_frames - rate * duration_s) <= allowed)
-    return next(fitting, num_frames / duration_s)
+    measured = num_frames / duration_s
+    return next(fitting, float(Fraction(measured).limit_denominator(1001)) or measured)  # 30000/1001 is a rate
 
 
 def are_even(times_s: Sequence[float]) -> bool:

@@ -1,0 +1,169 @@
+"""Real videos as they come: counted, timed and turned as they are shown, and called damaged only where they are."""
+
+import csv
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import groupby, product
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from field_coded import write_field_coded
+from PIL import Image
+from torch import Tensor
+from videos import encode_video, read_frame_number
+
+from vidclf.contracts import VideoError
+from vidclf.data.catalogue import Catalogue
+from vidclf.data.decoding import decode_frames, inspect, stream_frames
+
+TURNED = {"video_90.mov": 3, "video_180.mov": 2, "video_270.mov": 1, "nasa_13013_rotated.mp4": 1}  # quarters, as rot90
+
+
+def stored_frames(path: Path) -> list[av.VideoFrame]:
+    with av.open(str(path), metadata_errors="replace") as container:
+        return list(container.decode(container.streams.best("video")))
+
+
+def picture(frame: av.VideoFrame) -> Tensor:
+    return torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+
+
+def test_every_foreign_clip_is_read_counted_right_and_upright(shared: Path):
+    for path in sorted((shared / "clips" / "foreign").iterdir()):
+        if path.name in ("corrupted.mp4", "demo_skeleton.mp4"):
+            continue
+        stored, info = stored_frames(path), inspect(path)
+        assert info.num_frames == len(stored), path.name
+        indices = torch.tensor([0, len(stored) // 2, len(stored) - 1])
+        expected = [picture(stored[index]).rot90(TURNED.get(path.name, 0), (1, 2)) for index in indices]
+        assert torch.equal(decode_frames(path, indices, whole=True), torch.stack(expected)), path.name
+        assert (info.width, info.height) == (expected[0].shape[2], expected[0].shape[1]), path.name
+
+
+def test_clips_of_ucf101_have_as_many_frames_as_decode(shared: Path):
+    with (shared / "ucf101" / "frame_counts.csv").open() as file:
+        counts = {row["video"]: int(row["num_frames"]) for row in csv.DictReader(file)}
+    root = shared / "ucf3"
+    names = sorted(path.relative_to(root).as_posix() for path in root.glob("*/*.avi"))
+    for name in [*names[::40], "JumpingJack/v_JumpingJack_g20_c01.avi"]:
+        info = inspect(root / name)
+        assert (info.num_frames, info.frames_at(torch.arange(counts[name])).max()) == (counts[name], counts[name] - 1)
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.mp4", "a.mkv"])
+def test_a_title_in_latin_1_is_read(name: str, tmp_path: Path):
+    plain, path = encode_video(tmp_path / f"plain_{name}", 12, codec="libx264"), tmp_path / name
+    with av.open(plain) as old, av.open(path, "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        new.metadata["title"] = "Caféé"
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+    path.write_bytes(path.read_bytes().replace("éé".encode(), "éééé".encode("latin-1")))
+    with pytest.raises(UnicodeDecodeError):
+        av.open(path)
+    assert inspect(path).num_frames == 12
+    assert read_frame_number(decode_frames(path, torch.tensor([7]))[0]) == 7
+
+
+@pytest.mark.parametrize(("swapped", "x", "y"), list(product((False, True), (1, -1), (1, -1))))
+def test_pictures_are_turned_and_mirrored_as_their_display_matrix_says(swapped: bool, x: int, y: int, tmp_path: Path):
+    path = encode_video(tmp_path / "a.mp4", 2, codec="libx264")
+    plain, one = picture(stored_frames(path)[1]), 1 << 16
+    a, b, c, d = (0, y, x, 0) if swapped else (x, 0, 0, y)  # the pixel (x, y) is shown at (a x + c y, b x + d y)
+    matrices = [np.array([p * one, q * one, 0, r * one, s * one, 0, 0, 0, 1 << 30], ">i4").tobytes()
+                for p, q, r, s in ((1, 0, 0, 1), (a, b, c, d))]  # fmt: skip
+    data = path.read_bytes()
+    start = data.index(b"tkhd")
+    path.write_bytes(data[:start] + data[start:].replace(*matrices, 1))
+    rows, columns = torch.meshgrid(torch.arange(48), torch.arange(64), indexing="ij")
+    to_x, to_y = a * columns + c * rows, b * columns + d * rows
+    expected = torch.zeros((3, 64, 48) if swapped else (3, 48, 64), dtype=torch.uint8)
+    expected[:, to_y - to_y.min(), to_x - to_x.min()] = plain
+    assert torch.equal(decode_frames(path, torch.tensor([1]))[0], expected)
+    info = inspect(path)
+    assert (info.width, info.height) == (expected.shape[2], expected.shape[1])
+    assert torch.equal(list(stream_frames(str(path))[1])[1], expected)
+
+
+def test_raw_dv_is_believed_to_have_25_frames_a_second(tmp_path: Path):
+    path = encode_video(tmp_path / "a.dv", 12, codec="dvvideo", size=(720, 576))
+    with av.open(path) as container:
+        assert container.streams.video[0].average_rate == 60_000
+    assert (inspect(path).num_frames, inspect(path).fps, stream_frames(str(path))[0]) == (12, 25, 25)
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.mp4", "a.mkv", "a.h264"])
+def test_two_fields_are_one_picture(name: str, tmp_path: Path):
+    path = write_field_coded(tmp_path / name)
+    with av.open(path) as container:
+        assert sum(packet.size > 0 for packet in container.demux(video=0)) == 24
+    info = inspect(path)
+    assert (info.num_frames, info.fps, info.frames_at(torch.arange(12)).tolist()) == (12, 25.0, list(range(12)))
+    upper, lower = decode_frames(path, torch.tensor([11]))[0, 0, :2, 0].tolist()
+    assert upper == pytest.approx((20 + 110 - 16) * 255 / 219, abs=2)  # luma is from 16 to 235
+    assert lower == pytest.approx((25 + 110 - 16) * 255 / 219, abs=2)
+
+
+def test_positions_of_an_uneven_video_show_what_is_shown_at_their_time(shared: Path, tmp_path: Path):
+    path = shared / "clips" / "foreign" / "demo_skeleton.mp4"
+    with av.open(path) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    fact = Catalogue(tmp_path).look_up([path])[0]
+    assert Catalogue(tmp_path).look_up([path]) == [fact]  # from its file
+    info = fact.info
+    assert info.num_frames / info.fps == pytest.approx(times[-1] + 1 / 30, abs=0.02)
+    frames = info.frames_at(torch.arange(info.num_frames)[:, None])[:, 0].tolist()
+    for position, frame in enumerate(frames):
+        now = position / info.fps
+        assert times[frame] <= now + 0.004  # an eighth of a frame
+        assert frame + 1 == len(times) or times[frame + 1] >= now - 0.004
+
+
+def test_times_that_rise_absurdly_end_in_no_error_and_no_other_frames(tmp_path: Path):
+    path = encode_video(tmp_path / "a.mkv", 6, codec="libx264", fps=Fraction(25), pts=[0, 1, 2, 3, 4, 10**9])
+    info = inspect(path)
+    frames = info.frames_at(torch.arange(info.num_frames))
+    assert (frames.min() >= 0, frames.max() <= 5, info.num_frames < 1000) == (True, True, True)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 5, 12])
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4", "libvpx-vp9"])
+def test_a_short_matroska_is_whole(codec: str, num_frames: int, tmp_path: Path):
+    path = encode_video(tmp_path / "a.mkv", num_frames, codec=codec)
+    assert inspect(path).num_frames == num_frames
+
+
+def test_the_streams_that_players_show_are_read_to_their_own_end(shared: Path):
+    info = inspect(shared / "cases" / "two_video_streams" / "two.mkv")
+    assert (info.num_frames, info.width, info.height) == (50, 160, 120)  # not the black preview of 64x48
+    assert inspect(shared / "cases" / "mkv_long_subtitle" / "withsubs.mkv").num_frames == 50
+    assert inspect(shared / "cases" / "nvop" / "nvop.avi").num_frames == 46
+
+
+def animated_webp(path: Path) -> None:
+    first, *others = (Image.new("RGB", (64, 48), (50 * number, 0, 0)) for number in range(4))
+    first.save(path, save_all=True, append_images=others, duration=100)
+
+
+@pytest.mark.parametrize("write", [animated_webp, lambda path: path.write_text("a list of videos\n" * 9)])
+def test_what_ffmpeg_cannot_read_is_not_said_to_be_damaged_only(write: Callable[[Path], None], tmp_path: Path):
+    write(path := tmp_path / "a.webp")
+    with pytest.raises(VideoError, match=r"another kind of file|cannot decode") as error:
+        inspect(path)
+    assert "Delete it" not in str(error.value)
+
+
+def test_a_size_that_changes_is_a_sentence_in_a_file_and_goes_on_in_a_stream(tmp_path: Path):
+    parts = [encode_video(tmp_path / f"{size[0]}.h264", 12, codec="libx264", size=size)
+             for size in ((64, 48), (96, 64))]  # fmt: skip
+    path = tmp_path / "both.h264"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(VideoError, match=r"frame \d+ is 96x64, those before 64x48"):
+        inspect(path)
+    shapes = [(shape, len(list(run))) for shape, run in groupby(frame.shape for frame in stream_frames(str(path))[1])]
+    assert shapes == [((3, 48, 64), 12), ((3, 64, 96), 12)]
