@@ -89,8 +89,8 @@ def spoil(path: Path, kind: str) -> None:
     [
         ("text", "FFmpeg finds no video in its 9 bytes"),
         ("empty", "the file is empty (0 bytes)"),
-        ("cut", "of 12 frames decode; the file is damaged"),
-        ("garbage in the middle", "of 12 frames decode; the file is damaged"),
+        ("cut", "damaged"),
+        ("garbage in the middle", "damaged"),
     ],
 )
 def test_a_file_that_is_no_sound_video_is_named(kind: str, sentence: str, refused: Callable[..., None], root: Path):
