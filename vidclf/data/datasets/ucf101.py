@@ -214,8 +214,8 @@ def find_clips(root: Path) -> dict[str, list[Path]]:
 
 def _say_what_is_no_avi(root: Path, class_names: Sequence[str]) -> None:
     folders = [root, *(root / name for name in class_names if (root / name).is_dir())]
-    files = [Path(entry) for folder in folders for entry in os.scandir(folder) if entry.is_file()]
-    others = sorted(path for path in files if is_video(path) and path.suffix.lower() != ".avi")
+    entries = (entry for folder in folders for entry in os.scandir(folder) if not entry.name.lower().endswith(".avi"))
+    others = sorted(path for path in map(Path, entries) if is_video(path) and path.is_file())
     if others:
         say(
             f"{root}: {len(others)} video file(s) are no .avi, as UCF101's are, and are left out: "
