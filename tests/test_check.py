@@ -1,16 +1,19 @@
 """`vidclf check`: what is in a data set, what is wrong with it, what could cheat, and a page that is safe to open."""
 
+import csv
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.error import URLError
 
+import numpy as np
 import pytest
 from doubles import halve
 from verbs import Outcome
-from videos import encode_video
+from videos import encode_video, numbered_frame
 
-from vidclf.evaluation.shortcuts import measure_shortcut
+from vidclf.evaluation.shortcuts import Videos, measure_containers, measure_one_frame
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -28,7 +31,8 @@ def write_folder(root: Path, classes: tuple[str, ...] = ("run", "walk"), people:
 @pytest.fixture
 def check(vidclf: Callable[..., Outcome], tmp_path: Path) -> Callable[..., Outcome]:
     """`check("check.strict=true")` runs the verb on `tmp_path / "my_videos"`."""
-    settings = ("dataset=folder", f"dataset.root={tmp_path / 'my_videos'}", "dataset.group=parent", "split=grouped")
+    root = f"dataset.root={tmp_path / 'my_videos'}"
+    settings = ("dataset=folder", root, "dataset.group=parent", "split=grouped", "backbone=pixels")
     return lambda *others: vidclf("check", *settings, *others)
 
 
@@ -36,7 +40,7 @@ def test_a_sound_data_set_is_counted_and_leaves_one_page(check: Callable[..., Ou
     write_folder(tmp_path / "my_videos")
     outcome = check()
     assert outcome.status == 0, outcome.err
-    assert "num_videos 8\nnum_failed 0\nnum_copies 0\nnum_leaks 0\n" in outcome.out
+    assert "num_videos 8\nnum_failed 0\nnum_copies 0\nnum_alike 0\nnum_leaks 0\n" in outcome.out
     assert "run: videos 4, groups 4, train 2, val 1, test 1, shortest 0.2 s" in outcome.err
     assert {entry.name for entry in tmp_path.iterdir()} == {"my_videos", "data", "check.html"}
     assert "Nothing was found" in (tmp_path / "check.html").read_text()
@@ -59,11 +63,11 @@ def test_copies_on_two_sides_are_leaks_and_count_where_it_is_strict(check: Calla
         shutil.copyfile(root / "run" / "person0" / "clip.mp4", root / "run" / f"person{person}" / "clip.mp4")
     outcome = check()
     assert outcome.status == 0, outcome.err
-    assert "num_copies 1\nnum_leaks 1\n" in outcome.out
+    assert "num_copies 1\nnum_alike 0\nnum_leaks 1\n" in outcome.out
     assert "1 file(s) stand on two sides of the split under several names: run/person0/clip.mp4 = run/" in outcome.err
     outcome = check("check.strict=true")
     assert outcome.status == 1
-    assert outcome.err.endswith("VidclfError: check.strict: 1 file(s) stand on two sides of the split; see above.\n")
+    assert outcome.err.endswith("VidclfError: check.strict: 1 leak(s) between the sides of the split; see above.\n")
 
 
 def test_one_file_under_two_labels_and_unequal_classes_are_told(check: Callable[..., Outcome], tmp_path: Path):
@@ -86,14 +90,130 @@ def test_a_class_that_its_files_give_away_is_told(check: Callable[..., Outcome],
 def test_a_shortcut_is_measured_on_test_and_only_where_there_is_one():
     labels = [index % 2 for index in range(80)]
     sides = ["train", "train", "val", "val", "train", "train", "test", "test"] * 10
-    groups = [index // 2 for index in range(80)]
-    told = measure_shortcut([{"codec": ("a", "b")[label], "rate": 25.0} for label in labels], labels, sides, groups)
+    videos = Videos(labels, sides, [index // 2 for index in range(80)])
+    assert videos.can_be_measured
+    told = measure_containers([{"codec": ("a", "b")[label], "rate": 25.0} for label in labels], videos)
     assert (told.top1, told.low, told.high, told.majority, told.is_one) == (1, 1, 1, 0.5, True)
     assert told.used == [("codec", 1.0)]
     # What holds on train alone is none: there the length says the label, on test it is the other one's.
     lengths = [1 - label if side == "test" else label for label, side in zip(labels, sides, strict=True)]
-    assert measure_shortcut([{"length": float(one)} for one in lengths], labels, sides, groups).top1 == 0
-    assert not measure_shortcut([{"rate": 25.0}] * 80, labels, sides, groups).is_one
+    assert measure_containers([{"length": float(one)} for one in lengths], videos).top1 == 0
+    assert not measure_containers([{"rate": 25.0}] * 80, videos).is_one
+    assert measure_one_frame(np.array([[float(label), 3.0] for label in labels]), videos).top1 == 1
+    assert measure_one_frame(np.array([[float(one), 3.0] for one in lengths]), videos).top1 == 0
+    assert not Videos(labels, sides, [index // 20 for index in range(80)]).can_be_measured
+    assert not Videos(labels, ["test"] * 80, videos.groups).can_be_measured
+
+
+@pytest.fixture
+def twins(tmp_path: Path) -> Path:
+    """A table of seven videos a class on three sides, and two of test that are train's: encoded again, mirrored."""
+    rows = ["path,label,group,split"]
+    for number, name in enumerate(["run", "walk"] * 7):
+        frames = [numbered_frame(index, seed=number) for index in range(6)]
+        encode_video(tmp_path / f"{number}.mp4", frames=frames, codec="libx264")
+        rows.append(f"{number}.mp4,{name},person{number},{('train', 'train', 'train', 'val', 'test')[number % 5]}")
+        if number < 2:
+            encode_video(tmp_path / f"again{number}.avi", frames=[frame[:, :: 1 - 2 * number] for frame in frames])
+            rows.append(f"again{number}.avi,{name},again{number},test")
+    (tmp_path / "videos.csv").write_text("\n".join(rows))
+    return tmp_path / "videos.csv"
+
+
+def test_a_video_encoded_again_or_mirrored_on_another_side_is_named_and_shown(
+    twins: Path, vidclf: Callable[..., Outcome], tmp_path: Path
+):
+    settings = ("dataset=manifest", f"dataset.file={twins}", "split=given", "backbone=pixels")
+    outcome = vidclf("check", *settings, "out=lists/clean.csv")
+    assert outcome.status == 0, outcome.err
+    assert "num_videos 16\nnum_failed 0\nnum_copies 0\nnum_alike 2\nnum_leaks 2\n" in outcome.out
+    assert "2 pair(s) of videos on two sides of the split look alike: " in outcome.err
+    for pair in ("0.mp4 ~ again0.avi", "1.mp4 ~ again1.avi"):
+        assert pair in outcome.err
+    page = Page((tmp_path / "check.html").read_text())
+    assert len(page.addresses) == 4
+    assert all(address and address.startswith("data:image/jpeg;base64,/9j/") for address in page.addresses)
+    assert "again0   =   person0" in page.text or "person0   =   again0" in page.text
+    with (tmp_path / "lists" / "clean.csv").open(newline="") as file:
+        rows = {Path(row["path"]).name: row for row in csv.DictReader(file)}
+    assert len(rows) == 16
+    assert rows["0.mp4"]["group"] == rows["again0.avi"]["group"]
+    assert rows["1.mp4"]["group"] == rows["again1.avi"]["group"] != rows["0.mp4"]["group"]
+    assert "dataset.anywhere=true" in outcome.err  # the videos lie outside the table's folder
+    assert vidclf("check", *settings, "check.strict=true", "check.page=null").status == 1
+    settings = ("dataset=manifest", "dataset.file=lists/clean.csv", "dataset.anywhere=true", "split=grouped")
+    outcome = vidclf("check", *settings, "backbone=pixels", "check.strict=true")
+    assert outcome.status == 0, outcome.err
+    assert "num_alike 0\n" in outcome.out
+
+
+def test_the_table_holds_each_sound_video_once_and_none_with_two_labels(check: Callable[..., Outcome], tmp_path: Path):
+    root = write_folder(tmp_path / "my_videos")
+    shutil.copyfile(root / "run" / "person0" / "clip.mp4", root / "run" / "person0" / "again.mp4")
+    shutil.copyfile(root / "run" / "person1" / "clip.mp4", root / "walk" / "person1" / "clip.mp4")
+    halve(root / "walk" / "person2" / "clip.mp4")
+    outcome = check("out=clean.csv")
+    assert "out=clean.csv: 5 videos in 3 groups; 1 that cannot be read and 3 copies are left out." in outcome.err
+    kept = (tmp_path / "clean.csv").read_text().splitlines()
+    assert kept[0] == "path,label,group,start_s,end_s"
+    assert kept[1] == "my_videos/run/person0/again.mp4,run,person0,,"
+    assert not [row for row in kept if "person1" in row]
+
+
+def test_a_table_is_not_overwritten_and_names_that_are_no_text_are_refused(
+    check: Callable[..., Outcome], tmp_path: Path
+):
+    write_folder(tmp_path / "my_videos", classes=("caf\udce9", "walk"))
+    (tmp_path / "kept.csv").write_text("mine")
+    outcome = check("out=kept.csv")
+    assert (outcome.status, (tmp_path / "kept.csv").read_text()) == (1, "mine")
+    assert outcome.err.endswith("there is such a file, and it is not overwritten. Name another, or remove it.\n")
+    outcome = check("out=new.csv")
+    assert outcome.status == 1
+    assert "out=new.csv: 4 name(s) are no UTF-8: my_videos/caf\ufffd/person0/clip.mp4" in outcome.err
+    assert not (tmp_path / "new.csv").exists()
+
+
+@pytest.mark.parametrize("given", ["0", "1", "2.5", "far"])
+def test_how_alike_is_between_0_and_1(given: str, check: Callable[..., Outcome]):
+    outcome = check(f"check.alike={given}")
+    assert outcome.status == 1
+    assert outcome.err.startswith(f"VidclfError: check.alike={given}: it must be between 0")
+
+
+@pytest.mark.filterwarnings("ignore:split.validation=frame_level")
+def test_validation_by_frame_is_named_as_a_leak(vidclf: Callable[..., Outcome], clips: Path):
+    settings = (f"dataset.root={clips}", "backbone=pixels", "split.validation=frame_level", "check.strict=true")
+    outcome = vidclf("check", *settings)
+    assert outcome.status == 1
+    assert "frames of one video stand on both sides of train and val" in outcome.err
+    assert "leak(s) between the sides of the split" in outcome.err
+
+
+def test_without_weights_pixels_are_compared_unless_a_backbone_was_chosen(
+    vidclf: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fail)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    root = write_folder(tmp_path / "my_videos")
+    settings = ("dataset=folder", f"dataset.root={root}", "dataset.group=parent", "split=grouped")
+    outcome = vidclf("check", *settings)
+    assert outcome.status == 0, outcome.err
+    assert "no network" in outcome.err
+    assert "So videos are compared by their pixels" in outcome.err
+    outcome = vidclf("check", *settings, "backbone=resnet18")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert "resnet18" in outcome.err
+
+
+def test_a_trained_or_clip_backbone_compares_videos_too(check: Callable[..., Outcome], tmp_path: Path):
+    write_folder(tmp_path / "my_videos")
+    outcome = check("backbone=tiny3d", "sampling.num_frames=16")
+    assert outcome.status == 0, outcome.err
+    assert "features=auto reads frames" in outcome.err
 
 
 class Page(HTMLParser):
@@ -102,6 +222,7 @@ class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: set[str] = set()
+        self.text = text
         self.addresses: list[str | None] = []
         self.feed(text)
 
@@ -114,7 +235,8 @@ class Page(HTMLParser):
 def test_names_of_any_kind_do_nothing_on_the_page(name: str, check: Callable[..., Outcome], tmp_path: Path):
     root = write_folder(tmp_path / "my_videos", classes=(name, "walk"))
     halve(root / name / "person1" / "clip.mp4").rename(root / name / "person1" / f"{name}.mp4")
-    assert check().status == 1
+    outcome = check()
+    assert outcome.err.endswith("videos cannot be read; see above.\n"), outcome.err
     text = (tmp_path / "check.html").read_text(encoding="utf-8")
     page = Page(text)
     assert not page.tags & {"script", "img", "iframe", "link", "object", "a"}
@@ -137,7 +259,7 @@ def test_a_data_set_without_a_split_of_its_own_is_told_which_to_choose(vidclf: C
 def test_three_real_classes_of_ucf101_tell_their_label_by_their_containers(
     shared: Path, vidclf: Callable[..., Outcome], tmp_path: Path
 ):
-    outcome = vidclf("check", f"dataset.root={shared / 'ucf3'}")
+    outcome = vidclf("check", f"dataset.root={shared / 'ucf3'}", "backbone=pixels")
     assert outcome.status == 0, outcome.err
     told = dict(line.split(" ", 1) for line in outcome.out.splitlines()[1:])
     assert (told["num_videos"], told["num_failed"], told["num_copies"]) == ("363", "0", "0")

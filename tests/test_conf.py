@@ -77,7 +77,9 @@ def test_a_verb_composes_and_knows_all_its_keys(verb: str):
     cfg = composed(*given, verb=verb)
     if "sampling" in cfg:  # a verb that begins with train's
         check_keys(cfg, verb)
-        assert cfg["sampling"] == {"_target_": "vidclf.data.sampling.Rate", "rate_hz": 1.0}
+        one_a_second = {"_target_": "vidclf.data.sampling.Rate", "rate_hz": 1.0}
+        of_its_own = {"check": {"_target_": "vidclf.data.sampling.Uniform", "num_frames": 8}}
+        assert cfg["sampling"] == of_its_own.get(verb, one_a_second)
 
 
 GROUPS = {group: [name for other, name in STAGES if other == group] for group, _ in STAGES}
@@ -178,7 +180,7 @@ def test_a_loss_is_lower_for_the_right_class(name: str):
 @pytest.mark.parametrize("name", options("backbone"))
 def test_a_backbone_gives_features_of_its_width(name: str):
     names = {"image": ["backbone.name=squeezenet1_1"], "clip": ["backbone.name=s3d"]}
-    settings = [*([] if name == "tiny3d" else ["++backbone.weights=null"]), *names.get(name, [])]
+    settings = [*([] if name in ("tiny3d", "pixels") else ["++backbone.weights=null"]), *names.get(name, [])]
     with torch.device("meta"):  # networks of any size
         backbone = made("backbone", name, *settings)
         picture_format = backbone.picture_format

@@ -1,50 +1,92 @@
 """Look through a data set before anyone trains: what is in it, what is wrong with it, what could cheat."""
 
+from typing import Any
+
 from omegaconf import DictConfig
 
 from vidclf.cli import verb
+from vidclf.errors import VidclfError
 
 
 @verb
 def main(cfg: DictConfig) -> None:
-    """Print what was found; leave a page."""
+    """Print what was found; leave a page, and a table of sound videos if `out` names one."""
     from pathlib import Path
 
-    from vidclf.errors import VidclfError
-    from vidclf.evaluation.check import check, rows_of_classes, write_page
+    from vidclf.evaluation.check import check
+    from vidclf.evaluation.lookalikes import ALIKE, ALIKE_IN_PIXELS
+    from vidclf.evaluation.page import table_of_classes, write_manifest, write_page
+    from vidclf.models.backbones.pixels import Pixels
     from vidclf.run import build
     from vidclf.run.config import asked
     from vidclf.system.disk import writing_to
     from vidclf.system.machine import num_cores
-    from vidclf.system.terminal import printable, say, table
+    from vidclf.system.terminal import printable, quiet_lightning, say, table
 
+    quiet_lightning()
     config, _ = asked(cfg, "check")
+    page, out, alike = config["check"]["page"], config["out"], config["check"]["alike"]
+    if alike is not None and not (isinstance(alike, int | float) and 0 < alike < 1):
+        raise VidclfError(f"check.alike={alike}: it must be between 0 (as alike as many are) and 1 (identical).")
+    if out is not None and Path(out).exists():
+        raise VidclfError(f"out={out}: there is such a file, and it is not overwritten. Name another, or remove it.")
     if "on_error" in config["dataset"]:  # damaged files are listed, and end nothing
         config["dataset"] = {**config["dataset"], "on_error": "skip"}
+    backbone = _backbone(config)
+    alike = alike or (ALIKE_IN_PIXELS if isinstance(backbone.backbone, Pixels) else ALIKE)
+    device = build.build_trainer(config, backbone).strategy.root_device
+    backbone.to(device).eval()
     corpus = build.build_corpus(config)
-    checked = check(corpus, config["num_threads"] or num_cores())
-    for row in rows_of_classes(checked):
-        name, *counts = row.items()
-        say(printable(f"{name[1]}: {', '.join(f'{key} {value}' for key, value in counts)}"))
+    source = build.build_source(config, corpus, backbone, device)
+    checked = check(corpus, source, backbone, alike, config["num_threads"] or num_cores())
+    classes = table_of_classes(checked)
+    for name, *counts in classes.rows:
+        told = ", ".join(f"{key} {value}" for key, value in zip(classes.header[1:], counts, strict=True))
+        say(printable(f"{name}: {told}"))
     for error in corpus.failed.values():
         say(printable(f"cannot be read: {error}"))
     for problem in checked.problems:
         say(printable(problem))
     rows: dict[str, object] = {"num_videos": len(corpus.videos), "num_failed": len(corpus.failed)}
-    rows |= {"num_copies": len(checked.copies), "num_leaks": len(checked.leaks)}
-    if checked.shortcut:
-        rows |= {"container_top1": checked.shortcut.top1, "container_low": checked.shortcut.low}
-        rows |= {"container_high": checked.shortcut.high, "majority_top1": checked.shortcut.majority}
-    page = config["check"]["page"]
-    if page is not None:
-        with writing_to(Path(page), "Name another file with check.page=..."):
-            Path(page).parent.mkdir(parents=True, exist_ok=True)
-            write_page(Path(page), checked)
+    rows |= {"num_copies": len(checked.copies), "num_alike": len(checked.pairs), "num_leaks": checked.num_leaks}
+    for name, shortcut in (("container", checked.container), ("one_frame", checked.one_frame)):
+        if shortcut:
+            rows |= {f"{name}_top1": shortcut.top1, f"{name}_low": shortcut.low, f"{name}_high": shortcut.high}
+            rows["majority_top1"] = shortcut.majority
+    for path, write in ((page, write_page), (out, write_manifest)):
+        if path is not None:
+            with writing_to(Path(path), "Name another file with check.page=... or out=..."):
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                write(Path(path), checked)
     table("Checked", rows, f"page {page}" if page is not None else "")
     if corpus.failed:
         raise VidclfError(f"{len(corpus.failed)} of {len(corpus.videos)} videos cannot be read; see above.")
-    if config["check"]["strict"] and checked.leaks:
-        raise VidclfError(f"check.strict: {len(checked.leaks)} file(s) stand on two sides of the split; see above.")
+    if config["check"]["strict"] and checked.num_leaks:
+        raise VidclfError(f"check.strict: {checked.num_leaks} leak(s) between the sides of the split; see above.")
+
+
+def _backbone(config: dict[str, Any]) -> Any:
+    """Return the backbone; where nobody chose one and its weights cannot be had: pixels, and so in `config`."""
+    from hydra import compose
+    from hydra.errors import InstantiationException
+    from omegaconf import OmegaConf
+
+    from vidclf.run import build
+    from vidclf.run.config import explicit_overrides, key_of
+    from vidclf.system.terminal import say
+
+    try:
+        return build.build_backbone(config)
+    except InstantiationException as error:
+        chosen = {key_of(override).partition(".")[0] for override in explicit_overrides()}
+        if not isinstance(error.__cause__, VidclfError) or chosen & {"backbone", "experiment"}:
+            raise
+        say(
+            f"{error.__cause__}\nSo videos are compared by their pixels: what is encoded again or mirrored is found, "
+            "what is cropped or another take of a scene is not. backbone=... chooses a network."
+        )
+    config["backbone"] = OmegaConf.to_container(compose("backbone/pixels").backbone)
+    return build.build_backbone(config)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,10 @@ class Corpus:
             self._kept[key] = [self._views_of(video, own, draw) for video, own in known]
         return self._kept[key]
 
+    def all_views(self) -> list[VideoViews]:
+        """Return all views of all sound videos, whichever side they stand on."""
+        return [self._views_of(video, range(self.sides.num_views[video]), None) for video in sorted(self.facts)]
+
     def part_size(self, part: str) -> int:
         """Return the number of videos with a view in a part, damaged ones included."""
         return len(self.sides.views_of(part))

@@ -38,6 +38,7 @@ class BackboneTransform:
     Args:
         picture_format: of the backbone.
         crops: 1: the centre; 3: both ends and the middle of the longer side (arXiv:1711.07971).
+        mirrored: whether the mirror images of all crops follow behind them.
 
     Raises:
         VidclfError: another number of crops.
@@ -45,6 +46,7 @@ class BackboneTransform:
 
     picture_format: PictureFormat
     crops: int = 1
+    mirrored: bool = False
     random: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -56,7 +58,7 @@ class BackboneTransform:
     @property
     def num_crops(self) -> int:
         """Pictures made of a frame."""
-        return self.crops
+        return self.crops * (1 + self.mirrored)
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "views T 3 h w"]:
         """Return normalised pictures of `picture_format.size`, the crops of a view behind one another."""
@@ -72,6 +74,7 @@ class BackboneTransform:
             antialias=self.picture_format.clip_length == 1,
         )
         crops = [F.center_crop(resized, [self.picture_format.size])] if self.crops == 1 else self._along(resized)
+        crops += [F.horizontal_flip(crop) for crop in crops] if self.mirrored else []
         return torch.stack(crops, dim=1).flatten(0, 1)  # (V * crops, T, 3, h, w)
 
     def normalize(self, cropped: UInt8[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch 3 h w"]:

@@ -1,26 +1,26 @@
-"""What is in a data set, what is wrong with it, and what could cheat: counted, and shown on one page."""
+"""What is in a data set, what is wrong with it, and what could cheat."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from statistics import median
-from typing import Any
+from itertools import combinations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from vidclf.contracts import PARTS, VideoError, first_five
+from vidclf.contracts import VideoError, VideoViews, first_five
 from vidclf.data.container import Container, describe
 from vidclf.data.corpus import Corpus
 from vidclf.data.decoding import naming_the_video
+from vidclf.data.frames import FrameReader
 from vidclf.data.prefetch import run_ahead
-from vidclf.evaluation.shortcuts import Shortcut, measure_shortcut
-from vidclf.system.disk import write_atomically
-from vidclf.system.terminal import printable, track
+from vidclf.evaluation.lookalikes import Pair, Unit, choose_frames, find_pairs, join_units
+from vidclf.evaluation.shortcuts import Shortcut, Videos, measure_containers, measure_one_frame
+from vidclf.features.batches import StoredFeatures
+from vidclf.system.terminal import track
 
 IMBALANCED = 3  # times as many videos in the largest class as in the smallest
-FEWEST_GROUPS = 10  # of test: an interval over fewer says too little
-MANY_SIZES = 8  # kinds of one property that are shown, the commonest
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,35 @@ class Checked:
         corpus: the videos, what decoding them has shown, and the split.
         containers: by position in the list of videos, of those that are sound.
         copies: positions of videos whose files are the same to the last byte, two or more each.
-        shortcut: what a file says without its pictures; None where nothing is fitted, or test has few groups.
+        pairs: videos of different groups that look alike, and are no copies.
+        joined: groups that copies and pairs tie together, two or more each: one group, as it seems.
+        container: what a file says without its pictures; None where nothing is fitted, or test has few groups.
+        one_frame: what the features of a single frame say; None likewise.
     """
 
     corpus: Corpus
     containers: Mapping[int, Container]
     copies: Sequence[Sequence[int]]
-    shortcut: Shortcut | None
+    pairs: Sequence[Pair]
+    joined: Sequence[Sequence[Unit]]
+    container: Shortcut | None
+    one_frame: Shortcut | None
 
     @property
-    def leaks(self) -> list[Sequence[int]]:
+    def torn_copies(self) -> list[Sequence[int]]:
         """The copies that stand on two sides of the split."""
         return [same for same in self.copies if len({self.corpus.sides.sides[video] for video in same}) > 1]
+
+    @property
+    def torn_pairs(self) -> list[Pair]:
+        """The look-alikes that stand on two sides of the split."""
+        sides = self.corpus.sides.sides
+        return [pair for pair in self.pairs if sides[pair.video] != sides[pair.other]]
+
+    @property
+    def num_leaks(self) -> int:
+        """Copies and pairs on two sides, and videos whose single frames stand on two."""
+        return len(self.torn_copies) + len(self.torn_pairs) + len(self.corpus.sides.val_views)
 
     @property
     def problems(self) -> list[str]:
@@ -55,16 +72,58 @@ class Checked:
         return info.num_frames / info.fps
 
 
-def check(corpus: Corpus, num_threads: int) -> Checked:
-    """Look at the containers of a corpus, which has decoded all files before, and at what it has found."""
+def check(
+    corpus: Corpus, source: StoredFeatures | FrameReader, backbone: nn.Module, at_least: float, num_threads: int
+) -> Checked:
+    """Compare the videos of a corpus, which has decoded all files before, and look at their containers.
+
+    Args:
+        corpus: of which damaged videos are left out.
+        source: of features by `backbone`, or of its pictures.
+        backbone: computes them.
+        at_least: how close look-alikes are.
+        num_threads: files read at once.
+    """
+    views = corpus.all_views()
+    source.prepare(views)
+    videos, features = _features_of(source, backbone, [one for one in views if one.video in corpus.facts])
+    containers = _read_containers(corpus, num_threads)
+    known = [row for row, video in enumerate(videos) if video in containers]
+    videos, features = [videos[row] for row in known], features[:, known]
+    units = [video.unit for video in corpus.videos]
+    copies = _copies(corpus, containers)
+    copied = {pair for same in copies for pair in combinations(sorted(same), 2)}
+    labels = [corpus.videos[video].label for video in videos]
+    found = find_pairs(features, [units[video] for video in videos], labels, at_least)
+    pairs = [Pair(videos[pair.video], videos[pair.other], pair.closeness) for pair in found]
+    pairs = [pair for pair in pairs if pair[:2] not in copied]
+    joined = join_units(units, [*copied, *(pair[:2] for pair in pairs)])
+    return Checked(corpus, containers, copies, pairs, joined, *_shortcuts(corpus, containers, videos, features))
+
+
+def _features_of(
+    source: StoredFeatures | FrameReader, backbone: nn.Module, views: Sequence[VideoViews]
+) -> tuple[list[int], Float[Tensor, "crops M F D"]]:
+    """Return the videos that can be read, and a few features of each."""
+    num_views = {one.video: len(one.views) for one in views}
+    videos, rows = list[int](), list[Tensor]()
+    with torch.no_grad():
+        for batch in source.scoring_batches(views):
+            video = int(batch.video[0])
+            inputs = batch.inputs if isinstance(source, StoredFeatures) else backbone(batch.inputs)
+            videos.append(video)
+            rows.append(choose_frames(inputs.cpu(), num_views[video]))
+    return videos, torch.stack(rows, dim=1) if rows else torch.empty(1, 0, 1, 1)
+
+
+def _read_containers(corpus: Corpus, num_threads: int) -> dict[int, Container]:
     sound = sorted(corpus.facts)
-    duration_s = {video: facts.info.num_frames / facts.info.fps for video, facts in corpus.facts.items()}
 
     def look(video: int) -> Iterator[Container | VideoError]:
-        path = corpus.videos[video].path
+        path, info = corpus.videos[video].path, corpus.facts[video].info
         try:
             with naming_the_video(path):
-                yield describe(path, duration_s[video])
+                yield describe(path, info.num_frames / info.fps)
         except VideoError as error:  # it has gone meanwhile
             yield error
 
@@ -74,23 +133,28 @@ def check(corpus: Corpus, num_threads: int) -> Checked:
             corpus.leave_out(video, found)
         else:
             containers[video] = found
+    return containers
+
+
+def _copies(corpus: Corpus, sound: Mapping[int, Container]) -> list[list[int]]:
     by_content: dict[tuple[str, object], list[int]] = defaultdict(list)
-    for video in containers:
+    for video in sound:
         segment = corpus.videos[video].start_s, corpus.videos[video].end_s
         by_content[corpus.facts[video].content, segment].append(video)
-    copies = [same for same in by_content.values() if len(same) > 1]
-    return Checked(corpus, containers, copies, _shortcut(corpus, containers))
+    return [same for same in by_content.values() if len(same) > 1]
 
 
-def _shortcut(corpus: Corpus, containers: Mapping[int, Container]) -> Shortcut | None:
-    videos = [corpus.videos[video] for video in containers]
-    sides = [corpus.sides.sides[video] for video in containers]
-    tested = {video.unit for video, side in zip(videos, sides, strict=True) if side == "test"}
-    if len(tested) < FEWEST_GROUPS or not {"train", "val"} & {*sides}:
-        return None
+def _shortcuts(
+    corpus: Corpus, containers: Mapping[int, Container], videos: Sequence[int], features: Float[Tensor, "crops M F D"]
+) -> tuple[Shortcut | None, Shortcut | None]:
+    known = [corpus.videos[video] for video in videos]
+    sides = [corpus.sides.sides[video] for video in videos]
+    told = Videos([video.label for video in known], sides, [video.unit for video in known])
+    if not told.can_be_measured:
+        return None, None
     facts: list[dict[str, float | str]] = []
-    for video, container in containers.items():
-        info = corpus.facts[video].info
+    for video in videos:
+        info, container = corpus.facts[video].info, containers[video]
         facts.append(
             {
                 "rate": info.fps,
@@ -103,22 +167,35 @@ def _shortcut(corpus: Corpus, containers: Mapping[int, Container]) -> Shortcut |
                 "format": container.format,
             }
         )
-    return measure_shortcut(facts, [video.label for video in videos], sides, [video.unit for video in videos])
+    middle = features[0, :, features.shape[2] // 2].numpy()
+    return measure_containers(facts, told), measure_one_frame(middle, told)
 
 
 def _problems(checked: Checked) -> Iterator[str]:
     corpus = checked.corpus
     names = [video.name for video in corpus.videos]
     if corpus.failed:
-        yield f"{len(corpus.failed)} of {len(names)} videos cannot be read: {first_five(_of(names, corpus.failed))}."
-    if checked.leaks:
-        pairs = [" = ".join(_of(names, same)) for same in checked.leaks]
+        failed = [names[video] for video in sorted(corpus.failed)]
+        yield f"{len(failed)} of {len(names)} videos cannot be read: {first_five(failed)}."
+    if corpus.sides.val_views:
+        yield (
+            "split.validation=frame_level: frames of one video stand on both sides of train and val, so validation "
+            "measures how well train videos are recognised again. Choose a model with split.validation=group."
+        )
+    if checked.torn_copies:
+        pairs = [" = ".join(names[video] for video in same) for same in checked.torn_copies]
         yield f"{len(pairs)} file(s) stand on two sides of the split under several names: {first_five(pairs)}."
+    if checked.torn_pairs:
+        pairs = [f"{names[pair.video]} ~ {names[pair.other]}" for pair in checked.torn_pairs]
+        yield (
+            f"{len(pairs)} pair(s) of videos on two sides of the split look alike: {first_five(pairs)}. Look at the "
+            "page; if they show one scene, give them one group (out=... writes a table that does)."
+        )
     labelled = [same for same in checked.copies if len({corpus.videos[video].label for video in same}) > 1]
     if labelled:
-        pairs = [" = ".join(_of(names, same)) for same in labelled]
+        pairs = [" = ".join(names[video] for video in same) for same in labelled]
         yield f"{len(pairs)} file(s) have several labels: {first_five(pairs)}."
-    if left := len(checked.copies) - len(checked.leaks):
+    if left := len(checked.copies) - len(checked.torn_copies):
         yield f"{left} file(s) are there more than once, on one side of the split."
     counts = Counter(video.label for video in corpus.videos)
     (most, largest), (least, smallest) = counts.most_common()[0], counts.most_common()[-1]
@@ -127,85 +204,11 @@ def _problems(checked: Checked) -> Iterator[str]:
             f"The classes are unequal: {corpus.class_names[most]} has {largest} videos, {corpus.class_names[least]} "
             f"{smallest}. Look at mean class accuracy, not at top-1 alone; loss=... may weigh classes."
         )
-    if checked.shortcut and checked.shortcut.is_one:
-        told = ", ".join(f"{name} {share:.0%}" for name, share in checked.shortcut.used[:3])
+    if checked.container and checked.container.is_one:
+        told = ", ".join(f"{name} {share:.0%}" for name, share in checked.container.used[:3])
         yield (
-            f"Files tell their class without their pictures: a small tree names {checked.shortcut.top1:.0%} of the "
-            f"test videos from {told} of its questions (95 % interval {checked.shortcut.low:.0%} to "
-            f"{checked.shortcut.high:.0%}; the commonest class is {checked.shortcut.majority:.0%}). A network may "
+            f"Files tell their class without their pictures: a small tree names {checked.container.top1:.0%} of the "
+            f"test videos from {told} of its questions (95 % interval {checked.container.low:.0%} to "
+            f"{checked.container.high:.0%}; the commonest class is {checked.container.majority:.0%}). A network may "
             "learn the camera, not the class: encode all classes alike, or say so beside the score."
         )
-
-
-def _of(names: Sequence[str], videos: Any) -> list[str]:
-    return [names[video] for video in sorted(videos)]
-
-
-def rows_of_classes(checked: Checked) -> list[dict[str, object]]:
-    """Return for each class its numbers of videos and groups, on each side, and the lengths of its videos in s."""
-    corpus, rows = checked.corpus, []
-    for label, name in enumerate(corpus.class_names):
-        own = [video for video, known in enumerate(corpus.videos) if known.label == label]
-        lengths = [checked.duration_s(video) for video in own if video in corpus.facts] or [0.0]
-        sides = Counter(corpus.sides.sides[video] for video in own)
-        groups = {corpus.videos[video].unit for video in own}
-        row: dict[str, object] = {"class": name, "videos": len(own), "groups": len(groups)}
-        row |= {part: sides[part] for part in PARTS}
-        row |= {"shortest": f"{min(lengths):.1f} s", "median": f"{median(lengths):.1f} s"}
-        rows.append({**row, "longest": f"{max(lengths):.1f} s"})
-    return rows
-
-
-def rows_of_kinds(checked: Checked) -> list[dict[str, object]]:
-    """Return how many videos of each class have which size, rate, codec, format and sound, the commonest first."""
-    corpus = checked.corpus
-    kinds: dict[str, Counter[str]] = {}
-    of_class: Counter[tuple[str, str, int]] = Counter()
-    for video, container in checked.containers.items():
-        info, label = corpus.facts[video].info, corpus.videos[video].label
-        seen = {
-            "size": f"{info.width}x{info.height}",
-            "frames a second": f"{info.fps:.5g}" + (", uneven" if info.shown_from else ""),
-            "codec": container.codec,
-            "format": container.format,
-            "sound": "yes" if container.has_sound else "no",
-        }
-        for name, value in seen.items():
-            kinds.setdefault(name, Counter())[value] += 1
-            of_class[name, value, label] += 1
-    return [
-        {"": name, "value": value, "videos": count}
-        | {known: of_class[name, value, label] for label, known in enumerate(corpus.class_names)}
-        for name, counts in kinds.items()
-        for value, count in counts.most_common(MANY_SIZES)
-    ]
-
-
-def write_page(path: Path, checked: Checked) -> None:
-    """Write what was found into one HTML file that loads nothing and runs nothing, whatever names it holds."""
-    corpus = checked.corpus
-    names = [video.name for video in corpus.videos]
-    copies = [
-        [{"video": name, "side": corpus.sides.sides[video]} for video, name in zip(same, _of(names, same), strict=True)]
-        for same in sorted(checked.copies, key=lambda same: same not in checked.leaks)
-    ]
-    environment = Environment(
-        loader=PackageLoader("vidclf", "evaluation/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,  # not what is markup already
-    )
-    page = environment.get_template("check.html").render(
-        title=f"{type(corpus.dataset).__name__} {getattr(corpus.dataset, 'root', '')}",
-        num_videos=len(names),
-        num_groups=len({video.unit for video in corpus.videos}),
-        problems=checked.problems,
-        classes=rows_of_classes(checked),
-        kinds=rows_of_kinds(checked),
-        shortcut=checked.shortcut,
-        failed=[{"video": names[video], "reason": str(error)} for video, error in sorted(corpus.failed.items())],
-        copies=copies,
-    )
-    write_atomically(path, page.encode())

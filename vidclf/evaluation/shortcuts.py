@@ -1,35 +1,43 @@
-"""How much of the label can be read from a file without its pictures."""
+"""How much of the label can be read without a video's pictures, or from one of them."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction import DictVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from vidclf.evaluation.intervals import bootstrap_mean
 
+FEWEST_GROUPS = 10  # of test: an interval over fewer says too little
 LEAVES = 32  # of the tree at most: no more than a person could have noticed
 SMALLEST_LEAF = 3  # videos
 
 
 @dataclass(frozen=True)
 class Shortcut:
-    """What a small decision tree makes of the test videos, and whoever always names the commonest train class.
+    """What a simple classifier makes of the test videos, and whoever always names the commonest train class.
 
     Attributes:
-        top1: the share that the tree names rightly.
+        top1: the share that it names rightly.
         low: where its 95 % interval over groups begins.
         high: where it ends.
         majority: the share that the commonest class of train has.
-        used: what the tree asks for, the most important first, and the share that each has in it.
+        used: what it asks for, the most important first, and the share that each has in it; empty: not known.
     """
 
     top1: float
     low: float
     high: float
     majority: float
-    used: Sequence[tuple[str, float]]
+    used: Sequence[tuple[str, float]] = ()
 
     @property
     def is_one(self) -> bool:
@@ -37,30 +45,49 @@ class Shortcut:
         return self.low > self.majority
 
 
-def measure_shortcut(
-    facts: Sequence[dict[str, float | str]], labels: Sequence[int], sides: Sequence[str], groups: Sequence[object]
-) -> Shortcut:
-    """Return how well test labels are told by `facts` of each video: fitted on train and val, scored on test.
+@dataclass(frozen=True)
+class Videos:
+    """Labels (class indices), sides (train, val, test) and groups (what is not independent), one a video."""
 
-    Args:
-        facts: numbers, and words of which each is a kind of its own.
-        labels: class indices.
-        sides: train, val or test.
-        groups: what is not independent.
-    """
+    labels: Sequence[int]
+    sides: Sequence[str]
+    groups: Sequence[object]
+
+    @property
+    def can_be_measured(self) -> bool:
+        """Whether there is something to fit on, and enough test groups."""
+        tested = {group for group, side in zip(self.groups, self.sides, strict=True) if side == "test"}
+        fitted = {label for label, side in zip(self.labels, self.sides, strict=True) if side in ("train", "val")}
+        return len(tested) >= FEWEST_GROUPS and len(fitted) > 1
+
+
+def measure_containers(facts: Sequence[dict[str, float | str]], videos: Videos) -> Shortcut:
+    """Return how well a small decision tree tells test labels by `facts` of each: numbers, and words that are kinds."""
     vectorizer = DictVectorizer(sparse=False)
-    table, label = vectorizer.fit_transform(facts), np.asarray(labels)
-    tested = np.asarray([side == "test" for side in sides])
-    fitted = np.asarray([side in ("train", "val") for side in sides])
     tree = DecisionTreeClassifier(max_leaf_nodes=LEAVES, min_samples_leaf=SMALLEST_LEAF, random_state=0)
-    tree.fit(table[fitted], label[fitted])
-    is_right = (tree.predict(table[tested]) == label[tested]).astype(float)
-    own = [group for group, is_tested in zip(groups, tested, strict=True) if is_tested]
-    low, high = bootstrap_mean(is_right, own)
+    measured = _measure(tree, vectorizer.fit_transform(facts), videos)
     importance: dict[str, float] = {}
     for name, share in zip(vectorizer.get_feature_names_out(), tree.feature_importances_, strict=True):
         fact = name.partition("=")[0]
         importance[fact] = importance.get(fact, 0.0) + float(share)
     used = sorted(((name, share) for name, share in importance.items() if share > 0), key=lambda pair: -pair[1])
+    return Shortcut(*measured, used)
+
+
+def measure_one_frame(features: Float[np.ndarray, "M D"], videos: Videos) -> Shortcut:
+    """Return how well a logistic regression tells test labels by the features of one frame of each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the last digits change no label
+        return Shortcut(*_measure(make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)), features, videos))
+
+
+def _measure(model: Any, table: Float[np.ndarray, "M D"], videos: Videos) -> tuple[float, float, float, float]:
+    """Fit on train and val, score on test; return the share that is right, its interval, and the commonest class's."""
+    label = np.asarray(videos.labels)
+    tested = np.asarray([side == "test" for side in videos.sides])
+    fitted = np.asarray([side in ("train", "val") for side in videos.sides])
+    model.fit(table[fitted], label[fitted])
+    is_right = (model.predict(table[tested]) == label[tested]).astype(float)
+    groups = [group for group, is_tested in zip(videos.groups, tested, strict=True) if is_tested]
     commonest = np.bincount(label[fitted]).argmax()
-    return Shortcut(float(is_right.mean()), low, high, float((label[tested] == commonest).mean()), used)
+    return float(is_right.mean()), *bootstrap_mean(is_right, groups), float((label[tested] == commonest).mean())

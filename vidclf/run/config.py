@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parents[1]
 CONF = str(PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf")
 HYDRA: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__ < "1.4" else {}  # of which 1.4 warns
-LITERAL = ("run", "source", "resume")  # paths, taken as they are: Hydra's grammar has uses for = , ( ~ and spaces
+LITERAL = (
+    "run",
+    "source",
+    "resume",
+    "out",
+    "check.page",
+)  # paths, taken as they are: Hydra's grammar has uses for = , ( ~ and spaces
 PATHS = ("dataset.", "store.", "backbone.weights")  # so too where one exists, or the grammar cannot read it
 OF_HYDRA = ("experiment", "sweep")  # groups that are spread over the others
 OPTIONAL = ("augmentation", "mixing", "callbacks", "logger")  # groups of which none need be chosen

@@ -1,0 +1,84 @@
+"""How many planted twins `vidclf check` names, and how much of what it names is true.
+
+    python -m experiments.leaks.study root=UCF-101 classes=CuttingInKitchen,JumpingJack,WallPushups each=15 \
+        seeds=10,11,12 backbone=custom backbone._target_=experiments.real.lite0.Lite0
+
+prints a table: of the twins of each kind, which share is named with its own video or another of that video's group on
+the other side; of all pairs named on two sides, which share are of one group, twins counted in their videos' groups.
+"""
+
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from experiments.leaks.plant import TWINS, plant
+from vidclf.data.corpus import name_videos
+from vidclf.data.datasets.ucf101 import UCF101, Official
+from vidclf.evaluation.check import Checked, check
+from vidclf.evaluation.lookalikes import ALIKE, ALIKE_IN_PIXELS
+from vidclf.models.backbones.pixels import Pixels
+from vidclf.run import build
+from vidclf.run.config import CONF, HYDRA
+from vidclf.system.machine import keep_memory, num_cores
+
+OURS = ("root", "classes", "each", "seeds")
+
+
+def check_planted(table: Path, overrides: list[str]) -> Checked:
+    """Return what `vidclf check` finds in a table."""
+    given = ["dataset=manifest", f"dataset.file={table}", "dataset.anywhere=true", "split=given", *overrides]
+    cfg = compose("check", [*given, "~callbacks", "~logger"])  # which write into a run's folder
+    config = OmegaConf.to_container(cfg, resolve=True)
+    backbone = build.build_backbone(config)
+    corpus = build.build_corpus(config)
+    device = build.build_trainer(config, backbone).strategy.root_device
+    source = build.build_source(config, corpus, backbone.to(device).eval(), device)
+    alike = config["check"]["alike"] or (ALIKE_IN_PIXELS if isinstance(backbone.backbone, Pixels) else ALIKE)
+    return check(corpus, source, backbone, alike, num_cores())
+
+
+def main() -> None:
+    """Print the table."""
+    keep_memory()
+    settings = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    overrides = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in OURS]
+    classes = settings["classes"].split(",") if "classes" in settings else None
+    dataset = UCF101(settings["root"], classes=classes)
+    videos = name_videos(dataset.videos(), settings["root"])
+    sides = Official(1)(videos, [1] * len(videos)).sides
+    named = defaultdict(list)
+    precision, numbers = list[float](), list[int]()
+    with initialize_config_dir(CONF, **HYDRA):
+        for seed in map(int, settings.get("seeds", "0").split(",")):
+            with tempfile.TemporaryDirectory() as folder:
+                twins = plant(videos, sides, Path(folder), int(settings.get("each", 15)), seed)
+                checked = check_planted(Path(folder) / "videos.csv", overrides)
+            listed = checked.corpus.videos
+            unit = {str(video.path): video.unit for video in listed}
+            true_unit = [unit[twins.get(str(video.path), str(video.path))] for video in listed]
+            is_true = [true_unit[pair.video] == true_unit[pair.other] for pair in checked.torn_pairs]
+            found = {
+                str(listed[end].path)
+                for pair, true in zip(checked.torn_pairs, is_true, strict=True)
+                for end in pair[:2]
+                if true
+            }
+            for twin in twins:
+                named[Path(twin).name.partition("-")[0]].append(twin in found)
+            precision.append(float(np.mean(is_true)))
+            numbers.append(len(is_true))
+    print(f"| twin | named of {len(named[next(iter(TWINS))])} |\n| --- | --- |")
+    for kind in TWINS:
+        print(f"| {kind} | {np.mean(named[kind]):.3f} |")
+    usual = [one for kind, found in named.items() if kind != "crop_corner" for one in found]
+    print(f"| all but crop_corner | {np.mean(usual):.3f} |")
+    print(f"\npairs named on two sides, a seed: {numbers}; of them true: {[round(share, 3) for share in precision]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Which videos are more alike than either is to what it usually resembles; real twins: experiments/leaks."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from vidclf.evaluation import lookalikes
+from vidclf.evaluation.lookalikes import NUM_FRAMES, choose_frames, find_pairs, join_units
+
+NUM_VIDEOS = 40
+LABELS = [video % 2 for video in range(NUM_VIDEOS)]
+UNITS = [(LABELS[video], f"g{video // 4}") for video in range(NUM_VIDEOS)]
+
+
+@pytest.fixture
+def features() -> Tensor:
+    """Two crops of eight frames of 40 videos, each near to a place of its own, all of a class near to each other."""
+    generator = torch.Generator().manual_seed(0)
+    of_class = 3 * torch.randn(2, 1, 512, generator=generator)[torch.tensor(LABELS)]
+    of_video = torch.randn(NUM_VIDEOS, 1, 512, generator=generator)
+    plain = of_class + of_video + 0.2 * torch.randn(NUM_VIDEOS, NUM_FRAMES, 512, generator=generator)
+    mirrored = of_class + torch.randn(NUM_VIDEOS, NUM_FRAMES, 512, generator=generator)
+    return torch.stack([plain, mirrored])
+
+
+def test_a_twin_is_found_and_nothing_else(features: Tensor):
+    assert find_pairs(features, UNITS, LABELS) == []
+    features[0, 9] = features[0, 31].roll(1, dims=0)  # shifted in time
+    features[0, 12] = features[1, 22]  # mirrored
+    found = find_pairs(features, UNITS, LABELS)
+    assert sorted(pair[:2] for pair in found) == [(9, 31), (12, 22)]
+    assert all(0.95 < pair.closeness < 1.01 for pair in found)
+
+
+def test_a_twin_under_another_label_is_found(features: Tensor):
+    features[0, 9] = features[0, 22]
+    assert [pair[:2] for pair in find_pairs(features, UNITS, LABELS)] == [(9, 22)]
+
+
+def test_videos_of_one_group_are_no_pair(features: Tensor):
+    features[0, 0] = features[0, 2]
+    assert UNITS[0] == UNITS[2]
+    assert find_pairs(features, UNITS, LABELS) == []
+    assert find_pairs(features, [UNITS[0]] * NUM_VIDEOS, LABELS) == []
+
+
+def test_neither_the_order_nor_the_size_of_blocks_changes_what_is_found(
+    features: Tensor, monkeypatch: pytest.MonkeyPatch
+):
+    features[0, 9] = features[0, 30] + 0.3 * features[0, 11]
+    expected = find_pairs(features, UNITS, LABELS, at_least=0.01)
+    assert len(expected) > 1
+    monkeypatch.setattr(lookalikes, "BLOCK_BYTES", 1)
+    order = torch.randperm(NUM_VIDEOS, generator=torch.Generator().manual_seed(1))
+    units, labels = [UNITS[video] for video in order], [LABELS[video] for video in order]
+    found = find_pairs(features[:, order], units, labels, at_least=0.01)
+    closeness = {tuple(sorted(order[list(pair[:2])].tolist())): pair.closeness for pair in found}
+    assert closeness == pytest.approx({pair[:2]: pair.closeness for pair in expected}, abs=1e-4)
+
+
+def test_where_all_is_alike_nothing_is_named():
+    same = torch.ones(1, 12, NUM_FRAMES, 8)
+    assert find_pairs(same, [(-1, str(video)) for video in range(12)], [0] * 12) == []
+
+
+def test_groups_are_joined_by_whatever_ties_them():
+    units = [(-1, name) for name in "abcdea"]
+    assert join_units(units, [(0, 1), (2, 1), (3, 3)]) == [[(-1, "a"), (-1, "b"), (-1, "c")]]
+    assert join_units(units, [(5, 4)]) == [[(-1, "a"), (-1, "e")]]
+    assert join_units(units, []) == []
+
+
+def test_frames_are_spread_over_all_views_and_kept_apart_by_crop():
+    steps = torch.arange(15.0).repeat_interleave(2)  # frame f of crop c is 2 * f + c, three views of five steps
+    features = torch.stack([2 * steps[::2].view(3, 5), 2 * steps[::2].view(3, 5) + 1], dim=1).flatten(0, 1)[..., None]
+    chosen = choose_frames(features, num_views=3)
+    assert chosen.shape == (2, NUM_FRAMES, 1)
+    assert chosen[0, :, 0].tolist() == [0, 4, 8, 12, 16, 20, 24, 28]
+    assert chosen[1, :, 0].tolist() == [1, 5, 9, 13, 17, 21, 25, 29]
+
+
+def test_wide_features_are_narrowed_and_keep_their_angles():
+    wide = torch.randn(4, 3, 5000, generator=torch.Generator().manual_seed(0))
+    narrow = choose_frames(wide, num_views=4)
+    assert narrow.shape == (1, NUM_FRAMES, 1024)
+    expected = torch.nn.functional.cosine_similarity(wide[0, 0], wide[0, 0] + wide[3, 2], dim=0)
+    found = torch.nn.functional.cosine_similarity(narrow[0, 0], narrow[0, 0] + narrow[0, -1], dim=0)
+    assert found == pytest.approx(float(expected), abs=0.1)

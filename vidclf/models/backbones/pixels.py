@@ -1,0 +1,27 @@
+"""No network at all: a frame is its pixels. For comparing videos where no weights can be had."""
+
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vidclf.contracts import PictureFormat
+
+SIZE = 16  # of the picture that is left of a frame
+
+
+class Pixels(nn.Module):
+    """Each frame as 16x16 pixels of three colours: copies are found again, what is cropped is not.
+
+    Attributes:
+        feature_dim: D, 768.
+        picture_format: the whole frame, squeezed to a square.
+    """
+
+    name: ClassVar[str] = "pixels"
+    feature_dim: ClassVar[int] = 3 * SIZE**2
+    picture_format = PictureFormat(size=SIZE, resize=(SIZE, SIZE), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
+        """Return the pixels of each frame."""
+        return pictures.flatten(2)
