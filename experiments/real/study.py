@@ -1,0 +1,86 @@
+"""Three real classes of UCF101: the official splits, a random one beside them, and what needs no pictures at all.
+
+    pip install -e '.[real]'
+    python -m experiments.real.study dataset.root=UCF-101 [folder=runs/real] [seeds=0,1,2]
+
+calls `vidclf train`, `evaluate` and `check` as a user would, and writes results.csv (a line a video and setting) into
+`folder`; `report.py` makes the tables and the chart of it. Called again it goes on with what is missing.
+"""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+CLASSES = "CuttingInKitchen,JumpingJack,WallPushups"
+HEADS = "linear,mlp,gru"
+SAMPLING = ("sampling=uniform", "sampling.num_frames=16")
+BACKBONE = ("backbone=custom", "backbone._target_=experiments.real.lite0.Lite0")
+SPLITS = {"official": (1, 2, 3), "random": (1, 2, 3, 4, 5)}
+
+
+def settings_of(split: str, root: str) -> list[str]:
+    """Return the data set as UCF101's authors split it, or each clip by itself in five folds, as leaks go unseen."""
+    if split == "official":
+        return [f"dataset.root={root}", f"dataset.classes=[{CLASSES}]"]
+    return [
+        "dataset=folder",
+        f"dataset.root={root}",
+        f"dataset.classes=[{CLASSES}]",
+        "dataset.group=file",
+        "split=kfold",
+    ]
+
+
+def vidclf(verb: str, *arguments: str) -> str:
+    """Return what a verb prints."""
+    command = [sys.executable, "-m", f"vidclf.{verb}", *arguments]
+    print("vidclf", verb, *arguments, flush=True)
+    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
+
+
+def results_of(folder: Path, split: str, number: int, head: str, seed: str, root: str) -> Iterator[list[object]]:
+    """Train and evaluate unless it is done, and yield a line for each test video."""
+    run = folder / f"{split}-{number}-{head}-{seed}"
+    if not (run / "metrics.json").exists():
+        chosen = [f"split.number={number}", f"head={head}", f"seed={seed}", f"hydra.run.dir={run}"]
+        vidclf("train", *settings_of(split, root), *SAMPLING, *BACKBONE, *chosen)
+    if not (run / "test" / "metrics.json").exists():
+        vidclf("evaluate", f"run={run}", "trust=true")
+    if split == "official" and not (run / "test-probe-static" / "metrics.json").exists():
+        vidclf("evaluate", f"run={run}", "trust=true", "probe=all")
+    with (run / "test" / "predictions.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            yield [split, number, head, seed, row["video"], row["label"], int(row["label"] == row["predicted"])]
+
+
+def main() -> None:
+    """Write results.csv, metrics.json and checks.json."""
+    settings = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    root, folder = os.path.abspath(settings["dataset.root"]), Path(settings.get("folder", "runs/real"))
+    seeds = settings.get("seeds", "0,1,2").split(",")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, metrics = list[list[object]](), dict[str, object]()
+    for split, head in product(SPLITS, HEADS.split(",")):
+        for number, seed in product(SPLITS[split], seeds if split == "official" else seeds[:1]):
+            rows += results_of(folder, split, number, head, seed, root)
+            run = folder / f"{split}-{number}-{head}-{seed}"
+            metrics[run.name] = {
+                path.parent.name: json.loads(path.read_text()) for path in run.glob("test*/metrics.json")
+            }
+    checks = {}
+    for number in SPLITS["official"]:
+        told = vidclf("check", *settings_of("official", root), *BACKBONE, f"split.number={number}", "check.page=null")
+        checks[number] = dict(line.split(" ", 1) for line in told.splitlines()[1:] if " " in line)
+    with (folder / "results.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["split", "number", "head", "seed", "video", "label", "is_right"], *rows])
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    (folder / "checks.json").write_text(json.dumps(checks, indent=1))
+
+
+if __name__ == "__main__":
+    main()
