@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -13,6 +14,7 @@ from doubles import halve
 from verbs import Outcome
 from videos import encode_video, numbered_frame
 
+from vidclf.evaluation import check as evaluation_check
 from vidclf.evaluation.shortcuts import Videos, measure_containers, measure_one_frame
 
 HOSTILE = "<script>alert(1)</script>"
@@ -207,6 +209,28 @@ def test_without_weights_pixels_are_compared_unless_a_backbone_was_chosen(
     outcome = vidclf("check", *settings, "backbone=resnet18")
     assert (outcome.status, outcome.out) == (1, "")
     assert "resnet18" in outcome.err
+
+
+def test_files_that_vanish_while_they_are_checked_are_listed(
+    check: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root = write_folder(tmp_path / "my_videos")
+    look, features = evaluation_check.describe, evaluation_check.choose_frames
+
+    def lose(*arguments: Any) -> Any:
+        (root / "run" / "person0" / "clip.mp4").unlink(missing_ok=True)
+        return features(*arguments)
+
+    def lose_another(path: Path, duration_s: float) -> Any:
+        (root / "walk" / "person0" / "clip.mp4").unlink(missing_ok=True)
+        return look(path, duration_s)
+
+    monkeypatch.setattr(evaluation_check, "choose_frames", lose)
+    monkeypatch.setattr(evaluation_check, "describe", lose_another)
+    outcome = check()
+    assert outcome.err.endswith("VidclfError: 2 of 8 videos cannot be read; see above.\n")
+    assert outcome.err.count("\ncannot be read: ") == 2
+    assert check().status == 0
 
 
 def test_a_trained_or_clip_backbone_compares_videos_too(check: Callable[..., Outcome], tmp_path: Path):

@@ -13,14 +13,16 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from torch.nn.functional import normalize
 
 from experiments.leaks.plant import TWINS, plant
 from vidclf.data.corpus import name_videos
 from vidclf.data.datasets.ucf101 import UCF101, Official
-from vidclf.evaluation.check import Checked, check
-from vidclf.evaluation.lookalikes import ALIKE, ALIKE_IN_PIXELS
+from vidclf.evaluation.check import Checked, _features_of, check
+from vidclf.evaluation.lookalikes import ALIKE, ALIKE_IN_PIXELS, _rows
 from vidclf.models.backbones.pixels import Pixels
 from vidclf.run import build
 from vidclf.run.config import CONF, HYDRA
@@ -29,8 +31,8 @@ from vidclf.system.machine import keep_memory, num_cores
 OURS = ("root", "classes", "each", "seeds")
 
 
-def check_planted(table: Path, overrides: list[str]) -> Checked:
-    """Return what `vidclf check` finds in a table."""
+def check_table(table: Path, overrides: list[str]) -> tuple[Checked, float]:
+    """Return what `vidclf check` finds in a table, and the share of videos whose nearest one is of their own group."""
     given = ["dataset=manifest", f"dataset.file={table}", "dataset.anywhere=true", "split=given", *overrides]
     cfg = compose("check", [*given, "~callbacks", "~logger"])  # which write into a run's folder
     config = OmegaConf.to_container(cfg, resolve=True)
@@ -39,7 +41,14 @@ def check_planted(table: Path, overrides: list[str]) -> Checked:
     device = build.build_trainer(config, backbone).strategy.root_device
     source = build.build_source(config, corpus, backbone.to(device).eval(), device)
     alike = config["check"]["alike"] or (ALIKE_IN_PIXELS if isinstance(backbone.backbone, Pixels) else ALIKE)
-    return check(corpus, source, backbone, alike, num_cores())
+    checked = check(corpus, source, backbone, alike, num_cores())
+    videos, features = _features_of(source, backbone, corpus.all_views())
+    units = [corpus.videos[video].unit for video in videos]
+    same = []
+    for rows, cosines in _rows(normalize(features - features.mean(dim=(0, 1, 2)), dim=-1)):
+        cosines[torch.arange(len(rows)), rows] = -1
+        same += [units[row] == units[nearest] for row, nearest in zip(rows, cosines.argmax(dim=1), strict=True)]
+    return checked, float(np.mean(same))
 
 
 def main() -> None:
@@ -54,10 +63,13 @@ def main() -> None:
     named = defaultdict(list)
     precision, numbers = list[float](), list[int]()
     with initialize_config_dir(CONF, **HYDRA):
+        with tempfile.TemporaryDirectory() as folder:
+            plant(videos, sides, Path(folder), 0, 0)
+            alone, nearest = check_table(Path(folder) / "videos.csv", overrides)
         for seed in map(int, settings.get("seeds", "0").split(",")):
             with tempfile.TemporaryDirectory() as folder:
                 twins = plant(videos, sides, Path(folder), int(settings.get("each", 15)), seed)
-                checked = check_planted(Path(folder) / "videos.csv", overrides)
+                checked, _ = check_table(Path(folder) / "videos.csv", overrides)
             listed = checked.corpus.videos
             unit = {str(video.path): video.unit for video in listed}
             true_unit = [unit[twins.get(str(video.path), str(video.path))] for video in listed]
@@ -78,6 +90,8 @@ def main() -> None:
     usual = [one for kind, found in named.items() if kind != "crop_corner" for one in found]
     print(f"| all but crop_corner | {np.mean(usual):.3f} |")
     print(f"\npairs named on two sides, a seed: {numbers}; of them true: {[round(share, 3) for share in precision]}")
+    print(f"without a twin: {len(alone.pairs)} pairs, {len(alone.torn_pairs)} of them on two sides")
+    print(f"nearest one of the same group: {nearest:.3f}")
 
 
 if __name__ == "__main__":
