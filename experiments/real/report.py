@@ -21,10 +21,8 @@ Measured = tuple[float, float, float]  # a share, and where its 95 % interval ov
 
 def accuracy(rows: Iterable[Row]) -> Measured:
     """Return the mean accuracy of all seeds; a video counts once, by the share of seeds that name it rightly."""
-    of_video: dict[str, list[int]] = defaultdict(list)
-    for row in rows:
-        of_video[row["video"]].append(int(row["is_right"]))
-    values = np.array([fmean(own) for own in of_video.values()])
+    of_video = {row["video"]: int(row["num_right"]) / int(row["num_seeds"]) for row in rows}
+    values = np.array([*of_video.values()])
     groups = [re.sub(r"_c\d+\.avi$", "", video) for video in of_video]
     return float(values.mean()), *bootstrap_mean(values, groups)
 

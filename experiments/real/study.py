@@ -3,8 +3,9 @@
     pip install -e '.[real]'
     python -m experiments.real.study dataset.root=UCF-101 [folder=runs/real] [seeds=0,1,2]
 
-calls `vidclf train`, `evaluate` and `check` as a user would, and writes results.csv (a line a video and setting) into
-`folder`; `report.py` makes the tables and the chart of it. Called again it goes on with what is missing.
+calls `vidclf train`, `evaluate` and `check` as a user would, and writes results.csv (how many seeds name each video
+rightly, by setting), metrics.json and checks.json into `folder`; `report.py` makes the tables and the chart of them.
+Called again it goes on with what is missing.
 """
 
 import csv
@@ -43,8 +44,8 @@ def vidclf(verb: str, *arguments: str) -> str:
     return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
 
 
-def results_of(folder: Path, split: str, number: int, head: str, seed: str, root: str) -> Iterator[list[object]]:
-    """Train and evaluate unless it is done, and yield a line for each test video."""
+def results_of(folder: Path, split: str, number: int, head: str, seed: str, root: str) -> Iterator[tuple[str, bool]]:
+    """Train and evaluate unless it is done; yield each test video, and whether it is named rightly."""
     run = folder / f"{split}-{number}-{head}-{seed}"
     if not (run / "metrics.json").exists():
         chosen = [f"split.number={number}", f"head={head}", f"seed={seed}", f"hydra.run.dir={run}"]
@@ -55,7 +56,7 @@ def results_of(folder: Path, split: str, number: int, head: str, seed: str, root
         vidclf("evaluate", f"run={run}", "trust=true", "probe=all")
     with (run / "test" / "predictions.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            yield [split, number, head, seed, row["video"], row["label"], int(row["label"] == row["predicted"])]
+            yield row["video"], row["label"] == row["predicted"]
 
 
 def main() -> None:
@@ -64,10 +65,12 @@ def main() -> None:
     root, folder = os.path.abspath(settings["dataset.root"]), Path(settings.get("folder", "runs/real"))
     seeds = settings.get("seeds", "0,1,2").split(",")
     folder.mkdir(parents=True, exist_ok=True)
-    rows, metrics = list[list[object]](), dict[str, object]()
+    counts, metrics = dict[tuple, list[int]](), dict[str, object]()
     for split, head in product(SPLITS, HEADS.split(",")):
         for number, seed in product(SPLITS[split], seeds if split == "official" else seeds[:1]):
-            rows += results_of(folder, split, number, head, seed, root)
+            for video, is_right in results_of(folder, split, number, head, seed, root):
+                count = counts.setdefault((split, number, head, video), [0, 0])
+                count[:] = count[0] + is_right, count[1] + 1
             run = folder / f"{split}-{number}-{head}-{seed}"
             metrics[run.name] = {
                 path.parent.name: json.loads(path.read_text()) for path in run.glob("test*/metrics.json")
@@ -77,7 +80,9 @@ def main() -> None:
         told = vidclf("check", *settings_of("official", root), *BACKBONE, f"split.number={number}", "check.page=null")
         checks[number] = dict(line.split(" ", 1) for line in told.splitlines()[1:] if " " in line)
     with (folder / "results.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["split", "number", "head", "seed", "video", "label", "is_right"], *rows])
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["split", "number", "head", "video", "num_right", "num_seeds"])
+        writer.writerows([*setting, *count] for setting, count in counts.items())
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
     (folder / "checks.json").write_text(json.dumps(checks, indent=1))
 
