@@ -14,7 +14,7 @@ from vidclf.contracts import VideoViews
 from vidclf.data.corpus import Corpus
 from vidclf.data.frames import FrameReader
 from vidclf.errors import VidclfError
-from vidclf.evaluation.intervals import bootstrap_mean
+from vidclf.evaluation.intervals import Clusters, bootstrap_mean
 from vidclf.evaluation.judge import Judged, judge, scores_of
 from vidclf.evaluation.scores import Aggregation
 from vidclf.features.batches import StoredFeatures
@@ -127,18 +127,16 @@ class Prober:
     def _temporal_gain(self, draws: Sequence[Judged]) -> dict[str, float]:
         """Return the top1 in order, and how far the probe's (the mean of its draws) lies below it.
 
-        The 95 % interval is by bootstrap over (class, group): clips of a group are not independent.
+        The 95 % interval is by bootstrap over groups: clips of a group are not independent. Over one there is none.
         """
         in_order = _named_rightly(self.ordered, self.classifier)
         gains = in_order - np.mean([_named_rightly(draw, self.classifier) for draw in draws], axis=0)
         videos = [self.corpus.videos[index] for index in self.ordered.video.unique().tolist()]
-        low, high = bootstrap_mean(gains, [(video.label, video.group) for video in videos])
-        return {
-            "top1_in_order": float(in_order.mean()),
-            "temporal_gain": float(gains.mean()),
-            "temporal_gain_low": low,
-            "temporal_gain_high": high,
-        }
+        clusters = Clusters.of([video.unit for video in videos], [video.label for video in videos])
+        gain = {"top1_in_order": float(in_order.mean()), "temporal_gain": float(gains.mean())}
+        if interval := bootstrap_mean(gains, clusters):
+            gain |= {"temporal_gain_low": interval.low, "temporal_gain_high": interval.high}
+        return gain
 
 
 def probed(one: VideoViews, name: str, draw: int) -> VideoViews:

@@ -1,7 +1,7 @@
 """How much of the label can be read without a video's pictures, or from one of them."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from vidclf.evaluation.intervals import bootstrap_mean
+from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
 
 FEWEST_GROUPS = 10  # of test: an interval over fewer says too little
 LEAVES = 32  # of the tree at most: no more than a person could have noticed
@@ -51,7 +51,7 @@ class Videos:
 
     labels: Sequence[int]
     sides: Sequence[str]
-    groups: Sequence[object]
+    groups: Sequence[Hashable]
 
     @property
     def can_be_measured(self) -> bool:
@@ -89,5 +89,7 @@ def _measure(model: Any, table: Float[np.ndarray, "M D"], videos: Videos) -> tup
     model.fit(table[fitted], label[fitted])
     is_right = (model.predict(table[tested]) == label[tested]).astype(float)
     groups = [group for group, is_tested in zip(videos.groups, tested, strict=True) if is_tested]
+    interval = interval_of_accuracy(is_right, Clusters.of(groups, label[tested].tolist()))
+    assert interval is not None  # there are FEWEST_GROUPS
     commonest = np.bincount(label[fitted]).argmax()
-    return float(is_right.mean()), *bootstrap_mean(is_right, groups), float((label[tested] == commonest).mean())
+    return float(is_right.mean()), *interval, float((label[tested] == commonest).mean())
