@@ -6,6 +6,7 @@ checkpoints/last.ckpt    to resume from
 tensorboard/             losses, accuracies, sheets of views, the confusion matrix
 split.csv                the side of every video
 metrics.json             validation scores of the best checkpoint
+predictions.csv          and what it makes of each validation video
 failed.csv               damaged videos that were left out
 test/                    what evaluate found
 """
@@ -260,8 +261,8 @@ def _at_home(state: dict[str, Any], callback: Callback, folder: Path) -> dict[st
 
 def write_scores(folder: Path, metrics: Mapping[str, float], videos: Sequence[Video], failed: Failed) -> None:
     """Write metrics.json (flat, sorted, finite, without times or paths) and failed.csv: who was left out, and why."""
-    write_json(folder / "metrics.json", metrics)
     rows = [(videos[index].name, str(error)) for index, error in sorted(failed.items())]
     write_csv(folder / "failed.csv", ("video", "reason"), rows)
+    write_json(folder / "metrics.json", metrics)  # last: where it is, all of it is
     for error in failed.values():
         say(f"left out: {error}")
