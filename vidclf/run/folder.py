@@ -118,9 +118,18 @@ def load_checkpoint(path: Path) -> Run:
     return Run(path, checkpoint["epoch"] + 1, checkpoint["state_dict"], checkpoint["callbacks"], **known)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def describe_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint says of its run, such as `config` and `class_names`; its weights stay on the disk.
+
+    Raises:
+        VidclfError: it cannot be read, or was not written by this edition of vidclf.
+    """
+    return _read(path, mmap=True)[DESCRIPTION]
+
+
+def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         about = checkpoint[DESCRIPTION]
         shapes: list[tuple[Any, type]] = [(about[field], kind) for field, kind in DESCRIBED.items()]
         shapes += [(checkpoint[key], kind) for key, kind in (("epoch", int), ("state_dict", dict), ("callbacks", dict))]
