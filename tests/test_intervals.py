@@ -9,7 +9,6 @@ from vidclf.evaluation.intervals import (
     Clusters,
     bootstrap_mean,
     interval_of_accuracy,
-    interval_of_mean_accuracy,
     korn_graubard,
 )
 
@@ -49,7 +48,6 @@ def test_where_all_are_right_the_interval_is_that_of_as_many_videos_as_groups():
 def test_one_group_has_no_interval_and_few_are_rough():
     one = Clusters.of(["g1"] * 5, [0, 0, 0, 1, 1])
     assert interval_of_accuracy(np.ones(5), one) is None
-    assert interval_of_mean_accuracy(np.ones(5), np.zeros(5, dtype=int), one) is None
     assert bootstrap_mean(np.ones(5), one) is None
     assert "all videos are of one group" in one.why_none
     assert clusters_of([0, 0, 1]).are_few
@@ -63,15 +61,23 @@ def test_many_draws_at_once_are_what_each_is_alone():
         assert korn_graubard(right[draw], sizes[draw]) == pytest.approx((low[draw], high[draw]))
 
 
-def test_the_mean_of_classes_is_as_sure_as_their_own_shares():
-    """Two classes of 100 groups of four equal videos: what the classes differ by is not in doubt."""
-    classes, groups = np.repeat([0, 1], 400), [video // 4 for video in range(800)]
-    is_right = np.repeat(np.concatenate([np.arange(100) < 90, np.arange(100) < 50]), 4).astype(float)
-    low, high = interval_of_mean_accuracy(is_right, classes, clusters_of(groups))
-    deviation = np.sqrt((0.9 * 0.1 + 0.5 * 0.5) / 4 / 100)
-    assert (low, high) == pytest.approx((0.7 - 1.96 * deviation, 0.7 + 1.96 * deviation), abs=0.01)
-    one_class = interval_of_mean_accuracy(is_right, np.zeros(800, dtype=int), clusters_of(groups))
-    assert one_class == pytest.approx(interval_of_accuracy(is_right, clusters_of(groups)))
+def test_a_class_counts_as_much_as_another_in_their_mean_however_many_videos_it_has():
+    """100 groups of each of two classes; those of the second are twice as large, of equal videos."""
+    of_group = np.concatenate([np.arange(100) < 90, np.arange(100) < 50]).astype(float)
+
+    def told(*sizes: int) -> tuple[np.ndarray, Clusters, np.ndarray]:
+        counts = np.repeat(sizes, 100)
+        return (
+            of_group.repeat(counts),
+            clusters_of(np.arange(200).repeat(counts).tolist()),
+            np.repeat([0, 1], 100 * np.array(sizes)),
+        )
+
+    equal, unequal = interval_of_accuracy(*told(4, 4)), interval_of_accuracy(*told(4, 8))
+    assert equal == pytest.approx(unequal)
+    assert equal == pytest.approx(interval_of_accuracy(*told(4, 4)[:2]))
+    assert equal.low < 0.7 < equal.high
+    assert interval_of_accuracy(*told(4, 8)[:2]).high < equal.high
 
 
 def test_the_interval_of_one_value_a_group_is_the_plain_bootstraps():

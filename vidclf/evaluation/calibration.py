@@ -26,7 +26,7 @@ def interval_of_calibration_error(
     """Return its interval by the cluster bootstrap; None over one cluster.
 
     Resampled errors are too large by about what the error is, as any mean of absolute values; so the interval is the
-    percentiles turned about the error (Davison and Hinkley 1997, 5.2), within 0 and 1.
+    percentiles turned about the error (Davison and Hinkley 1997, 5.2), within 0 and 1, and holds it.
     """
     if len(clusters) < 2:
         return None
@@ -38,7 +38,7 @@ def interval_of_calibration_error(
     resampled = np.abs(weights @ clusters.total(gaps)).sum(1) / counts
     error = np.abs(gaps.sum(0)).sum() / len(bins)
     low, high = np.clip([2 * error - end for end in reversed(percentiles(resampled))], 0, 1)
-    return Interval(float(low), float(high))
+    return Interval(float(min(low, error)), float(max(high, error)))
 
 
 def reliability(log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " M"]) -> list[tuple[float, float, int]]:

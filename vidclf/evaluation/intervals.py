@@ -87,40 +87,23 @@ class Clusters:
         return weights
 
 
-def interval_of_accuracy(is_right: Float[np.ndarray, " M"], clusters: Clusters) -> Interval | None:
+def interval_of_accuracy(
+    is_right: Float[np.ndarray, " M"], clusters: Clusters, parts: Int[np.ndarray, " M"] | None = None
+) -> Interval | None:
     """Return the interval of the share of videos that are right; None over one cluster.
 
     Args:
         is_right: 1 or 0 a video, or a mean of such.
         clusters: of the videos.
+        parts: where given, the interval is of the mean of the accuracies of these parts, classes or splits.
     """
     if len(clusters) < 2:
         return None
-    low, high = korn_graubard(clusters.total(is_right), clusters.total(np.ones(len(is_right))))
-    return Interval(float(low), float(high))
-
-
-def interval_of_mean_accuracy(
-    is_right: Float[np.ndarray, " M"], parts: Int[np.ndarray, " M"], clusters: Clusters
-) -> Interval | None:
-    """Return the interval of the mean of the accuracies of `parts` of the videos: classes, or splits.
-
-    As Korn and Graubard's, with each video counting as much as it does in that mean. Its variance is that of residuals
-    from the part's own accuracy; those of a part with n clusters are n / (n - 1) too small in square, and where a part
-    has one cluster they are taken from the mean.
-    """
-    if len(clusters) < 2:
-        return None
-    names, part, sizes = np.unique(parts, return_inverse=True, return_counts=True)
-    accuracies = np.bincount(part, is_right) / sizes
-    mean = accuracies.mean()
-    pairs = np.unique(np.stack([part, clusters.of_video]), axis=1)
-    num_clusters = np.bincount(pairs[0], minlength=len(names))
-    alone = num_clusters == 1
-    factors = np.where(alone, 1.0, np.sqrt(num_clusters / np.maximum(num_clusters - 1, 1)))
-    residuals = (is_right - np.where(alone, mean, accuracies)[part]) * (factors / sizes / len(names))[part]
-    variance = (clusters.total(residuals) ** 2).sum()
-    low, high = _clopper_pearson(mean, _effective_size(mean, variance, float(len(is_right)), len(clusters)))
+    weights = np.ones(len(is_right))
+    if parts is not None:
+        _, part, sizes = np.unique(parts, return_inverse=True, return_counts=True)
+        weights = (len(is_right) / len(sizes) / sizes)[part]  # their mean is 1
+    low, high = korn_graubard(clusters.total(is_right * weights), clusters.total(weights))
     return Interval(float(low), float(high))
 
 

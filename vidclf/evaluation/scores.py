@@ -18,7 +18,6 @@ from vidclf.evaluation.intervals import (
     Interval,
     bootstrap_mean,
     interval_of_accuracy,
-    interval_of_mean_accuracy,
 )
 from vidclf.models.classifier import aggregate_videos
 
@@ -92,7 +91,7 @@ def bounds_of(judged: JudgedVideos) -> dict[str, float]:
     intervals = {
         "top1": interval_of_accuracy(judged.is_right, clusters),
         "top5": interval_of_accuracy(among_five, clusters),
-        "mean_class": interval_of_mean_accuracy(judged.is_right, labels.numpy(), clusters),
+        "mean_class": interval_of_accuracy(judged.is_right, clusters, labels.numpy()),
         "loss": bootstrap_mean(losses, clusters),
         "ece": interval_of_calibration_error(log_probabilities, labels, clusters),
     }

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from vidclf.contracts import first_five
 from vidclf.errors import VidclfError
 from vidclf.evaluation.comparison import Difference, compare_pairs
-from vidclf.evaluation.intervals import Clusters, Interval, interval_of_accuracy, interval_of_mean_accuracy
+from vidclf.evaluation.intervals import Clusters, Interval, interval_of_accuracy
 from vidclf.run.choices import choices_of, varying
 from vidclf.run.results import Scored
 
@@ -186,7 +186,9 @@ def _ranked(
         choices, runs = groups[row]
         means = {key: float(np.mean([runs[number].metrics[key] for number in splits])) for key in _shared(runs)}
         more = f" and {len(splits) - 1} more" if len(splits) > 1 else ""
-        entries.append(Entry(name + more, runs, choices, means, _interval(is_right[:, row], parts, clusters)))
+        entries.append(
+            Entry(name + more, runs, choices, means, interval_of_accuracy(is_right[:, row], clusters, parts))
+        )
     ranked = is_right[:, order]
     return Leaderboard(
         entries,
@@ -210,12 +212,6 @@ def _is_right(runs: Mapping[str, Scored], first: Mapping[str, Scored], splits: S
     return np.asarray(columns)
 
 
-def _interval(is_right: Float[np.ndarray, " M"], parts: np.ndarray, clusters: Clusters) -> Interval | None:
-    if parts.max() == 0:
-        return interval_of_accuracy(is_right, clusters)
-    return interval_of_mean_accuracy(is_right, parts, clusters)
-
-
 def _seeds(
     entries: Sequence[Entry],
     is_right: Float[np.ndarray, "M R"],
@@ -230,7 +226,7 @@ def _seeds(
     for setting, rows in of_setting.items():
         if len({entries[row].choices.get(SEED) for row in rows}) > 1:
             top1s = (weights @ is_right[:, rows]).tolist()
-            found.append(Seeds(dict(setting), top1s, _interval(is_right[:, rows].mean(1), parts, clusters)))
+            found.append(Seeds(dict(setting), top1s, interval_of_accuracy(is_right[:, rows].mean(1), clusters, parts)))
     return sorted(found, key=lambda seeds: -seeds.mean)
 
 

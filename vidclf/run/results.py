@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,7 +117,8 @@ def _read_predictions(path: Path, scored: Scored) -> None:
             raise ValueError("other columns")
     except (ValueError, csv.Error) as error:
         raise VidclfError(f"{path}: not the predictions that this version writes ({error}). {again}") from error
-    for video, label, predicted, _, group, shared, content in rows:
+    for row in rows:
+        video, label, predicted, _, group, shared, content = map(sys.intern, row)  # runs share them: memory
         scored.videos.append(video)
         scored.labels.append(label)
         scored.is_right.append(label == predicted)
