@@ -3,6 +3,7 @@
 import csv
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,20 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
-from doubles import halve
+from doubles import halve, make_corpus
 from verbs import Outcome
 from videos import encode_video, numbered_frame
 
+from vidclf.data.datasets.ucf101 import Official
 from vidclf.evaluation import check as evaluation_check
-from vidclf.evaluation.shortcuts import Videos, measure_containers, measure_one_frame
+from vidclf.evaluation.shortcuts import (
+    Shortcut,
+    Videos,
+    keep_shortcuts,
+    kept_shortcuts,
+    measure_containers,
+    measure_one_frame,
+)
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -95,7 +104,8 @@ def test_a_shortcut_is_measured_on_test_and_only_where_there_is_one():
     videos = Videos(labels, sides, [index // 2 for index in range(80)])
     assert videos.can_be_measured
     told = measure_containers([{"codec": ("a", "b")[label], "rate": 25.0} for label in labels], videos)
-    assert (told.top1, told.low, told.high, told.majority, told.is_one) == (1, 1, 1, 0.5, True)
+    assert (told.top1, told.high, told.majority, told.is_one) == (1, 1, 0.5, True)
+    assert told.low == pytest.approx(0.025 ** (1 / 10))  # ten groups, all named rightly, are not certain
     assert told.used == [("codec", 1.0)]
     # What holds on train alone is none: there the length says the label, on test it is the other one's.
     lengths = [1 - label if side == "test" else label for label, side in zip(labels, sides, strict=True)]
@@ -288,3 +298,12 @@ def test_three_real_classes_of_ucf101_tell_their_label_by_their_containers(
     told = dict(line.split(" ", 1) for line in outcome.out.splitlines()[1:])
     assert (told["num_videos"], told["num_failed"], told["num_copies"]) == ("363", "0", "0")
     assert float(told["container_low"]) > 0.7 > 0.34 > float(told["majority_top1"])
+
+
+def test_what_a_shortcut_scores_is_kept_for_the_same_videos_on_the_same_sides(clips: Path, tmp_path: Path):
+    corpus = make_corpus(clips, store=tmp_path)
+    keep_shortcuts(tmp_path, corpus, {"container": Shortcut(0.75, 0.6, 0.9, 0.5), "one_frame": None})
+    assert kept_shortcuts(tmp_path, make_corpus(clips, store=tmp_path)) == {"container_top1": 0.75}
+    assert kept_shortcuts(tmp_path, make_corpus(clips, store=tmp_path, split=Official(2))) == {}
+    corpus.facts[0] = replace(corpus.facts[0], content="other")
+    assert kept_shortcuts(tmp_path, corpus) == {}

@@ -57,9 +57,18 @@ def test_evaluate_leaves_scores_logits_predictions_and_a_picture(evaluate: Calla
         "predictions.csv",
         "failed.csv",
         "confusion.png",
+        "aggregations.csv",
+        "classes.csv",
+        "groups.csv",
+        "reliability.csv",
+        "reliability.png",
+        "views.csv",
     }
-    metrics = metrics_of(run / "test")
-    assert metrics.keys() == metrics_of(run).keys()
+    metrics, on_val = metrics_of(run / "test"), metrics_of(run)
+    moved = {f"top1/{row['aggregation']}" for row in rows_of(run / "test" / "aggregations.csv")}
+    assert on_val.keys() - metrics.keys() == moved  # no invitation to choose an aggregation on test
+    assert metrics.keys() - on_val.keys() == {"calibrated_loss", "calibrated_ece"}
+    assert metrics["temperature"] == on_val["temperature"]
     assert metrics["num_videos"] + metrics["num_failed"] == 8
     with Image.open(run / "test" / "confusion.png") as picture:
         assert min(picture.size) > 200

@@ -4,13 +4,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from verbs import SMALL, Outcome
 
 from vidclf.errors import VidclfError
-from vidclf.evaluation.intervals import bootstrap_mean
 from vidclf.evaluation.probes import PROBES, names_of, reverse, shuffle, single_frame, static
 from vidclf.system.seeds import generator_for
 
@@ -38,19 +36,6 @@ def test_an_unknown_probe_is_told():
     assert names_of("all") == list(PROBES)
     with pytest.raises(VidclfError, match="probe=backwards: there is no such probe; use one of shuffle, reverse, "):
         names_of("backwards")
-
-
-def test_the_interval_of_one_value_a_group_is_the_plain_bootstraps():
-    values = np.repeat([0.0, 1.0], 50)
-    low, high = bootstrap_mean(values, range(100))
-    assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.015)
-    assert high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.015)
-
-
-def test_clips_of_a_group_count_as_one():
-    values = np.repeat([0.0, 1.0], 50)
-    low, high = bootstrap_mean(values, [video // 10 for video in range(100)])
-    assert high - low > 0.5  # ten independent groups: three times as wide
 
 
 @pytest.fixture(scope="module")

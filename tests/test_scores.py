@@ -1,20 +1,38 @@
 """The numbers of metrics.json, by hand and by scikit-learn."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from doubles import Pictures, make_classifier
-from sklearn.metrics import accuracy_score, log_loss, recall_score, top_k_accuracy_score
+from doubles import Pictures, make_classifier, make_corpus, make_frames, make_trainer
+from sklearn.metrics import accuracy_score, classification_report, log_loss, recall_score, top_k_accuracy_score
 from torch import Tensor
+from torch.distributions import Categorical
 
-from vidclf.evaluation.judge import Judged, scores_of
-from vidclf.evaluation.scores import score_videos, score_views
+from vidclf.contracts import Video
+from vidclf.data.corpus import Corpus
+from vidclf.errors import VidclfError
+from vidclf.evaluation.calibration import calibration_error, fit_temperature, interval_of_calibration_error, reliability
+from vidclf.evaluation.intervals import Clusters
+from vidclf.evaluation.judge import Judged, judge, say_warnings, scores_of
+from vidclf.evaluation.report import CLASSES, classes_of
+from vidclf.evaluation.scores import (
+    JudgedVideos,
+    bounds_of,
+    judge_videos,
+    score_aggregations,
+    score_numbers_of_views,
+    score_videos,
+)
 from vidclf.models.aggregation import max as max_of_views
 from vidclf.models.aggregation import mean, mode
 from vidclf.models.backbones.wrapped import FrozenBackbone
 from vidclf.models.classifier import aggregate_videos
+from vidclf.models.scaling import Scaling
+
+VIDEOS = [Video(Path(f"{video}.avi"), 0, f"g{video}") for video in range(2)]
 
 
 @pytest.fixture
@@ -71,20 +89,109 @@ def test_every_aggregation_is_scored_from_the_same_logits():
     # Two weak votes for class 0 against a strong one for class 1: mode says 0, mean and max say 1.
     logits = torch.tensor([[0.55, 0.45], [0.55, 0.45], [0.01, 0.99], [0.9, 0.1]]).log()
     labels, video = torch.tensor([1, 1, 1, 0]), torch.tensor([0, 0, 0, 1])
-    others = {"mode": mode, "max": max_of_views}
-    scores = score_views(logits, labels, video, mean, others)
-    assert {name: value for name, value in scores.items() if "top1" in name} == {
-        "top1": 1.0,
-        "top1/mode": 0.5,
-        "top1/max": 1.0,
-    }
+    aggregations = {"mean": mean, "mode": mode, "max": max_of_views}
+    assert score_aggregations(logits, labels, video, aggregations) == {"mean": 1.0, "mode": 0.5, "max": 1.0}
+    judged = judge_videos(logits, labels, video, mean, VIDEOS)
+    scores = score_videos(judged.log_probabilities, judged.labels)
     assert scores["loss"] == pytest.approx(-(math.log(1.89 / 3) + math.log(0.9)) / 2)
 
 
-def test_scored_and_failed_videos_are_the_part(unbalanced: tuple[Tensor, Tensor]):
+def test_every_score_has_an_interval_around_it(unbalanced: tuple[Tensor, Tensor]):
     log_probabilities, labels = unbalanced
-    video = torch.arange(60) // 2 * 3  # two views each, of every third video
-    judged = Judged(log_probabilities, labels[video // 3 * 2], video, torch.arange(60) % 2, num_failed=4)
-    scores = scores_of(judged, make_classifier(FrozenBackbone(Pictures()), num_classes=8), {"mean": mean})
-    assert (scores["num_videos"], scores["num_failed"]) == (30, 4)
-    assert scores["top1"] == scores["top1/mean"]
+    judged = JudgedVideos(log_probabilities, labels, range(60), Clusters.of([i // 2 for i in range(60)], [*range(60)]))
+    bounds = bounds_of(judged)
+    for name, score in score_videos(*unbalanced).items():
+        assert bounds[f"{name}_low"] < score < bounds[f"{name}_high"], name
+    alone = JudgedVideos(log_probabilities, labels, range(60), Clusters.of(["g1"] * 60, labels.tolist()))
+    assert bounds_of(alone) == {}
+
+
+def test_more_views_are_spread_over_the_video_and_all_are_all():
+    logits = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    labels, video = torch.tensor([0, 0, 0, 0, 0, 1]), torch.tensor([0, 0, 0, 0, 0, 1])
+    rows = score_numbers_of_views(logits, labels, video, mode, VIDEOS)
+    # Of five: the third; the second and the fourth (mode's tie: class 0); four of them; all. Of one: that one.
+    assert [(num_views, top1) for num_views, top1, _ in rows] == [(1, 1.0), (2, 1.0), (4, 0.5), (5, 0.5)]
+
+
+def judged_of(corpus: Corpus, num_failed: int = 0, num_skipped: int = 0) -> Judged:
+    video = torch.tensor([video for video, _ in corpus.sides.views_of("test")])
+    labels = torch.tensor([corpus.videos[one].label for one in video])
+    logits = torch.randn(len(video), 2, generator=torch.Generator().manual_seed(0))
+    return Judged(logits, labels, video, torch.zeros_like(video), num_failed, num_skipped)
+
+
+def test_what_may_be_chosen_by_is_scored_on_val_alone(clips: Path, tmp_path: Path):
+    corpus = make_corpus(clips, store=tmp_path / "store")
+    judged = judged_of(corpus, num_failed=3, num_skipped=2)
+    videos = judged.by(mean, corpus.videos)
+    scores = scores_of(judged, videos, corpus, "test", {"mean": mean}, temperature=2.0)
+    assert (scores["num_videos"], scores["num_failed"], scores["num_skipped"], scores["num_groups"]) == (8, 3, 2, 4)
+    assert scores["chance_top1"] == scores["majority_top1"] == 0.5
+    assert not any(name.startswith("top1/") for name in scores)
+    halved = (videos.log_probabilities / 2).log_softmax(1)
+    assert scores["calibrated_loss"] == pytest.approx(log_loss(videos.labels, halved.double().softmax(1)))
+    on_val = scores_of(judged, videos, corpus, "val", {"mean": mean})
+    assert on_val["top1/mean"] == on_val["top1"]
+    assert on_val["temperature"] == pytest.approx(fit_temperature(videos.log_probabilities, videos.labels))
+    assert "temperature" not in scores_of(judged, videos, corpus, "test", {"mean": mean})
+
+
+def test_a_video_that_is_neither_scored_nor_failed_is_an_error(clips: Path, tmp_path: Path):
+    corpus = make_corpus(clips, store=tmp_path / "store")
+    classifier = make_classifier(FrozenBackbone(Pictures()), scaling=Scaling(6, "none"))
+    with pytest.raises(VidclfError, match=r"has 8 videos; 7 were scored and 0 failed, .* \(neither: A\w+/v_\w+.avi\)"):
+        judge(make_trainer(), classifier, make_frames(corpus), corpus, "test", corpus.views("test")[1:])
+
+
+def test_the_calibration_error_is_torchmetrics_and_its_curve_adds_up(unbalanced: tuple[Tensor, Tensor]):
+    log_probabilities, labels = unbalanced
+    bins = reliability(log_probabilities, labels)
+    assert sum(count for _, _, count in bins) == 60
+    by_hand = sum(count / 60 * abs(said - right) for said, right, count in bins)
+    assert calibration_error(log_probabilities, labels) == pytest.approx(by_hand, abs=1e-6)
+    certain = torch.tensor([[0.0, -80.0], [0.0, -80.0]])
+    assert calibration_error(certain, torch.tensor([0, 1])) == pytest.approx(0.5)
+    assert reliability(certain, torch.tensor([0, 1])) == [(1.0, 0.5, 2)]
+
+
+def test_a_temperature_undoes_what_was_multiplied():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4000, 5, generator=generator) * 2
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        labels = Categorical(logits=logits).sample()
+    assert fit_temperature((3 * logits).log_softmax(1), labels) == pytest.approx(3, rel=0.05)
+    clusters = Clusters.of(range(4000), labels.tolist())
+    low, high = interval_of_calibration_error(logits.log_softmax(1), labels, clusters)
+    assert 0 <= low < high < 0.03
+    assert fit_temperature(torch.tensor([[0.0, -5.0]]), torch.tensor([0])) > 0  # all right: as cold as it may be
+
+
+def test_a_class_has_its_scores_and_one_without_a_video_none(
+    unbalanced: tuple[Tensor, Tensor], capsys: pytest.CaptureFixture[str]
+):
+    log_probabilities, labels = unbalanced
+    judged = JudgedVideos(log_probabilities, labels, range(60), Clusters.of([*range(60)], labels.tolist()))
+    names = [f"class {label}" for label in range(8)]
+    rows = {row[0]: dict(zip(CLASSES, row, strict=True)) for row in classes_of(judged, names)}
+    report = classification_report(labels, judged.predicted, labels=range(8), output_dict=True, zero_division=0)
+    for label in range(7):
+        row, expected = rows[f"class {label}"], report[str(label)]
+        assert (row["precision"], row["recall"]) == pytest.approx((expected["precision"], expected["recall"]))
+        assert row["f1"] == pytest.approx(expected["f1-score"])
+        assert row["videos"] == row["groups"] == expected["support"]
+        assert row["rough"] == ("yes" if row["groups"] < 10 else "no")
+        if row["groups"] > 1:
+            assert row["recall_low"] <= row["recall"] <= row["recall_high"]
+    assert [rows["class 7"][key] for key in ("videos", "recall", "recall_low", "rough")] == [0, "", "", "yes"]
+    say_warnings(judged, names)
+    assert "1 class(es) have no video in this part, and are in no score of it: class 7." in capsys.readouterr().err
+
+
+def test_one_group_and_few_are_said(unbalanced: tuple[Tensor, Tensor], capsys: pytest.CaptureFixture[str]):
+    log_probabilities, labels = unbalanced
+    for num_groups, sentence in ((1, "There is no interval: all videos are of one group"), (4, "are of 4 groups")):
+        clusters = Clusters.of([video % num_groups for video in range(60)], [*range(60)])
+        say_warnings(JudgedVideos(log_probabilities, labels, range(60), clusters), [*map(str, range(8))])
+        assert sentence in capsys.readouterr().err

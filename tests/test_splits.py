@@ -242,6 +242,19 @@ def test_lists_that_name_a_video_never_or_twice_are_refused(tmp_path):
         Official(lists=lists)(videos, [1] * len(videos))
 
 
+def test_videos_that_the_test_list_names_and_that_are_not_there_are_counted(tmp_path):
+    videos = make_videos(num_classes=2)
+    test = [video for video in videos if video.group in ("g01", "g02")]
+    lists = write_lists(tmp_path, [video for video in videos if video not in test], test)
+    there = [video for video in videos if video not in test[:3]]
+    ones = [1] * len(there)
+    assert Official(lists=lists)(there, ones).num_missing == 3
+    of_one_class = [video for video in there if video.label == 1]
+    assert Official(lists=lists)(of_one_class, ones[: len(of_one_class)]).num_missing == sum(
+        video.label == 1 for video in test[:3]
+    )
+
+
 def test_a_list_that_is_not_there_is_named(tmp_path):
     lists = write_lists(tmp_path, [], [])
     with pytest.raises(VidclfError, match=r"trainlist02\.txt: there is no such file\. split\.number=2 needs it"):

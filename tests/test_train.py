@@ -13,7 +13,10 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from verbs import SMALL, Outcome
 
-METRICS = {"top1", "top5", "mean_class", "loss", "num_videos", "num_failed"}
+SCORES = {"top1", "top5", "mean_class", "loss", "ece"}
+COUNTS = {"num_videos", "num_failed", "num_skipped", "num_groups"}
+BESIDE = {"chance_top1", "majority_top1", "temperature"}
+METRICS = SCORES | {f"{name}_{end}" for name in SCORES for end in ("low", "high")} | COUNTS | BESIDE
 AGGREGATIONS = {"mode", "mean", "max", "logit_mean", "median", "topk_mean"}
 
 
@@ -37,6 +40,7 @@ def test_train_leaves_a_runs_folder_and_nothing_else(trained: Outcome):
         "checkpoints/last.ckpt",
         "failed.csv",
         "metrics.json",
+        "predictions.csv",
         "split.csv",
     }
     project = trained.run.parents[2]

@@ -16,6 +16,7 @@ def main(cfg: DictConfig) -> None:
     from vidclf.evaluation.check import check
     from vidclf.evaluation.lookalikes import ALIKE, ALIKE_IN_PIXELS
     from vidclf.evaluation.page import table_of_classes, write_manifest, write_page
+    from vidclf.evaluation.shortcuts import keep_shortcuts
     from vidclf.models.backbones.pixels import Pixels
     from vidclf.run import build
     from vidclf.run.config import asked
@@ -47,9 +48,12 @@ def main(cfg: DictConfig) -> None:
         say(printable(f"cannot be read: {error}"))
     for problem in checked.problems:
         say(printable(problem))
+    shortcuts = {"container": checked.container, "one_frame": checked.one_frame}
+    with writing_to(Path(config["store"]["root"]), "Name another folder with store.root=..."):
+        keep_shortcuts(Path(config["store"]["root"]), corpus, shortcuts)
     rows: dict[str, object] = {"num_videos": len(corpus.videos), "num_failed": len(corpus.failed)}
     rows |= {"num_copies": len(checked.copies), "num_alike": len(checked.pairs), "num_leaks": checked.num_leaks}
-    for name, shortcut in (("container", checked.container), ("one_frame", checked.one_frame)):
+    for name, shortcut in shortcuts.items():
         if shortcut:
             rows |= {f"{name}_top1": shortcut.top1, f"{name}_low": shortcut.low, f"{name}_high": shortcut.high}
             rows["majority_top1"] = shortcut.majority

@@ -28,8 +28,12 @@ VERBS = {
         "fit a head on train, choose on val; leaves a run's folder",
         "experiment=demo head=linear sampling.rate_hz=5",
     ),
-    "evaluate": ("score a run: vidclf evaluate run=DIR [part=test]", f"{RUN} aggregation=mode"),
+    "evaluate": ("score a run, or several: vidclf evaluate run=DIR [part=test]", f"{RUN} aggregation=mode"),
     "predict": ("label videos with a run: vidclf predict run=DIR source=PATH", f"{RUN} source=my_videos/"),
+    "compare": (
+        "tables of runs, with how sure their differences are: vidclf compare DIR... or a sweep's folder",
+        "runs/demo/2026-01-31_12-00-00-000000 runs/demo_gru/2026-01-31_12-05-00-000000",
+    ),
     "check": (
         "look through a data set first: its files, its split, what could cheat",
         "dataset=folder dataset.root=my_videos dataset.group=parent split=grouped",
@@ -65,7 +69,7 @@ def verb(job: Callable) -> Callable[[], None]:
     import hydra
     from omegaconf import OmegaConf
 
-    from vidclf.run.config import CONF, HYDRA, as_yaml, asked, prepare
+    from vidclf.run.config import CONF, HYDRA, as_yaml, asked, name_folders, prepare
 
     name = Path(sys.modules[job.__module__].__file__ or "").stem
     register: Any = OmegaConf.register_resolver  # before OmegaConf 2.4 another one has its name
@@ -82,7 +86,7 @@ def verb(job: Callable) -> Callable[[], None]:
         end_with_the_first()
         os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's printer
         try:
-            given = sys.argv[1:]
+            given = name_folders(name, sys.argv[1:])
             sys.argv[1:] = [*prepare(name, given), *_beside_the_first()]
             noting = _noting(show if "--cfg" in given else job, failures, given)
             hydra.main(config_path=CONF, config_name=name, **HYDRA)(noting)()
@@ -97,6 +101,7 @@ def verb(job: Callable) -> Callable[[], None]:
             if error not in failures:
                 failures.append(error)
                 report(error)
+        _compare_the_sweep()
         shut_down(status=len(failures) and 1)
         if failures:
             sys.exit(1)
@@ -107,6 +112,20 @@ def verb(job: Callable) -> Callable[[], None]:
 def _beside_the_first() -> list[str]:
     """Return what keeps a process that torchrun or SLURM has started beside the first one from writing a folder."""
     return ["hydra.output_subdir=null", "hydra.run.dir=."] if is_started_from_outside() and not is_first() else []
+
+
+def _compare_the_sweep() -> None:
+    """Print what the jobs of a sweep of trainings came to, also where some have failed; never an error of its own."""
+    from vidclf.run.sweep import folder_of_sweep
+
+    if (folder := folder_of_sweep()) is None:
+        return
+    try:
+        from vidclf.compare import show
+
+        show([folder], "val")
+    except Exception as error:
+        report(error)
 
 
 def _noting(job: Callable, failures: list[Exception], given: list[str]) -> Callable[[Any], None]:

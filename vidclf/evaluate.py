@@ -7,16 +7,18 @@ from vidclf.cli import verb
 
 @verb
 def main(cfg: DictConfig) -> None:
-    """Leave metrics.json, logits, predictions, failed.csv and the confusion matrix in the run's folder."""
-    from collections.abc import Iterable
+    """Leave metrics.json, logits, predictions, failed.csv, tables and pictures in the run's folder."""
+    from pathlib import Path
 
     from vidclf.contracts import PARTS
     from vidclf.errors import VidclfError
-    from vidclf.evaluation.judge import judge, scores_of
+    from vidclf.evaluation.judge import judge, say_warnings, scores_of
     from vidclf.evaluation.probes import Prober, names_of
-    from vidclf.evaluation.report import write_report
+    from vidclf.evaluation.report import write_aggregations, write_report
+    from vidclf.evaluation.shortcuts import kept_shortcuts
     from vidclf.run import build, compatible, folder
     from vidclf.run.config import asked, explicit_overrides
+    from vidclf.run.results import temperature_in
     from vidclf.system.ranks import is_first, start_ranks
     from vidclf.system.terminal import quiet_lightning, table
 
@@ -38,23 +40,31 @@ def main(cfg: DictConfig) -> None:
     source = build.build_source(config, corpus, classifier.backbone, device)
     source.prepare(corpus.views(part))
     judged = judge(trainer, classifier, source, corpus, part)
-    aggregations = build.build_aggregations()
-    scored: Iterable = [("", scores_of(judged, classifier, aggregations))]
+    videos = judged.by(classifier.aggregation, corpus.videos)
+    if not names and is_first():
+        results = folder.results_folder(run, compatible.results_name(part, changed))
+        chosen_on = run.folder / compatible.results_name("val", changed) if changed else run.folder
+        aggregations = build.build_aggregations()
+        metrics = scores_of(judged, videos, corpus, part, aggregations, temperature_in(chosen_on))
+        if part == "test":
+            metrics |= kept_shortcuts(Path(config["store"]["root"]), corpus)
+        logs = folder.results_folder(run, "tensorboard")
+        write_report(results, logs, judged, videos, classifier.aggregation, corpus)
+        if part == "test":
+            write_aggregations(results, judged, aggregations, corpus.videos)
+        folder.write_scores(results, metrics, corpus.videos, corpus.failed)
+        say_warnings(videos, corpus.class_names)
+        table(f"{part} part of {run.folder}", metrics, f"results {results}")
     if names:
         if classifier.backbone.picture_format.clip_length > 1:  # clips in disorder are never asked for again
             source = build.build_source(config, corpus, classifier.backbone, device, stored=False)
-        prober = Prober(trainer, classifier, source, corpus, part, judged)
-        scored = prober.score(names, aggregations)
-    for probe, metrics in scored:
-        if is_first():
-            taken_away = [f"probe={probe}"] if probe else []
-            results = folder.results_folder(run, compatible.results_name(part, [*changed, *taken_away]))
-            folder.write_scores(results, metrics, corpus.videos, corpus.failed)
-            if not probe:
-                logs = folder.results_folder(run, "tensorboard")
-                write_report(results, logs, judged, classifier.aggregation, corpus)
-            shown = {key: value for key, value in metrics.items() if not (probe and key.startswith("top1/"))}
-            table(", ".join([f"{part} part of {run.folder}", *taken_away]), shown, f"results {results}")
+        prober = Prober(trainer, classifier, source, corpus, part, videos)
+        for probe, scores in prober.score(names):
+            if is_first():
+                taken_away = f"probe={probe}"
+                results = folder.results_folder(run, compatible.results_name(part, [*changed, taken_away]))
+                folder.write_scores(results, scores, corpus.videos, corpus.failed)
+                table(f"{part} part of {run.folder}, {taken_away}", scores, f"results {results}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ def main(cfg: DictConfig) -> None:
     from vidclf.datamodule import VideoDataModule
     from vidclf.evaluation import tensorboard
     from vidclf.evaluation.judge import judge, scores_of
+    from vidclf.evaluation.report import write_predictions
     from vidclf.features.recipe import hash_weights
     from vidclf.run import build, compatible, folder
     from vidclf.run.config import as_yaml, asked, output_folder
@@ -50,8 +51,11 @@ def main(cfg: DictConfig) -> None:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     best = folder.load_best(run_folder, trainer.global_step, classifier)
-    metrics = scores_of(judge(trainer, classifier, source, corpus, "val"), classifier, build.build_aggregations())
+    judged = judge(trainer, classifier, source, corpus, "val")
     if is_first():
+        videos = judged.by(classifier.aggregation, corpus.videos)
+        metrics = scores_of(judged, videos, corpus, "val", build.build_aggregations())
+        write_predictions(run_folder, videos, corpus)
         folder.write_scores(run_folder, metrics, corpus.videos, corpus.failed)
         tensorboard.log_run(trainer.logger, as_yaml(config), compatible.hyperparameters(config), metrics)
         num_trained = max(trainer.current_epoch, before.num_epochs if before else 0)

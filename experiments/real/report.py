@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from experiments.real.study import HEADS, SPLITS
-from vidclf.evaluation.intervals import bootstrap_mean
+from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
 
 Row = dict[str, str]
 Measured = tuple[float, float, float]  # a share, and where its 95 % interval over (class, group) begins and ends
@@ -24,7 +24,9 @@ def accuracy(rows: Iterable[Row]) -> Measured:
     of_video = {row["video"]: int(row["num_right"]) / int(row["num_seeds"]) for row in rows}
     values = np.array([*of_video.values()])
     groups = [re.sub(r"_c\d+\.avi$", "", video) for video in of_video]
-    return float(values.mean()), *bootstrap_mean(values, groups)
+    interval = interval_of_accuracy(values, Clusters.of(groups, [0] * len(groups)))
+    assert interval is not None
+    return float(values.mean()), *interval
 
 
 def shown(measured: Measured) -> str:

@@ -28,12 +28,14 @@ class Split:
         sides: of the videos, "train", "val" or "test".
         num_views: of each video.
         val_views: train video -> its views that validate; empty unless validation is by frame.
+        num_missing: how many videos an official test list names that are not there.
     """
 
     names: Sequence[str]
     sides: Sequence[str]
     num_views: Sequence[int]
     val_views: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    num_missing: int = 0
 
     def views_of(self, side: str) -> list[tuple[int, list[int]]]:
         """Return (video, its views) of `side`, in order, without the videos that have none there."""

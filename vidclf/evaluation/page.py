@@ -5,13 +5,11 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.image import imsave
 from torchvision.transforms.v2 import functional as F
 
@@ -20,19 +18,13 @@ from vidclf.data.decoding import decode_frames
 from vidclf.errors import VidclfError
 from vidclf.evaluation.check import Checked
 from vidclf.evaluation.lookalikes import Unit
+from vidclf.evaluation.rendering import Table, render_page
 from vidclf.system.disk import write_atomically
 from vidclf.system.terminal import printable, say
 
 MANY_KINDS = 8  # of one property that are shown, the commonest
 MANY_PAIRS = 40  # that are shown with their frames, those on two sides of the split first
 STRIP_FRAMES, STRIP_HEIGHT = 8, 64  # of the strip of frames beside a video, in pixels
-
-
-class Table(NamedTuple):
-    """What stands over the columns, and in the rows; names may be any and the same."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[object]]
 
 
 def table_of_classes(checked: Checked) -> Table:
@@ -81,15 +73,8 @@ def write_page(path: Path, checked: Checked) -> None:
     torn = {pair[:2] for pair in checked.torn_pairs}
     shown = sorted(checked.pairs, key=lambda pair: pair[:2] not in torn)[:MANY_PAIRS]
     strips = _strips(checked, {video for pair in shown for video in pair[:2]})
-    environment = Environment(
-        loader=PackageLoader("vidclf", "evaluation/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,  # not what is markup already
-    )
-    page = environment.get_template("check.html").render(
+    page = render_page(
+        "check.html",
         title=f"{type(corpus.dataset).__name__} {getattr(corpus.dataset, 'root', '')}",
         num_videos=len(names),
         num_groups=len({video.unit for video in corpus.videos}),
@@ -118,7 +103,7 @@ def write_page(path: Path, checked: Checked) -> None:
             ["groups"], [["   =   ".join(name_unit(checked, unit) for unit in own)] for own in checked.joined]
         ),
     )
-    write_atomically(path, page.encode())
+    write_atomically(path, page)
 
 
 def write_manifest(path: Path, checked: Checked) -> None:

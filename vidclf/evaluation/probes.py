@@ -1,13 +1,13 @@
 """Does a network use time? The same run, scored with the order of each view's frames taken away."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 import lightning as L
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Generator, Tensor
 
 from vidclf.contracts import VideoViews
@@ -15,10 +15,10 @@ from vidclf.data.corpus import Corpus
 from vidclf.data.frames import FrameReader
 from vidclf.errors import VidclfError
 from vidclf.evaluation.intervals import bootstrap_mean
-from vidclf.evaluation.judge import Judged, judge, scores_of
-from vidclf.evaluation.scores import Aggregation
+from vidclf.evaluation.judge import Judged, judge
+from vidclf.evaluation.scores import JudgedVideos, score_videos
 from vidclf.features.batches import StoredFeatures
-from vidclf.models.classifier import Classifier, aggregate_videos
+from vidclf.models.classifier import Classifier
 from vidclf.system.seeds import generator_for
 from vidclf.system.terminal import say
 
@@ -89,11 +89,9 @@ class Prober:
     source: StoredFeatures | FrameReader
     corpus: Corpus
     part: str
-    ordered: Judged
+    ordered: JudgedVideos
 
-    def score(
-        self, names: Sequence[str], aggregations: Mapping[str, Aggregation]
-    ) -> Iterator[tuple[str, dict[str, float]]]:
+    def score(self, names: Sequence[str]) -> Iterator[tuple[str, dict[str, float | int]]]:
         """Yield each probe and the content of its metrics.json: the means over its draws, and the temporal gain.
 
         One of several that the network cannot take is left out, and that is said.
@@ -109,10 +107,10 @@ class Prober:
                     raise
                 say(f"left out: probe={name}: {error}")
                 continue
-            scores = [scores_of(draw, self.classifier, aggregations) for draw in draws]
+            judged = [draw.by(self.classifier.aggregation, self.corpus.videos) for draw in draws]
+            scores = [score_videos(one.log_probabilities, one.labels) for one in judged]
             means: dict[str, float] = {key: fmean(score[key] for score in scores) for key in scores[0]}
-            counts = {key: scores[0][key] for key in ("num_videos", "num_failed")}
-            yield name, means | counts | self._temporal_gain(draws)
+            yield name, means | draws[0].counts | self._temporal_gain(judged)
 
     def _judge(self, name: str, draw: int) -> Judged:
         views = [probed(one, name, draw) for one in self.corpus.views(self.part)]
@@ -124,21 +122,17 @@ class Prober:
                 raise
             raise VidclfError(f"probe={name}: the network takes no view of one frame ({error}).") from error
 
-    def _temporal_gain(self, draws: Sequence[Judged]) -> dict[str, float]:
+    def _temporal_gain(self, draws: Sequence[JudgedVideos]) -> dict[str, float]:
         """Return the top1 in order, and how far the probe's (the mean of its draws) lies below it.
 
-        The 95 % interval is by bootstrap over (class, group): clips of a group are not independent.
+        The 95 % interval is by bootstrap over groups: clips of a group are not independent. Over one there is none.
         """
-        in_order = _named_rightly(self.ordered, self.classifier)
-        gains = in_order - np.mean([_named_rightly(draw, self.classifier) for draw in draws], axis=0)
-        videos = [self.corpus.videos[index] for index in self.ordered.video.unique().tolist()]
-        low, high = bootstrap_mean(gains, [(video.label, video.group) for video in videos])
-        return {
-            "top1_in_order": float(in_order.mean()),
-            "temporal_gain": float(gains.mean()),
-            "temporal_gain_low": low,
-            "temporal_gain_high": high,
-        }
+        in_order = self.ordered.is_right
+        gains = in_order - np.mean([draw.is_right for draw in draws], axis=0)
+        gain = {"top1_in_order": float(in_order.mean()), "temporal_gain": float(gains.mean())}
+        if interval := bootstrap_mean(gains, self.ordered.clusters):
+            gain |= {"temporal_gain_low": interval.low, "temporal_gain_high": interval.high}
+        return gain
 
 
 def probed(one: VideoViews, name: str, draw: int) -> VideoViews:
@@ -149,8 +143,3 @@ def probed(one: VideoViews, name: str, draw: int) -> VideoViews:
             "Probe a run whose views have several, e.g. sampling=uniform."
         )
     return replace(one, frames=PROBES[name](one.frames, generator_for(draw, "probe", one.video)))
-
-
-def _named_rightly(judged: Judged, classifier: Classifier) -> Float[np.ndarray, " M"]:
-    log_probabilities, labels = aggregate_videos(judged.logits, judged.labels, judged.video, classifier.aggregation)
-    return (log_probabilities.argmax(1) == labels).double().numpy()

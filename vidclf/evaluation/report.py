@@ -1,29 +1,67 @@
-"""What evaluate leaves beside metrics.json: logits of views, predictions of videos, the confusion matrix."""
+"""What evaluate leaves beside metrics.json: logits of views, predictions of videos, tables and pictures."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 from jaxtyping import Float
 from safetensors.torch import save_file
+from sklearn.calibration import CalibrationDisplay
+from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from vidclf.contracts import Video
 from vidclf.data.corpus import Corpus
+from vidclf.evaluation.calibration import reliability
+from vidclf.evaluation.intervals import Clusters, Interval, interval_of_accuracy
 from vidclf.evaluation.judge import Judged
-from vidclf.evaluation.scores import Aggregation
+from vidclf.evaluation.scores import Aggregation, JudgedVideos, score_numbers_of_views
 from vidclf.evaluation.sheets import draw_confusion
-from vidclf.models.classifier import aggregate_videos
 from vidclf.system.disk import write_csv
 
+PREDICTIONS = ("video", "label", "predicted", "probability", "group", "shared", "content")
+CLASSES = ("class", "videos", "groups", "precision", "recall", "recall_low", "recall_high", "rough", "f1")
 
-def write_report(folder: Path, log_folder: Path, judged: Judged, aggregation: Aggregation, corpus: Corpus) -> None:
-    """Write logits.safetensors, predictions.csv and confusion.png; that is in the run's TensorBoard, too."""
+
+def write_report(
+    folder: Path, log_folder: Path, judged: Judged, videos: JudgedVideos, aggregation: Aggregation, corpus: Corpus
+) -> None:
+    """Write logits.safetensors, predictions.csv, tables (see below) and pictures; confusion.png is in TensorBoard, too.
+
+    Args:
+        folder: for all of it.
+        log_folder: the run's TensorBoard.
+        judged: the part.
+        videos: what the run's aggregation makes of it.
+        aggregation: that.
+        corpus: whose part it is.
+    """
+    (folder / "metrics.json").unlink(missing_ok=True)  # written last: without it, what is here is half of something
     write_logits(folder, judged, corpus.videos)
-    write_predictions(folder, judged, aggregation, corpus)
-    write_confusion(folder, judged, aggregation, corpus.class_names, log_folder)
+    write_predictions(folder, videos, corpus)
+    write_csv(folder / "classes.csv", CLASSES, classes_of(videos, corpus.class_names))
+    write_csv(folder / "groups.csv", ("group", "shared", "videos", "top1"), _groups_of(videos, corpus))
+    scored = score_numbers_of_views(judged.logits, judged.labels, judged.video, aggregation, corpus.videos)
+    rows = [(num_views, top1, *_ends(interval)) for num_views, top1, interval in scored]
+    write_csv(folder / "views.csv", ("views", "top1", "top1_low", "top1_high"), rows)
+    write_reliability(folder, videos)
+    write_confusion(folder, videos, corpus.class_names, log_folder)
 
 
-def write_logits(folder: Path, judged: Judged, videos: list[Video]) -> None:
+def write_aggregations(
+    folder: Path, judged: Judged, aggregations: Mapping[str, Aggregation], videos: Sequence[Video]
+) -> None:
+    """Write aggregations.csv: the top1 of each. It is no place to choose one: val is, see the run's metrics.json."""
+    rows = []
+    for name, top1 in judged.score_all(aggregations).items():
+        one = judged.by(aggregations[name], videos)
+        rows.append((name, top1, *_ends(interval_of_accuracy(one.is_right, one.clusters))))
+    write_csv(folder / "aggregations.csv", ("aggregation", "top1", "top1_low", "top1_high"), rows)
+
+
+def write_logits(folder: Path, judged: Judged, videos: Sequence[Video]) -> None:
     """Write logits.safetensors: `logits` (N, K), `labels`, `video`, `view` (N,), and the videos' names.
 
     `video` counts the names in videos.txt's lines, from 0.
@@ -34,23 +72,49 @@ def write_logits(folder: Path, judged: Judged, videos: list[Video]) -> None:
     (folder / "videos.txt").write_text(names, encoding="utf-8", errors="surrogateescape")
 
 
-def write_predictions(folder: Path, judged: Judged, aggregation: Aggregation, corpus: Corpus) -> None:
-    """Write predictions.csv: a line a video, with the probability of the predicted class."""
-    log_probabilities, labels = aggregate_videos(judged.logits, judged.labels, judged.video, aggregation)
-    names = corpus.class_names
+def write_predictions(folder: Path, judged: JudgedVideos, corpus: Corpus) -> None:
+    """Write predictions.csv: a line a video, with the probability of the predicted class, its group and its content.
+
+    `shared` says whether the group's name means one thing in all classes; content is the hash of the file.
+    """
+    names, rows = corpus.class_names, []
+    for position, label, scores in zip(judged.positions, judged.labels.tolist(), judged.log_probabilities, strict=True):
+        video, (predicted, probability) = corpus.videos[position], most_probable(scores, names, 1)[0]
+        about = video.group, "yes" if video.shared else "no", corpus.facts[position].content
+        rows.append((video.name, names[label], predicted, probability, *about))
+    write_csv(folder / "predictions.csv", PREDICTIONS, rows)
+
+
+def classes_of(judged: JudgedVideos, class_names: Sequence[str]) -> list[list[object]]:
+    """Return the rows of classes.csv; what is not defined is empty, as the recall of a class without a video here."""
+    labels, predicted, classes = judged.labels.numpy(), judged.predicted.numpy(), range(len(class_names))
+    scores = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=np.nan)
     rows = []
-    for video, label, scores in zip(judged.video.unique().tolist(), labels.tolist(), log_probabilities, strict=True):
-        label_predicted, probability = most_probable(scores, names)[0]
-        rows.append((corpus.videos[video].name, names[label], label_predicted, probability))
-    write_csv(folder / "predictions.csv", ("video", "label", "predicted", "probability"), rows)
+    for name, label, precision, recall, f1, count in zip(class_names, classes, *scores, strict=True):
+        own = labels == label
+        clusters = Clusters.of(judged.clusters.of_video[own].tolist(), labels[own].tolist())
+        ends = _ends(interval_of_accuracy(judged.is_right[own], clusters) if count else None)
+        rough = "yes" if clusters.are_few else "no"
+        defined = ["" if np.isnan(value) else float(value) for value in (precision, recall, f1)]
+        rows.append([name, int(count), len(clusters), *defined[:2], *ends, rough, defined[2]])
+    return rows
 
 
-def write_confusion(
-    folder: Path, judged: Judged, aggregation: Aggregation, class_names: list[str], log_folder: Path
-) -> None:
+def write_reliability(folder: Path, judged: JudgedVideos) -> None:
+    """Write reliability.csv, and a picture of it: are predictions right as often as their probabilities say?"""
+    bins = reliability(judged.log_probabilities, judged.labels)
+    write_csv(folder / "reliability.csv", ("probability", "top1", "videos"), bins)
+    figure, axis = plt.subplots(figsize=(5, 5), layout="constrained")
+    said, right, _ = (np.asarray(column) for column in zip(*bins, strict=True))
+    CalibrationDisplay(right, said, judged.log_probabilities.max(1).values.exp().numpy()).plot(ax=axis, name="run")
+    axis.set(xlabel="probability of the predicted class", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    figure.savefig(folder / "reliability.png", dpi=120)
+    plt.close(figure)
+
+
+def write_confusion(folder: Path, judged: JudgedVideos, class_names: list[str], log_folder: Path) -> None:
     """Draw the confusion matrix into confusion.png and into the run's TensorBoard."""
-    log_probabilities, labels = aggregate_videos(judged.logits, judged.labels, judged.video, aggregation)
-    figure = draw_confusion(labels, log_probabilities.argmax(dim=1), class_names)
+    figure = draw_confusion(judged.labels, judged.predicted, class_names)
     figure.savefig(folder / "confusion.png", dpi=120)
     with SummaryWriter(str(log_folder)) as writer:
         writer.add_figure(f"confusion/{folder.name}", figure, close=True)
@@ -60,3 +124,18 @@ def most_probable(log_probabilities: Float[Tensor, " K"], names: list[str], top:
     """Return the `top` classes and their probabilities, the highest first."""
     values, labels = log_probabilities.exp().topk(min(top, len(names)))
     return [(names[label], value) for label, value in zip(labels.tolist(), values.tolist(), strict=True)]
+
+
+def _groups_of(judged: JudgedVideos, corpus: Corpus) -> list[tuple[object, ...]]:
+    totals = judged.clusters.total(np.stack([np.ones(len(judged.positions)), judged.is_right], axis=1))
+    firsts = np.unique(judged.clusters.of_video, return_index=True)[1]
+    videos = [corpus.videos[judged.positions[first]] for first in firsts]
+    names = [video.group if video.shared else f"{corpus.class_names[video.label]}/{video.group}" for video in videos]
+    return [
+        (name, "yes" if video.shared else "no", int(count), float(right / count))
+        for name, video, (count, right) in zip(names, videos, totals, strict=True)
+    ]
+
+
+def _ends(interval: Interval | None) -> tuple[float | str, float | str]:
+    return ("", "") if interval is None else interval

@@ -1,8 +1,11 @@
 """How much of the label can be read without a video's pictures, or from one of them."""
 
+import hashlib
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from vidclf.evaluation.intervals import bootstrap_mean
+from vidclf.data.corpus import Corpus
+from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
+from vidclf.system.disk import write_json
 
 FEWEST_GROUPS = 10  # of test: an interval over fewer says too little
 LEAVES = 32  # of the tree at most: no more than a person could have noticed
@@ -51,7 +56,7 @@ class Videos:
 
     labels: Sequence[int]
     sides: Sequence[str]
-    groups: Sequence[object]
+    groups: Sequence[Hashable]
 
     @property
     def can_be_measured(self) -> bool:
@@ -89,5 +94,28 @@ def _measure(model: Any, table: Float[np.ndarray, "M D"], videos: Videos) -> tup
     model.fit(table[fitted], label[fitted])
     is_right = (model.predict(table[tested]) == label[tested]).astype(float)
     groups = [group for group, is_tested in zip(videos.groups, tested, strict=True) if is_tested]
+    interval = interval_of_accuracy(is_right, Clusters.of(groups, label[tested].tolist()))
+    assert interval is not None  # there are FEWEST_GROUPS
     commonest = np.bincount(label[fitted]).argmax()
-    return float(is_right.mean()), *bootstrap_mean(is_right, groups), float((label[tested] == commonest).mean())
+    return float(is_right.mean()), *interval, float((label[tested] == commonest).mean())
+
+
+def keep_shortcuts(root: Path, corpus: Corpus, shortcuts: Mapping[str, Shortcut | None]) -> None:
+    """Write what was measured below the store's `root`, where evaluate finds it for the same videos and sides."""
+    found = {f"{name}_top1": shortcut.top1 for name, shortcut in shortcuts.items() if shortcut}
+    if found:
+        path = _kept_at(root, corpus)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, found)
+
+
+def kept_shortcuts(root: Path, corpus: Corpus) -> dict[str, float]:
+    """Return `container_top1` and `one_frame_top1`, what check has found of these videos and sides; else nothing."""
+    path = _kept_at(root, corpus)
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _kept_at(root: Path, corpus: Corpus) -> Path:
+    contents = sorted((corpus.videos[video].name, facts.content) for video, facts in corpus.facts.items())
+    told = json.dumps([corpus.sides.fingerprint, contents], ensure_ascii=True)
+    return root / "shortcuts" / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.json"

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vidclf.errors import VidclfError
 from vidclf.run.trust import check_plain, check_trusted, walk
+from vidclf.system.terminal import printable, say
 
 if TYPE_CHECKING:
     from vidclf.run.folder import Run
@@ -36,6 +37,8 @@ LITERAL = (
     "check.page",
 )  # paths, taken as they are: Hydra's grammar has uses for = , ( ~ and spaces
 PATHS = ("dataset.", "store.", "backbone.weights")  # so too where one exists, or the grammar cannot read it
+OF_SEVERAL = ("compare", "evaluate")  # verbs that take several runs, and folders of sweeps
+WITH_A_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
 OF_HYDRA = ("experiment", "sweep")  # groups that are spread over the others
 OPTIONAL = ("augmentation", "mixing", "callbacks", "logger")  # groups of which none need be chosen
 OF_A_MACHINE = ("accelerator", "devices", "num_nodes", "strategy")
@@ -48,13 +51,28 @@ CHECKPOINTS = "${hydra:runtime.output_dir}/checkpoints"  # where a run's callbac
 DEMO = "vidclf.data.datasets.demo.Demo"  # writes itself to its root
 
 
+def name_folders(verb: str, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with `run=` before each folder that stands alone, where a verb takes runs."""
+    if verb not in OF_SEVERAL:
+        return [*arguments]
+    before = ["", *arguments]
+    alone = [last not in WITH_A_VALUE and _is_folder(one) for last, one in zip(before, arguments, strict=False)]
+    return [f"run={one}" if stands else one for one, stands in zip(arguments, alone, strict=True)]
+
+
 def prepare(verb: str, arguments: Sequence[str]) -> list[str]:
     """Return the arguments that Hydra is given: paths quoted, and a run's keys so that it takes them.
 
     Hydra composes conf/, and does not know the run. What is deleted of that is kept from it; see `finish`. Flags come
     first, wherever they stood: Hydra's parser takes no overrides behind a second one.
     """
-    quoted = [_quote(argument) for argument in sorted(arguments, key=_is_override)]
+    runs = [argument.partition("=")[2] for argument in arguments if verb in OF_SEVERAL and key_of(argument) == "run"]
+    several = _as_list(runs) if verb == "compare" else _as_sweep(runs)
+    if several:
+        arguments = [argument for argument in arguments if key_of(argument) != "run"]
+    quoted = [*map(_quote, sorted(arguments, key=_is_override)), *several]
+    if verb == "evaluate" and several:
+        quoted = ["--multirun", *(argument for argument in quoted if argument not in ("-m", "--multirun"))]
     resumed = any(key_of(argument) == "resume" and not argument.endswith("=null") for argument in quoted)
     if verb not in ("evaluate", "predict") and not resumed:
         return quoted
@@ -74,7 +92,7 @@ def asked(cfg: DictConfig, verb: str) -> "tuple[dict[str, Any], Run | None]":
     from vidclf.run.folder import checkpoint_to_resume, load_checkpoint, load_run  # torch takes seconds
 
     check_keys(cfg, verb)
-    run, asked = load_run(Path(cfg.run)) if "run" in cfg else None, cfg
+    run, asked = load_run(Path(cfg.run)) if "run" in cfg and verb != "compare" else None, cfg
     if verb == "train" and cfg.resume is not None:
         run = load_checkpoint(checkpoint_to_resume(Path(cfg.resume)))
     if run is not None:
@@ -233,6 +251,37 @@ def _set_folders(run: Mapping[str, Any], checkpoints: str) -> None:
             node["root"] = OmegaConf.load(Path(CONF, "dataset", "demo.yaml")).root
 
 
+def _as_list(runs: Sequence[str]) -> list[str]:
+    """Return what sets `run` to a list of folders."""
+    return [f"run=[{','.join(map(_in_quotes, runs))}]"] if runs else []
+
+
+def _as_sweep(runs: Sequence[str]) -> list[str]:
+    """Return what lets a job go over each of several runs, and over those of a sweep; nothing for a single run."""
+    paths = [Path(run) for run in runs]
+    if not paths or (len(paths) == 1 and (not paths[0].is_dir() or (paths[0] / "checkpoints").is_dir())):
+        return []
+    from vidclf.run.results import find_runs, jobs_of
+
+    if len(paths) == 1 and not jobs_of(paths[0]):
+        return []
+    found, failed = find_runs(paths)
+    for job in failed:
+        say(printable(f"left out: {job}: it has no checkpoints/best.ckpt, so it was not trained to the end."))
+    if not found:
+        raise VidclfError(f"run={', '.join(runs)}: none of {len(failed)} jobs has left a run. See what they said.")
+    names = ",".join(_in_quotes(str(run)) for run in found)
+    return [f"run={names}", f"hydra.sweep.dir={_in_quotes(str(found[0]))}"]
+
+
+def _in_quotes(path: str) -> str:
+    return QuotedString(text=escape(path), quote=Quote.single).with_quotes()
+
+
+def _is_folder(argument: str) -> bool:
+    return not argument.startswith(("-", "~", "+")) and ("=" not in argument or os.path.isdir(argument))
+
+
 def _is_override(argument: str) -> bool:
     return argument.startswith("~") or ("=" in argument and not argument.startswith("-"))
 
@@ -255,7 +304,7 @@ def _quote(argument: str) -> str:
         return argument
     if key.lstrip("+").startswith(PATHS) and value.startswith("~") and os.path.exists(value):
         value = os.path.abspath(value)  # else its class looks for a user's home
-    return f"{key}={QuotedString(text=escape(value), quote=Quote.single).with_quotes()}"
+    return f"{key}={_in_quotes(value)}"
 
 
 def _is_literal(key: str, value: str) -> bool:

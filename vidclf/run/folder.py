@@ -6,6 +6,7 @@ checkpoints/last.ckpt    to resume from
 tensorboard/             losses, accuracies, sheets of views, the confusion matrix
 split.csv                the side of every video
 metrics.json             validation scores of the best checkpoint
+predictions.csv          and what it makes of each validation video
 failed.csv               damaged videos that were left out
 test/                    what evaluate found
 """
@@ -117,9 +118,18 @@ def load_checkpoint(path: Path) -> Run:
     return Run(path, checkpoint["epoch"] + 1, checkpoint["state_dict"], checkpoint["callbacks"], **known)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def describe_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint says of its run, such as `config` and `class_names`; its weights stay on the disk.
+
+    Raises:
+        VidclfError: it cannot be read, or was not written by this edition of vidclf.
+    """
+    return _read(path, mmap=True)[DESCRIPTION]
+
+
+def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         about = checkpoint[DESCRIPTION]
         shapes: list[tuple[Any, type]] = [(about[field], kind) for field, kind in DESCRIBED.items()]
         shapes += [(checkpoint[key], kind) for key, kind in (("epoch", int), ("state_dict", dict), ("callbacks", dict))]
@@ -260,8 +270,8 @@ def _at_home(state: dict[str, Any], callback: Callback, folder: Path) -> dict[st
 
 def write_scores(folder: Path, metrics: Mapping[str, float], videos: Sequence[Video], failed: Failed) -> None:
     """Write metrics.json (flat, sorted, finite, without times or paths) and failed.csv: who was left out, and why."""
-    write_json(folder / "metrics.json", metrics)
     rows = [(videos[index].name, str(error)) for index, error in sorted(failed.items())]
     write_csv(folder / "failed.csv", ("video", "reason"), rows)
+    write_json(folder / "metrics.json", metrics)  # last: where it is, all of it is
     for error in failed.values():
         say(f"left out: {error}")

@@ -105,6 +105,11 @@ def listed_sides(videos: Sequence[Video], number: int, lists: Path) -> list[str]
     return [listed[video.name] for video in videos]
 
 
+def listed_tests(actions: Iterable[str], number: int, lists: Path) -> set[str]:
+    """Return the names, `<action>/<file>`, that the lists of a split test on."""
+    return {name for name, side in _read_lists(lists, number, actions).items() if side == "test"}
+
+
 def say_torn_groups(videos: Sequence[Video], sides: Sequence[str], number: int) -> None:
     """Say how many groups the official split puts on two sides; as published, it is kept."""
     torn = torn_groups(videos, sides)

@@ -12,7 +12,7 @@ from typing import NoReturn
 from vidclf.contracts import Video, first_five
 from vidclf.data.datasets import hmdb51
 from vidclf.data.datasets.classes import check_choice, choose_classes, sort_names
-from vidclf.data.datasets.ucf101_lists import all_listed, check_listed, class_order, in_test_list
+from vidclf.data.datasets.ucf101_lists import all_listed, check_listed, class_order, in_test_list, read_list
 from vidclf.data.files import is_video, names_below
 from vidclf.data.splits import (
     Split,
@@ -168,9 +168,20 @@ class Official:
             hmdb51.say_torn_groups(videos, sides, self.number)
         else:
             check_groups_are_whole(videos, sides)
-        split = Split([video.name for video in videos], sides, list(num_views), val_views)
+        names = [video.name for video in videos]
+        split = Split(names, sides, list(num_views), val_views, len(self._listed_tests(names) - {*names}))
         check_every_class(videos, split)
         return split
+
+    def _listed_tests(self, names: Sequence[str]) -> set[str]:
+        """Return what the test list names of the classes that are used."""
+        classes = {name.rpartition("/")[0] for name in names}
+        if self.lists is None:
+            return set()
+        if self._is_hmdb51:
+            return hmdb51.listed_tests(classes, self.number, self.lists)
+        listed = read_list(self.lists / f"testlist{self.number:02d}.txt")
+        return {name for name in listed if name.rpartition("/")[0] in classes}
 
     def _sides(self, videos: Sequence[Video]) -> list[str]:
         if self.lists is not None and self._is_hmdb51:

@@ -1,0 +1,67 @@
+"""Runs as train and evaluate leave them, without either: a checkpoint without weights, and scores of made-up videos."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+CLASSES = ["jump", "run", "walk"]
+CONFIG = {
+    "dataset": {"_target_": "vidclf.data.datasets.ucf101.UCF101", "root": "somewhere"},
+    "split": {"_target_": "vidclf.data.datasets.ucf101.Official", "number": 1},
+    "head": {"_target_": "vidclf.models.heads.linear.Linear", "_partial_": True},
+    "trainer": {"max_epochs": 3},
+    "seed": 0,
+}
+MLP = {"_target_": "vidclf.models.heads.mlp.MLP", "_partial_": True, "widths": [16], "dropout": 0.5}
+
+
+def write_run(
+    folder: Path,
+    is_right: Sequence[bool] | np.ndarray,
+    part: str | None = "test",
+    classes: Sequence[str] = CLASSES,
+    videos_a_group: int = 3,
+    first: int = 0,
+    content: str = "c",
+    **config: Any,
+) -> Path:
+    """Write a run that names videos `first`, `first + 1`, ... rightly or not; groups of them lie inside classes.
+
+    Args:
+        folder: of the run.
+        is_right: one a video.
+        part: that it was evaluated on; None: on none.
+        classes: in label order.
+        videos_a_group: how many videos are of one group.
+        first: number of the first video.
+        content: what the hashes of the files begin with.
+        config: what differs from CONFIG.
+    """
+    from vidclf.evaluation.report import PREDICTIONS  # not above: after jaxtyping's hook is set
+    from vidclf.run.folder import FORMAT
+    from vidclf.system.disk import write_csv, write_json
+
+    about = {"format": FORMAT, "class_names": list(classes), "config": CONFIG | config}
+    about |= {"split_fingerprint": "", "weights_hash": ""}
+    (folder / "checkpoints").mkdir(parents=True)
+    content_of = {"epoch": 2, "state_dict": {"head.weight": torch.zeros(4)}, "callbacks": {}, "vidclf": about}
+    torch.save(content_of, folder / "checkpoints" / "best.ckpt")
+    if part is None:
+        return folder
+    results = folder if part == "val" else folder / part
+    results.mkdir(exist_ok=True)
+    rows = []
+    for video, right in enumerate(is_right, start=first):
+        group = video // videos_a_group
+        label, other = classes[group % len(classes)], classes[(group + 1) % len(classes)]
+        rows.append(
+            (f"{label}/v{video}.avi", label, label if right else other, 0.5, f"g{group}", "no", f"{content}{video}")
+        )
+    write_csv(results / "predictions.csv", PREDICTIONS, rows)
+    top1 = float(np.mean(is_right))
+    metrics = {"top1": top1, "top5": 1.0, "mean_class": top1, "loss": 1.0, "ece": 0.1, "num_failed": 0}
+    write_json(results / "metrics.json", metrics | {"num_videos": len(rows), "chance_top1": 1 / len(classes)})
+    return folder

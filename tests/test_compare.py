@@ -1,0 +1,360 @@
+"""`vidclf compare`: what differs, what came out, how sure that is; and what is not compared, with the reason."""
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+from scored_runs import MLP, write_run
+from verbs import Outcome
+
+from vidclf.errors import VidclfError
+from vidclf.evaluation.comparison import compare_pairs, holm
+from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
+from vidclf.evaluation.rendering import Table, as_csv, as_markdown
+from vidclf.run.choices import choices_of, varying
+from vidclf.run.leaderboard import Leaderboard, build_leaderboard
+from vidclf.run.leaderboard_tables import notes_on, write_leaderboard
+from vidclf.run.results import find_runs, read_scored
+
+HOSTILE = "<script>alert(1)</script>|[x](javascript:1)\x1b[31m`=1+1"
+
+
+def rights(share: float, seed: int = 0, num_videos: int = 90) -> np.ndarray:
+    return np.random.default_rng(seed).random(num_videos) < share
+
+
+def board_of(*folders: Path, pool_splits: bool = False) -> Leaderboard:
+    return build_leaderboard([read_scored(folder, "test") for folder in folders], pool_splits)
+
+
+def official(number: int) -> dict[str, object]:
+    return {"_target_": "vidclf.data.datasets.ucf101.Official", "number": number}
+
+
+# The numbers
+
+
+def test_the_sign_flips_of_few_groups_are_all_of_them():
+    is_right = np.array([[1, 0], [1, 0], [1, 1], [0, 1], [1, 0], [1, 0.0]])
+    clusters = Clusters.of(["a", "a", "b", "c", "d", "d"], [0, 0, 0, 1, 1, 1])
+    (one,) = compare_pairs(is_right, np.full(6, 1 / 6), clusters)
+    sums = np.array([2, 0, -1, 2])  # of the groups' differences
+    flips = [abs(np.dot(signs, sums)) >= abs(sums.sum()) for signs in product((-1, 1), repeat=4)]
+    assert (one.value, one.p, one.num_unlike) == (pytest.approx(3 / 6), np.mean(flips), 5)
+
+
+def test_the_sign_flips_of_many_groups_are_another_librarys():
+    """Of groups that differ by ranks, the test is Wilcoxon's."""
+    chance = np.random.default_rng(3)
+    ranks = np.arange(1, 41) * np.where(chance.random(40) < 0.66, 1, -1)
+    is_right = np.stack([np.maximum(ranks, 0), np.maximum(-ranks, 0)], axis=1) / 40
+    (one,) = compare_pairs(is_right, np.full(40, 1 / 40), Clusters.of(range(40), range(40)))
+    assert one.p == pytest.approx(wilcoxon(ranks, method="exact").pvalue, abs=0.01)
+
+
+def test_holm_by_hand():
+    assert holm(np.array([0.01, 0.04, 0.03, 0.5])).tolist() == pytest.approx([0.04, 0.09, 0.09, 0.5])
+
+
+def test_runs_that_differ_by_chance_alone_are_seldom_told_apart():
+    """20 runs of one setting: each names a video rightly with the video's own chance, alike within a group."""
+    wrong = 0
+    for study in range(5):
+        chance = np.random.default_rng(study)
+        of_group = chance.beta(1.2, 0.5, 60).repeat(5)
+        is_right = (chance.random((300, 20)) < of_group[:, None]).astype(float)
+        clusters = Clusters.of([video // 5 for video in range(300)], [video // 50 for video in range(300)])
+        wrong += any(one.is_sure for one in compare_pairs(is_right, np.full(300, 1 / 300), clusters))
+    assert wrong <= 1
+
+
+def test_two_runs_of_the_same_videos_are_surer_than_their_own_intervals(tmp_path: Path):
+    better = rights(0.6)
+    worse = better.copy()
+    worse[np.flatnonzero(better)[::4]] = False
+    board = board_of(write_run(tmp_path / "a", worse), write_run(tmp_path / "b", better, head=MLP))
+    assert [entry.name for entry in board.entries] == ["b", "a"]
+    assert board.entries[0].interval.low < board.entries[1].interval.high  # apart, they might be equal
+    (one,) = board.differences
+    assert (one.verdict, one.is_sure) == ("better", True)
+    assert 0 < one.interval.low < one.value < one.interval.high
+    assert one.value == pytest.approx(better.mean() - worse.mean())
+
+
+def test_a_run_does_not_differ_from_itself(tmp_path: Path):
+    run = write_run(tmp_path / "a", rights(0.7))
+    (one,) = board_of(run, run).differences
+    assert (one.value, one.p, one.verdict, one.interval) == (0, 1, "no difference", (0, 0))
+
+
+def test_seeds_are_told_apart_from_videos(tmp_path: Path):
+    runs = [write_run(tmp_path / f"{seed}", rights(0.7, seed), seed=seed) for seed in range(3)]
+    board = board_of(*runs, write_run(tmp_path / "mlp", rights(0.9), head=MLP))
+    (seeds,) = board.seeds
+    top1s = [rights(0.7, seed).mean() for seed in range(3)]
+    assert (seeds.choices, sorted(seeds.top1s)) == ({"head": "linear"}, pytest.approx(sorted(top1s)))
+    assert seeds.deviation == pytest.approx(np.std(top1s, ddof=1))
+    assert seeds.interval.low < np.mean(top1s) < seeds.interval.high
+
+
+def test_splits_of_one_setting_are_averaged_with_their_groups_pooled(tmp_path: Path):
+    shares = {1: 0.6, 2: 0.7, 3: 0.8}
+    for number, share in shares.items():
+        settings = {"first": 90 * number, "split": official(number)}
+        write_run(tmp_path / f"linear{number}", rights(share, number), **settings)
+        write_run(tmp_path / f"mlp{number}", rights(share + 0.1, number), head=MLP, **settings)
+    lone = write_run(tmp_path / "lone", rights(0.9), first=90, split=official(1), seed=5)
+    board = board_of(*sorted(tmp_path.iterdir()), pool_splits=True)
+    assert [(entry.name, entry.choices) for entry in board.entries] == [
+        ("mlp1 and 2 more", {"head": "mlp", "seed": "0"}),
+        ("linear1 and 2 more", {"head": "linear", "seed": "0"}),
+    ]
+    assert board.left_out == [f"{lone.name}: it has no split.number=2, 3"]
+    mean = np.mean([rights(share, number).mean() for number, share in shares.items()])
+    entry = board.entries[1]
+    assert entry.metrics["top1"] == pytest.approx(mean)
+    alone = interval_of_accuracy(rights(0.6, 1).astype(float), Clusters.of([v // 3 for v in range(90)], [0] * 90))
+    assert 0 < entry.interval.high - entry.interval.low < 0.75 * (alone.high - alone.low)
+    notes = " ".join(notes_on(board, "test"))
+    assert "means over the splits 1, 2, 3" in notes
+    assert "each video tested once" in notes
+    assert "for these trained models; their training sets overlap" in notes
+
+
+def test_a_sweep_of_which_no_setting_has_all_splits_is_refused(tmp_path: Path):
+    write_run(tmp_path / "a", rights(0.7), split=official(1))
+    write_run(tmp_path / "b", rights(0.7), first=90, split=official(2), head=MLP)
+    with pytest.raises(VidclfError, match=r"a has split.number=1, b has split.number=2. No setting has all of 1, 2"):
+        board_of(tmp_path / "a", tmp_path / "b", pool_splits=True)
+
+
+def test_one_group_has_no_interval_and_the_reason_is_said(tmp_path: Path):
+    runs = [write_run(tmp_path / f"{seed}", rights(0.7, seed, 6), videos_a_group=6, seed=seed) for seed in range(2)]
+    board = board_of(*runs)
+    assert [entry.interval for entry in board.entries] == [None, None]
+    assert board.differences[0].interval is None
+    assert "There is no interval: all videos are of one group" in " ".join(notes_on(board, "test"))
+
+
+def test_what_a_person_chose_is_named_as_the_command_line_does():
+    linear = {"head": {"_target_": "vidclf.models.heads.linear.Linear", "_partial_": True}, "seed": 0}
+    rate = {"sampling": {"_target_": "vidclf.data.sampling.Rate", "rate_hz": 5}}
+    frames = {"sampling": {"_target_": "vidclf.data.sampling.Uniform", "num_frames": 8}}
+    own = {"head": {"_target_": "my_heads.Mine", "hidden": 3}}
+    one, other = choices_of(linear | rate), choices_of(own | frames)
+    assert (one["head"], one["sampling"], one["sampling.rate_hz"]) == ("linear", "rate", "5")
+    assert (other["head"], other["sampling"]) == ("Mine", "eight_frames")
+    assert varying([one, other]) == ["sampling", "head", "seed"]  # whose settings belong to one of them alone
+    assert varying([one, choices_of(linear | {"sampling": rate["sampling"] | {"rate_hz": 1}})]) == ["sampling.rate_hz"]
+
+
+# What is not compared
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"first": 3}, "3 that only the first has \\(jump/v0.avi, .*\\), 3 that only the second has"),
+        ({"content": "d"}, "90 of 90 have another content under the same name: jump/v0.avi"),
+        ({"videos_a_group": 90}, "different videos"),
+        ({"classes": ["jump", "run", "swim"]}, "know different classes.*only the first has walk; only the second swim"),
+        ({"first": 90, "split": official(2)}, "a has split.number=1, b has split.number=2. .* give its folder"),
+    ],
+)
+def test_runs_on_different_test_sets_are_refused_and_how_they_differ_is_said(
+    settings: dict, sentence: str, tmp_path: Path
+):
+    runs = write_run(tmp_path / "a", rights(0.7)), write_run(tmp_path / "b", rights(0.7), **settings)
+    with pytest.raises(VidclfError, match=sentence):
+        board_of(*runs)
+
+
+def test_a_run_never_or_half_evaluated_is_told_how_to(tmp_path: Path):
+    run = write_run(tmp_path / "a", [], part=None)
+    with pytest.raises(VidclfError, match=r"a: not evaluated on test. Call vidclf evaluate run=.*a part=test"):
+        read_scored(run, "test")
+    (run / "test").mkdir()
+    (run / "test" / "logits.safetensors").touch()
+    with pytest.raises(VidclfError, match="a: only half evaluated on test"):
+        read_scored(run, "test")
+    other = write_run(tmp_path / "b", rights(0.7))
+    (other / "test" / "predictions.csv").unlink()
+    with pytest.raises(VidclfError, match=r"predictions.csv: missing, so the run is only half evaluated"):
+        read_scored(other, "test")
+
+
+def change(path: Path, was: str, now: str) -> None:
+    path.write_text(re.sub(was, now, path.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("name", "was", "now", "sentence"),
+    [
+        ("predictions.csv", "jump/v0", "jump/v1", "they are not of one evaluation"),
+        ("metrics.json", r'"top1": 0\.\d+', '"top1": 0.99', "while metrics.json says 0.99"),
+        ("metrics.json", r'"top1": 0\.\d+', '"top1": NaN', "a number is not finite"),
+        ("metrics.json", r"\{", "[", "not the scores that vidclf writes"),
+        ("predictions.csv", "content", "contents", "not the predictions that this version writes"),
+        ("predictions.csv", "walk", "swim", "the run knows no class swim"),
+    ],
+)
+def test_scores_that_do_not_fit_together_are_refused(name: str, was: str, now: str, sentence: str, tmp_path: Path):
+    run = write_run(tmp_path / "a", rights(0.7))
+    change(run / "test" / name, was, now)
+    with pytest.raises(VidclfError, match=sentence):
+        read_scored(run, "test")
+
+
+def test_a_sweeps_runs_are_found_in_order_and_its_failed_jobs_listed(tmp_path: Path):
+    for job in (0, 2, 10):
+        write_run(tmp_path / f"{job}_seed-{job}", rights(0.7))
+    (tmp_path / "1_seed-1" / ".hydra").mkdir(parents=True)
+    (tmp_path / "notes").mkdir()
+    found, failed = find_runs([tmp_path])
+    assert [run.name for run in found] == ["0_seed-0", "2_seed-2", "10_seed-10"]
+    assert [run.name for run in failed] == ["1_seed-1"]
+    with pytest.raises(VidclfError, match=r"notes: neither a run .* nor a sweep"):
+        find_runs([tmp_path / "notes"])
+    with pytest.raises(VidclfError, match="nowhere: there is no such folder"):
+        find_runs([tmp_path / "nowhere"])
+
+
+# The verb
+
+
+def test_a_sweep_is_one_call_and_failed_jobs_are_listed(vidclf: Callable[..., Outcome], tmp_path: Path):
+    sweep = tmp_path / "it's [a] sweep=1,2"
+    for job, share in enumerate((0.5, 0.9)):
+        write_run(sweep / f"{job}_x", rights(share), trainer={"max_epochs": 3 + job})
+    write_run(sweep / "2_x", [], part=None)
+    (sweep / "3_x" / "checkpoints").mkdir(parents=True)
+    outcome = vidclf("compare", sweep.name)
+    assert outcome.status == 0, outcome.err
+    assert "left out: it's [a] sweep=1,2/3_x: it has no checkpoints/best.ckpt" in outcome.err
+    assert "2_x: not evaluated on test. Call vidclf evaluate" in outcome.err
+    lines = outcome.out.splitlines()
+    assert lines[0] == "Compared: 2 on test, the best first"
+    assert lines[1].startswith("| # | run | trainer.max_epochs | top1 | 95 % interval |")
+    assert lines[3].startswith("| 1 | 1_x | 4 | ")
+    assert "1_x is surely better than 0_x: by " in outcome.out
+    assert lines[-1] == "results compare"
+    assert {path.name for path in (tmp_path / "compare").iterdir()} == {
+        *("compare.html", "compare.md", "runs.csv", "pairs.csv"),
+    }
+
+
+def test_one_run_twice_is_no_difference_and_nothing_is_written(vidclf: Callable[..., Outcome], tmp_path: Path):
+    write_run(tmp_path / "a", rights(0.7))
+    outcome = vidclf("compare", "a", "a", "out=null")
+    assert outcome.status == 0, outcome.err
+    assert "a and a: no difference; they name the same videos rightly." in outcome.out
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_cannot_be_compared_is_a_sentence_and_status_1(vidclf: Callable[..., Outcome], tmp_path: Path):
+    run = write_run(tmp_path / "a", rights(0.7))
+    write_run(tmp_path / "sweep" / "0_x", [], part=None)
+    (tmp_path / "file").touch()
+    for arguments, sentence in (
+        (["nowhere"], "nowhere: there is no such folder"),
+        ([str(run), "part=all"], "part=all: there is no such part"),
+        ([str(run), "head=mlp"], "compare head=mlp: runs are compared as they are; it has out, part, run."),
+        ([str(run), "out=file/tables"], "file/tables: cannot write"),
+        (["sweep"], "None of 1 runs can be compared. The first: sweep/0_x: not evaluated on test."),
+        ([], "run must be given"),
+    ):
+        outcome = vidclf("compare", *arguments)
+        assert outcome.status == 1
+        assert sentence in outcome.err
+        assert "Traceback" not in outcome.err
+
+
+class Reader(HTMLParser):
+    """Keeps the tags and the text of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_hostile_names_are_text_in_every_table(tmp_path: Path):
+    name = HOSTILE.replace("/", "_")
+    mine = {"_target_": f"mine.{HOSTILE}"}
+    runs = [write_run(tmp_path / f"={name}", rights(0.5), head=mine), write_run(tmp_path / f"{name}2", rights(0.9))]
+    board = board_of(*runs)
+    write_leaderboard(tmp_path / "out", board, f"two {HOSTILE}", notes_on(board, "test"))
+    page = Reader()
+    page.feed((tmp_path / "out" / "compare.html").read_text())
+    assert "script" not in page.tags
+    assert "default-src 'none'" in (tmp_path / "out" / "compare.html").read_text()
+    assert HOSTILE.replace("\x1b", "")[:25] in page.text
+    markdown = (tmp_path / "out" / "compare.md").read_text()
+    assert "<script>" not in markdown.split("\n", 1)[1]
+    assert "\x1b" not in markdown
+    assert (
+        len({len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line[:3] in ("| 1", "| 2")}) == 1
+    )
+    with (tmp_path / "out" / "runs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[1]["run"] == f"'={name}"  # a spreadsheet would compute it
+
+
+def test_tables_keep_what_they_are_given():
+    table = Table(["a", "b"], [["x|y", 1.5], ["=1", -2]])
+    assert as_markdown(table) == "| a | b |\n| --- | --- |\n| x\\|y | 1.5 |\n| =1 | -2 |\n"
+    assert as_csv(table) == b"a,b\nx|y,1.5\n'=1,-2\n"
+
+
+def test_evaluated_runs_are_compared_and_several_are_evaluated_in_one_call(
+    vidclf: Callable[..., Outcome], trained: Outcome, tmp_path: Path
+):
+    """The real thing: logits and scores that evaluate wrote."""
+    for job in range(2):
+        shutil.copytree(trained.run, tmp_path / "sweep" / f"{job}_x")
+    (tmp_path / "sweep" / "2_failed" / ".hydra").mkdir(parents=True)
+    store = f"store.root={trained.run.parents[2] / 'data' / 'features'}"
+    outcome = vidclf("evaluate", "sweep", store)
+    assert outcome.status == 0, outcome.err
+    assert "left out: sweep/2_failed" in outcome.err
+    first, second = (tmp_path / "sweep" / f"{job}_x" / "test" for job in range(2))
+    assert (first / "metrics.json").read_bytes() == (second / "metrics.json").read_bytes()
+    compared = vidclf("compare", "sweep")
+    assert compared.status == 0, compared.err
+    assert "0_x and 1_x: no difference" in compared.out
+    assert "chance 50.0 %, the commonest class of train 50.0 %" in compared.out
+
+    change_logits = (first / "videos.txt").read_text().replace("Archery/", "Biking/")
+    (first / "videos.txt").write_text(change_logits)
+    outcome = vidclf("compare", "sweep/0_x", "sweep/1_x")
+    assert outcome.status == 1
+    assert "They are of another split or class list." in outcome.err
+
+
+def test_a_sweep_ends_with_a_table_of_its_validation_scores(
+    vidclf: Callable[..., Outcome], trained: Outcome, clips: Path, tmp_path: Path
+):
+    from verbs import SMALL
+
+    settings = (f"dataset.root={clips}", f"store.root={trained.run.parents[2] / 'data' / 'features'}", *SMALL)
+    outcome = vidclf("train", "-m", *settings, "~callbacks.view_sheets", "seed=0", "split.number=1,4")
+    assert outcome.status == 1  # there is no split 4
+    assert "Compared: 1 on val, the best first" in outcome.out
+    assert "left out: " in outcome.err
+    (run,) = tmp_path.glob("runs/train/*/*/metrics.json")
+    assert f"{100 * json.loads(run.read_text())['top1']:.1f} %" in outcome.out
+    assert not (tmp_path / "compare").exists()
