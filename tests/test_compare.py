@@ -18,7 +18,7 @@ from verbs import Outcome
 from vidclf.errors import VidclfError
 from vidclf.evaluation.comparison import compare_pairs, holm
 from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
-from vidclf.evaluation.rendering import Table, as_csv, as_markdown
+from vidclf.evaluation.rendering import Table, as_csv, as_markdown, print_table
 from vidclf.run.choices import choices_of, varying
 from vidclf.run.leaderboard import Leaderboard, build_leaderboard
 from vidclf.run.leaderboard_tables import notes_on, write_leaderboard
@@ -318,6 +318,16 @@ def test_tables_keep_what_they_are_given():
     table = Table(["a", "b"], [["x|y", 1.5], ["=1", -2]])
     assert as_markdown(table) == "| a | b |\n| --- | --- |\n| x\\|y | 1.5 |\n| =1 | -2 |\n"
     assert as_csv(table) == b"a,b\nx|y,1.5\n'=1,-2\n"
+
+
+def test_a_terminal_shows_names_as_they_are_and_no_markup_of_theirs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_table(Table(["[b]run[/b]"], [["[red]x[/red]\x1b[2J"]]))
+    shown = capsys.readouterr().out
+    assert "[b]run[/b]" in shown
+    assert "[red]x[/red]\N{REPLACEMENT CHARACTER}[2J" in shown
 
 
 def test_evaluated_runs_are_compared_and_several_are_evaluated_in_one_call(
