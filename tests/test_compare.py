@@ -15,6 +15,7 @@ from scipy.stats import wilcoxon
 from scored_runs import MLP, write_run
 from verbs import Outcome
 
+from experiments.intervals.seeds import study
 from vidclf.errors import VidclfError
 from vidclf.evaluation.comparison import compare_pairs, holm
 from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
@@ -65,15 +66,7 @@ def test_holm_by_hand():
 
 
 def test_runs_that_differ_by_chance_alone_are_seldom_told_apart():
-    """20 runs of one setting: each names a video rightly with the video's own chance, alike within a group."""
-    wrong = 0
-    for study in range(5):
-        chance = np.random.default_rng(study)
-        of_group = chance.beta(1.2, 0.5, 60).repeat(5)
-        is_right = (chance.random((300, 20)) < of_group[:, None]).astype(float)
-        clusters = Clusters.of([video // 5 for video in range(300)], [video // 50 for video in range(300)])
-        wrong += any(one.is_sure for one in compare_pairs(is_right, np.full(300, 1 / 300), clusters))
-    assert wrong <= 1
+    assert sum(study(number) for number in range(6)) <= 1  # 14 of 400, see experiments/intervals
 
 
 def test_two_runs_of_the_same_videos_are_surer_than_their_own_intervals(tmp_path: Path):
