@@ -15,10 +15,11 @@ from scipy.stats import wilcoxon
 from scored_runs import MLP, write_run
 from verbs import Outcome
 
+from experiments.intervals.seeds import study
 from vidclf.errors import VidclfError
 from vidclf.evaluation.comparison import compare_pairs, holm
 from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
-from vidclf.evaluation.rendering import Table, as_csv, as_markdown
+from vidclf.evaluation.rendering import Table, as_csv, as_markdown, print_table
 from vidclf.run.choices import choices_of, varying
 from vidclf.run.leaderboard import Leaderboard, build_leaderboard
 from vidclf.run.leaderboard_tables import notes_on, write_leaderboard
@@ -65,15 +66,7 @@ def test_holm_by_hand():
 
 
 def test_runs_that_differ_by_chance_alone_are_seldom_told_apart():
-    """20 runs of one setting: each names a video rightly with the video's own chance, alike within a group."""
-    wrong = 0
-    for study in range(5):
-        chance = np.random.default_rng(study)
-        of_group = chance.beta(1.2, 0.5, 60).repeat(5)
-        is_right = (chance.random((300, 20)) < of_group[:, None]).astype(float)
-        clusters = Clusters.of([video // 5 for video in range(300)], [video // 50 for video in range(300)])
-        wrong += any(one.is_sure for one in compare_pairs(is_right, np.full(300, 1 / 300), clusters))
-    assert wrong <= 1
+    assert sum(study(number) for number in range(6)) <= 1  # 14 of 400, see experiments/intervals
 
 
 def test_two_runs_of_the_same_videos_are_surer_than_their_own_intervals(tmp_path: Path):
@@ -318,6 +311,16 @@ def test_tables_keep_what_they_are_given():
     table = Table(["a", "b"], [["x|y", 1.5], ["=1", -2]])
     assert as_markdown(table) == "| a | b |\n| --- | --- |\n| x\\|y | 1.5 |\n| =1 | -2 |\n"
     assert as_csv(table) == b"a,b\nx|y,1.5\n'=1,-2\n"
+
+
+def test_a_terminal_shows_names_as_they_are_and_no_markup_of_theirs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_table(Table(["[b]run[/b]"], [["[red]x[/red]\x1b[2J"]]))
+    shown = capsys.readouterr().out
+    assert "[b]run[/b]" in shown
+    assert "[red]x[/red]\N{REPLACEMENT CHARACTER}[2J" in shown
 
 
 def test_evaluated_runs_are_compared_and_several_are_evaluated_in_one_call(

@@ -124,6 +124,8 @@ def _compare_the_sweep() -> None:
         from vidclf.compare import show
 
         show([folder], "val")
+    except VidclfError as error:
+        print(f"No table of the sweep: {error}", file=sys.stderr)
     except Exception as error:
         report(error)
 

@@ -121,8 +121,12 @@ def scores_of(
         temperature: fitted on val before, for another part; None: not known.
     """
     scores = videos.log_probabilities, videos.labels
-    metrics: dict[str, float | int] = {**score_videos(*scores), **bounds_of(videos), **baselines_of(videos, corpus)}
-    metrics |= {**judged.counts, "num_groups": len(videos.clusters)}
+    metrics: dict[str, float | int] = {}
+    bounds = bounds_of(videos)
+    for name, score in score_videos(*scores).items():
+        metrics[name] = score
+        metrics |= {end: bounds[end] for end in (f"{name}_low", f"{name}_high") if end in bounds}
+    metrics |= {**baselines_of(videos, corpus), **judged.counts, "num_groups": len(videos.clusters)}
     if part == "val":
         metrics |= {f"top1/{name}": top1 for name, top1 in judged.score_all(aggregations).items()}
         temperature = fit_temperature(*scores)

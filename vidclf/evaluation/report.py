@@ -54,10 +54,11 @@ def write_aggregations(
     folder: Path, judged: Judged, aggregations: Mapping[str, Aggregation], videos: Sequence[Video]
 ) -> None:
     """Write aggregations.csv: the top1 of each. It is no place to choose one: val is, see the run's metrics.json."""
-    rows = []
-    for name, top1 in judged.score_all(aggregations).items():
-        one = judged.by(aggregations[name], videos)
-        rows.append((name, top1, *_ends(interval_of_accuracy(one.is_right, one.clusters))))
+    scored = {name: judged.by(aggregation, videos) for name, aggregation in aggregations.items()}
+    rows = [
+        (name, float(one.is_right.mean()), *_ends(interval_of_accuracy(one.is_right, one.clusters)))
+        for name, one in scored.items()
+    ]
     write_csv(folder / "aggregations.csv", ("aggregation", "top1", "top1_low", "top1_high"), rows)
 
 
