@@ -122,7 +122,7 @@ class Classifier(L.LightningModule):
     def training_step(self, batch: Views, batch_idx: int) -> Float[Tensor, ""]:
         loss, scores = self.learn_from(batch)
         if batch_idx == 0:  # once an epoch: looking at a number waits for the device
-            self.check_finite(loss, f"The first loss of epoch {self.current_epoch + 1}", [batch])
+            self.check_finite(scores["train/loss"], f"The first loss of epoch {self.current_epoch + 1}", [batch])
         size = rank_and_size()[1]
         num_views = self._num_views if size > 1 else len(batch.labels)
         # Lightning takes the processes' mean number of views, and rounds it: of these it is exact.

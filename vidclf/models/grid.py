@@ -171,9 +171,15 @@ class Grid(Classifier):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        with self.own_rates():
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    @contextmanager
+    def own_rates(self) -> Iterator[None]:
+        """Let the optimizer's step within, at the largest rate of each stack, be one at every head's own."""
         slowed = [stack for stack in self.stacks if stack.shares is not None]
         before = [[parameter.detach().clone() for parameter in stack.head.parameters()] for stack in slowed]
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        yield
         for stack, start in zip(slowed, before, strict=True):
             stack.slow_down(start)
 
@@ -218,10 +224,10 @@ class Grid(Classifier):
             with self._drawing(number):
                 mixed = self.mixing(batch, self.num_classes) if self.mixing else batch
                 parts.append(self._losses(stack(self.features(mixed.inputs)), mixed.labels))
-        losses = torch.cat(parts)
-        learning = losses.isfinite()  # one that has diverged ends none of the others
-        mean = torch.where(learning, losses, torch.nan).detach().nanmean()
-        return torch.where(learning, losses, 0.0).sum(), {"train/loss": mean}
+        losses = torch.cat(parts) if len(parts) > 1 else parts[0]
+        known = losses.detach()
+        # One that has diverged ends none of the others.
+        return losses.sum(), {"train/loss": known.where(known.isfinite(), torch.nan).nanmean()}
 
     def _losses(self, logits: Float[Tensor, "N K H"], labels: Tensor) -> Float[Tensor, " H"]:
         if isinstance(self.loss, CrossEntropy):
