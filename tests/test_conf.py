@@ -194,6 +194,9 @@ def test_a_backbone_gives_features_of_its_width(name: str):
 
 @pytest.mark.parametrize("name", options("head"))
 def test_a_head_gives_a_logit_for_every_class(name: str):
+    if name == "grid":
+        assert "_target_" not in composed("head=grid").head  # it spreads into others: see test_grid
+        return
     head = made("head", name)(8, 3).eval()
     assert head(torch.rand(4, 6, 8)).shape == (4, 3)
 

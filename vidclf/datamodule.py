@@ -60,11 +60,22 @@ class VideoDataModule(L.LightningDataModule):
 
     def train_features(self, backbone: nn.Module, device: torch.device) -> Float[Tensor, "N S D"]:
         """Return the features of the first epoch's training views, of all processes'."""
-        views = self.training_views(0)
+        return self.labelled("train", backbone, device)[0]
+
+    def labelled(
+        self, part: str, backbone: nn.Module, device: torch.device
+    ) -> tuple[Float[Tensor, "N S D"], Int[Tensor, " N"]]:
+        """Return the features of all views of a part, of training in its first epoch, and their labels."""
+        views = self.training_views(0) if part == "train" else self.corpus.views(part)
         if isinstance(self.source, StoredFeatures):
-            return self.source.features(views)
-        backbone.to(device).eval()
-        batches = self.source.scoring_batches(views)
-        own = {int(batch.video[0]): backbone(batch.inputs.to(device)).cpu() for batch in batches}
-        of_video = {video: features for part in gather(own) for video, features in part.items()}
-        return torch.cat([of_video[one.video] for one in views if one.video in of_video])
+            features = self.source.features(views)
+        else:
+            backbone.to(device).eval()
+            batches = self.source.scoring_batches(views)
+            own = {int(batch.video[0]): backbone(batch.inputs.to(device)).cpu() for batch in batches}
+            of_video = {video: features for part in gather(own) for video, features in part.items()}
+            views = [one for one in views if one.video in of_video]
+            features = torch.cat([of_video[one.video] for one in views])
+        counts = torch.tensor([len(one.views) for one in views])
+        num_crops = len(features) // int(counts.sum())
+        return features, torch.tensor([one.label for one in views]).repeat_interleave(num_crops * counts)

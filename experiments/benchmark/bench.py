@@ -51,6 +51,8 @@ MEASURES = {
     "growth": Measure("verbs", "growth", keeps_memory=False),  # the verbs set their own
     "sweep": Measure("sweep", "one_process", keeps_memory=False),
     "sweep_parallel": Measure("sweep", "parallel", keeps_memory=False),
+    "heads": Measure("verbs", "heads", keeps_memory=False),
+    "heads_step": Measure("heads", "steady"),
     "precision": Measure("verbs", "precision", keeps_memory=False),
     "end_to_end": Measure("verbs", "end_to_end", keeps_memory=False),
     "start_up": Measure("verbs", "start_up", keeps_memory=False),

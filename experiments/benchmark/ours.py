@@ -15,11 +15,11 @@ from typing import Any
 import lightning as L
 import torch
 from hydra import compose, initialize_config_dir
-from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from experiments.benchmark.backbones import Wide
+from experiments.benchmark.heads import EpochEnds
 from experiments.benchmark.limits import read_file, ready_pictures, vgg16
 from experiments.benchmark.setting import Setting, device, median_s, now, timed, twin
 from vidclf.contracts import VideoViews
@@ -142,16 +142,6 @@ def configuration() -> dict[str, Any]:
     with initialize_config_dir(CONF, **HYDRA):
         cfg = compose("train", ["experiment=tutorial", *settings])
     return {**dict.fromkeys(OPTIONAL), **OmegaConf.to_container(cfg, resolve=True)}
-
-
-class EpochEnds(Callback):
-    """Notes when each training epoch ends."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.times.append(now())
 
 
 def fit(datamodule: VideoDataModule) -> tuple[L.Trainer, float]:

@@ -84,6 +84,13 @@ def rates(results: Results) -> Iterable[tuple[str, str]]:
         if sweep := results.get(key):
             frames = f"{sweep['given']:,} frames computed, {sweep['distinct']:,} asked for, {sweep['seconds']:.0f} s"
             yield f"sweep of 12 jobs, {name}", frames
+    if heads := results.get("heads"):
+        times = f"{heads['at_once_s']:.0f} s at once, {heads['alone_s']:.0f} s one after another"
+        yield f"{heads['heads']} linear heads on the demo, 50 epochs", times
+    for name, steps in results.get("heads_step", {}).items():
+        one, many = ([1000 * steps[f"{whose}{where}_s"] for where in ("", "_lightning")] for whose in ("one", "all"))
+        shown = f"{one[0]:.2f} and {many[0]:.2f} ms bare, {one[1]:.2f} and {many[1]:.2f} ms under Lightning"
+        yield f"step of one linear head and of 20, {name}, float32", shown
     if error := results.get("bfloat16_error"):
         largest = f"largest {error['largest']:.2g} where features reach {error['largest_feature']:.2g}"
         yield "bfloat16's error of VGG16's features", f"{error['relative']:.2%} ({largest})"

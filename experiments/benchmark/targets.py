@@ -125,6 +125,21 @@ RATIOS = (
         high=1.1,
     ),
     Ratio(
+        "20 linear heads, 20 runs one after another over all at once, demo, 50 epochs, wall",
+        ("heads",),
+        lambda heads: heads["alone_s"] / heads["at_once_s"],
+        low=8,
+    ),
+    *(
+        Ratio(
+            f"step of 20 linear heads at once over one's, {name} wide x classes",
+            ("heads_step",),
+            lambda steps, name=name: steps[name]["all_s"] / steps[name]["one_s"],
+            high=most,
+        )
+        for name, most in (("1280 x 8", 3.5), ("25088 x 8", 6), ("1280 x 101", inf), ("25088 x 101", inf))
+    ),
+    Ratio(
         "end to end, the tutorial's way (extrapolated from its measured parts) over ours",
         ("tutorial_extraction", "tutorial_training", "end_to_end"),
         lambda extraction, training, ours: tutorial_s(extraction, training, ours) / ours_s(ours),

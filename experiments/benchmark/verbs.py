@@ -102,6 +102,17 @@ def precision(setting: Setting) -> dict[str, list[float]]:
     return scores
 
 
+def heads(setting: Setting) -> dict[str, float]:
+    """Return the wall times of 20 linear heads on the demo at once, and of 20 runs one after another."""
+    rates = [float(f"{10 ** (-5 + 3 * number / 19):.3g}") for number in range(20)]
+    data = ("experiment=demo", "trainer.max_epochs=50", f"store.root={setting.work}/demo-features")
+    run_verb("extract", *data[::2])  # and the demo is written
+    folder = f"hydra.run.dir={setting.work}/heads"
+    at_once = run_verb("train", *data, "head=grid", f"head.over.lr={rates}".replace(" ", ""), f"{folder}/grid")
+    alone = [run_verb("train", *data, "head=linear", f"optimizer.lr={rate}", f"{folder}/{rate}") for rate in rates]
+    return {"heads": len(rates), "at_once_s": at_once.seconds, "alone_s": sum(outcome.seconds for outcome in alone)}
+
+
 def end_to_end(setting: Setting) -> dict[str, float]:
     """Return the wall times of the tutorial's recipe on the twin, start-up and all, and how many frames there are."""
     folders = [f"store.root={setting.work}/features", f"hydra.run.dir={setting.work}/run"]

@@ -69,8 +69,16 @@ class Classifier(L.LightningModule):
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "N K"]:
         """Return the logits of pictures (N, T, 3, h, w) or of features (N, S, D)."""
-        features = self.backbone(inputs) if inputs.ndim == 5 else inputs
-        return self.head(self.scaling(features.to(self.dtype)))
+        return self.head(self.scaling(self.features(inputs)))
+
+    def features(self, inputs: Tensor) -> Float[Tensor, "N S D"]:
+        """Return the features of pictures, or those that are given, in the head's number format."""
+        return (self.backbone(inputs) if inputs.ndim == 5 else inputs).to(self.dtype)
+
+    @property
+    def scalings(self) -> list[Scaling]:
+        """What is fitted on training features."""
+        return [self.scaling]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         groups = self._parameter_groups()
@@ -112,21 +120,25 @@ class Classifier(L.LightningModule):
         self._num_views = int((batch.video >= 0).sum())  # here: DDP moves to the device all that it hands to the step
 
     def training_step(self, batch: Views, batch_idx: int) -> Float[Tensor, ""]:
-        labels = batch.labels
-        if self.mixing:
-            batch = self.mixing(batch, self.num_classes)
-        logits = self(batch.inputs)
-        loss = self.loss(logits, batch.labels)
+        loss, scores = self.learn_from(batch)
         if batch_idx == 0:  # once an epoch: looking at a number waits for the device
-            self.check_finite(loss, f"The first loss of epoch {self.current_epoch + 1}", [batch])
-        scores = {"train/loss": loss, "train/view_top1": _top1(logits, labels)}
+            self.check_finite(scores["train/loss"], f"The first loss of epoch {self.current_epoch + 1}", [batch])
         size = rank_and_size()[1]
-        num_views = self._num_views if size > 1 else len(logits)
+        num_views = self._num_views if size > 1 else len(batch.labels)
         # Lightning takes the processes' mean number of views, and rounds it: of these it is exact.
         self.log_dict(
             scores, prog_bar=True, on_step=False, on_epoch=True, batch_size=num_views * size, sync_dist=size > 1
         )
         return self._share_of(loss, num_views) if size > 1 else loss
+
+    def learn_from(self, batch: Views) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Return the loss of a training batch, and what is logged of it."""
+        labels = batch.labels
+        if self.mixing:
+            batch = self.mixing(batch, self.num_classes)
+        logits = self(batch.inputs)
+        loss = self.loss(logits, batch.labels)
+        return loss, {"train/loss": loss, "train/view_top1": top1_of(logits, labels)}
 
     def _share_of(self, loss: Tensor, num_views: int) -> Tensor:
         """Scale this process's mean loss so that the mean of all processes' gradients is the whole batch's."""
@@ -150,8 +162,8 @@ class Classifier(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         logits, labels, video, _ = gather_views(self.judged)
         self.check_finite(logits, f"Validation in epoch {self.current_epoch + 1}")
-        scores = {"val/loss": F.cross_entropy(logits, labels), "val/view_top1": _top1(logits, labels)}
-        scores["val/top1"] = _top1(*aggregate_videos(logits, labels, video, self.aggregation))
+        scores = {"val/loss": F.cross_entropy(logits, labels), "val/view_top1": top1_of(logits, labels)}
+        scores["val/top1"] = top1_of(*aggregate_videos(logits, labels, video, self.aggregation))
         # Computed by every process from all logits, so they agree; this says so to Lightning.
         scores = {name: score.to(self.device) for name, score in scores.items()}
         self.log_dict(scores, prog_bar=True, sync_dist=rank_and_size()[1] > 1)
@@ -235,5 +247,6 @@ def aggregate_videos(
     return torch.stack([aggregation(part) for part in views]), torch.stack(firsts)
 
 
-def _top1(scores: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:
+def top1_of(scores: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:
+    """Return the share of the labels that score highest."""
     return multiclass_accuracy(scores, labels, num_classes=scores.shape[1], average="micro")

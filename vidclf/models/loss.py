@@ -43,7 +43,10 @@ class CrossEntropy(nn.Module):
             weights = compute_class_weight(self.class_weights, classes=present, y=labels.numpy())
             self.weight[torch.from_numpy(present)] = torch.from_numpy(np.asarray(weights)).to(self.weight)
 
-    def forward(self, logits: Float[Tensor, "N K"], labels: Tensor) -> Float[Tensor, ""]:
-        """Return the mean loss; `labels` are class numbers (N,) or, of mixed views, probabilities (N, K)."""
+    def forward(self, logits: Float[Tensor, "N K *H"], labels: Tensor) -> Float[Tensor, "*H"]:
+        """Return the mean loss, of each head where there are more (H).
+
+        `labels` are class numbers (N, *H) or, of mixed views, probabilities (N, K, *H).
+        """
         weight = self.weight.to(logits)
-        return F.cross_entropy(logits, labels, weight, label_smoothing=self.label_smoothing, reduction="none").mean()
+        return F.cross_entropy(logits, labels, weight, label_smoothing=self.label_smoothing, reduction="none").mean(0)

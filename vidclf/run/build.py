@@ -207,6 +207,8 @@ def _num_threads(config: Config) -> int:
 def build_classifier(config: Config, backbone: FrozenBackbone | TunedBackbone, num_classes: int) -> Classifier:
     """Return the classifier; its head is drawn from the seed."""
     L.seed_everything(config["seed"], workers=True, verbose=False)
+    if "_target_" not in config["head"]:
+        raise VidclfError("head=grid: many heads, which only train can take. Leave it out: a run has one of them.")
     make_head = build(config["head"])
     if "scaling" in config["head"] and "scaling" not in signature(make_head.func).parameters:
         raise VidclfError(
@@ -266,8 +268,10 @@ def build_callbacks(config: Config) -> list[Callback]:
     return callbacks
 
 
-def build_training(config: Config, backbone: FrozenBackbone | TunedBackbone, describe: Callback) -> L.Trainer:
-    """Return the Trainer with what `callbacks` and `logger` name, and `describe`.
+def build_training(
+    config: Config, backbone: FrozenBackbone | TunedBackbone, describe: Callback, choose: Any = None
+) -> L.Trainer:
+    """Return the Trainer with what `callbacks` and `logger` name, and `describe`; `choose` is a grid's, `ChooseHead`.
 
     Raises:
         VidclfError: nothing would be trained, or training would end before it is validated, without a checkpoint.
@@ -275,7 +279,9 @@ def build_training(config: Config, backbone: FrozenBackbone | TunedBackbone, des
     num_epochs = config["trainer"]["max_epochs"]
     if not isinstance(num_epochs, int | None) or num_epochs == 0:
         raise VidclfError(f"trainer.max_epochs={num_epochs}: nothing would be trained; give 1 or more.")
-    trainer = build_trainer(config, backbone, build(config["logger"]), [*build_callbacks(config), describe])
+    callbacks = build_callbacks(config)
+    callbacks = choose.take_over(callbacks) if choose else callbacks
+    trainer = build_trainer(config, backbone, build(config["logger"]), [*callbacks, describe])
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         say("trainer.fast_dev_run: all of it runs, on a few batches; no checkpoint and no scores are kept.")
     every, num_batches = trainer.check_val_every_n_epoch, trainer.limit_val_batches

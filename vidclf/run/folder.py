@@ -7,6 +7,7 @@ tensorboard/             losses, accuracies, sheets of views, the confusion matr
 split.csv                the side of every video
 metrics.json             validation scores of the best checkpoint
 predictions.csv          and what it makes of each validation video
+heads.csv                of all heads, where the best of several was chosen
 failed.csv               damaged videos that were left out
 test/                    what evaluate found
 """
@@ -179,6 +180,11 @@ def checkpoint_to_resume(path: Path) -> Path:
     chosen = named if named.is_file() and named.name != "best.ckpt" else last
     if chosen.is_file():
         return chosen
+    if last.with_name("best.ckpt").is_file():
+        raise VidclfError(
+            f"resume={path}: it has no last.ckpt to go on from; runs of head=grid, knn and logistic leave none. "
+            "Train anew."
+        )
     raise VidclfError(f"resume={path}: neither a checkpoint nor a run. Give a run's folder or its last.ckpt.")
 
 

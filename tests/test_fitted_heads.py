@@ -1,0 +1,159 @@
+"""The heads that are solved at once: nearest neighbours and logistic regression."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from doubles import Pictures, make_classifier, make_datamodule, make_trainer
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor, nn
+from verbs import SMALL, Outcome
+
+from vidclf.errors import VidclfError
+from vidclf.models.backbones.wrapped import wrap
+from vidclf.models.heads import logistic
+from vidclf.models.heads.knn import KNN
+from vidclf.models.heads.logistic import Logistic
+from vidclf.models.loss import CrossEntropy
+from vidclf.run import fitted
+from vidclf.run.fitted import fit_head
+
+
+def drawn(seed: int, num: int) -> tuple[Tensor, Tensor]:
+    """Features (N, 2, 5) of three classes that overlap, and their labels."""
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (num,), generator=random)
+    return torch.randn(num, 2, 5, generator=random) + labels[:, None, None] * 0.7, labels
+
+
+TRAIN, VAL = drawn(0, 90), drawn(1, 60)
+
+
+def test_neighbours_vote_as_they_do_elsewhere():
+    head = KNN(5, 3, k=7, temperature=0.1)
+    head.fit(TRAIN, VAL, CrossEntropy(3))
+    flat, queries = (part[0].mean(1).numpy() for part in (TRAIN, VAL))
+    weights = lambda distances: np.exp((1 - distances) / 0.1)  # noqa: E731
+    theirs = KNeighborsClassifier(7, weights=weights, metric="cosine").fit(flat, TRAIN[1].numpy())
+    expected = np.log(np.clip(theirs.predict_proba(queries), 1e-6, None))
+    np.testing.assert_allclose(head(VAL[0]).numpy(), expected, atol=1e-4)
+
+
+def test_a_class_without_a_neighbour_has_a_finite_logit():
+    head = KNN(2, 3, k=1)
+    head.fit(
+        (torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), torch.tensor([2, 0])),
+        (torch.zeros(1, 1, 2), VAL[1][:1]),
+        CrossEntropy(3),
+    )
+    logits = head(torch.tensor([[[5.0, 1.0]]]))
+    assert logits.isfinite().all()
+    assert logits.exp()[0].tolist() == pytest.approx([1e-6, 1e-6, 1])
+
+
+def test_a_checkpoint_brings_as_many_views_as_it_has_and_only_what_fits():
+    head, other = KNN(5, 3, k=7), KNN(5, 3, k=7)
+    head.fit(TRAIN, VAL, CrossEntropy(3))
+    state = {f"head.{name}": value for name, value in head.state_dict().items()}
+    nn.ModuleDict({"head": other}).load_state_dict(state)
+    assert torch.equal(head(VAL[0]), other(VAL[0]))
+    for spoilt in ({"head.labels": TRAIN[1] + 1}, {"head.labels": TRAIN[1][1:]}, {"head.views": torch.zeros(90, 4)}):
+        with pytest.raises(RuntimeError, match="size mismatch"):
+            nn.ModuleDict({"head": KNN(5, 3)}).load_state_dict(state | spoilt)
+
+
+def test_the_solution_is_that_of_scikit_learn_at_every_strength():
+    for strength in (1.0, 0.01):
+        head = Logistic(5, 3, strengths=[strength])
+        head.fit(TRAIN, VAL, CrossEntropy(3))
+        theirs = LogisticRegression(C=1 / (strength * 90), tol=1e-8, max_iter=5000)
+        theirs.fit(TRAIN[0].mean(1).double().numpy(), TRAIN[1].numpy())
+        probabilities = theirs.predict_proba(VAL[0].mean(1).double().numpy())
+        np.testing.assert_allclose(head(VAL[0]).softmax(1).detach().numpy(), probabilities, atol=5e-4)
+
+
+def test_the_strength_is_chosen_on_val_and_equal_ones_go_to_the_greater():
+    head = Logistic(5, 3, strengths=[1e-3, 10, 0.1])
+    rows = head.fit(TRAIN, VAL, CrossEntropy(3))
+    assert [row["strength"] for row in rows] == [10, 0.1, 1e-3]
+    losses = [row["val/loss"] for row in rows]
+    best = losses.index(min(losses))
+    assert [row["chosen"] for row in rows] == ["the best of 3 strengths" if row is rows[best] else "" for row in rows]
+    assert nn.functional.cross_entropy(head(VAL[0]), VAL[1]).item() == pytest.approx(min(losses), rel=1e-5)
+    twice = Logistic(5, 3, strengths=[0.1, 0.1]).fit(TRAIN, VAL, CrossEntropy(3))
+    assert twice[0]["chosen"]
+
+
+def test_the_loss_that_is_asked_for_is_solved():
+    plain, balanced = Logistic(5, 3, [0.1]), Logistic(5, 3, [0.1])
+    few = tuple(torch.cat([part[TRAIN[1] > 0], part[TRAIN[1] == 0][:3]]) for part in TRAIN)
+    weighed = CrossEntropy(3, class_weights="balanced")
+    weighed.fit(few[1])
+    plain.fit(few, VAL, CrossEntropy(3))
+    balanced.fit(few, VAL, weighed)
+    assert balanced(VAL[0])[:, 0].mean() > plain(VAL[0])[:, 0].mean() + 0.5
+
+
+def test_a_solution_that_is_cut_short_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(logistic, "TOLERANCE", 1e-9)
+    Logistic(5, 3, [0.001], max_iterations=2).fit(TRAIN, VAL, CrossEntropy(3))
+    assert "at 0.001, L-BFGS has not converged in head.max_iterations=2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: KNN(5, 3, k=0), r"head\.k=0 head\.temperature=0\.07: k is 1 or more, the temperature above 0"),
+        (lambda: KNN(5, 3, temperature=0), r"head\.temperature=0:"),
+        (lambda: KNN(5, 3, k=91).fit(TRAIN, VAL, CrossEntropy(3)), r"head\.k=91: there are 90 training views"),
+        (lambda: Logistic(5, 3, strengths=[]), r"head\.strengths=\[\]: give one or more, all above 0"),
+        (lambda: Logistic(5, 3, strengths=[1, 0]), r"head\.strengths=\[1, 0\]"),
+    ],
+)
+def test_what_no_head_can_be_fitted_with_is_a_sentence(make: Callable, sentence: str):
+    with pytest.raises(VidclfError, match=sentence):
+        make()
+
+
+def test_it_is_fitted_to_frames_as_to_stored_features(ucf101_tree: Callable[..., Path], tmp_path: Path):
+    root = ucf101_tree(groups=(1, 2, 8, 9, 10), clips_per_group=1)
+    heads = []
+    for features in ("store", "frames"):
+        classifier = make_classifier(wrap(Pictures()), head=KNN(6, 2, k=3))
+        datamodule = make_datamodule(root, features)
+        trainer = make_trainer()
+        fit_head(trainer, classifier, datamodule, torch.device("cpu"), tmp_path / features / "best.ckpt")
+        saved = torch.load(tmp_path / features / "best.ckpt", weights_only=True)
+        heads.append(saved["state_dict"])
+        assert trainer.callback_metrics["val/loss"].isfinite()
+    assert torch.equal(heads[0]["head.labels"], heads[1]["head.labels"])
+    torch.testing.assert_close(heads[0]["head.views"], heads[1]["head.views"])
+    assert len(heads[0]["head.views"]) == 4 * 6
+
+
+def test_features_that_change_or_are_too_many_are_a_sentence(
+    ucf101_tree: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    datamodule = make_datamodule(ucf101_tree(groups=(1, 8, 9), clips_per_group=1))
+    arguments = (datamodule, torch.device("cpu"), tmp_path / "best.ckpt")
+    tuned = make_classifier(wrap(Pictures().requires_grad_(True)), head=KNN(6, 2))
+    with pytest.raises(VidclfError, match=r"head: KNN is fitted to features, .* Set backbone\.trainable=none"):
+        fit_head(make_trainer(), tuned, *arguments)
+    monkeypatch.setattr(fitted, "free_memory", lambda: 100)
+    with pytest.raises(VidclfError, match=r"head: KNN is fitted to all features of train at once, which takes .* GB"):
+        fit_head(make_trainer(), make_classifier(wrap(Pictures()), head=KNN(6, 2)), *arguments)
+
+
+@pytest.mark.parametrize("head", [("head=knn", "head.k=5"), ("head=logistic", "transform.crops=3")])
+def test_a_fitted_head_leaves_an_ordinary_run(head: tuple[str, ...], vidclf: Callable[..., Outcome], clips: Path):
+    small = [one for one in SMALL if "head" not in one]
+    outcome = vidclf("train", f"dataset.root={clips}", *small, *head)
+    assert outcome.status == 0, outcome.err
+    is_path = "head=logistic" in head
+    title = "Validation, epoch 1 (the best of 7 strengths)" if is_path else "Validation"
+    assert outcome.out.splitlines()[0] == title.replace(", epoch 1", "")
+    assert (outcome.run / "heads.csv").is_file() == is_path
+    assert vidclf("evaluate", f"run={outcome.run}").status == 0
