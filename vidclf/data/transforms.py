@@ -33,8 +33,6 @@ def halves_of(transform: Transform) -> tuple[Callable[[Tensor], Tensor], Callabl
 class BackboneTransform:
     """What the backbone was trained with: resized to `picture_format.resize`, cropped, normalised.
 
-    Pictures are antialiased and clips are not: so torchvision evaluates its own networks.
-
     Args:
         picture_format: of the backbone.
         crops: 1: the centre; 3: both ends and the middle of the longer side (arXiv:1711.07971).
@@ -71,7 +69,7 @@ class BackboneTransform:
             frames,
             [resize] if isinstance(resize, int) else list(resize),
             InterpolationMode(self.picture_format.interpolation),
-            antialias=self.picture_format.clip_length == 1,
+            antialias=self.picture_format.is_antialiased,
         )
         crops = [F.center_crop(resized, [self.picture_format.size])] if self.crops == 1 else self._along(resized)
         crops += [F.horizontal_flip(crop) for crop in crops] if self.mirrored else []
