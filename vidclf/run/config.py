@@ -33,9 +33,15 @@ LITERAL = (
     "source",
     "resume",
     "out",
+    "to",
     "check.page",
 )  # paths, taken as they are: Hydra's grammar has uses for = , ( ~ and spaces
-PATHS = ("dataset.", "store.", "backbone.weights")  # so too where one exists, or the grammar cannot read it
+PATHS = (
+    "dataset.",
+    "store.",
+    "backbone.weights",
+    "backbone.name",
+)  # so too where one exists, or the grammar cannot read it
 OF_HYDRA = ("experiment", "sweep")  # groups that are spread over the others
 OPTIONAL = ("augmentation", "mixing", "callbacks", "logger")  # groups of which none need be chosen
 OF_A_MACHINE = ("accelerator", "devices", "num_nodes", "strategy")
@@ -44,6 +50,7 @@ OF_THIS_CALL = (  # what is written to, what describes a machine, what a table m
     *("store.root", "logger", "num_threads", "num_workers", "compile", "trust", "resume", "dataset.anywhere"),
     *(f"trainer.{key}" for key in (*OF_A_MACHINE, *WRITING)),
 )
+FETCH = "backbone.fetch"  # never a run's own wish
 CHECKPOINTS = "${hydra:runtime.output_dir}/checkpoints"  # where a run's callbacks write
 DEMO = "vidclf.data.datasets.demo.Demo"  # writes itself to its root
 
@@ -111,13 +118,17 @@ def finish(
             raise VidclfError(f"Could not override '{key}': the run has no such setting. To add it use +{argument}")
         if key in deleted and not (_has(run, key) or _has(composed, key)):
             raise VidclfError(f"{argument}: there is no such setting to delete.")
-    left = deepcopy(dict(run))
-    for key in (*fresh, *OF_THIS_CALL, *given, *deleted):
+    left, trust = deepcopy(dict(run)), composed["trust"] is True
+    # Whoever names the model, or trusts the run, lets it be fetched as the run was.
+    fetches = (trust or "backbone.name" in given) and "backbone" not in given and value_at(run, FETCH) is True
+    for key in (*fresh, *OF_THIS_CALL, FETCH, *given, *deleted):
         above, last = _above(left, key)
         above.pop(last, None)
     _set_folders(left, "")
-    check_trusted(left, Path(CONF), trust=composed["trust"] is True)
+    check_trusted(left, Path(CONF), trust)
     finished = escaped(left)
+    if fetches:
+        finished["backbone"]["fetch"] = True
     _set_folders(finished, CHECKPOINTS)
     for key in (*fresh, *given):
         above, last = _above(finished, key, make=True)

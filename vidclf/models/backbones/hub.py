@@ -1,7 +1,8 @@
 """Files of models on the Hugging Face Hub: found on this machine, or fetched where that is allowed."""
 
+import contextlib
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from vidclf.errors import VidclfError
@@ -38,20 +39,32 @@ def find_folder(name: str, fetch: bool) -> Path:
             f"backbone.name={name}: there is no such folder, and a model of the Hub is called owner/model. "
             f"Folders with a config.json beside it: {', '.join(near[:5]) or 'none'}."
         )
+    with _as_sentences(name, fetch):
+        return _snapshot(name, fetch)
+
+
+def _snapshot(name: str, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     repository, _, revision = name.partition("@")
 
-    def get(*patterns: str) -> Path:
-        with _as_sentences(name, fetch):
-            return Path(
-                snapshot_download(
-                    repository, revision=revision or None, allow_patterns=list(patterns), local_files_only=not fetch
-                )
-            )
+    def get(*weights: str, local: bool) -> Path | None:
+        patterns = [*DESCRIPTIONS, *weights]
+        found = Path(
+            snapshot_download(repository, revision=revision or None, allow_patterns=patterns, local_files_only=local)
+        )
+        whole = (found / DESCRIPTIONS[0]).exists() and any(any(found.glob(pattern)) for pattern in weights)
+        return found if whole else None
 
-    found = get(*DESCRIPTIONS, *SAFE, *SHARDED)
-    return found if any(found.glob("*.safetensors")) else get(*DESCRIPTIONS, *PICKLED)
+    with contextlib.suppress(LocalEntryNotFoundError):
+        if found := get(*SAFE, *SHARDED, *PICKLED, local=True):
+            return found
+    if fetch and (found := get(*SAFE, *SHARDED, local=False) or get(*PICKLED, local=False)):
+        return found
+    if fetch:
+        raise VidclfError(f"{name}: it has no config.json, or none of {', '.join((*SAFE, *PICKLED))}.")
+    raise LocalEntryNotFoundError(name)
 
 
 def find_file(repository: str, filenames: Sequence[str], fetch: bool) -> Path:
@@ -64,15 +77,21 @@ def find_file(repository: str, filenames: Sequence[str], fetch: bool) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     repository, _, revision = repository.partition("@")
-    for filename in filenames:
-        with _as_sentences(repository, fetch):
+
+    def get(filename: str, local: bool) -> Path:
+        return Path(hf_hub_download(repository, filename, revision=revision or None, local_files_only=local))
+
+    with _as_sentences(repository, fetch):
+        for filename in filenames:
+            with contextlib.suppress(LocalEntryNotFoundError):
+                return get(filename, local=True)
+        if not fetch:
+            raise LocalEntryNotFoundError(repository)
+        for filename in filenames:
             try:
-                return Path(
-                    hf_hub_download(repository, filename, revision=revision or None, local_files_only=not fetch)
-                )
-            except LocalEntryNotFoundError:
-                if filename == filenames[-1]:
-                    raise
+                return get(filename, local=False)
+            except LocalEntryNotFoundError:  # no network
+                raise
             except EntryNotFoundError:
                 continue
     raise VidclfError(f"{repository}: it has none of {', '.join(filenames)}. Give the weights as a file.")
@@ -92,7 +111,7 @@ def weights_in(folder: Path) -> Path:
     return found[0]
 
 
-@contextmanager
+@contextlib.contextmanager
 def _as_sentences(name: str, fetch: bool) -> Iterator[None]:
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -107,6 +126,7 @@ def _as_sentences(name: str, fetch: bool) -> Iterator[None]:
         f"Put its files into a folder on this machine (hf download {name} --local-dir FOLDER, wherever there is a "
         "network) and name that folder or its file; see the README, Encoders."
     )
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each try; we say what came of them
     try:
         yield
     except GatedRepoError as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +24,8 @@ class LibraryBackbone(nn.Module):
         trainable: `none` (frozen), `last`, `all`, or a number of stages (see `set_trainable`).
         freeze_batchnorm: keep batch normalisation's statistics and scales as they are where the rest is trained.
     """
+
+    network: Any
 
     def __init__(
         self,

@@ -64,7 +64,7 @@ class TimmBackbone(LibraryBackbone):
             raise VidclfError(f"backbone.features={features}: allowed are {', '.join(FEATURES)}.")
         source, about, self_described = _find(name, fetch)
         path = _find_weights(name, source, about, weights, fetch)
-        network = _build(source, about, path)
+        network: Any = _build(source, about, path)
         super().__init__(
             source.removeprefix(LOCAL).rstrip("/").rpartition("/")[2],
             network.to(memory_format=torch.channels_last),
@@ -121,7 +121,7 @@ class TimmBackbone(LibraryBackbone):
             )
 
 
-def picture_format_of(name: str, network: nn.Module) -> PictureFormat:
+def picture_format_of(name: str, network: Any) -> PictureFormat:
     """Return how timm prepares pictures for a network's weights.
 
     Raises:
@@ -158,9 +158,11 @@ def _find(name: str, fetch: bool) -> tuple[str, Mapping[str, Any], str]:
         return f"{LOCAL}{folder}", described.get("pretrained_cfg", described), json.dumps(described, sort_keys=True)
     import timm
 
-    architecture = name.partition(".")[0]
+    architecture, tag, _ = name.partition(".")
     known = timm.list_models()
-    check_name(name, [*known, *timm.list_pretrained()] if architecture in known else known, "timm has no model")
+    if tag and architecture in known:
+        known = timm.list_pretrained(f"{architecture}.*")
+    check_name(name, known, "timm has no model")
     cfg = timm.models.get_pretrained_cfg(name)
     return name, cfg.to_dict() if cfg else {}, ""
 
@@ -194,7 +196,8 @@ def _find_weights(
     path = Path(weights).expanduser()
     if path.suffix not in (*SUFFIXES, ".bin"):
         raise VidclfError(
-            f"backbone.weights={weights}: allowed are DEFAULT, a file ({', '.join(SUFFIXES)}), or null for random weights."
+            f"backbone.weights={weights}: allowed are DEFAULT, a file ({', '.join(SUFFIXES)}), or null for random "
+            "weights."
         )
     if not path.is_file():
         raise VidclfError(f"backbone.weights={weights}: there is no such file.")
@@ -202,7 +205,7 @@ def _find_weights(
     return path
 
 
-def _build(source: str, about: Mapping[str, Any], path: Path | None) -> nn.Module:
+def _build(source: str, about: Mapping[str, Any], path: Path | None) -> Any:
     """Return the network without its classifier, its weights those of the file, of which nothing else is left.
 
     timm's own rules rename what other projects call otherwise; it loads a state dict strictly, and lists what differs,
@@ -217,7 +220,7 @@ def _build(source: str, about: Mapping[str, Any], path: Path | None) -> nn.Modul
     names = set(state)
     overlay = {"state_dict": state, "num_classes": 0, "classifier": None, "label_offset": None, "source": None}
     try:
-        network = timm.create_model(source, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+        network: Any = timm.create_model(source, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except (RuntimeError, ValueError, KeyError, AttributeError, AssertionError, TypeError) as error:
         raise VidclfError(
             f"{path}: these are weights of another network than {source}, or not all of them. {error}"
@@ -229,7 +232,9 @@ def _build(source: str, about: Mapping[str, Any], path: Path | None) -> nn.Modul
     return network
 
 
-def _without_classifier(state: dict[str, Tensor], classifier: str | list[str] | tuple[str, ...] | None) -> dict[str, Any]:
+def _without_classifier(
+    state: dict[str, Tensor], classifier: str | list[str] | tuple[str, ...] | None
+) -> dict[str, Any]:
     names = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier or []))
     return {name: tensor for name, tensor in state.items() if not name.startswith(names)} if names else state
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 from torch import nn
 
@@ -49,13 +50,13 @@ def stages_of(network: nn.Module) -> list[list[nn.Parameter]]:
     return [list(_parameters(stage)) for stage in _stages_of(network)] if named is None else named[1:]
 
 
-def _named_by_itself(network: nn.Module) -> list[list[nn.Parameter]] | None:
+def _named_by_itself(network: Any) -> list[list[nn.Parameter]] | None:
     """Return the parameters of timm's groups for layer-wise decay, the stem's first; None where it has none."""
     if hasattr(network, "group_matcher"):
         from timm.models import group_parameters
 
         named = [*network.named_parameters(), ("", None)]  # it stands for the classifier, a group of its own in timm
-        whole = SimpleNamespace(named_parameters=lambda: named)
+        whole: Any = SimpleNamespace(named_parameters=lambda: named)
         found = group_parameters(whole, network.group_matcher(coarse=False), return_values=True)
         *groups, with_classifier = [found[number] for number in sorted(found)]
         behind = [parameter for parameter in with_classifier if parameter is not None]

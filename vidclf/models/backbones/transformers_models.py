@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidclf.contracts import PictureFormat
 from vidclf.errors import VidclfError
@@ -25,7 +25,6 @@ ENCODER = {"vjepa2": "encoder"}  # where only a part of the model makes features
 # Keys of a configuration that choose code or files, not a network.
 REFUSED = ("quantization_config", "fusion_config", "transformers_weights", "distributed_config")
 IGNORED = ("auto_map", "attn_implementation", "experts_implementation", "dtype", "torch_dtype", "transformers_version")
-Shape = tuple[int, ...]
 
 
 class TransformersBackbone(LibraryBackbone):
@@ -51,25 +50,21 @@ class TransformersBackbone(LibraryBackbone):
             those of its whole network.
     """
 
-    def __init__(
-        self, name: str, trainable: str | int = "none", precision: str = "auto", fetch: bool = False
-    ) -> None:
+    def __init__(self, name: str, trainable: str | int = "none", precision: str = "auto", fetch: bool = False) -> None:
         require("transformers", AT_LEAST, "encoders", "backbone=transformers")
         number_format = resolve_precision(precision, trainable)
         folder = find_folder(name, fetch)
         described, config = _read_config(folder)
         picture_format = _picture_format(folder, config)
         with _quietly():
-            network, self_described = _load(folder, config), json.dumps(described, sort_keys=True)
-        verify_finite(network, str(folder))
-        self_named = name if "/" in name and not Path(name).expanduser().is_dir() else folder.resolve().name
-        tokens, pooled = _shapes_of(network, config, picture_format)
-        super().__init__(
-            self_named, _encoder(network), (tokens if picture_format.clip_length > 1 else pooled)[-1],
-            picture_format, number_format, trainable,
-        )  # fmt: skip
-        self.configuration, self.input_name = self_described, network.main_input_name
-        self.num_steps = picture_format.clip_length // _tubelet(config)
+            model = _load(folder, config)
+        verify_finite(model, str(folder))
+        feature_dim = _feature_dim(model, config, picture_format)
+        called = folder.resolve().name if Path(name).expanduser().is_dir() else name
+        super().__init__(called, _encoder(model), feature_dim, picture_format, number_format, trainable)
+        self.configuration = json.dumps(described, sort_keys=True)
+        self.input_name: str = model.main_input_name
+        self.num_steps: int = picture_format.clip_length // _tubelet(config)
         for own, parameter in self.network.named_parameters():
             if own.endswith("mask_token"):  # of pretraining: no picture is masked here
                 parameter.requires_grad_(False)
@@ -113,7 +108,9 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], Any]:
     if refused := [key for key in REFUSED if described.get(key)]:
         raise VidclfError(f"{path}: {', '.join(refused)} is not read here. Save the model in full precision, whole.")
     if (folder / "adapter_config.json").exists():
-        raise VidclfError(f"{folder}: it holds an adapter (adapter_config.json). Merge it into its model and save that.")
+        raise VidclfError(
+            f"{folder}: it holds an adapter (adapter_config.json). Merge it into its model and save that."
+        )
     kept = {key: value for key, value in described.items() if key not in IGNORED and not key.startswith("_")}
     try:
         config = CONFIG_MAPPING[kind].from_dict(dict(kept))
@@ -122,7 +119,7 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], Any]:
     return kept, config
 
 
-def _load(folder: Path, config: Any) -> nn.Module:
+def _load(folder: Path, config: Any) -> Any:
     """Return the model that the folder's weights were saved of, without its classifier or decoder.
 
     It is loaded whole, so that each key of the file must be used, and each parameter filled.
@@ -140,13 +137,12 @@ def _load(folder: Path, config: Any) -> nn.Module:
         )
     except Exception as error:  # of safetensors, pickle, shapes and files that are not there
         raise VidclfError(f"{folder}: its weights cannot be loaded as {kind.__name__}: {error}") from error
-    wrong = {key: sorted(map(str, report[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
-    if any(wrong.values()):
-        missing, unexpected, mismatched = wrong.values()
+    said = {"missing_keys": "not in the file", "unexpected_keys": "not used", "mismatched_keys": "of another shape"}
+    wrong = [f"{word}: {', '.join(sorted(map(str, report[key])))}" for key, word in said.items() if report[key]]
+    if wrong:
         raise VidclfError(
-            f"{folder}: these are not the weights of {kind.__name__}, whole: not in the file: {', '.join(missing) or 'none'}; "
-            f"in the file and not used: {', '.join(unexpected) or 'none'}; of another shape: "
-            f"{', '.join(mismatched) or 'none'}. Fetch the files again, or save the model with this transformers."
+            f"{folder}: these are not the weights of {kind.__name__}, whole ({'; '.join(wrong)}). Fetch the files "
+            "again, or name the folder of the model that they were saved of."
         )
     return model.base_model
 
@@ -157,9 +153,7 @@ def _saved_as(folder: Path, config: Any) -> Any:
 
     names = config.architectures or []
     found = [getattr(transformers, str(name), None) for name in names]
-    models = [
-        kind for kind in found if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
-    ]  # fmt: skip
+    models = [kind for kind in found if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)]
     if len(models) != 1 or models[0].config_class is not type(config):
         raise VidclfError(
             f"{folder / 'config.json'}: architectures={names}, and it must name the one class of transformers that "
@@ -168,43 +162,42 @@ def _saved_as(folder: Path, config: Any) -> Any:
     return models[0]
 
 
-def _encoder(model: nn.Module) -> nn.Module:
-    part = ENCODER.get(model.config.model_type)  # type: ignore[union-attr]
-    return model.get_submodule(part) if part else model
+def _encoder(model: Any) -> Any:
+    part = ENCODER.get(model.config.model_type)
+    return getattr(model, part) if part else model
 
 
-def _shapes_of(model: nn.Module, config: Any, picture_format: PictureFormat) -> tuple[Shape, Shape]:
-    """Return the shapes of the last layer's tokens and of the pooled output of one view, computing nothing.
+def _feature_dim(model: Any, config: Any, picture_format: PictureFormat) -> int:
+    """Return D, by the shapes of what the model gives for one view; nothing is computed.
 
     Raises:
         VidclfError: the model takes something else, or gives what there is no rule for.
     """
-    length, size = picture_format.clip_length, picture_format.size
-    kind = type(model).__name__
+    length, size, kind = picture_format.clip_length, picture_format.size, type(model).__name__
     shape = (1, length, 3, size, size) if length > 1 else (1, 3, size, size)
     try:
         with torch.device("meta"), torch.no_grad():
-            twin = type(model)(config).eval()
-            found = _encoder(twin)(**{model.main_input_name: torch.empty(shape)})
+            found = _encoder(type(model)(config).eval())(**{model.main_input_name: torch.empty(shape)})
         tokens, pooled = (getattr(found, key, None) for key in ("last_hidden_state", "pooler_output"))
-        shapes = tuple(() if one is None else tuple(one.shape) for one in (tokens, pooled))
+        of_tokens, of_picture = (() if one is None else tuple(one.shape) for one in (tokens, pooled))
     except Exception as error:  # another input, another layout, positions for another size
         raise VidclfError(f"{kind} does not fit: it cannot take pictures of shape {shape} alone: {error}") from error
-    if length > 1:
-        steps, patch = length // _tubelet(config), getattr(config, "patch_size", None)
-        sides = [patch] * 2 if isinstance(patch, int) else list(patch or (size, size))[-2:]
-        num_tokens = steps * (size // sides[0]) * (size // sides[1])
-        if len(shapes[0]) != 3 or shapes[0][1] != num_tokens:
+    if length == 1:
+        if len(of_picture) < 2 or set(of_picture[2:]) > {1}:
             raise VidclfError(
-                f"{kind} does not fit: of {length} frames it gives {shapes[0]}, not {num_tokens} tokens, {steps} steps "
-                "one after the other. VideoMAE and V-JEPA 2 do."
+                f"{kind} does not fit: its pooled output (pooler_output) is {of_picture or 'none'}, not one vector a "
+                "picture, as DINOv2's is. Many other models of pictures are in timm (backbone=timm)."
             )
-    elif len([side for side in shapes[1][1:] if side > 1]) != 1:
+        return of_picture[1]
+    patch, steps = getattr(config, "patch_size", size), length // _tubelet(config)
+    height, width = [patch] * 2 if isinstance(patch, int) else list(patch)[-2:]
+    num_tokens = steps * (size // height) * (size // width)
+    if len(of_tokens) != 3 or of_tokens[1] != num_tokens:
         raise VidclfError(
-            f"{kind} does not fit: its pooled output (pooler_output) is {shapes[1] or 'none'}, not one vector a "
-            "picture. DINOv2's is; many others are in timm (backbone=timm)."
+            f"{kind} does not fit: of {length} frames it gives {of_tokens or 'no tokens'}, not {num_tokens} tokens, "
+            f"{steps} steps one after the other. VideoMAE and V-JEPA 2 do."
         )
-    return shapes[0], tuple(side for side in shapes[1] if side > 1)
+    return of_tokens[2]
 
 
 def _tubelet(config: Any) -> int:
@@ -229,9 +222,9 @@ def _picture_format(folder: Path, config: Any) -> PictureFormat:
     usual = usual and round(1 / processor.rescale_factor) == 255
     if not usual or not size or len(crop) != 2 or crop[0] != crop[1]:
         raise VidclfError(
-            f"{folder}: its processor {type(processor).__name__} makes pictures by size={size}, crop={crop}, do_resize="
-            f"{getattr(processor, 'do_resize', None)}, do_rescale={getattr(processor, 'do_rescale', None)}; allowed are "
-            "a side or two to resize to, a square, and values divided by 255."
+            f"{folder}: its {type(processor).__name__} makes pictures in a way that there is none here for: "
+            f"size={getattr(processor, 'size', None)}, crop_size={getattr(processor, 'crop_size', None)}. It must "
+            "resize to a side or to height and width, cut out a square, and divide by 255."
         )
     trained = next((_sides(getattr(config, key)) for key in SIZE if getattr(config, key, None)), crop)
     if length > 1 and (*trained, *trained)[:2] != crop:
@@ -275,12 +268,13 @@ def _sides(size: Any) -> tuple[int, ...]:
         return (size,)
     if isinstance(size, list | tuple):
         return tuple(size)
-    read = size.get if isinstance(size, dict) else lambda key: getattr(size, key, None)
-    if read("longest_edge"):
+    keys = ("shortest_edge", "height", "width", "longest_edge")
+    side, height, width, longest = (
+        size.get(key) if isinstance(size, dict) else getattr(size, key, None) for key in keys
+    )
+    if longest:
         return ()
-    if read("shortest_edge"):
-        return (read("shortest_edge"),)
-    return (read("height"), read("width")) if read("height") and read("width") else ()
+    return (side,) if side else (height, width) if height and width else ()
 
 
 @contextlib.contextmanager
