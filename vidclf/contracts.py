@@ -123,7 +123,8 @@ class PictureFormat:
     The shorter side is resized to `resize` pixels (a pair: height and width), the middle `size` x `size` pixels
     are cut out, values in 0..1 are normalised by `mean` and `std` (one for each of R, G, B), and `clip_length`
     frames go in at once: 1 for a picture backbone. `antialias` says whether what is resized is smoothed first;
-    None: pictures are and clips are not, as torchvision evaluates its own.
+    None: pictures are and clips are not, as torchvision evaluates its own. Where the middle lies between two pixels,
+    its corner is rounded as torchvision does, or `crop_down`, as transformers does.
     """
 
     size: int
@@ -133,6 +134,7 @@ class PictureFormat:
     interpolation: str = "bilinear"
     clip_length: int = 1
     antialias: bool | None = None
+    crop_down: bool = False
 
     @property
     def is_antialiased(self) -> bool:

@@ -16,6 +16,8 @@ from torch import nn
 from vidclf.contracts import PictureFormat, Transform
 
 FORMAT = 2  # of the store's files; another number never reads these
+# Of a PictureFormat, where they are as they were before they could be chosen: so what is stored is still found.
+NOT_CHOSEN = ", antialias=None, crop_down=False"
 LIBRARIES = {"vidclf", "torch", "torchvision", *sys.stdlib_module_names}  # others are their user's to change
 
 
@@ -73,8 +75,7 @@ def recipe_of(
     """
     return Recipe(
         backbone=_as_json(nodes["backbone"]),
-        # As it was written before it could be chosen, so that what is stored is still found.
-        transform=f"{_as_json(nodes['transform'])} {picture_format}".replace(", antialias=None)", ")"),
+        transform=f"{_as_json(nodes['transform'])} {picture_format}".replace(NOT_CHOSEN, ""),
         sources=hash_sources(_modules_of([*backbone.modules(), transform], nodes)),
         weights=weights,
         number_format=number_format,

@@ -134,6 +134,7 @@ def _load(folder: Path, config: Any) -> Any:
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are listed, and refused below
         )
     except Exception as error:  # of safetensors, pickle, shapes and files that are not there
         raise VidclfError(f"{folder}: its weights cannot be loaded as {kind.__name__}: {error}") from error
@@ -243,6 +244,7 @@ def _picture_format(folder: Path, config: Any) -> PictureFormat:
         interpolation=InterpolationMode(names[int(resample)]).value if isinstance(resample, int) else resample.value,
         clip_length=length,
         antialias=True,
+        crop_down=True,
     )
 
 
