@@ -226,7 +226,7 @@ def _build(source: str, about: Mapping[str, Any], path: Path | None) -> Any:
             f"{path}: these are weights of another network than {source}, or not all of them. {error}"
         ) from error
     if "siglip" in source and getattr(network, "global_pool", "map") != "map":
-        _check_names(path, network, names)
+        check_names(path, network, names)
     network.pretrained_cfg.pop("state_dict", None)
     verify_finite(network, path.name)
     return network
@@ -239,8 +239,8 @@ def _without_classifier(
     return {name: tensor for name, tensor in state.items() if not name.startswith(names)} if names else state
 
 
-def _check_names(path: Path, network: nn.Module, names: set[str]) -> None:
-    """Check what timm does not: SigLIP's without their pooling are loaded whatever is missing."""
+def check_names(path: Path, network: nn.Module, names: set[str]) -> None:
+    """Raise VidclfError where a file's names are not the network's: timm loads SigLIP's without pooling unlooked at."""
     own = network.state_dict().keys()
     missing, unknown = own - names, {name for name in names - own if not name.startswith("attn_pool.")}
     if missing or unknown:
