@@ -191,6 +191,20 @@ def test_whether_a_table_may_lead_out_of_its_folder_is_not_the_runs_to_say():
     assert finished("dataset.anywhere=true", run=run)["dataset"]["anywhere"] is True
 
 
+def test_whether_files_of_a_model_are_fetched_is_not_the_runs_to_say():
+    timm = {"_target_": "vidclf.models.backbones.timm_models.TimmBackbone", "name": "hf-hub:a/b", "fetch": True}
+    run = {**RUN, "backbone": timm}
+    assert "fetch" not in finished(run=run)["backbone"]  # and without it the class keeps to this machine
+    assert finished("trust=true", run=run)["backbone"] == timm
+    assert finished("backbone.name=vit", run=run)["backbone"] == {**timm, "name": "vit"}  # named here
+    assert finished("backbone.fetch=true", run=run)["backbone"] == timm
+    assert finished("backbone=timm", "backbone.name=vit", run=run)["backbone"]["fetch"] is True
+    assert "fetch" not in finished("backbone=tiny", run=run)["backbone"]
+    for hidden in ({"head": timm}, {"backbone": {"_target_": "vidclf.models.heads.mlp.MLP", "name": timm}}):
+        with pytest.raises(VidclfError, match=r"wants to fetch files \((head|backbone.name).fetch\).*trust=true"):
+            finished(run={**RUN, **hidden})
+
+
 def test_the_demo_is_written_nowhere_else_wherever_a_run_hides_it():
     hidden = {"_target_": "vidclf.data.datasets.demo.Demo", "root": "/theirs"}
     for run in ({**RUN, "sampling": hidden}, {**RUN, "dataset": {**RUN["dataset"], "root": hidden}}):

@@ -97,3 +97,15 @@ def test_an_extraction_that_was_broken_off_goes_on_where_it_stopped(
     outcome = vidclf("extract", *arguments)
     assert outcome.status == 0, outcome.err
     assert outcome.out.endswith(f"computed {15 * 6}\n")
+
+
+def test_a_table_is_left_beside_the_store_and_never_overwritten(extract: Callable[..., Outcome], tmp_path: Path):
+    outcome = extract("to=a table.parquet")
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.endswith("rows 120\n")
+    before = (tmp_path / "a table.parquet").read_bytes()
+    for target in ("a table.parquet", "table.csv"):
+        outcome = extract(f"to={target}", "dataset.root=nowhere")  # told before anything else
+        assert (outcome.status, outcome.out) == (1, "")
+        assert f"to={target}: " in outcome.err
+    assert (tmp_path / "a table.parquet").read_bytes() == before

@@ -156,7 +156,7 @@ def test_parquet_without_a_safe_pyarrow_is_a_sentence(
             raise PackageNotFoundError(name)
         return installed
 
-    monkeypatch.setattr("vidclf.data.datasets.manifest.version", version)
+    monkeypatch.setattr("vidclf.system.extras.version", version)
     (folder / "videos.parquet").touch()
     with pytest.raises(VidclfError, match=r"Parquet needs pyarrow 14\.0\.1 or newer.*pip install 'vidclf\[parquet\]'"):
         Manifest(folder / "videos.parquet")

@@ -55,6 +55,26 @@ def test_how_and_where_a_backbone_computes_is_in_its_recipe(change: dict[str, An
     assert recipe(Pictures()).digest != recipe(Pictures(), **change).digest
 
 
+def test_what_is_stored_is_found_after_the_format_of_pictures_has_learned_more():
+    assert recipe(Pictures()).transform.endswith("interpolation='bilinear', clip_length=1)")
+    assert "antialias" in recipe(Pictures(), picture_format=replace(FORMAT, antialias=True)).transform
+
+
+def test_a_models_folder_may_move_and_what_may_be_fetched_may_change(tmp_path: Path):
+    recipes = []
+    for place, fetch in (("here", True), ("there", False)):
+        (tmp_path / place / "dino").mkdir(parents=True)
+        node = {"_target_": "vidclf.x.Y", "name": str(tmp_path / place / "dino"), "fetch": fetch}
+        recipes.append(with_node(Pictures(), **node))
+    assert recipes[0] == recipes[1] != with_node(Pictures(), _target_="vidclf.x.Y", name="vit")
+
+
+def test_what_a_file_says_of_a_network_is_in_the_hash_of_its_weights():
+    backbone, other = Pictures(), Pictures()
+    other.configuration = '{"num_heads": 2}'
+    assert hash_weights(backbone) != hash_weights(other)
+
+
 def test_an_argument_that_is_kept_under_another_name_is_in_the_recipe():
     """Its value changes no weight and no attribute of its name: only the configuration tells."""
 

@@ -26,6 +26,8 @@ def check(config: dict[str, Any], trust: bool = False) -> None:
         ("dataset", "vidclf.data.datasets.ucf101.UCF101"),
         ("dataset", "vidclf.data.datasets.demo.Demo"),
         ("head", "vidclf.models.heads.mlp.MLP"),
+        ("backbone", "vidclf.models.backbones.timm_models.TimmBackbone"),
+        ("backbone", "vidclf.models.backbones.transformers_models.TransformersBackbone"),
         ("aggregation", "vidclf.models.aggregation.mode"),
         ("scheduler", "vidclf.models.schedules.cosine"),
         ("optimizer", "torch.optim.RMSprop"),
@@ -55,6 +57,10 @@ def test_parts_of_a_classifier_are_trusted(group: str, target: str):
         "torch.optim.swa_utils.AveragedModel",
         "torch.optim.lr_scheduler.partial",
         "torchvision.models.resnet18",
+        "timm.create_model",
+        "transformers.AutoModel.from_pretrained",
+        "vidclf.models.backbones.hub.find_folder",
+        "vidclf.models.backbones.transformers_models.LibraryBackbone",
         "torchmetrics.Accuracy",
         "lightning.Trainer",  # of no head
         "lightning.pytorch.callbacks.ModelCheckpoint",
@@ -184,6 +190,7 @@ def call_all(vidclf: Callable[..., Outcome], run: Path, clips: Path, *arguments:
 
 CANARY = "import pathlib\npathlib.Path(__file__).with_name('canary').touch()\n"
 YAML = "# @package _global_\nhydra: {callbacks: {a: {_target_: my_canary.Part}}}\n"
+TIMM = {"_target_": "vidclf.models.backbones.timm_models.TimmBackbone", "weights": "DEFAULT", "fetch": True}
 TOUCH = {"_target_": "subprocess.run", "args": ["touch", "canary"]}
 
 
@@ -191,6 +198,8 @@ TOUCH = {"_target_": "subprocess.run", "args": ["touch", "canary"]}
     ("changed", "sentence"),
     [
         ({"head": {"_target_": "my_canary.Part"}}, r"wants to run my_canary.Part (head._target_)"),
+        ({"backbone": {**TIMM, "name": "hf-hub:owner/model"}}, "owner/model: not on this machine"),
+        ({"backbone": {**TIMM, "fetch": True, "name": {**TIMM, "fetch": True}}}, "wants to fetch files"),
         ({"trainer": {"plugins": [TOUCH]}}, "wants to run subprocess.run (trainer.plugins.0._target_)"),
         ({"callbacks": {"best": {**CHECKPOINT, "filename": "../../../canary"}}}, "it must be a plain name"),
         ({"dataset": {"root": "${touch:canary}"}}, "holds a resolver"),

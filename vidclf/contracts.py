@@ -122,7 +122,9 @@ class PictureFormat:
 
     The shorter side is resized to `resize` pixels (a pair: height and width), the middle `size` x `size` pixels
     are cut out, values in 0..1 are normalised by `mean` and `std` (one for each of R, G, B), and `clip_length`
-    frames go in at once: 1 for a picture backbone.
+    frames go in at once: 1 for a picture backbone. `antialias` says whether what is resized is smoothed first;
+    None: pictures are and clips are not, as torchvision evaluates its own. Where the middle lies between two pixels,
+    its corner is rounded as torchvision does, or `crop_down`, as transformers does.
     """
 
     size: int
@@ -131,6 +133,13 @@ class PictureFormat:
     std: tuple[float, float, float]
     interpolation: str = "bilinear"
     clip_length: int = 1
+    antialias: bool | None = None
+    crop_down: bool = False
+
+    @property
+    def is_antialiased(self) -> bool:
+        """Whether what is resized is smoothed first."""
+        return self.clip_length == 1 if self.antialias is None else self.antialias
 
 
 @runtime_checkable

@@ -1,4 +1,6 @@
-"""Fill the feature store for every video of the data set, so that later runs start at once."""
+"""Fill the feature store for every video of the data set, so that later runs start at once; write it as a table."""
+
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -8,17 +10,21 @@ from vidclf.errors import VidclfError
 
 @verb
 def main(cfg: DictConfig) -> None:
-    """Leave the store."""
+    """Leave the store, and with `to` a table of it."""
     from vidclf.contracts import PARTS
     from vidclf.features.batches import StoredFeatures
+    from vidclf.features.table import check_target, write_table
     from vidclf.run import build
     from vidclf.run.config import asked
-    from vidclf.system.ranks import gather, start_ranks
+    from vidclf.system.ranks import gather, is_first, start_ranks
     from vidclf.system.terminal import quiet_lightning, say, table
 
     quiet_lightning()
     config, _ = asked(cfg, "extract")
     shard = _parse_shard(config["shard"])
+    target = None if config["to"] is None else Path(config["to"])
+    if target:
+        check_target(target)
     if config["features"] == "frames":
         raise _nothing_stored("frames")
     backbone = build.build_backbone(config)
@@ -35,6 +41,8 @@ def main(cfg: DictConfig) -> None:
     for error in corpus.failed.values():
         say(f"left out: {error}")
     rows = {"num_videos": len(corpus.facts), "num_failed": len(corpus.failed), "computed": computed}
+    if target and is_first():
+        rows["rows"] = write_table(target, corpus, source)
     table(f"Features in {source.store.folder}", rows)
 
 

@@ -45,7 +45,7 @@ class Augmentation:
                 picture_format.size,
                 scale=tuple(scale),
                 interpolation=interpolation,
-                antialias=picture_format.clip_length == 1,
+                antialias=picture_format.is_antialiased,
             )
         ]
         if flip:

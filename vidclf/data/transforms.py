@@ -33,8 +33,6 @@ def halves_of(transform: Transform) -> tuple[Callable[[Tensor], Tensor], Callabl
 class BackboneTransform:
     """What the backbone was trained with: resized to `picture_format.resize`, cropped, normalised.
 
-    Pictures are antialiased and clips are not: so torchvision evaluates its own networks.
-
     Args:
         picture_format: of the backbone.
         crops: 1: the centre; 3: both ends and the middle of the longer side (arXiv:1711.07971).
@@ -71,9 +69,9 @@ class BackboneTransform:
             frames,
             [resize] if isinstance(resize, int) else list(resize),
             InterpolationMode(self.picture_format.interpolation),
-            antialias=self.picture_format.clip_length == 1,
+            antialias=self.picture_format.is_antialiased,
         )
-        crops = [F.center_crop(resized, [self.picture_format.size])] if self.crops == 1 else self._along(resized)
+        crops = [self._middle(resized)] if self.crops == 1 else self._along(resized)
         crops += [F.horizontal_flip(crop) for crop in crops] if self.mirrored else []
         return torch.stack(crops, dim=1).flatten(0, 1)  # (V * crops, T, 3, h, w)
 
@@ -81,6 +79,12 @@ class BackboneTransform:
         """Return values in 0..1, less the picture_format's mean, in its standard deviations."""
         pictures = F.to_dtype(cropped, torch.float32, scale=True)
         return F.normalize(pictures, list(self.picture_format.mean), list(self.picture_format.std))
+
+    def _middle(self, frames: UInt8[Tensor, "V T 3 H W"]) -> UInt8[Tensor, "V T 3 h w"]:
+        size, height, width = self.picture_format.size, *frames.shape[-2:]
+        if self.picture_format.crop_down and min(height, width) >= size:
+            return F.crop(frames, (height - size) // 2, (width - size) // 2, size, size)
+        return F.center_crop(frames, [size])
 
     def _along(self, frames: UInt8[Tensor, "V T 3 H W"]) -> list[Tensor]:
         size, (height, width) = self.picture_format.size, frames.shape[-2:]

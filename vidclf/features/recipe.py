@@ -16,6 +16,8 @@ from torch import nn
 from vidclf.contracts import PictureFormat, Transform
 
 FORMAT = 2  # of the store's files; another number never reads these
+# Of a PictureFormat, where they are as they were before they could be chosen: so what is stored is still found.
+NOT_CHOSEN = ", antialias=None, crop_down=False"
 LIBRARIES = {"vidclf", "torch", "torchvision", *sys.stdlib_module_names}  # others are their user's to change
 
 
@@ -73,7 +75,7 @@ def recipe_of(
     """
     return Recipe(
         backbone=_as_json(nodes["backbone"]),
-        transform=f"{_as_json(nodes['transform'])} {picture_format}",
+        transform=f"{_as_json(nodes['transform'])} {picture_format}".replace(NOT_CHOSEN, ""),
         sources=hash_sources(_modules_of([*backbone.modules(), transform], nodes)),
         weights=weights,
         number_format=number_format,
@@ -97,8 +99,12 @@ def why_not_stored(backbone: nn.Module, transform: Transform, augmentation: obje
 
 
 def hash_weights(module: nn.Module) -> str:
-    """Return the sha256 of every parameter and buffer, names and bytes, in hex."""
-    digest = hashlib.sha256()
+    """Return the sha256 of every parameter and buffer, names and bytes, in hex.
+
+    And of the module's `configuration`, where it has one: the text beside the weights that says what the network is.
+    """
+    configuration = getattr(module, "configuration", "")
+    digest = hashlib.sha256(configuration.encode() if isinstance(configuration, str) else b"")
     for name, tensor in chain(module.named_parameters(), module.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -116,6 +122,9 @@ def _as_json(node: Mapping[str, Any]) -> str:
     node = dict(node)
     if str(node.get("_target_")).startswith("vidclf."):
         node.pop("precision", None)  # number_format
+        node.pop("fetch", None)
+        if isinstance(name := node.get("name"), str) and Path(name).is_dir():
+            node["name"] = Path(name).name  # what lies in it is in the weights' hash
     if isinstance(weights := node.get("weights"), str | Path) and Path(weights).is_file():
         node["weights"] = Path(weights).name  # which says how pictures are made; their hash says what they hold
     return json.dumps(node, sort_keys=True, default=str)

@@ -156,7 +156,7 @@ def _of_training(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: config.get(key) for key in TRAINED_BY if key != "dataset"}
     kept["trainer"] = {key: config["trainer"].get(key) for key in TRAINER}
     kept["callbacks"] = {k: v for k, v in callbacks.items() if str(v.get("_target_")).endswith("WeightAveraging")}
-    return {key: value for key, value in flatten(kept).items() if key != "backbone.weights"}
+    return {key: value for key, value in flatten(kept).items() if key not in ("backbone.weights", "backbone.fetch")}
 
 
 def hyperparameters(config: Mapping[str, Any]) -> dict[str, str]:

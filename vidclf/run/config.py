@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parents[1]
 CONF = str(PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf")
 HYDRA: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__ < "1.4" else {}  # of which 1.4 warns
-LITERAL = (
-    "run",
-    "source",
-    "resume",
-    "out",
-    "check.page",
-)  # paths, taken as they are: Hydra's grammar has uses for = , ( ~ and spaces
-PATHS = ("dataset.", "store.", "backbone.weights")  # so too where one exists, or the grammar cannot read it
+# Paths, taken as they are: Hydra's grammar has uses for = , ( ~ and spaces.
+LITERAL = ("run", "source", "resume", "out", "to", "check.page")
+PATHS = (
+    "dataset.",
+    "store.",
+    "backbone.weights",
+    "backbone.name",
+)  # so too where one exists, or the grammar cannot read it
 OF_SEVERAL = ("compare", "evaluate")  # verbs that take several runs, and folders of sweeps
 WITH_A_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
 OF_HYDRA = ("experiment", "sweep")  # groups that are spread over the others
@@ -47,6 +47,7 @@ OF_THIS_CALL = (  # what is written to, what describes a machine, what a table m
     *("store.root", "logger", "num_threads", "num_workers", "compile", "trust", "resume", "dataset.anywhere"),
     *(f"trainer.{key}" for key in (*OF_A_MACHINE, *WRITING)),
 )
+FETCH = "backbone.fetch"  # never a run's own wish
 CHECKPOINTS = "${hydra:runtime.output_dir}/checkpoints"  # where a run's callbacks write
 DEMO = "vidclf.data.datasets.demo.Demo"  # writes itself to its root
 
@@ -129,13 +130,17 @@ def finish(
             raise VidclfError(f"Could not override '{key}': the run has no such setting. To add it use +{argument}")
         if key in deleted and not (_has(run, key) or _has(composed, key)):
             raise VidclfError(f"{argument}: there is no such setting to delete.")
-    left = deepcopy(dict(run))
-    for key in (*fresh, *OF_THIS_CALL, *given, *deleted):
+    left, trust = deepcopy(dict(run)), composed["trust"] is True
+    # Whoever names the model, or trusts the run, lets it be fetched as the run was.
+    fetches = (trust or "backbone.name" in given) and "backbone" not in given and value_at(run, FETCH) is True
+    for key in (*fresh, *OF_THIS_CALL, FETCH, *given, *deleted):
         above, last = _above(left, key)
         above.pop(last, None)
     _set_folders(left, "")
-    check_trusted(left, Path(CONF), trust=composed["trust"] is True)
+    check_trusted(left, Path(CONF), trust)
     finished = escaped(left)
+    if fetches:
+        finished["backbone"]["fetch"] = True
     _set_folders(finished, CHECKPOINTS)
     for key in (*fresh, *given):
         above, last = _above(finished, key, make=True)

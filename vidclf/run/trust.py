@@ -45,6 +45,8 @@ def check_trusted(config: Mapping[str, Any], conf: Path, trust: bool) -> None:
         # Not _args_ either: what is written to is known by its name.
         if not trust and name not in ("_target_", "_partial_") and re.fullmatch("_.*_", name):
             raise VidclfError(f"The run's configuration uses {key}, which no part of ours needs. {REMEDY}")
+        if not trust and name == "fetch" and value:
+            raise VidclfError(f"The run's configuration wants to fetch files ({key}). {REMEDY}")
         if not trust and name == "_target_" and not _is_part(str(path[0]), value, conf):
             raise VidclfError(
                 f"The run's configuration wants to run {value} ({key}), which is no part of vidclf, torch.optim or "
@@ -82,7 +84,7 @@ def _is_part(group: str, target: object, conf: Path) -> bool:
     Its name is looked at before anything is imported, and then what stands there. Calling just any function of the
     libraries can run a shell (`torch.os.system`) or fetch code (`torch.hub.load`), and some of ours write files.
     """
-    # The place to keep classes that fetch by name to local files; torchvision's names, which ours know, are fixed.
+    # Those that fetch by name do so only where `fetch` says so; torchvision's names, which ours know, are fixed.
     if str(target) in _named_in(conf, group) | _named_in(conf, "experiment"):
         return True
     word = r"\.[a-z]\w*"

@@ -6,22 +6,19 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-from packaging.version import Version
 
 from vidclf.contracts import PARTS, Video, first_five
 from vidclf.data.datasets.classes import check_choice, check_classes_of_ones_own, choose_classes, sort_names
 from vidclf.data.files import read_text
 from vidclf.errors import VidclfError
+from vidclf.system.extras import PYARROW, require
 from vidclf.system.terminal import say
 
 COLUMNS = ("path", "label", "group", "split", "start_s", "end_s")
 NEEDED = ("path", "label")
 MAY_BE_EMPTY = ("start_s", "end_s")  # the video's beginning, its end
-PYARROW = "14.0.1"  # before, a file could run code (CVE-2023-47248)
 
 Row = dict[str, str]
 
@@ -153,15 +150,7 @@ def _read_csv(file: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _read_parquet(file: Path) -> Iterator[tuple[int, Row]]:
-    try:
-        installed = version("pyarrow")
-    except PackageNotFoundError:
-        installed = None
-    if installed is None or Version(installed) < Version(PYARROW):
-        raise VidclfError(
-            f"{file}: Parquet needs pyarrow {PYARROW} or newer ({installed or 'it is not installed'}): "
-            "pip install 'vidclf[parquet]', or save the table as CSV."
-        )
+    require("pyarrow", PYARROW, "parquet", f"{file}: Parquet", ", or save the table as CSV")
     from pyarrow import ArrowException
     from pyarrow.parquet import read_table
 

@@ -1,10 +1,8 @@
 """Any torchvision picture or video classifier, cut before its classifier: pictures or clips -> features."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from jaxtyping import Float
@@ -14,7 +12,8 @@ from torchvision.models import WeightsEnum
 
 from vidclf.contracts import PictureFormat
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.trainable import resolve_precision, set_trainable
+from vidclf.models.backbones.library import LibraryBackbone, check_name, wrong_length
+from vidclf.models.backbones.trainable import resolve_precision
 from vidclf.models.backbones.weights import fetch, find_weights, load_weights, verify_finite, verify_hash
 
 VGG_LAYERS = ("conv", "conv_avg", "fc6", "fc7")
@@ -22,7 +21,7 @@ CLIP_LENGTH = {"swin3d": 32}  # frames that the published figures were made with
 SHORTEST = {"s3d": 14}
 
 
-class TorchvisionBackbone(nn.Module):
+class TorchvisionBackbone(LibraryBackbone):
     """What torchvision's picture and video models share: a network without its classifier, and its pictures.
 
     Args:
@@ -54,28 +53,11 @@ class TorchvisionBackbone(nn.Module):
         cut: Callable[[nn.Module], int],
         clip_length: int = 1,
     ) -> None:
-        super().__init__()
-        self.name = name
-        dtype = getattr(torch, resolve_precision(precision, trainable))
+        number_format = resolve_precision(precision, trainable)
         source = None if weights is None else find_weights(name, weights)
-        self.picture_format = _picture_format(name, source, clip_length)
-        network, self.feature_dim = _build_cut(name, source, cut, **_options(name, self.picture_format.size))
-        self.network = network.to(dtype)
-        set_trainable(self.network, trainable, freeze_batchnorm)
-        self.eval()
-
-    @property
-    def precision(self) -> str:
-        """The number format of the computation and of the features: `float32` or `bfloat16`."""
-        return str(self._dtype).removeprefix("torch.")
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return next(self.network.parameters()).dtype
-
-    def extra_repr(self) -> str:
-        """Return what does not show in the layers."""
-        return f"name={self.name}, precision={self.precision}"
+        picture_format = _picture_format(name, source, clip_length)
+        network, feature_dim = _build_cut(name, source, cut, **_options(name, picture_format.size))
+        super().__init__(name, network, feature_dim, picture_format, number_format, trainable, freeze_batchnorm)
 
 
 class ImageBackbone(TorchvisionBackbone):
@@ -100,7 +82,7 @@ class ImageBackbone(TorchvisionBackbone):
         freeze_batchnorm: bool = False,
         precision: str = "auto",
     ) -> None:
-        _check_name(name, models, "picture")
+        check_name(name, models.list_models(module=models), "torchvision has no picture classifier")
         layer = _check_layer(name, layer)
         super().__init__(name, weights, trainable, freeze_batchnorm, precision, partial(_cut, layer=layer))
         self.layer = layer
@@ -133,7 +115,7 @@ class ClipBackbone(TorchvisionBackbone):
         freeze_batchnorm: bool = False,
         precision: str = "auto",
     ) -> None:
-        _check_name(name, models.video, "video")
+        check_name(name, models.list_models(module=models.video), "torchvision has no video classifier")
         clip_length = CLIP_LENGTH.get(name.split("_")[0], 16)
         super().__init__(name, weights, trainable, freeze_batchnorm, precision, cut_last_layer, clip_length)
 
@@ -146,16 +128,6 @@ class ClipBackbone(TorchvisionBackbone):
         _check_clip_length(self.name, pictures.shape[1])
         clips = pictures.transpose(1, 2).to(self._dtype)  # (N, 3, T, h, w)
         return self.network(clips).unsqueeze(1)
-
-
-def _check_name(name: str, module: ModuleType, kind: str) -> None:
-    allowed = models.list_models(module=module)
-    if name not in allowed:
-        close = get_close_matches(name, allowed, n=4, cutoff=0.5)
-        raise VidclfError(
-            f"backbone.name={name}: torchvision has no {kind} classifier of that name. "
-            + (f"Did you mean {', '.join(close)}?" if close else f"Allowed are {', '.join(allowed)}.")
-        )
 
 
 def _check_layer(name: str, layer: str | None) -> str:
@@ -175,10 +147,7 @@ def _check_clip_length(name: str, num_frames: int) -> None:
         allowed = f"at least {SHORTEST[family]} frames"
     else:
         return
-    raise VidclfError(
-        f"{name} takes views of {allowed}, these have {num_frames}. Set sampling.num_frames, e.g. sampling=dense "
-        "sampling.num_frames=16."
-    )
+    raise wrong_length(name, num_frames, allowed)
 
 
 def _picture_format(name: str, source: WeightsEnum | Path | None, clip_length: int) -> PictureFormat:

@@ -1,5 +1,9 @@
 """Which part of a backbone is trained, its stages from input to output, and in which number format one computes."""
 
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
 from torch import nn
 
 from vidclf.errors import VidclfError
@@ -7,7 +11,8 @@ from vidclf.system.machine import computes_in_bfloat16
 
 FORMATS = ("float32", "bfloat16")
 
-CONTAINERS = ("encoder.layers", "blocks", "trunk_output", "features", "layers")  # where networks keep their stages
+# Where networks keep their stages.
+CONTAINERS = ("encoder.layers", "encoder.layer", "blocks", "trunk_output", "features", "layers", "layer")
 
 
 def set_trainable(network: nn.Module, trainable: str | int, freeze_batchnorm: bool = False) -> None:
@@ -28,21 +33,47 @@ def set_trainable(network: nn.Module, trainable: str | int, freeze_batchnorm: bo
         )
     network.requires_grad_(trainable == "all")
     for stage in stages[len(stages) - counts[str(trainable)] :]:
-        for module in stage:
-            module.requires_grad_(True)
+        for parameter in stage:
+            parameter.requires_grad_(True)
     if freeze_batchnorm:
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.requires_grad_(False)
 
 
-def stages_of(network: nn.Module) -> list[list[nn.Module]]:
-    """Return the modules of each stage: ResNet's four layers, VGG's blocks between poolings, a transformer's blocks."""
+def stages_of(network: nn.Module) -> list[list[nn.Parameter]]:
+    """Return the parameters of each stage: ResNet's four layers, VGG's blocks between poolings, a transformer's blocks.
+
+    A network of timm names its own, without the stem; of others the modules are looked through.
+    """
+    named = _named_by_itself(network)
+    return [list(_parameters(stage)) for stage in _stages_of(network)] if named is None else named[1:]
+
+
+def _named_by_itself(network: Any) -> list[list[nn.Parameter]] | None:
+    """Return the parameters of timm's groups for layer-wise decay, the stem's first; None where it has none."""
+    if hasattr(network, "group_matcher"):
+        from timm.models import group_parameters
+
+        named = [*network.named_parameters(), ("", None)]  # it stands for the classifier, a group of its own in timm
+        whole: Any = SimpleNamespace(named_parameters=lambda: named)
+        found = group_parameters(whole, network.group_matcher(coarse=False), return_values=True)
+        *groups, with_classifier = [found[number] for number in sorted(found)]
+        behind = [parameter for parameter in with_classifier if parameter is not None]
+        if len(behind) == len(with_classifier) or not groups:
+            return [*groups, behind]
+        groups[-1] = groups[-1] + behind  # a last norm or pooling belongs to the last stage
+        return groups
+    inner = [child for child in network.children() if _has_parameters(child)]
+    return _named_by_itself(inner[0]) if len(inner) == 1 and _has_parts(inner[0]) else None
+
+
+def _stages_of(network: nn.Module) -> list[list[nn.Module]]:
     modules = dict(network.named_modules())
     container = next((modules[name] for name in CONTAINERS if name in modules), None)
     inner = [child for child in network.children() if _has_parameters(child)]
     if container is None and len(inner) == 1 and _has_parts(inner[0]):  # a wrapper
-        return stages_of(inner[0])
+        return _stages_of(inner[0])
     stages = _stages_in(container or network)
     if stages:
         stages[-1] = stages[-1] + _behind(network, stages[-1])
@@ -68,8 +99,8 @@ def trained_stages(network: nn.Module) -> list[list[nn.Parameter]]:
     """Return the parameters that want a gradient, of each stage from the last to the first; the stem's come last."""
     seen: set[nn.Parameter] = set()
     stages = []
-    for stage in [*reversed(stages_of(network)), [network]]:
-        parameters = [parameter for module in stage for parameter in module.parameters() if parameter not in seen]
+    for stage in [*reversed(stages_of(network)), list(network.parameters())]:
+        parameters = [parameter for parameter in stage if parameter not in seen]
         seen.update(parameters)
         stages.append([parameter for parameter in parameters if parameter.requires_grad])
     return stages
@@ -83,6 +114,11 @@ def _between_poolings(layers: list[nn.Module]) -> list[list[nn.Module]]:
         else:
             stages[-1].append(layer)
     return [stage for stage in stages if stage]
+
+
+def _parameters(stage: list[nn.Module]) -> Iterator[nn.Parameter]:
+    """Yield each parameter of a stage's modules once."""
+    yield from dict.fromkeys(parameter for module in stage for parameter in module.parameters())
 
 
 def _has_parameters(module: nn.Module) -> bool:

@@ -44,10 +44,25 @@ def fetch(weights: WeightsEnum) -> None:
     Raises:
         VidclfError: the file cannot be downloaded, or is not the one its name promises.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    fetch_file(weights.url)
+
+
+def fetch_file(url: str, allowed: bool = True) -> Path:
+    """Return the file of a URL in torch's hub folder, verified; download it if it is not there and that is allowed.
+
+    Raises:
+        VidclfError: the file cannot be downloaded, or is not the one its name promises.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if not path.exists():
-        _download(weights.url, path)
+        if not allowed:
+            raise VidclfError(
+                f"{path.name} is not in {path.parent}, and nothing is fetched for a name that comes from a run. If you "
+                "know where the run comes from, pass trust=true; or put the file into that folder."
+            )
+        _download(url, path)
     verify_hash(path)
+    return path
 
 
 def _download(url: str, path: Path) -> None:

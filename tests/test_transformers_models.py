@@ -1,0 +1,329 @@
+"""Encoders of transformers: the features are those of its own pipeline, the weights proven, the rest refused."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import encoders
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vidclf.data.transforms import BackboneTransform
+from vidclf.errors import VidclfError
+from vidclf.features.recipe import hash_weights
+from vidclf.models.backbones.trainable import stages_of, trained_stages
+from vidclf.models.backbones.transformers_models import TransformersBackbone
+from vidclf.models.backbones.wrapped import wrap
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small encoders, each in a folder called after its class, not to be changed."""
+    root = tmp_path_factory.mktemp("encoders")
+    for kind in ("VideoMAEModel", "VideoMAEForPreTraining", "VideoMAEForVideoClassification"):
+        encoders.videomae(root / kind, kind, use_mean_pooling=kind != "VideoMAEForPreTraining")
+    for kind in ("VJEPA2Model", "VJEPA2ForVideoClassification"):
+        encoders.vjepa2(root / kind, kind)
+    encoders.dinov2(root / "Dinov2Model")
+    return root
+
+
+@pytest.fixture
+def copy(folders: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """`copy("VJEPA2Model")` is a folder of the test's own."""
+    return lambda kind: shutil.copytree(folders / kind, tmp_path / kind)
+
+
+def frames(num_frames: int) -> Tensor:
+    """Two views of frames, in bytes, wider than high."""
+    return torch.randint(
+        0, 256, (2, num_frames, 3, 45, 61), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+
+
+def ours(folder: Path, views: Tensor) -> Tensor:
+    backbone = wrap(TransformersBackbone(str(folder), precision="float32"))
+    return backbone(BackboneTransform(backbone.picture_format)(views))
+
+
+def whole(folder: Path) -> Any:
+    """The model that was saved, as transformers loads it."""
+    kind = folder.name if hasattr(transformers, folder.name) else "VideoMAEModel"
+    return getattr(transformers, kind).from_pretrained(folder).base_model.eval()
+
+
+# What comes out
+
+
+@pytest.mark.parametrize("kind", ["VideoMAEModel", "VideoMAEForPreTraining", "VideoMAEForVideoClassification"])
+def test_videomaes_features_are_those_of_its_own_pipeline(kind: str, folders: Path):
+    views = frames(4)
+    processor = transformers.VideoMAEVideoProcessor.from_pretrained(folders / kind)
+    with torch.no_grad():
+        tokens = whole(folders / kind)(**processor(list(views), return_tensors="pt")).last_hidden_state
+    assert tokens.shape == (2, 2 * 16, 32)
+    expected = tokens.unflatten(1, (2, 16)).mean(2)  # two frames a step, its patches behind one another
+    torch.testing.assert_close(ours(folders / kind, views), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["VJEPA2Model", "VJEPA2ForVideoClassification"])
+def test_vjepa2s_features_are_those_of_its_own_pipeline(kind: str, folders: Path):
+    views = frames(6)
+    processor = transformers.VJEPA2VideoProcessor.from_pretrained(folders / kind)
+    with torch.no_grad():
+        tokens = whole(folders / kind).get_vision_features(**processor(list(views), return_tensors="pt"))
+    expected = tokens.unflatten(1, (3, 16)).mean(2)
+    torch.testing.assert_close(ours(folders / kind, views), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_dinov2s_features_are_those_of_its_own_pipeline(folders: Path):
+    views = frames(3)
+    processor = transformers.BitImageProcessor.from_pretrained(folders / "Dinov2Model")
+    pictures = processor(list(views.flatten(0, 1)), return_tensors="pt")
+    with torch.no_grad():
+        expected = whole(folders / "Dinov2Model")(**pictures).pooler_output.unflatten(0, (2, 3))
+    torch.testing.assert_close(ours(folders / "Dinov2Model", views), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "length", "shape"),
+    [
+        ("VideoMAEModel", 32, 4, (1, 2, 32)),
+        ("VJEPA2Model", 32, 6, (1, 3, 24)),
+        ("Dinov2Model", 28, 1, (1, 1, 24)),
+    ],
+)
+def test_length_and_size_are_those_of_the_configurations(
+    kind: str, size: int, length: int, shape: tuple[int, ...], folders: Path
+):
+    backbone = TransformersBackbone(str(folders / kind))
+    picture_format = backbone.picture_format
+    assert (picture_format.size, picture_format.clip_length) == (size, length)
+    assert backbone(torch.zeros(1, length, 3, size, size)).shape == shape
+    assert backbone.feature_dim == shape[-1]
+    assert backbone.name == kind
+
+
+def test_a_backbone_in_bfloat16_gives_the_same_features_in_fewer_digits(folders: Path):
+    half, full = (
+        TransformersBackbone(str(folders / "VideoMAEModel"), precision=precision)(torch.rand(1, 4, 3, 32, 32).round())
+        for precision in ("bfloat16", "float32")
+    )
+    assert (half.dtype, full.dtype) == (torch.bfloat16, torch.float32)
+    assert half.shape == full.shape
+
+
+def test_another_configuration_of_the_same_weights_is_another_backbone(copy: Callable[[str], Path]):
+    folder = copy("Dinov2Model")
+    before = hash_weights(TransformersBackbone(str(folder)))
+    encoders.change(folder / "config.json", transformers_version="5.3.0")
+    assert hash_weights(TransformersBackbone(str(folder))) == before
+    encoders.change(folder / "config.json", num_attention_heads=2)
+    assert hash_weights(TransformersBackbone(str(folder))) != before
+
+
+# Trained
+
+
+@pytest.mark.parametrize("kind", ["VideoMAEModel", "VJEPA2Model", "Dinov2Model"])
+def test_its_stages_are_its_blocks_and_all_that_is_trained_has_a_gradient(kind: str, folders: Path):
+    backbone = TransformersBackbone(str(folders / kind), trainable="all")
+    assert len(stages_of(backbone)) == 2
+    size, length = backbone.picture_format.size, backbone.picture_format.clip_length
+    backbone.train()(torch.rand(1, length, 3, size, size)).sum().backward()
+    trained = [parameter for stage in trained_stages(backbone) for parameter in stage]
+    assert trained
+    assert all(parameter.grad is not None for parameter in trained)
+    last = TransformersBackbone(str(folders / kind), trainable="last")
+    names = {name for name, parameter in last.named_parameters() if parameter.requires_grad}
+    assert names
+    assert all("layer.1." in name or "layernorm" in name for name in names)
+
+
+# Weights
+
+
+def test_the_biases_of_queries_and_values_are_those_of_the_file(copy: Callable[[str], Path]):
+    """They came as zeros in silence, for months."""
+    folder = copy("VideoMAEModel")
+    state = load_file(folder / "model.safetensors")
+    names = [name for name in state if "query.bias" in name or "q_bias" in name]
+    assert len(names) == 2
+    before = ours(folder, frames(4))
+    save_file(
+        {name: tensor + (name in names) for name, tensor in state.items()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    assert not torch.allclose(ours(folder, frames(4)), before)
+
+
+@pytest.mark.parametrize("kind", ["VideoMAEForVideoClassification", "VJEPA2Model", "Dinov2Model"])
+def test_weights_with_a_name_too_few_or_too_many_list_it(kind: str, copy: Callable[[str], Path]):
+    folder = copy(kind)
+    state = load_file(folder / "model.safetensors")
+    gone = next(name for name in state if "layer.1.mlp.fc2.bias" in name or "layer.1.output.dense.bias" in name)
+    kept = {name: tensor for name, tensor in state.items() if name != gone}
+    save_file(kept | {"stranger.weight": torch.zeros(2)}, folder / "model.safetensors", {"format": "pt"})
+    sentence = rf"{kind}, whole \(not in the file: \S*{gone.split('.', 3)[-1]}; not used: stranger\.weight\)"
+    with pytest.raises(VidclfError, match=sentence):
+        TransformersBackbone(str(folder))
+
+
+def test_weights_of_another_shape_are_refused(copy: Callable[[str], Path]):
+    folder = copy("Dinov2Model")
+    encoders.change(folder / "config.json", mlp_ratio=2)
+    with pytest.raises(VidclfError, match=r"Dinov2Model.*mlp\.fc1"):
+        TransformersBackbone(str(folder))
+
+
+def test_weights_that_are_missing_or_cut_short_are_a_sentence(copy: Callable[[str], Path]):
+    folder = copy("VideoMAEModel")
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(VidclfError, match="its weights cannot be loaded as VideoMAEModel"):
+        TransformersBackbone(str(folder))
+    path.unlink()
+    with pytest.raises(VidclfError, match="its weights cannot be loaded as VideoMAEModel"):
+        TransformersBackbone(str(folder))
+
+
+# What does not fit
+
+
+@pytest.mark.parametrize(("kind", "num_frames"), [("VideoMAEModel", 1), ("VideoMAEModel", 8), ("VJEPA2Model", 4)])
+def test_a_view_of_another_length_is_told(kind: str, num_frames: int, folders: Path):
+    backbone = TransformersBackbone(str(folders / kind))
+    length = backbone.picture_format.clip_length
+    with pytest.raises(
+        VidclfError, match=rf"{kind} takes views of {length} frames, these have {num_frames}\. Set sampl"
+    ):
+        backbone(torch.zeros(1, num_frames, 3, 32, 32))
+
+
+def test_a_picture_size_that_the_positions_are_not_for_is_told(copy: Callable[[str], Path]):
+    folder = copy("VideoMAEModel")
+    with pytest.raises(VidclfError, match=r"VideoMAEModel takes pictures of 32 x 32, these have 40 x 40"):
+        TransformersBackbone(str(folder))(torch.zeros(1, 4, 3, 40, 40))
+    for kind in ("VideoMAEModel", "VJEPA2Model"):
+        folder = folder if kind == "VideoMAEModel" else copy(kind)
+        for path in folder.glob("*preprocessor_config.json"):
+            encoders.change(path, crop_size={"height": 40, "width": 40})
+        with pytest.raises(VidclfError, match=r"pictures of 40 x 40, and the model's positions are for 32 x 32"):
+            TransformersBackbone(str(folder))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"do_resize": False}, {"rescale_factor": 1.0}, {"do_center_crop": False}, {"size": {"longest_edge": 40}}],
+)
+def test_pictures_that_are_made_in_a_way_of_their_own_are_told(changed: dict[str, Any], copy: Callable[[str], Path]):
+    folder = copy("Dinov2Model")
+    encoders.change(folder / "preprocessor_config.json", **changed)
+    with pytest.raises(
+        VidclfError, match=r"makes pictures in a way that there is none here for|how its pictures are made"
+    ):
+        TransformersBackbone(str(folder))
+
+
+def test_a_processor_that_only_squeezes_to_a_square_is_read(copy: Callable[[str], Path]):
+    folder = copy("Dinov2Model")
+    changed = {"do_center_crop": False, "crop_size": None, "size": {"height": 28, "width": 28}, "do_normalize": False}
+    encoders.change(folder / "preprocessor_config.json", **changed)
+    picture_format = TransformersBackbone(str(folder)).picture_format
+    assert (picture_format.size, picture_format.resize, picture_format.mean) == (28, (28, 28), (0.0, 0.0, 0.0))
+
+
+def test_a_folder_without_its_processor_is_a_sentence(copy: Callable[[str], Path]):
+    folder = copy("VJEPA2Model")
+    (folder / "video_preprocessor_config.json").unlink()
+    with pytest.raises(VidclfError, match="how its pictures are made is not known: it needs the preprocessor_config"):
+        TransformersBackbone(str(folder))
+
+
+def other(folder: Path, kind: str, size: int = 32) -> Path:
+    """Another architecture that transformers has, small."""
+    small = {
+        "Siglip": {"image_size": 32, "patch_size": 8, "hidden_size": 16, "intermediate_size": 16},
+        "ViT": {"image_size": 32, "patch_size": 8, "hidden_size": 16, "intermediate_size": 16},
+        "Timesformer": {"image_size": 32, "patch_size": 8, "num_frames": 4, "hidden_size": 16, "intermediate_size": 16},
+        "Bert": {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 16},
+    }[kind]
+    name = "SiglipVision" if kind == "Siglip" else kind
+    config = getattr(transformers, f"{name}Config")(**small, num_hidden_layers=1, num_attention_heads=2)
+    processor = transformers.VideoMAEImageProcessor if kind == "Timesformer" else transformers.ViTImageProcessor
+    settings = {"crop_size": encoders.CROP} if kind == "Timesformer" else {"size": {"height": size, "width": size}}
+    return encoders.save(folder, getattr(transformers, f"{name}Model")(config), processor(**settings))
+
+
+def test_another_architecture_is_taken_where_the_rule_fits(tmp_path: Path):
+    backbone = TransformersBackbone(str(other(tmp_path, "Siglip")))
+    assert backbone(torch.rand(2, 3, 3, 32, 32)).shape == (2, 3, 16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("Timesformer", r"TimesformerModel does not fit: of 4 frames it gives \(1, 65, 16\), not 64 tokens"),
+        ("Bert", r"BertModel does not fit: it cannot take pictures of shape \(1, 3, 32, 32\) alone"),
+    ],
+)
+def test_another_architecture_that_does_not_fit_is_a_sentence(kind: str, sentence: str, tmp_path: Path):
+    with pytest.raises(VidclfError, match=sentence):
+        TransformersBackbone(str(other(tmp_path, kind)))
+
+
+def test_a_model_whose_positions_are_for_other_pictures_is_a_sentence(tmp_path: Path):
+    with pytest.raises(VidclfError, match=r"ViTModel does not fit: .*doesn't match"):
+        TransformersBackbone(str(other(tmp_path, "ViT", size=40)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"model_type": "videomea"}, r"model_type=videomea.*Did you mean videomae"),
+        ({"model_type": None}, "no configuration of a model of transformers"),
+        ({"architectures": None}, "must name the one class of transformers"),
+        ({"architectures": ["MyModel"]}, r"architectures=\['MyModel'\].*Code of others is never run"),
+        ({"architectures": ["AutoModel"]}, "must name the one class"),
+        ({"architectures": ["BertModel"]}, "must name the one class"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config is not read here"),
+        ({"fusion_config": {"a": 1}}, "fusion_config is not read here"),
+        ({"hidden_size": "many"}, "transformers does not take it as dinov2"),
+    ],
+)
+def test_a_configuration_that_is_none_is_a_sentence(
+    changed: dict[str, Any], sentence: str, copy: Callable[[str], Path]
+):
+    folder = copy("Dinov2Model")
+    encoders.change(folder / "config.json", **changed)
+    with pytest.raises(VidclfError, match=sentence):
+        TransformersBackbone(str(folder))
+
+
+def test_code_in_a_folder_is_never_run(copy: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch):
+    folder = copy("Dinov2Model")
+    (folder / "mine.py").write_text("raise SystemExit('ran')")
+    mine = {"AutoConfig": "mine.Config", "AutoModel": "mine.Model", "AutoImageProcessor": "mine.Processor"}
+    attention = {"_attn_implementation": "someone/kernels", "attn_implementation": "someone/kernels"}
+    encoders.change(folder / "config.json", auto_map=mine, **attention)
+    encoders.change(folder / "preprocessor_config.json", auto_map=mine)
+    backbone = TransformersBackbone(str(folder))
+    assert backbone.network.config._attn_implementation == "sdpa"
+    assert not [name for name in sys.modules if name.endswith("mine")]
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else"}')
+    with pytest.raises(VidclfError, match="holds an adapter"):
+        TransformersBackbone(str(folder))
+
+
+def test_a_backbone_of_transformers_without_it_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("vidclf.system.extras.version", lambda name: "5.2.0")
+    with pytest.raises(
+        VidclfError, match=r"backbone=transformers needs transformers 5\.3 or newer \(5\.2\.0\): pip inst"
+    ):
+        TransformersBackbone("anything")
