@@ -41,21 +41,22 @@ def main(cfg: DictConfig) -> None:
     source.prepare(corpus.views(part))
     judged = judge(trainer, classifier, source, corpus, part)
     videos = judged.by(classifier.aggregation, corpus.videos)
-    if not names and is_first():
-        results = folder.results_folder(run, compatible.results_name(part, changed))
-        chosen_on = run.folder / compatible.results_name("val", changed) if changed else run.folder
+    if not names:
+        temperature = temperature_in(run.folder / compatible.results_name("val", changed) if changed else run.folder)
         aggregations = build.build_aggregations()
-        metrics = scores_of(judged, videos, corpus, part, aggregations, temperature_in(chosen_on))
-        if part == "test":
-            metrics |= kept_shortcuts(Path(config["store"]["root"]), corpus)
-        logs = folder.results_folder(run, "tensorboard")
-        write_report(results, logs, judged, videos, classifier.aggregation, corpus)
-        if part == "test":
-            write_aggregations(results, judged, aggregations, corpus.videos)
-        folder.write_scores(results, metrics, corpus.videos, corpus.failed)
-        say_warnings(videos, corpus.class_names)
-        table(f"{part} part of {run.folder}", metrics, f"results {results}")
-    if names:
+        metrics = scores_of(judged, videos, corpus, part, aggregations, temperature)
+        if is_first():
+            results = folder.results_folder(run, compatible.results_name(part, changed))
+            write_report(
+                results, folder.results_folder(run, "tensorboard"), judged, videos, classifier.aggregation, corpus
+            )
+            if part == "test":
+                metrics |= kept_shortcuts(Path(config["store"]["root"]), corpus)
+                write_aggregations(results, judged, aggregations, corpus.videos)
+            folder.write_scores(results, metrics, corpus.videos, corpus.failed)
+            say_warnings(videos, corpus.class_names)
+            table(f"{part} part of {run.folder}", metrics, f"results {results}")
+    else:
         if classifier.backbone.picture_format.clip_length > 1:  # clips in disorder are never asked for again
             source = build.build_source(config, corpus, classifier.backbone, device, stored=False)
         prober = Prober(trainer, classifier, source, corpus, part, videos)

@@ -279,7 +279,8 @@ class ChooseHead(Checkpoint):
     @property
     def chosen_of(self) -> str:
         """Of how many scores the winner's is the best."""
-        return f"the best of {len(self.candidates)} heads x {max(self.num_epochs)} epochs"
+        num_heads, num_epochs = len(self.candidates), max(self.num_epochs)
+        return f"the best of {num_heads} head{'s' * (num_heads > 1)} x {num_epochs} epoch{'s' * (num_epochs > 1)}"
 
     def rows(self, grid: Grid) -> list[dict[str, object]]:
         """Return of each head its settings, the scores of its best epoch, and of the chosen one of how many it is."""
