@@ -1,11 +1,14 @@
 """Look through a data set before anyone trains: what is in it, what is wrong with it, what could cheat."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from vidclf.cli import verb
 from vidclf.errors import VidclfError
+
+if TYPE_CHECKING:
+    from vidclf.evaluation.check import Checked
 
 
 @verb
@@ -15,14 +18,14 @@ def main(cfg: DictConfig) -> None:
 
     from vidclf.evaluation.check import check
     from vidclf.evaluation.lookalikes import ALIKE, ALIKE_IN_PIXELS
-    from vidclf.evaluation.page import table_of_classes, write_manifest, write_page
+    from vidclf.evaluation.page import write_manifest, write_page
     from vidclf.evaluation.shortcuts import keep_shortcuts
     from vidclf.models.backbones.pixels import Pixels
     from vidclf.run import build
     from vidclf.run.config import asked
     from vidclf.system.disk import writing_to
     from vidclf.system.machine import num_cores
-    from vidclf.system.terminal import printable, quiet_lightning, say, table
+    from vidclf.system.terminal import quiet_lightning, table
 
     quiet_lightning()
     config, _ = asked(cfg, "check")
@@ -40,33 +43,44 @@ def main(cfg: DictConfig) -> None:
     corpus = build.build_corpus(config)
     source = build.build_source(config, corpus, backbone, device)
     checked = check(corpus, source, backbone, alike, config["num_threads"] or num_cores())
-    classes = table_of_classes(checked)
-    for name, *counts in classes.rows:
-        told = ", ".join(f"{key} {value}" for key, value in zip(classes.header[1:], counts, strict=True))
-        say(printable(f"{name}: {told}"))
-    for error in corpus.failed.values():
-        say(printable(f"cannot be read: {error}"))
-    for problem in checked.problems:
-        say(printable(problem))
-    shortcuts = {"container": checked.container, "one_frame": checked.one_frame}
+    _say(checked)
     with writing_to(Path(config["store"]["root"]), "Name another folder with store.root=..."):
-        keep_shortcuts(Path(config["store"]["root"]), corpus, shortcuts)
-    rows: dict[str, object] = {"num_videos": len(corpus.videos), "num_failed": len(corpus.failed)}
-    rows |= {"num_copies": len(checked.copies), "num_alike": len(checked.pairs), "num_leaks": checked.num_leaks}
-    for name, shortcut in shortcuts.items():
-        if shortcut:
-            rows |= {f"{name}_top1": shortcut.top1, f"{name}_low": shortcut.low, f"{name}_high": shortcut.high}
-            rows["majority_top1"] = shortcut.majority
+        keep_shortcuts(Path(config["store"]["root"]), corpus, checked.shortcuts)
     for path, write in ((page, write_page), (out, write_manifest)):
         if path is not None:
             with writing_to(Path(path), "Name another file with check.page=... or out=..."):
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 write(Path(path), checked)
-    table("Checked", rows, f"page {page}" if page is not None else "")
+    table("Checked", _rows(checked), f"page {page}" if page is not None else "")
     if corpus.failed:
         raise VidclfError(f"{len(corpus.failed)} of {len(corpus.videos)} videos cannot be read; see above.")
     if config["check"]["strict"] and checked.num_leaks:
         raise VidclfError(f"check.strict: {checked.num_leaks} leak(s) between the sides of the split; see above.")
+
+
+def _say(checked: "Checked") -> None:
+    """Print a line a class, what cannot be read, and what is wrong."""
+    from vidclf.evaluation.page import table_of_classes
+    from vidclf.system.terminal import printable, say
+
+    classes = table_of_classes(checked)
+    for name, *counts in classes.rows:
+        told = ", ".join(f"{key} {value}" for key, value in zip(classes.header[1:], counts, strict=True))
+        say(printable(f"{name}: {told}"))
+    for error in checked.corpus.failed.values():
+        say(printable(f"cannot be read: {error}"))
+    for problem in checked.problems:
+        say(printable(problem))
+
+
+def _rows(checked: "Checked") -> dict[str, object]:
+    rows: dict[str, object] = {"num_videos": len(checked.corpus.videos), "num_failed": len(checked.corpus.failed)}
+    rows |= {"num_copies": len(checked.copies), "num_alike": len(checked.pairs), "num_leaks": checked.num_leaks}
+    for name, shortcut in checked.shortcuts.items():
+        if shortcut:
+            rows |= {f"{name}_top1": shortcut.top1, f"{name}_low": shortcut.low, f"{name}_high": shortcut.high}
+            rows["majority_top1"] = shortcut.majority
+    return rows
 
 
 def _backbone(config: dict[str, Any]) -> Any:

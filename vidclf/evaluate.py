@@ -1,8 +1,15 @@
 """Score a part of the data with a run, by the run's own settings or by those given."""
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from omegaconf import DictConfig
 
 from vidclf.cli import verb
+
+if TYPE_CHECKING:
+    from vidclf.data.corpus import Corpus
+    from vidclf.run.folder import Run
 
 
 @verb
@@ -59,13 +66,20 @@ def main(cfg: DictConfig) -> None:
     else:
         if classifier.backbone.picture_format.clip_length > 1:  # clips in disorder are never asked for again
             source = build.build_source(config, corpus, classifier.backbone, device, stored=False)
-        prober = Prober(trainer, classifier, source, corpus, part, videos)
-        for probe, scores in prober.score(names):
-            if is_first():
-                taken_away = f"probe={probe}"
-                results = folder.results_folder(run, compatible.results_name(part, [*changed, taken_away]))
-                folder.write_scores(results, scores, corpus.videos, corpus.failed)
-                table(f"{part} part of {run.folder}, {taken_away}", scores, f"results {results}")
+        for probe, scores in Prober(trainer, classifier, source, corpus, part, videos).score(names):
+            _leave(run, part, [*changed, f"probe={probe}"], scores, corpus)
+
+
+def _leave(run: "Run", part: str, changed: list[str], scores: Mapping[str, float], corpus: "Corpus") -> None:
+    """Write and print the scores of a probe."""
+    from vidclf.run import compatible, folder
+    from vidclf.system.ranks import is_first
+    from vidclf.system.terminal import table
+
+    if is_first():
+        results = folder.results_folder(run, compatible.results_name(part, changed))
+        folder.write_scores(results, scores, corpus.videos, corpus.failed)
+        table(f"{part} part of {run.folder}, {changed[-1]}", scores, f"results {results}")
 
 
 if __name__ == "__main__":

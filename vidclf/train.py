@@ -1,21 +1,30 @@
 """Fit a head on train and choose it on val; no test label is scored."""
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
 from omegaconf import DictConfig
 
 from vidclf.cli import verb
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import lightning as L
+
+    from vidclf.data.corpus import Corpus
 
 
 @verb
 def main(cfg: DictConfig) -> None:
     """Leave a run's folder: see vidclf/run/folder.py."""
     from vidclf.datamodule import VideoDataModule
-    from vidclf.evaluation import tensorboard
     from vidclf.evaluation.judge import judge, scores_of
     from vidclf.evaluation.report import write_predictions
     from vidclf.features.recipe import hash_weights
     from vidclf.run import build, compatible, folder, grid
-    from vidclf.run.config import as_yaml, asked, output_folder
-    from vidclf.run.fitted import fit_head
+    from vidclf.run.config import asked, output_folder
+    from vidclf.run.fitted import fit_head, fit_scaling
     from vidclf.system.disk import write_csv
     from vidclf.system.ranks import is_first, start_ranks
     from vidclf.system.terminal import quiet_lightning, table
@@ -49,11 +58,8 @@ def main(cfg: DictConfig) -> None:
         compatible.check_resumed(before, config, corpus.class_names, corpus.sides, describe.weights_hash)
         folder.load_trained(before, classifier)
         resumed = folder.take_over(before, run_folder, config, trainer)
-    elif scalings := [one for one in classifier.scalings if one.method != "none"]:
-        features = datamodule.train_features(backbone, device)
-        for scaling in scalings:
-            scaling.fit(features)
-        del features
+    else:
+        fit_scaling(classifier, datamodule, device)
     if fit := getattr(classifier.loss, "fit", None):
         fit(datamodule.train_labels())
     rows: list = []
@@ -72,15 +78,33 @@ def main(cfg: DictConfig) -> None:
         videos = judged.by(classifier.aggregation, corpus.videos)
         metrics = scores_of(judged, videos, corpus, "val", build.build_aggregations())
         write_predictions(run_folder, videos, corpus)
-        folder.write_scores(run_folder, metrics, corpus.videos, corpus.failed)
-        tensorboard.log_run(trainer.logger, as_yaml(config), compatible.hyperparameters(config), metrics)
-        if rows:
-            write_csv(run_folder / "heads.csv", rows[0], (row.values() for row in rows))
-            tensorboard.log_table(trainer.logger, "heads", rows)
+        _leave(run_folder, config, trainer, corpus, metrics, rows)
         num_trained = max(trainer.current_epoch, before.num_epochs if before else 0)
-        chosen = next((row["chosen"] for row in rows if row["chosen"]), f"the best of {num_trained}")
-        of = f", epoch {best.num_epochs} ({chosen})" if num_trained else f" ({chosen})" if rows else ""
-        table(f"Validation{of}", metrics, f"run {run_folder}")
+        table(f"Validation{_chosen(best.num_epochs, num_trained, rows)}", metrics, f"run {run_folder}")
+
+
+def _leave(
+    run_folder: "Path", config: dict, trainer: "L.Trainer", corpus: "Corpus", metrics: dict, rows: Sequence[dict]
+) -> None:
+    """Write the scores, and of several heads those of each."""
+    from vidclf.evaluation import tensorboard
+    from vidclf.run import compatible, folder
+    from vidclf.run.config import as_yaml
+    from vidclf.system.disk import write_csv
+
+    folder.write_scores(run_folder, metrics, corpus.videos, corpus.failed)
+    tensorboard.log_run(trainer.logger, as_yaml(config), compatible.hyperparameters(config), metrics)
+    if rows:
+        write_csv(run_folder / "heads.csv", rows[0], (row.values() for row in rows))
+        tensorboard.log_table(trainer.logger, "heads", rows)
+
+
+def _chosen(epoch: int, num_trained: int, rows: Sequence[Mapping[str, object]]) -> str:
+    """Return which epoch the scores are of, and of how many scores they are the best."""
+    of_heads = next((str(row["chosen"]) for row in rows if row["chosen"]), "")
+    if num_trained:
+        return f", epoch {epoch} ({of_heads or f'the best of {num_trained}'})"
+    return f" ({of_heads})" if of_heads else ""
 
 
 if __name__ == "__main__":

@@ -57,6 +57,11 @@ class Checked:
         return [pair for pair in self.pairs if sides[pair.video] != sides[pair.other]]
 
     @property
+    def shortcuts(self) -> dict[str, Shortcut | None]:
+        """What was measured without pictures, or by one of them, by name."""
+        return {"container": self.container, "one_frame": self.one_frame}
+
+    @property
     def num_leaks(self) -> int:
         """Copies and pairs on two sides, and videos whose single frames stand on two."""
         return len(self.torn_copies) + len(self.torn_pairs) + len(self.corpus.sides.val_views)

@@ -1,4 +1,4 @@
-"""Heads that are solved at once: those with a `fit` of their own, which gradients do not train."""
+"""What is fitted to training features and not trained by gradients: scalings, and heads with a `fit` of their own."""
 
 from pathlib import Path
 
@@ -13,6 +13,15 @@ from vidclf.system.machine import free_memory
 from vidclf.system.terminal import say
 
 COPIES = 3  # of the features: as they are scaled, their mean, and what is computed from it
+
+
+def fit_scaling(classifier: Classifier, datamodule: VideoDataModule, device: torch.device) -> None:
+    """Fit the scaling before the head, or before each of a grid's, to the training features."""
+    scalings = [one for one in classifier.scalings if one.method != "none"]
+    if scalings:
+        features = datamodule.train_features(classifier.backbone, device)
+        for scaling in scalings:
+            scaling.fit(features)
 
 
 def fit_head(
