@@ -158,6 +158,13 @@ class Deciding(nn.Linear):
         return logits if logits.sum() > 0 else -logits
 
 
+class Own(nn.Linear):
+    """A head of one's own."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.amax(1))
+
+
 class Tied(nn.Module):
     """A head that uses a layer twice."""
 
@@ -353,6 +360,7 @@ def test_many_heads_need_a_frozen_backbone(config: Callable[..., dict[str, Any]]
         (["scheduler._target_=torch.optim.lr_scheduler.CosineAnnealingLR"], [1, 1, 1]),  # its end may be any rate
         (["optimizer._target_=torch.optim.Adafactor", "~optimizer.eps", "~optimizer.fused"], [1, 1, 1]),
         (["head.head=gru"], [1, 1, 1]),
+        (["head.head=custom", "+head.with._target_=test_grid.Own", "+head.over.bias=[true,false]"], [3, 3]),
     ],
 )
 def test_what_can_be_computed_at_once_is(
