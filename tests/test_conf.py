@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import encoders
 import lightning as L
 import pytest
 import torch
@@ -187,6 +186,8 @@ def test_a_backbone_gives_features_of_its_width(name: str, tmp_path: Path):
     }
     settings = [*([] if name in ("tiny3d", "pixels") else ["++backbone.weights=null"]), *names.get(name, [])]
     if name == "transformers":  # which has no weights but those of its folder
+        import encoders  # not above: it takes seconds
+
         folder = encoders.videomae(tmp_path / "a folder")
         settings = [f"backbone.name='{folder}'"]
     with torch.device("cpu" if name == "transformers" else "meta"):  # networks of any size

@@ -97,7 +97,10 @@ def test_a_name_that_climbs_is_refused(name: str, hub: Callable[..., list[bool]]
         find_folder(name, True)
 
 
-@pytest.mark.parametrize("name", ["model", "a/b/c", "/nowhere/model", "./model", "~/nowhere", "https://a.b/c"])
+@pytest.mark.parametrize(
+    "name",
+    ["model", "a/b/c", "/nowhere/model", "./model", "~/nowhere", "~nobody/x", "https://a.b/c", "x\0y", "x" * 5000],
+)
 def test_a_folder_that_is_not_there_is_a_sentence(name: str, hub: Callable[..., list[bool]]):
     asked = hub()
     with pytest.raises(VidclfError, match=r"there is no such folder, and a model of the Hub is called owner/model"):

@@ -87,7 +87,7 @@ def test_dinov2s_features_are_those_of_its_own_pipeline(folders: Path):
     pictures = processor(list(views.flatten(0, 1)), return_tensors="pt")
     with torch.no_grad():
         expected = whole(folders / "Dinov2Model")(**pictures).pooler_output.unflatten(0, (2, 3))
-    torch.testing.assert_close(ours(folders / "Dinov2Model", views), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours(folders / "Dinov2Model", views), expected, rtol=1e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize(
@@ -109,13 +109,14 @@ def test_length_and_size_are_those_of_the_configurations(
     assert backbone.name == kind
 
 
-def test_a_backbone_in_bfloat16_gives_the_same_features_in_fewer_digits(folders: Path):
+def test_features_in_bfloat16_are_those_of_float32_in_fewer_digits(folders: Path):
+    clip = torch.rand(1, 4, 3, 32, 32)
     half, full = (
-        TransformersBackbone(str(folders / "VideoMAEModel"), precision=precision)(torch.rand(1, 4, 3, 32, 32).round())
+        TransformersBackbone(str(folders / "VideoMAEModel"), precision=precision)(clip)
         for precision in ("bfloat16", "float32")
     )
     assert (half.dtype, full.dtype) == (torch.bfloat16, torch.float32)
-    assert half.shape == full.shape
+    assert 0 < (half - full).norm() / full.norm() < 0.1
 
 
 def test_another_configuration_of_the_same_weights_is_another_backbone(copy: Callable[[str], Path]):
@@ -294,7 +295,7 @@ def test_a_model_whose_positions_are_for_other_pictures_is_a_sentence(tmp_path: 
         ({"architectures": ["BertModel"]}, "must name the one class"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantization_config is not read here"),
         ({"fusion_config": {"a": 1}}, "fusion_config is not read here"),
-        ({"hidden_size": "many"}, "transformers does not take it as dinov2"),
+        ({"hidden_size": "many"}, "transformers does not take it as dinov2|cannot be loaded as Dinov2Model"),
     ],
 )
 def test_a_configuration_that_is_none_is_a_sentence(

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -123,7 +124,7 @@ def _as_json(node: Mapping[str, Any]) -> str:
     if str(node.get("_target_")).startswith("vidclf."):
         node.pop("precision", None)  # number_format
         node.pop("fetch", None)
-        if isinstance(name := node.get("name"), str) and Path(name).is_dir():
+        if isinstance(name := node.get("name"), str) and os.path.isdir(name):
             node["name"] = Path(name).name  # what lies in it is in the weights' hash
     if isinstance(weights := node.get("weights"), str | Path) and Path(weights).is_file():
         node["weights"] = Path(weights).name  # which says how pictures are made; their hash says what they hold

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,11 @@ def check_local(name: str) -> None:
         raise VidclfError(f"backbone.name={name}: a name with `..` in it is refused. Give the folder's own path.")
 
 
+def folder_at(name: str) -> Path:
+    """Return the path that a name would be, whatever it holds: it may be too long, or no user's home."""
+    return Path(os.path.expanduser(name))
+
+
 def find_folder(name: str, fetch: bool) -> Path:
     """Return the folder that holds a model's description and weights: the one at that path, or the Hub's copy.
 
@@ -30,11 +36,12 @@ def find_folder(name: str, fetch: bool) -> Path:
         VidclfError: it is neither, or its files cannot be had.
     """
     check_local(name)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = folder_at(name)
+    if os.path.isdir(folder):
         return folder
     if name.startswith(("/", ".", "~")) or name.count("/") != 1:
-        near = sorted(str(path.parent) for path in folder.parent.glob("*/config.json"))
+        there = folder.parent.glob("*/config.json") if os.path.isdir(folder.parent) else ()
+        near = sorted(str(path.parent) for path in there)
         raise VidclfError(
             f"backbone.name={name}: there is no such folder, and a model of the Hub is called owner/model. "
             f"Folders with a config.json beside it: {', '.join(near[:5]) or 'none'}."

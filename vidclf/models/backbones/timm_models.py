@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from vidclf.contracts import PictureFormat
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.hub import PICKLED, SAFE, check_local, find_file, find_folder, weights_in
+from vidclf.models.backbones.hub import PICKLED, SAFE, check_local, find_file, find_folder, folder_at, weights_in
 from vidclf.models.backbones.library import LibraryBackbone, check_name
 from vidclf.models.backbones.trainable import resolve_precision
 from vidclf.models.backbones.weights import SUFFIXES, fetch_file, read_state_dict, verify_finite, verify_hash
@@ -151,7 +152,7 @@ def _find(name: str, fetch: bool) -> tuple[str, Mapping[str, Any], str]:
     check_local(name)
     if name.startswith((LOCAL, *HUB)):
         where = name.partition(":")[2]
-        if name.startswith(LOCAL) and not Path(where).expanduser().is_dir():
+        if name.startswith(LOCAL) and not os.path.isdir(folder_at(where)):
             raise VidclfError(f"backbone.name={name}: there is no such folder.")
         folder = find_folder(where, fetch)
         described = _read_description(folder)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vidclf.contracts import PictureFormat
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.hub import find_folder
+from vidclf.models.backbones.hub import find_folder, folder_at
 from vidclf.models.backbones.library import LibraryBackbone, check_name, wrong_length
 from vidclf.models.backbones.trainable import resolve_precision
 from vidclf.models.backbones.weights import verify_finite
@@ -60,7 +60,7 @@ class TransformersBackbone(LibraryBackbone):
             model = _load(folder, config)
         verify_finite(model, str(folder))
         feature_dim = _feature_dim(model, config, picture_format)
-        called = folder.resolve().name if Path(name).expanduser().is_dir() else name
+        called = folder.resolve().name if folder == folder_at(name) else name
         super().__init__(called, _encoder(model), feature_dim, picture_format, number_format, trainable)
         self.configuration = json.dumps(described, sort_keys=True)
         self.input_name: str = model.main_input_name
