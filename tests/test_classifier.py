@@ -26,7 +26,7 @@ from videos import encode_video
 from vidclf.contracts import Views
 from vidclf.data.sampling import Rate, Segments
 from vidclf.errors import VidclfError
-from vidclf.evaluation.judge import Judged, judge, scores_of
+from vidclf.evaluation.judge import Judged, judge
 from vidclf.models.aggregation import mean, mode
 from vidclf.models.backbones.wrapped import FrozenBackbone, wrap
 from vidclf.models.classifier import Classifier, gather_views
@@ -315,9 +315,9 @@ def test_what_is_judged_is_the_same_bits_by_features_and_by_frames(root: Path):
         assert torch.equal(getattr(stored, name), getattr(decoded, name))
     assert len(stored.logits) == 4 * 6 * 2
     assert stored.num_failed == 0
-    scores = scores_of(stored, classifier, {"mode": mode})
-    assert scores["num_videos"] == 4
-    assert scores["top1"] == pytest.approx((mean_of(stored) == 1).mean())
+    assert stored.counts == {"num_videos": 4, "num_failed": 0, "num_skipped": 0}
+    videos = stored.by(classifier.aggregation, make_corpus(root).videos)
+    assert videos.is_right.mean() == pytest.approx((mean_of(stored) == 1).mean())
 
 
 def judged(

@@ -68,7 +68,7 @@ def test_times_are_even_where_each_frame_is_at_its_own_place(times_s: list[float
 
 
 def test_a_time_line_that_would_never_end_is_none():
-    assert time_line([0.0, 0.04, 0.08, 3600], 0.04, [Fraction(25)]) is None
+    assert time_line([0.0, 0.04, 0.08, 3600.0], 0.04, [Fraction(25)]) is None
     assert time_line([0.0, 0.1, 0.2, 0.7], 0.1, [Fraction(25), None]) == (8, pytest.approx(10), (0, 1, 2, 7))
 
 
