@@ -63,6 +63,20 @@ def test_where_all_is_alike_nothing_is_named():
     assert find_pairs(same, [(-1, str(video)) for video in range(12)], [0] * 12) == []
 
 
+@pytest.mark.parametrize(("size", "num_pairs"), [(1, 1), (3, 9), (10, 100)])
+def test_a_class_cut_from_one_recording_is_named(size: int, num_pairs: int):
+    """All of class 0 is one scene, in two groups, so that nothing in it stands out; class 1 is another's."""
+    generator = torch.Generator().manual_seed(0)
+    scene = torch.randn(1, 1, 512, generator=generator)
+    others = torch.randn(12, 1, 512, generator=generator)
+    own = torch.cat([scene.expand(2 * size, 1, 512), others])
+    features = (own + 0.05 * torch.randn(2 * size + 12, NUM_FRAMES, 512, generator=generator))[None]
+    units = [(0, str(video // size)) for video in range(2 * size)] + [(1, str(video)) for video in range(12)]
+    found = find_pairs(features, units, [0] * 2 * size + [1] * 12)
+    assert len(found) == num_pairs
+    assert all(pair.other < 2 * size for pair in found)
+
+
 def test_groups_are_joined_by_whatever_ties_them():
     units = [(-1, name) for name in "abcdea"]
     assert join_units(units, [(0, 1), (2, 1), (3, 3)]) == [[(-1, "a"), (-1, "b"), (-1, "c")]]

@@ -8,6 +8,8 @@ from vidclf.cli import verb
 from vidclf.errors import VidclfError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vidclf.evaluation.check import Checked
 
 
@@ -32,8 +34,8 @@ def main(cfg: DictConfig) -> None:
     page, out, alike = config["check"]["page"], config["out"], config["check"]["alike"]
     if alike is not None and not (isinstance(alike, int | float) and 0 < alike < 1):
         raise VidclfError(f"check.alike={alike}: it must be between 0 (as alike as many are) and 1 (identical).")
-    if out is not None and Path(out).exists():
-        raise VidclfError(f"out={out}: there is such a file, and it is not overwritten. Name another, or remove it.")
+    out, page = (None if path is None else Path(path).expanduser() for path in (out, page))
+    _check_files(page, out)
     if "on_error" in config["dataset"]:  # damaged files are listed, and end nothing
         config["dataset"] = {**config["dataset"], "on_error": "skip"}
     backbone = _backbone(config)
@@ -48,9 +50,8 @@ def main(cfg: DictConfig) -> None:
         keep_shortcuts(Path(config["store"]["root"]), corpus, checked.shortcuts)
     for path, write in ((page, write_page), (out, write_manifest)):
         if path is not None:
-            with writing_to(Path(path), "Name another file with check.page=... or out=..."):
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-                write(Path(path), checked)
+            with writing_to(path, "Name another file with check.page=... or out=..."):
+                write(path, checked)
     table("Checked", _rows(checked), f"page {page}" if page is not None else "")
     if corpus.failed:
         raise VidclfError(f"{len(corpus.failed)} of {len(corpus.videos)} videos cannot be read; see above.")
@@ -58,19 +59,36 @@ def main(cfg: DictConfig) -> None:
         raise VidclfError(f"check.strict: {checked.num_leaks} leak(s) between the sides of the split; see above.")
 
 
+def _check_files(page: "Path | None", out: "Path | None") -> None:
+    """Raise VidclfError where what is to be written would not be, or over what is there: before hours of work."""
+    from vidclf.system.disk import writing_to
+
+    if out is not None and out.exists():
+        raise VidclfError(f"out={out}: there is such a file, and it is not overwritten. Name another, or remove it.")
+    if out is not None and (out.suffix.lower() != ".csv" or out == page):
+        raise VidclfError(f"out={out}: it is a CSV, in a file of its own; let its name end in .csv.")
+    if page is not None and (page.is_dir() or page.suffix.lower() not in (".html", ".htm")):
+        raise VidclfError(f"check.page={page}: it is an HTML file; let its name end in .html, or say null for none.")
+    for path in (page, out):
+        if path is not None:
+            with writing_to(path, "Name another file with check.page=... or out=..."):
+                path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def _say(checked: "Checked") -> None:
     """Print a line a class, what cannot be read, and what is wrong."""
     from vidclf.evaluation.page import table_of_classes
-    from vidclf.system.terminal import printable, say
+    from vidclf.evaluation.rendering import one_line
+    from vidclf.system.terminal import say
 
     classes = table_of_classes(checked)
     for name, *counts in classes.rows:
         told = ", ".join(f"{key} {value}" for key, value in zip(classes.header[1:], counts, strict=True))
-        say(printable(f"{name}: {told}"))
+        say(one_line(f"{name}: {told}"))
     for error in checked.corpus.failed.values():
-        say(printable(f"cannot be read: {error}"))
+        say(one_line(f"cannot be read: {error}"))
     for problem in checked.problems:
-        say(printable(problem))
+        say(one_line(problem))
 
 
 def _rows(checked: "Checked") -> dict[str, object]:

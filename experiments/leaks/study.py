@@ -42,7 +42,7 @@ def check_table(table: Path, overrides: list[str]) -> tuple[Checked, float]:
     source = build.build_source(config, corpus, backbone.to(device).eval(), device)
     alike = config["check"]["alike"] or (ALIKE_IN_PIXELS if isinstance(backbone.backbone, Pixels) else ALIKE)
     checked = check(corpus, source, backbone, alike, num_cores())
-    videos, features = _features_of(source, backbone, corpus.all_views())
+    videos, features = _features_of(source, backbone, corpus.all_views(), corpus.videos)
     units = [corpus.videos[video].unit for video in videos]
     same = []
     for rows, cosines in _rows(normalize(features - features.mean(dim=(0, 1, 2)), dim=-1)):

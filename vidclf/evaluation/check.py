@@ -9,15 +9,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.contracts import VideoError, VideoViews, first_five
+from vidclf.contracts import Video, VideoError, VideoViews, first_five
 from vidclf.data.container import Container, describe
-from vidclf.data.corpus import Corpus
+from vidclf.data.corpus import Corpus, window_of
 from vidclf.data.decoding import naming_the_video
 from vidclf.data.frames import FrameReader
 from vidclf.data.prefetch import run_ahead
+from vidclf.errors import VidclfError
 from vidclf.evaluation.lookalikes import Pair, Unit, choose_frames, find_pairs, join_units
 from vidclf.evaluation.shortcuts import Shortcut, Videos, measure_containers, measure_one_frame
 from vidclf.features.batches import StoredFeatures
+from vidclf.models.backbones.wrapped import picture_format_of
 from vidclf.system.terminal import track
 
 IMBALANCED = 3  # times as many videos in the largest class as in the smallest
@@ -31,7 +33,7 @@ class Checked:
         corpus: the videos, what decoding them has shown, and the split.
         containers: by position in the list of videos, of those that are sound.
         copies: positions of videos whose files are the same to the last byte, two or more each.
-        pairs: videos of different groups that look alike, and are no copies.
+        pairs: videos of different groups that look alike, and are no copies; segments that overlap are of closeness 1.
         joined: groups that copies and pairs tie together, two or more each: one group, as it seems.
         container: what a file says without its pictures; None where nothing is fitted, or test has few groups.
         one_frame: what the features of a single frame say; None likewise.
@@ -72,9 +74,8 @@ class Checked:
         return list(_problems(self))
 
     def duration_s(self, video: int) -> float:
-        """Return how long a sound video is."""
-        info = self.corpus.facts[video].info
-        return info.num_frames / info.fps
+        """Return how long a sound video, or its segment, is."""
+        return _duration_s(self.corpus, video)
 
 
 def check(
@@ -91,23 +92,30 @@ def check(
     """
     views = corpus.all_views()
     source.prepare(views)
-    videos, features = _features_of(source, backbone, [one for one in views if one.video in corpus.facts])
+    videos, features = _features_of(
+        source, backbone, [one for one in views if one.video in corpus.facts], corpus.videos
+    )
     containers = _read_containers(corpus, num_threads)
     known = [row for row, video in enumerate(videos) if video in containers]
     videos, features = [videos[row] for row in known], features[:, known]
     units = [video.unit for video in corpus.videos]
-    copies = _copies(corpus, containers)
+    copies, overlapping = _same_frames(corpus, containers)
     copied = {pair for same in copies for pair in combinations(sorted(same), 2)}
     labels = [corpus.videos[video].label for video in videos]
+    of_clips = picture_format_of(backbone).clip_length > 1
     found = find_pairs(features, [units[video] for video in videos], labels, at_least)
     pairs = [Pair(videos[pair.video], videos[pair.other], pair.closeness) for pair in found]
-    pairs = [pair for pair in pairs if pair[:2] not in copied]
+    pairs = [Pair(*pair, 1.0) for pair in overlapping if units[pair[0]] != units[pair[1]]] + [
+        pair for pair in pairs if pair[:2] not in copied | {*overlapping}
+    ]
     joined = join_units(units, [*copied, *(pair[:2] for pair in pairs)])
-    return Checked(corpus, containers, copies, pairs, joined, *_shortcuts(corpus, containers, videos, features))
+    return Checked(
+        corpus, containers, copies, pairs, joined, *_shortcuts(corpus, containers, videos, features, of_clips)
+    )
 
 
 def _features_of(
-    source: StoredFeatures | FrameReader, backbone: nn.Module, views: Sequence[VideoViews]
+    source: StoredFeatures | FrameReader, backbone: nn.Module, views: Sequence[VideoViews], videos_of: Sequence[Video]
 ) -> tuple[list[int], Float[Tensor, "crops M F D"]]:
     """Return the videos that can be read, and a few features of each."""
     num_views = {one.video: len(one.views) for one in views}
@@ -116,6 +124,11 @@ def _features_of(
         for batch in source.scoring_batches(views):
             video = int(batch.video[0])
             inputs = batch.inputs if isinstance(source, StoredFeatures) else backbone(batch.inputs)
+            if not inputs.isfinite().all():
+                raise VidclfError(
+                    f"{videos_of[video].name}: its features are not all finite numbers. Look at the file and at the "
+                    "weights, or choose another backbone=..."
+                )
             videos.append(video)
             rows.append(choose_frames(inputs.cpu(), num_views[video]))
     return videos, torch.stack(rows, dim=1) if rows else torch.empty(1, 0, 1, 1)
@@ -141,16 +154,28 @@ def _read_containers(corpus: Corpus, num_threads: int) -> dict[int, Container]:
     return containers
 
 
-def _copies(corpus: Corpus, sound: Mapping[int, Container]) -> list[list[int]]:
-    by_content: dict[tuple[str, object], list[int]] = defaultdict(list)
-    for video in sound:
-        segment = corpus.videos[video].start_s, corpus.videos[video].end_s
-        by_content[corpus.facts[video].content, segment].append(video)
-    return [same for same in by_content.values() if len(same) > 1]
+def _same_frames(corpus: Corpus, sound: Mapping[int, Container]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+    """Return videos that are the same frames of the same content, and pairs whose segments of it overlap."""
+    by_content: dict[str, dict[tuple[int, int], list[int]]] = defaultdict(lambda: defaultdict(list))
+    for video in sorted(sound):
+        facts = corpus.facts[video]
+        by_content[facts.content][window_of(corpus.videos[video], facts)].append(video)
+    copies = [same for windows in by_content.values() for same in windows.values() if len(same) > 1]
+    overlapping = [
+        (min(one[0], other[0]), max(one[0], other[0]))
+        for windows in by_content.values()
+        for (a, one), (b, other) in combinations(windows.items(), 2)
+        if a[0] < b[0] + b[1] and b[0] < a[0] + a[1]
+    ]
+    return copies, overlapping
 
 
 def _shortcuts(
-    corpus: Corpus, containers: Mapping[int, Container], videos: Sequence[int], features: Float[Tensor, "crops M F D"]
+    corpus: Corpus,
+    containers: Mapping[int, Container],
+    videos: Sequence[int],
+    features: Float[Tensor, "crops M F D"],
+    of_clips: bool,
 ) -> tuple[Shortcut | None, Shortcut | None]:
     known = [corpus.videos[video] for video in videos]
     sides = [corpus.sides.sides[video] for video in videos]
@@ -163,7 +188,7 @@ def _shortcuts(
         facts.append(
             {
                 "rate": info.fps,
-                "length": info.num_frames / info.fps,
+                "length": _duration_s(corpus, video),
                 "width": info.width,
                 "height": info.height,
                 "sound": float(container.has_sound),
@@ -173,7 +198,12 @@ def _shortcuts(
             }
         )
     middle = features[0, :, features.shape[2] // 2].numpy()
-    return measure_containers(facts, told), measure_one_frame(middle, told)
+    return measure_containers(facts, told), None if of_clips else measure_one_frame(middle, told)
+
+
+def _duration_s(corpus: Corpus, video: int) -> float:
+    facts = corpus.facts[video]
+    return window_of(corpus.videos[video], facts)[1] / facts.info.fps
 
 
 def _problems(checked: Checked) -> Iterator[str]:

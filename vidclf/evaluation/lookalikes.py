@@ -13,11 +13,11 @@ ALIKE = 0.25  # from which closeness on videos are a pair; experiments/leaks say
 ALIKE_IN_PIXELS = 0.8  # where no network has seen the pictures
 NUM_FRAMES = 8  # of a video that are compared
 WIDEST = 2048  # features beyond are projected at random to half as many: distances stay (Johnson and Lindenstrauss)
+SAME_COSINE = 0.95  # of frames from which on they are all but the same pictures,
+SAME = 0.92  # if that is as much of the way from what videos of other classes are alike to identical
 DRAWN = 10  # videos' worth by which a class's mean is drawn towards that of all
-NEAREST, FARTHEST = (
-    5,
-    30,
-)  # from which to which neighbour in other groups a video resembles as usual
+# from which to which neighbour in other groups a video resembles as usual
+NEAREST, FARTHEST = 5, 30
 SMALLEST_WAY = 1e-6  # from there to identical: where all is alike nothing is nearer
 BLOCK_BYTES = 2**27  # of cosines held at once
 
@@ -49,13 +49,22 @@ def find_pairs(
     one against all crops (so a mirrored one) of the other, what their classes have in common taken off. What a video
     usually resembles are its neighbours in other units beyond the nearest few, of all videos or of the other's class,
     whichever is more alike. Closeness is the share of the way from there to identical, of the two videos' the smaller:
-    so neither a network that finds all alike, nor a class in which all is alike, names everything.
+    so neither a network that finds all alike, nor a class in which all is alike, names everything. Where that hides a
+    class cut from one recording, what is all but identical is named all the same.
     """
-    unit_numbers = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
-    unit = torch.tensor([unit_numbers[one] for one in units])
-    if len(unit_numbers) < 2:
+    numbers = {unit: number for number, unit in enumerate(dict.fromkeys(units))}
+    if len(numbers) < 2:
         return []
-    label = torch.tensor(labels)
+    unit, label = torch.tensor([numbers[one] for one in units]), torch.tensor(labels)
+    found: dict[tuple[int, int], float] = {}
+    for video, other, closeness in (*_nearer_than_usual(features, unit, label), *_the_same(features, unit, label)):
+        if closeness >= at_least:
+            key = min(video, other), max(video, other)
+            found[key] = max(closeness, found.get(key, closeness))
+    return sorted((Pair(*key, closeness) for key, closeness in found.items()), key=lambda pair: (-pair.closeness, pair))
+
+
+def _nearer_than_usual(features: Tensor, unit: Int[Tensor, " M"], label: Int[Tensor, " M"]) -> Iterator[Pair]:
     centred = torch.nn.functional.normalize(_less_the_class(features, label), dim=-1)
     classes = [torch.where(label == one)[0] for one in label.unique()]
     nearest, alike, usual = list[Tensor](), list[Tensor](), list[Tensor]()
@@ -66,17 +75,32 @@ def find_pairs(
         alike.append(values)
         usual.append(torch.stack([_usual(values), *(_usual(cosines[:, own]) for own in classes)], dim=1))
     column = torch.unique(label, return_inverse=True)[1] + 1
-    reference, found = torch.cat(usual), dict[tuple[int, int], float]()
+    reference = torch.cat(usual)
     for video, (others, values) in enumerate(zip(torch.cat(nearest), torch.cat(alike), strict=True)):
         resembled = torch.maximum(reference[video, column[others]], reference[others, column[video]])
         resembled = resembled.maximum(reference[others, 0]).maximum(reference[video, 0])
         closeness = (values - resembled) / (1 - resembled).clamp(min=SMALLEST_WAY)
-        for other, one in zip(
-            others[closeness >= at_least].tolist(), closeness[closeness >= at_least].tolist(), strict=True
-        ):
-            key = min(video, other), max(video, other)
-            found[key] = max(one, found.get(key, one))
-    return sorted((Pair(*key, closeness) for key, closeness in found.items()), key=lambda pair: (-pair.closeness, pair))
+        for other, one in zip(others.tolist(), closeness.tolist(), strict=True):
+            yield Pair(video, other, one)
+
+
+def _the_same(features: Tensor, unit: Int[Tensor, " M"], label: Int[Tensor, " M"]) -> Iterator[Pair]:
+    """Yield videos that are all but identical, held against those of other classes: a class may be one recording."""
+    nearest, alike, total, count = list[Tensor](), list[Tensor](), 0.0, 0
+    for videos, cosines in _rows(torch.nn.functional.normalize(features, dim=-1)):
+        is_foreign = label[videos][:, None] != label
+        total, count = total + float(cosines[is_foreign].sum()), count + int(is_foreign.sum())
+        cosines[unit[videos][:, None] == unit] = -torch.inf
+        values, others = cosines.topk(min(FARTHEST, len(unit)))
+        nearest.append(others)
+        alike.append(values)
+    usual = total / count if count else 1.0  # one class: there is nothing to hold them against
+    if usual > 1 - SMALLEST_WAY:
+        return
+    values, others = torch.cat(alike), torch.cat(nearest)
+    closeness = (values - usual) / (1 - usual)
+    for video, place in ((values >= SAME_COSINE) & (closeness >= SAME)).nonzero().tolist():
+        yield Pair(video, int(others[video, place]), float(closeness[video, place]))
 
 
 def join_units(units: Sequence[Unit], pairs: Sequence[tuple[int, int]]) -> list[list[Unit]]:

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -123,10 +124,10 @@ def write_manifest(path: Path, checked: Checked) -> None:
     for video in kept:
         one = corpus.videos[video]
         unit = first.get(one.unit, one.unit)
-        absolute = os.path.abspath(one.path)
-        lies_inside = Path(os.path.realpath(one.path)).is_relative_to(inside)
+        real = os.path.realpath(one.path)
+        lies_inside = Path(real).is_relative_to(inside)
         outside += not lies_inside
-        written = os.path.relpath(absolute, os.path.abspath(path.parent)) if lies_inside else absolute
+        written = os.path.relpath(real, inside) if lies_inside else os.path.abspath(one.path)
         times = ["" if time is None else time for time in (one.start_s, one.end_s)]
         rows.append([written, corpus.class_names[one.label], name_unit(checked, unit), *times])
     text = io.StringIO()
@@ -140,10 +141,10 @@ def write_manifest(path: Path, checked: Checked) -> None:
         ) from error
     write_atomically(path, content)
     anywhere = " dataset.anywhere=true" if outside else ""
+    file = shlex.quote(f"dataset.file={path}")
     say(
         f"out={path}: {len(kept)} videos in {len({row[2] for row in rows})} groups; {len(corpus.failed)} that cannot "
-        f"be read and {len(doubled)} copies are left out. Use it by dataset=manifest dataset.file={path}{anywhere} "
-        "split=grouped."
+        f"be read and {len(doubled)} copies are left out. Use it by dataset=manifest {file}{anywhere} split=grouped."
     )
 
 
@@ -170,7 +171,8 @@ def _strip(path: Path, one: VideoViews) -> str:
     frames = frames[torch.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().long()]
     pictures = decode_frames(path, frames, whole=True)
     height, width = pictures.shape[-2:]
-    small = F.resize(pictures, [STRIP_HEIGHT, max(1, round(width * STRIP_HEIGHT / height))], antialias=True)
+    side = min(4 * STRIP_HEIGHT, max(1, round(width * STRIP_HEIGHT / height)))  # JPEG ends at 65,535 pixels
+    small = F.resize(pictures, [STRIP_HEIGHT, side], antialias=True)
     jpeg = io.BytesIO()
     strip = torch.cat(small.unbind(), dim=-1).permute(1, 2, 0).numpy()
     imsave(jpeg, strip, format="jpeg", pil_kwargs={"quality": 70})

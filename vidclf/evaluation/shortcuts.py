@@ -24,6 +24,7 @@ from vidclf.system.disk import write_json
 FEWEST_GROUPS = 10  # of test: an interval over fewer says too little
 LEAVES = 32  # of the tree at most: no more than a person could have noticed
 SMALLEST_LEAF = 3  # videos
+KEPT = ("container", "one_frame")
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,12 @@ def keep_shortcuts(root: Path, corpus: Corpus, shortcuts: Mapping[str, Shortcut 
 
 
 def kept_shortcuts(root: Path, corpus: Corpus) -> dict[str, float]:
-    """Return `container_top1` and `one_frame_top1`, what check has found of these videos and sides; else nothing."""
-    path = _kept_at(root, corpus)
-    return json.loads(path.read_text()) if path.is_file() else {}
+    """Return `container_top1` and `one_frame_top1`, what check found last of these videos and sides; else nothing."""
+    try:
+        kept = json.loads(_kept_at(root, corpus).read_text())
+        return {f"{name}_top1": float(kept[f"{name}_top1"]) for name in KEPT if f"{name}_top1" in kept}
+    except (OSError, ValueError, TypeError):  # none, or cut short
+        return {}
 
 
 def _kept_at(root: Path, corpus: Corpus) -> Path:
