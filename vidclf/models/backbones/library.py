@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidclf.contracts import PictureFormat
+from vidclf.contracts import PictureFormat, first_five
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.trainable import set_trainable
 
@@ -63,7 +63,7 @@ def check_name(name: str, allowed: Sequence[str], library: str) -> None:
         close = get_close_matches(name, allowed, n=4, cutoff=0.5)
         raise VidclfError(
             f"backbone.name={name}: {library} of that name. "
-            + (f"Did you mean {', '.join(close)}?" if close else f"Allowed are {', '.join(allowed)}.")
+            + (f"Did you mean {', '.join(close)}?" if close else f"There are {first_five(allowed)}.")
         )
 
 
