@@ -309,14 +309,15 @@ def test_a_configuration_that_is_none_is_a_sentence(
 
 def test_code_in_a_folder_is_never_run(copy: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch):
     folder = copy("Dinov2Model")
-    (folder / "mine.py").write_text("raise SystemExit('ran')")
-    mine = {"AutoConfig": "mine.Config", "AutoModel": "mine.Model", "AutoImageProcessor": "mine.Processor"}
+    (folder / "my_model.py").write_text("raise SystemExit('ran')")
+    mine = {"AutoConfig": "my_model.Config", "AutoModel": "my_model.Model"}
+    mine["AutoImageProcessor"] = "my_model.Processor"
     attention = {"_attn_implementation": "someone/kernels", "attn_implementation": "someone/kernels"}
     encoders.change(folder / "config.json", auto_map=mine, **attention)
     encoders.change(folder / "preprocessor_config.json", auto_map=mine)
     backbone = TransformersBackbone(str(folder))
     assert backbone.network.config._attn_implementation == "sdpa"
-    assert not [name for name in sys.modules if name.endswith("mine")]
+    assert not [name for name in sys.modules if name.endswith("my_model")]
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else"}')
     with pytest.raises(VidclfError, match="holds an adapter"):
         TransformersBackbone(str(folder))

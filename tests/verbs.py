@@ -76,5 +76,5 @@ def _as_it_was() -> Iterator[None]:
         torch.set_num_threads(num_threads)
         torch.use_deterministic_algorithms(False)
         for name in set(sys.modules) - modules:
-            if name.startswith("my_"):
+            if Path(getattr(sys.modules[name], "__file__", None) or "/").resolve().is_relative_to(Path.cwd().resolve()):
                 del sys.modules[name]
