@@ -1,23 +1,42 @@
 """The pictures that TensorBoard shows: views as they were decoded, and the confusion matrix."""
 
+import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from doubles import make_classifier, make_corpus, make_stored, make_trainer
+from doubles import Clips, Pictures, make_classifier, make_corpus, make_stored, make_trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.figure import Figure
+from PIL import Image
 from sklearn.metrics import confusion_matrix
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor, nn
+from torch import Tensor
 from videos import read_frame_number
 
-from vidclf.data.sampling import Segments, Uniform
+from vidclf.data.corpus import Corpus
+from vidclf.data.sampling import Rate, Segments, Uniform
 from vidclf.datamodule import VideoDataModule
-from vidclf.evaluation.sheets import MAX_FRAMES, MAX_NUMBERED, ViewSheets, draw_confusion, draw_sheet
+from vidclf.evaluation.judge import Judged
+from vidclf.evaluation.scores import JudgedVideos
+from vidclf.evaluation.sheets import (
+    LINE,
+    MAX_FRAMES,
+    MAX_NUMBERED,
+    TILE,
+    ShownVideo,
+    ViewSheets,
+    _draw_block,
+    draw_confusion,
+    draw_sheet,
+    drawn_videos,
+)
+from vidclf.models.aggregation import mean
+from vidclf.models.heads.linear import Linear
 
 
 @pytest.fixture(autouse=True)
@@ -31,79 +50,130 @@ def root(ucf101_tree: Callable[..., Path]) -> Path:
     return ucf101_tree()
 
 
-def rows_of(figure: Figure) -> list[tuple[str, list[int]]]:
-    """The title of each row and the numbers of the frames in it."""
-    rows = []
-    for axis in figure.axes:
-        if axis.images:
-            strip = torch.from_numpy(np.array(axis.images[0].get_array())).permute(2, 0, 1)
-            rows.append((axis.get_title(), [read_frame_number(frame) for frame in strip.split(64, dim=2)]))
-    return rows
+def seen(shown: ShownVideo) -> list[list[int]]:
+    """The numbers of the frames of each view."""
+    return [[read_frame_number(frame) for frame in view] for view in shown.frames]
 
 
-def test_a_row_is_a_view_its_label_and_its_frames_in_order(root: Path):
+def judged_as(corpus: Corpus, part: str, logits: Tensor, num_crops: int = 1) -> tuple[Judged, JudgedVideos]:
+    """What a classifier found that gave every view, of `num_crops` crops, these logits; the last scored first."""
+    drawn = [(one.video, one.label, view) for one in corpus.views(part) for view in range(len(one.views) * num_crops)]
+    video, labels, view = (torch.tensor(column) for column in zip(*reversed(drawn), strict=True))
+    judged = Judged(logits.expand(len(drawn), -1), labels, video, view, 0)
+    return judged, judged.by(mean, corpus.videos)
+
+
+def test_a_sheet_shows_views_under_their_label_and_their_videos_name(root: Path):
     corpus = make_corpus(root, sampling=Uniform(4))
-    rows = rows_of(draw_sheet(corpus, "val", num_views=3))
-    assert len(rows) == 3
-    paths = {corpus.videos[one.video].path.name for one in corpus.views("val")}
-    for title, numbers in rows:
-        label, name = title.split("   ")
-        assert name.removesuffix(", view 0") in {f"{label}/{path}" for path in paths}
-        assert numbers == [0, 4, 7, 11]
+    names = {corpus.videos[one.video].name for one in corpus.views("val")}
+    shown = list(drawn_videos(corpus, "val", num_views=3))
+    assert len(shown) == 3
+    for one in shown:
+        label, name = one.heading
+        assert name in names
+        assert label == f"true {name.split('/')[0]}"
+        assert (seen(one), one.captions) == ([[0, 4, 7, 11]], [["view 0, frames 0 to 11"]])
+
+
+def test_the_views_of_a_video_stand_together_up_to_four_of_them(root: Path):
+    corpus = make_corpus(root, sampling=Rate(10))  # frames 0, 2, ..., 10
+    first, second = drawn_videos(corpus, "val", num_views=6)
+    assert seen(first) == [[0], [4], [6], [10]]
+    assert first.captions[1] == ["view 2, frame 4"]
+    assert seen(second) == [[0], [10]]  # which are left of the six
 
 
 def test_a_sheet_shows_what_the_first_epoch_trains_on(root: Path):
     corpus = make_corpus(root, sampling=Segments(3))
-    drawn = {corpus.videos[one.video].name: one.frames[0].tolist() for one in corpus.views("train", epoch=0)}
-    rows = rows_of(draw_sheet(corpus, "train", num_views=99))
-    assert {title.split("   ")[1].removesuffix(", view 0"): numbers for title, numbers in rows} == drawn
+    drawn = {corpus.videos[one.video].name: one.frames.tolist() for one in corpus.views("train", epoch=0)}
+    assert {one.heading[-1]: seen(one) for one in drawn_videos(corpus, "train", num_views=99)} == drawn
 
 
-def test_the_same_seed_draws_the_same_sheet(root: Path):
-    sheets = []
+def test_the_same_seed_draws_the_same_videos(root: Path):
+    drawn = []
     for seed in (0, 0, 1):
-        corpus = make_corpus(root, seed=seed)
-        sheets.append(rows_of(draw_sheet(corpus, "val", num_views=3)))
-    assert sheets[0] == sheets[1] != sheets[2]
+        corpus = make_corpus(root, seed=seed, sampling=Uniform(1))
+        drawn.append([one.heading for one in drawn_videos(corpus, "train", num_views=8)])
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_a_long_view_shows_eight_frames_from_its_first_to_its_last(root: Path):
-    corpus = make_corpus(root, sampling=Uniform(12))
-    ((_, numbers),) = rows_of(draw_sheet(corpus, "train", num_views=1))
+def test_a_long_clip_shows_eight_frames_from_its_first_to_its_last(root: Path):
+    (shown,) = drawn_videos(make_corpus(root, sampling=Uniform(12)), "train", num_views=1)
+    ((*numbers,),) = seen(shown)
     assert len(numbers) == MAX_FRAMES
     assert (numbers[0], numbers[-1]) == (0, 11)
     assert numbers == sorted(numbers)
 
 
-def test_a_name_with_dollar_signs_is_no_formula(root: Path):
-    for name in ("$_{", "$^"):
-        (root / f"Archery{name}$").mkdir()
-    for path in sorted(root.glob("Archery/*")):
-        path.rename(root / "Archery$_{$" / path.name)
-    (root / "Archery").rmdir()
-    (root / "Archery$^$").rmdir()
+def test_what_was_made_of_a_video_and_of_each_view_stands_beside_it(root: Path):
+    corpus = make_corpus(root, sampling=Rate(5))
+    logits = torch.tensor([0.2, 0.8]).log()
+    for one in drawn_videos(corpus, "val", 99, *judged_as(corpus, "val", logits, num_crops=3)):
+        is_right = one.heading[0] == "true Archery"
+        assert one.heading[1] == "predicted 0.80 Archery"
+        assert one.colour == ("darkgreen" if is_right else "firebrick")
+        assert [caption[1] for caption in one.captions] == ["0.80 Archery"] * 3
+
+
+def test_a_view_is_told_what_its_own_crops_gave(root: Path):
+    corpus = make_corpus(root, sampling=Rate(5))  # three views
+    judged, videos = judged_as(corpus, "val", torch.zeros(2), num_crops=2)
+    of_view = torch.tensor([[0.9, 0.1], [0.3, 0.7], [0.5, 0.5]]).log()
+    judged = replace(judged, logits=of_view[judged.view // 2])
+    for one in drawn_videos(corpus, "val", 99, judged, videos):
+        assert [caption[1] for caption in one.captions][:2] == ["0.90 ApplyEyeMakeup", "0.70 Archery"]
+
+
+def test_clips_are_an_animation_and_pictures_are_not(root: Path):
+    still = draw_sheet(make_corpus(root, sampling=Rate(5)), "val", num_views=8)
+    film = draw_sheet(make_corpus(root, sampling=Uniform(4)), "val", num_views=8)
+    assert (len(still), len(film)) == (1, 4)
+    assert len({picture.tobytes() for picture in film}) == 4
+    assert {picture.size for picture in film} == {film[0].size}
+    assert film[0].width >= 4 * TILE  # videos of one view each stand side by side
+    assert still[0].height > film[0].height  # those of three do not
+
+
+def test_no_name_breaks_a_sheet(root: Path):
     corpus = make_corpus(root)
-    figure = draw_sheet(corpus, "val", num_views=4)
-    figure.canvas.draw()
-    assert any("Archery$_{$" in title for title, _ in rows_of(figure))
+    corpus.class_names = ["$_{", "a\n\udcff\u202e\0" + 1000 * "x"]
+    corpus.videos = [replace(video, name=f"\udc80{1000 * '/y z'}{video.name}") for video in corpus.videos]
+    corpus.dataset.credit = 1000 * "someone, CC-BY "
+    (sheet,) = draw_sheet(corpus, "val", 8, *judged_as(corpus, "val", torch.zeros(2)))
+    assert sheet.height < 2000
+
+
+def test_a_video_of_one_row_of_pixels_is_shown():
+    shown = ShownVideo(torch.zeros(1, 1, 3, 2, 2000, dtype=torch.uint8), [""], [[""]], "black")
+    assert _draw_block(shown).shape == (1, 3, 1 + 2 * LINE, TILE)
 
 
 def test_the_data_sets_credit_stands_below(root: Path):
     corpus = make_corpus(root)
+    (plain,) = draw_sheet(corpus, "train")
     corpus.dataset.credit = "Photograph: someone, CC-BY"
-    assert draw_sheet(corpus, "train", num_views=1).get_supxlabel() == "Photograph: someone, CC-BY"
+    (credited,) = draw_sheet(corpus, "train")
+    assert credited.height == plain.height + LINE
+    assert credited.crop((0, 0, *plain.size)).tobytes() == plain.tobytes()
 
 
-def test_training_leaves_two_sheets_in_tensorboard(root: Path, tmp_path: Path):
-    corpus = make_corpus(root)
-    datamodule = VideoDataModule(corpus, make_stored(corpus, root))
+@pytest.mark.parametrize(("sampling", "form"), [(Rate(5), "PNG"), (Uniform(4), "GIF")])
+def test_training_leaves_its_views_in_tensorboard_clips_as_a_film(sampling: Any, form: str, root: Path, tmp_path: Path):
+    corpus = make_corpus(root, sampling=sampling)
+    backbone = Clips() if form == "GIF" else Pictures()
+    datamodule = VideoDataModule(corpus, make_stored(corpus, root, backbone))
     datamodule.source.prepare([*corpus.views("train"), *corpus.views("val")])
     logger = TensorBoardLogger(tmp_path / "log")
     trainer = make_trainer(max_epochs=1, logger=logger, callbacks=[ViewSheets(num_views=2)])
-    backbone = datamodule.source.extractor.backbone
-    trainer.fit(make_classifier(backbone, head=nn.Sequential(nn.Flatten(), nn.Linear(6, 2))), datamodule=datamodule)
+    wrapped = datamodule.source.extractor.backbone
+    head = Linear(wrapped.feature_dim, 2)
+    trainer.fit(make_classifier(wrapped, head=head), datamodule=datamodule)
     events = EventAccumulator(logger.log_dir).Reload()
-    assert events.Tags()["images"] == ["views/train", "views/val"]
+    assert events.Tags()["images"] == ["views/train"]
+    (event,) = events.Images("views/train")
+    with Image.open(io.BytesIO(event.encoded_image_string)) as picture:
+        assert (picture.format, getattr(picture, "n_frames", 1)) == (form, 4 if form == "GIF" else 1)
+        assert picture.size == (event.width, event.height)
 
 
 @pytest.fixture

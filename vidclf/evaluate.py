@@ -23,6 +23,7 @@ def main(cfg: DictConfig) -> None:
     from vidclf.evaluation.probes import Prober, names_of
     from vidclf.evaluation.report import write_aggregations, write_report
     from vidclf.evaluation.shortcuts import kept_shortcuts
+    from vidclf.evaluation.tensorboard import BEST, log_report
     from vidclf.run import build, compatible, folder
     from vidclf.run.config import asked, explicit_overrides
     from vidclf.run.results import temperature_in
@@ -54,12 +55,12 @@ def main(cfg: DictConfig) -> None:
         metrics = scores_of(judged, videos, corpus, part, aggregations, temperature)
         if is_first():
             results = folder.results_folder(run, compatible.results_name(part, changed))
-            write_report(
-                results, folder.results_folder(run, "tensorboard"), judged, videos, classifier.aggregation, corpus
-            )
+            write_report(results, judged, videos, classifier.aggregation, corpus)
             if part == "test":
                 metrics |= kept_shortcuts(Path(config["store"]["root"]), corpus)
                 write_aggregations(results, judged, aggregations, corpus.videos)
+            logs, best = (folder.results_folder(run, name) for name in ("tensorboard", f"tensorboard/{BEST}"))
+            log_report(logs, best, results, part, corpus, judged, videos)
             folder.write_scores(results, metrics, corpus.videos, corpus.failed)
             say_warnings(videos, corpus.class_names)
             table(f"{part} part of {run.folder}", metrics, f"results {results}")

@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     import lightning as L
 
     from vidclf.data.corpus import Corpus
+    from vidclf.evaluation.judge import Judged
+    from vidclf.models.classifier import Classifier
 
 
 @verb
 def main(cfg: DictConfig) -> None:
     """Leave a run's folder: see vidclf/run/folder.py."""
     from vidclf.datamodule import VideoDataModule
-    from vidclf.evaluation.judge import judge, scores_of
-    from vidclf.evaluation.report import write_predictions
+    from vidclf.evaluation.judge import judge
     from vidclf.features.recipe import hash_weights
     from vidclf.run import build, compatible, folder, grid
     from vidclf.run.config import asked, output_folder
@@ -75,28 +76,39 @@ def main(cfg: DictConfig) -> None:
     best = folder.load_best(run_folder, trainer.global_step, classifier)
     judged = judge(trainer, classifier, source, corpus, "val")
     if is_first():
-        videos = judged.by(classifier.aggregation, corpus.videos)
-        metrics = scores_of(judged, videos, corpus, "val", build.build_aggregations())
-        write_predictions(run_folder, videos, corpus)
-        _leave(run_folder, config, trainer, corpus, metrics, rows)
+        metrics = _leave(run_folder, config, trainer, corpus, judged, classifier, rows)
         num_trained = max(trainer.current_epoch, before.num_epochs if before else 0)
         table(f"Validation{_chosen(best.num_epochs, num_trained, rows)}", metrics, f"run {run_folder}")
 
 
 def _leave(
-    run_folder: "Path", config: dict, trainer: "L.Trainer", corpus: "Corpus", metrics: dict, rows: Sequence[dict]
-) -> None:
-    """Write the scores, and of several heads those of each."""
+    run_folder: "Path",
+    config: dict,
+    trainer: "L.Trainer",
+    corpus: "Corpus",
+    judged: "Judged",
+    classifier: "Classifier",
+    rows: Sequence[dict],
+) -> dict[str, float]:
+    """Write and return the scores, and of several heads those of each."""
     from vidclf.evaluation import tensorboard
-    from vidclf.run import compatible, folder
-    from vidclf.run.config import as_yaml
+    from vidclf.evaluation.judge import scores_of
+    from vidclf.evaluation.report import write_predictions
+    from vidclf.run import build, folder
+    from vidclf.run.choices import made_choices
+    from vidclf.run.config import as_yaml, explicit_overrides
     from vidclf.system.disk import write_csv
 
+    videos = judged.by(classifier.aggregation, corpus.videos)
+    metrics = scores_of(judged, videos, corpus, "val", build.build_aggregations())
+    write_predictions(run_folder, videos, corpus)
     folder.write_scores(run_folder, metrics, corpus.videos, corpus.failed)
-    tensorboard.log_run(trainer.logger, as_yaml(config), compatible.hyperparameters(config), metrics)
+    tensorboard.log_run(trainer, as_yaml(config), made_choices(config, explicit_overrides()), metrics)
+    tensorboard.log_views(trainer, corpus, judged, videos)
     if rows:
         write_csv(run_folder / "heads.csv", rows[0], (row.values() for row in rows))
         tensorboard.log_table(trainer.logger, "heads", rows)
+    return metrics
 
 
 def _chosen(epoch: int, num_trained: int, rows: Sequence[Mapping[str, object]]) -> str:

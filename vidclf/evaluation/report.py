@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from vidclf.contracts import Video
 from vidclf.data.corpus import Corpus
@@ -25,14 +24,11 @@ PREDICTIONS = ("video", "label", "predicted", "probability", "group", "shared", 
 CLASSES = ("class", "videos", "groups", "precision", "recall", "recall_low", "recall_high", "rough", "f1")
 
 
-def write_report(
-    folder: Path, log_folder: Path, judged: Judged, videos: JudgedVideos, aggregation: Aggregation, corpus: Corpus
-) -> None:
-    """Write logits.safetensors, predictions.csv, tables (see below) and pictures; confusion.png is in TensorBoard, too.
+def write_report(folder: Path, judged: Judged, videos: JudgedVideos, aggregation: Aggregation, corpus: Corpus) -> None:
+    """Write logits.safetensors, predictions.csv, tables (see below) and pictures.
 
     Args:
         folder: for all of it.
-        log_folder: the run's TensorBoard.
         judged: the part.
         videos: what the run's aggregation makes of it.
         aggregation: that.
@@ -47,7 +43,7 @@ def write_report(
     rows = [(num_views, top1, *_ends(interval)) for num_views, top1, interval in scored]
     write_csv(folder / "views.csv", ("views", "top1", "top1_low", "top1_high"), rows)
     write_reliability(folder, videos)
-    write_confusion(folder, videos, corpus.class_names, log_folder)
+    write_confusion(folder, videos, corpus.class_names)
 
 
 def write_aggregations(
@@ -113,12 +109,11 @@ def write_reliability(folder: Path, judged: JudgedVideos) -> None:
     plt.close(figure)
 
 
-def write_confusion(folder: Path, judged: JudgedVideos, class_names: list[str], log_folder: Path) -> None:
-    """Draw the confusion matrix into confusion.png and into the run's TensorBoard."""
+def write_confusion(folder: Path, judged: JudgedVideos, class_names: list[str]) -> None:
+    """Draw the confusion matrix into confusion.png."""
     figure = draw_confusion(judged.labels, judged.predicted, class_names)
     figure.savefig(folder / "confusion.png", dpi=120)
-    with SummaryWriter(str(log_folder)) as writer:
-        writer.add_figure(f"confusion/{folder.name}", figure, close=True)
+    plt.close(figure)
 
 
 def most_probable(log_probabilities: Float[Tensor, " K"], names: list[str], top: int = 5) -> list[tuple[str, float]]:

@@ -1,19 +1,76 @@
-"""What TensorBoard shows of a run beside its curves: the configuration, and the HParams tab."""
+"""What TensorBoard shows of a run beside its curves: the configuration, pictures, and the HParams tab."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import lightning as L
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
+from vidclf.data.corpus import Corpus
+from vidclf.evaluation.judge import Judged
+from vidclf.evaluation.rendering import one_line
+from vidclf.evaluation.scores import JudgedVideos
+from vidclf.evaluation.sheets import ViewSheets, add_pictures, draw_sheet
 from vidclf.system.terminal import printable
 
+BEST = "best"  # below a run's logs: what HParams shows of it
+MAX_SIGNS = 200  # of a setting that HParams shows
 
-def log_run(logger: Logger | None, text: str, settings: Mapping[str, str], metrics: Mapping[str, float]) -> None:
-    """Show the configuration, as it is, in the text tab, and in HParams what changes a score beside the best ones."""
-    if isinstance(logger, TensorBoardLogger):
+
+def log_run(trainer: L.Trainer, text: str, choices: Mapping[str, str], metrics: Mapping[str, float]) -> None:
+    """Show the configuration, as it is, in the text tab, and what was chosen and came of it in HParams."""
+    if isinstance(logger := trainer.logger, TensorBoardLogger):
         logger.experiment.add_text("configuration", "".join(f"    {printable(line)}\n" for line in text.splitlines()))
-        shown = {name: printable(value) for name, value in settings.items()}
-        logger.log_hyperparams(shown, {f"best/{name}": metrics[name] for name in ("top1", "loss")})
+        log_best(Path(logger.log_dir, BEST), {f"val/{name}": metrics[name] for name in ("top1", "loss")}, choices)
         logger.finalize("success")
+
+
+def log_views(trainer: L.Trainer, corpus: Corpus, judged: Judged, videos: JudgedVideos) -> None:
+    """Show what was made of validation views, where the callback shows those of training."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, ViewSheets) and isinstance(trainer.logger, TensorBoardLogger):
+            sheet = draw_sheet(corpus, "val", callback.num_views, judged, videos)
+            add_pictures(trainer.logger.experiment, "views/val", sheet, trainer.global_step)
+            trainer.logger.finalize("success")
+
+
+def log_report(
+    logs: Path, best: Path, results: Path, part: str, corpus: Corpus, judged: Judged, videos: JudgedVideos
+) -> None:
+    """Show what evaluate found: views, the confusion matrix and, of the test part by the run's settings, the score.
+
+    Args:
+        logs: the run's TensorBoard.
+        best: the folder below it of what HParams shows.
+        results: where confusion.png is; its name is the part, and what differs from the run's settings.
+        part: train, val or test.
+        corpus: whose part it is.
+        judged: the part.
+        videos: what the run's aggregation makes of it.
+    """
+    with SummaryWriter(str(logs)) as writer, Image.open(results / "confusion.png") as confusion:
+        add_pictures(writer, f"confusion/{results.name}", [confusion])
+        add_pictures(writer, f"views/{results.name}", draw_sheet(corpus, part, judged=judged, videos=videos))
+    if results.name == "test":
+        log_best(best, {"test/top1": float(videos.is_right.mean())})
+
+
+def log_best(folder: Path, scores: Mapping[str, float], choices: Mapping[str, str] | None = None) -> None:
+    """Show scores of the best checkpoint in HParams: `folder` is what it takes for a run, once it has `choices`.
+
+    It is a folder of its own, or HParams would have a column for each curve, with its last value. No experiment is
+    described, or the columns would be those of one run: without, they are all that any run has.
+    """
+    with SummaryWriter(str(folder)) as writer:
+        if choices is not None:
+            shown = {one_line(key): one_line(value)[:MAX_SIGNS] for key, value in choices.items()}
+            for summary in hparams(shown, {})[1:]:  # the session's beginning, and its end
+                writer.file_writer.add_summary(summary)
+        for name, score in scores.items():
+            writer.add_scalar(name, score)
 
 
 def log_table(logger: Logger | None, name: str, rows: Sequence[Mapping[str, object]]) -> None:

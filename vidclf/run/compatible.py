@@ -159,11 +159,6 @@ def _of_training(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flatten(kept).items() if key not in ("backbone.weights", "backbone.fetch")}
 
 
-def hyperparameters(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return what TensorBoard compares runs by, dotted."""
-    return {key: str(value) for key, value in flatten({key: config[key] for key in (*SCORED_BY, *HOW)}).items()}
-
-
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """Return nested mappings as one, with dotted keys."""
     if not isinstance(config, Mapping):

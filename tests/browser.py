@@ -1,0 +1,115 @@
+"""A real browser, told what to do through a pipe in its DevTools protocol: no driver and no package is needed."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+PATIENCE_S = 60
+# What a page shows, in the shadow of its elements too.
+SHOWN = """(() => {
+  const of = node => [...node.childNodes].map(child =>
+    child.nodeType == 3 ? child.data : ["STYLE", "SCRIPT", "TEMPLATE"].includes(child.nodeName) ? "" :
+    of(child.shadowRoot || child) + (child.shadowRoot ? of(child) : "") + "\\n").join("")
+  return of(document.body)
+})()"""
+# How many pictures it shows, each as [width, height].
+PICTURES = """(() => {
+  const of = node => [...node.querySelectorAll("*")].flatMap(child =>
+    [...(child.tagName == "IMG" && child.naturalWidth ? [[child.naturalWidth, child.naturalHeight]] : []),
+     ...(child.shadowRoot ? of(child.shadowRoot) : [])])
+  return of(document)
+})()"""
+
+
+class Page:
+    """A page of a browser. `errors` are what its console and its scripts complained of."""
+
+    def __init__(self, commands: int, replies: int) -> None:
+        self.errors: list[str] = []
+        self._commands, self._replies = os.fdopen(commands, "wb"), os.fdopen(replies, "rb")
+        self._number, self._session, self._read = 0, "", b""
+        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            self.ask(f"{domain}.enable")
+
+    def ask(self, method: str, **parameters: object) -> dict[str, Any]:
+        """Return what the browser answers."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        self._commands.write(json.dumps(message | ({"sessionId": self._session} if self._session else {})).encode())
+        self._commands.write(b"\0")
+        self._commands.flush()
+        while (reply := self._next()).get("id") != self._number:
+            self._note(reply)
+        assert "error" not in reply, reply
+        return reply["result"]
+
+    def run(self, script: str) -> Any:
+        """Return the value of a script."""
+        return self.ask("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+
+    def wait_for(self, script: str, of: str = "") -> Any:
+        """Return the value of a script once it is true, or holds the text `of`."""
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            found = self.run(script)
+            if (of in found) if of else found:
+                return found
+            time.sleep(0.2)
+        raise AssertionError(f"After {PATIENCE_S} s there is no {of or script}, but {found}")
+
+    def _next(self) -> dict[str, Any]:
+        while b"\0" not in self._read:
+            more = os.read(self._replies.fileno(), 1 << 16)
+            assert more, "the browser has gone"
+            self._read += more
+        message, _, self._read = self._read.partition(b"\0")
+        return json.loads(message)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        about = event.get("params", {})
+        is_error = {
+            "Runtime.exceptionThrown": True,
+            "Runtime.consoleAPICalled": about.get("type") in ("error", "assert"),
+            "Log.entryAdded": about.get("entry", {}).get("level") == "error",
+        }
+        if is_error.get(event.get("method", "")):
+            self.errors.append(json.dumps(about)[:1000])
+
+
+def find_chromium() -> str | None:
+    """Return the path of a browser, None where there is none."""
+    return next(filter(None, map(shutil.which, CHROMIUMS)), None)
+
+
+@contextmanager
+def open_page(chromium: str, folder: Path) -> Iterator[Page]:
+    """Yield an empty page; the browser keeps what it keeps in `folder`, and ends with the context."""
+    (there, commands), (replies, back) = os.pipe(), os.pipe()
+    flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--window-size=1600,1200")
+    command = shlex.join([chromium, *flags, f"--user-data-dir={folder}", "--remote-debugging-pipe"])
+    process = subprocess.Popen(
+        ["sh", "-c", f"exec {command} 3<&{there} 4>&{back}"],
+        pass_fds=(there, back),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    for end in (there, back):
+        os.close(end)
+    try:
+        page = Page(commands, replies)
+        yield page
+        page.ask("Browser.close")
+        process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
