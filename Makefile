@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check bench format clean
+.PHONY: install demo tensorboard test check bench format clean
 
 install: .venv/installed
 
@@ -14,6 +14,11 @@ install: .venv/installed
 
 demo: install
 	$(BIN)/vidclf demo
+
+# make tensorboard ARGS="--logdir DIR"; without it: what is under runs/ and multirun/.
+LOGS := --logdir_spec runs:runs,multirun:multirun
+tensorboard: install
+	$(BIN)/tensorboard $(if $(findstring --logdir,$(ARGS)),,$(LOGS)) $(ARGS)
 
 test: install
 	$(BIN)/python -m pytest

@@ -2,23 +2,31 @@
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PATIENCE_S = 60
+# The browser reads and writes files of these numbers; the pipe has others, which must not be in each other's way.
+AS_3_AND_4 = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for end, number in zip(ends, (3, 4)):
+    os.dup2(end, number)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 # What a page shows, in the shadow of its elements too.
 SHOWN = """(() => {
   const of = node => [...node.childNodes].map(child =>
     child.nodeType == 3 ? child.data : ["STYLE", "SCRIPT", "TEMPLATE"].includes(child.nodeName) ? "" :
     of(child.shadowRoot || child) + (child.shadowRoot ? of(child) : "") + "\\n").join("")
-  return of(document.body)
+  return document.body ? of(document.body) : ""
 })()"""
 # How many pictures it shows, each as [width, height].
 PICTURES = """(() => {
@@ -32,9 +40,9 @@ PICTURES = """(() => {
 class Page:
     """A page of a browser. `errors` are what its console and its scripts complained of."""
 
-    def __init__(self, commands: int, replies: int) -> None:
+    def __init__(self, commands: IO[bytes], replies: IO[bytes]) -> None:
         self.errors: list[str] = []
-        self._commands, self._replies = os.fdopen(commands, "wb"), os.fdopen(replies, "rb")
+        self._commands, self._replies = commands, replies
         self._number, self._session, self._read = 0, "", b""
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -96,9 +104,9 @@ def open_page(chromium: str, folder: Path) -> Iterator[Page]:
     """Yield an empty page; the browser keeps what it keeps in `folder`, and ends with the context."""
     (there, commands), (replies, back) = os.pipe(), os.pipe()
     flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--window-size=1600,1200")
-    command = shlex.join([chromium, *flags, f"--user-data-dir={folder}", "--remote-debugging-pipe"])
+    browser = [chromium, *flags, f"--user-data-dir={folder}", "--remote-debugging-pipe"]
     process = subprocess.Popen(
-        ["sh", "-c", f"exec {command} 3<&{there} 4>&{back}"],
+        [sys.executable, "-c", AS_3_AND_4, str(there), str(back), *browser],
         pass_fds=(there, back),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -106,10 +114,11 @@ def open_page(chromium: str, folder: Path) -> Iterator[Page]:
     for end in (there, back):
         os.close(end)
     try:
-        page = Page(commands, replies)
-        yield page
-        page.ask("Browser.close")
-        process.wait(30)
+        with os.fdopen(commands, "wb") as written, os.fdopen(replies, "rb") as read:
+            page = Page(written, read)
+            yield page
+            page.ask("Browser.close")
+            process.wait(PATIENCE_S)
     finally:
         process.kill()
         process.wait()

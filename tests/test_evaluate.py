@@ -73,7 +73,9 @@ def test_evaluate_leaves_scores_logits_predictions_and_a_picture(evaluate: Calla
     with Image.open(run / "test" / "confusion.png") as picture:
         assert min(picture.size) > 200
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    assert "confusion/test" in events.Tags()["images"]
+    assert {"confusion/test", "views/test"} <= {*events.Tags()["images"]}
+    shown = EventAccumulator(str(run / "tensorboard" / "best")).Reload().Scalars("test/top1")
+    assert [event.value for event in shown] == pytest.approx([metrics["top1"]])
 
 
 def test_scores_follow_from_the_stored_logits(evaluate: Callable[..., Outcome], run: Path):

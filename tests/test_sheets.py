@@ -21,6 +21,7 @@ from videos import read_frame_number
 from vidclf.data.corpus import Corpus
 from vidclf.data.sampling import Rate, Segments, Uniform
 from vidclf.datamodule import VideoDataModule
+from vidclf.errors import VidclfError
 from vidclf.evaluation.judge import Judged
 from vidclf.evaluation.scores import JudgedVideos
 from vidclf.evaluation.sheets import (
@@ -72,7 +73,7 @@ def test_a_sheet_shows_views_under_their_label_and_their_videos_name(root: Path)
         label, name = one.heading
         assert name in names
         assert label == f"true {name.split('/')[0]}"
-        assert (seen(one), one.captions) == ([[0, 4, 7, 11]], [["view 0, frames 0 to 11"]])
+        assert (seen(one), one.captions) == ([[0, 4, 7, 11]], [["view 0, frames 0-11"]])
 
 
 def test_the_views_of_a_video_stand_together_up_to_four_of_them(root: Path):
@@ -141,6 +142,11 @@ def test_no_name_breaks_a_sheet(root: Path):
     corpus.dataset.credit = 1000 * "someone, CC-BY "
     (sheet,) = draw_sheet(corpus, "val", 8, *judged_as(corpus, "val", torch.zeros(2)))
     assert sheet.height < 2000
+
+
+def test_a_sheet_of_no_views_is_refused():
+    with pytest.raises(VidclfError, match=r"num_views=0: it must be 1 or more. Leave the sheets out by ~callbacks"):
+        ViewSheets(num_views=0)
 
 
 def test_a_video_of_one_row_of_pixels_is_shown():

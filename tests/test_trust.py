@@ -1,5 +1,6 @@
 """A run's configuration is data: it names known parts of a classifier, or nothing of it is imported or made."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -287,10 +288,12 @@ def test_states_in_a_checkpoint_remove_no_files(vidclf: Callable[..., Outcome], 
         assert (run / "split.csv").is_file()
 
 
-def test_results_are_not_written_through_a_link(vidclf: Callable[..., Outcome], run: Path, tmp_path: Path):
+@pytest.mark.parametrize("name", ["test", "tensorboard/best"])
+def test_results_are_not_written_through_a_link(name: str, vidclf: Callable[..., Outcome], run: Path, tmp_path: Path):
     (tmp_path / "mine").mkdir()
-    (run / "test").symlink_to(tmp_path / "mine")
+    shutil.rmtree(run / name, ignore_errors=True)
+    (run / name).symlink_to(tmp_path / "mine")
     outcome = vidclf("evaluate", f"run={run}")
     assert (outcome.status, outcome.out) == (1, "")
-    assert "test: it is a link" in outcome.err
+    assert f"{name}: it is a link" in outcome.err
     assert not list((tmp_path / "mine").iterdir())

@@ -103,8 +103,8 @@ def _leave(
     metrics = scores_of(judged, videos, corpus, "val", build.build_aggregations())
     write_predictions(run_folder, videos, corpus)
     folder.write_scores(run_folder, metrics, corpus.videos, corpus.failed)
-    tensorboard.log_run(trainer, as_yaml(config), made_choices(config, explicit_overrides()), metrics)
     tensorboard.log_views(trainer, corpus, judged, videos)
+    tensorboard.log_run(trainer, as_yaml(config), made_choices(config, explicit_overrides()), metrics)
     if rows:
         write_csv(run_folder / "heads.csv", rows[0], (row.values() for row in rows))
         tensorboard.log_table(trainer.logger, "heads", rows)

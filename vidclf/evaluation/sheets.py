@@ -28,6 +28,7 @@ from torchvision.utils import make_grid
 
 from vidclf.contracts import VideoViews
 from vidclf.data.decoding import decode_frames
+from vidclf.errors import VidclfError
 from vidclf.evaluation.judge import Judged
 from vidclf.evaluation.rendering import one_line
 from vidclf.evaluation.scores import JudgedVideos
@@ -53,6 +54,13 @@ class ViewSheets(Callback):
 
     num_views: int = NUM_VIEWS
     is_shown: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        if self.num_views < 1:
+            raise VidclfError(
+                f"callbacks.view_sheets.num_views={self.num_views}: it must be 1 or more. Leave the sheets out by "
+                "~callbacks.view_sheets"
+            )
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: object) -> None:
         if self.is_shown:
@@ -91,7 +99,7 @@ def draw_sheet(
     """
     blocks = [_draw_block(shown) for shown in drawn_videos(corpus, part, num_views, judged, videos)]
     height, width = (max(block.shape[side] for block in blocks) for side in (-2, -1))
-    padded = [F.pad(one, (0, width - one.shape[-1], 0, height - one.shape[-2]), value=255) for one in blocks]
+    padded = [F.pad(one, (0, width - one.shape[-1], height - one.shape[-2], 0), value=255) for one in blocks]
     nrow = max(1, MAX_VIEWS * TILE // width)
     sheets = [make_grid(torch.stack(moment), nrow, pad_value=255) for moment in zip(*padded, strict=True)]
     if credit := getattr(corpus.dataset, "credit", ""):
@@ -137,7 +145,7 @@ def _most_probable(probabilities: Float[Tensor, " K"], names: Sequence[str]) -> 
 
 
 def _frames_of(view: Int[Tensor, " T"]) -> str:
-    return f"frame {view[0]}" if len(view) == 1 else f"frames {view[0]} to {view[-1]}"
+    return f"frame {view[0]}" if len(view) == 1 else f"frames {view[0]}-{view[-1]}"
 
 
 def _spread(count: int, most: int) -> Int[Tensor, " some"]:

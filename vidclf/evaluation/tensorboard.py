@@ -34,7 +34,6 @@ def log_views(trainer: L.Trainer, corpus: Corpus, judged: Judged, videos: Judged
         if isinstance(callback, ViewSheets) and isinstance(trainer.logger, TensorBoardLogger):
             sheet = draw_sheet(corpus, "val", callback.num_views, judged, videos)
             add_pictures(trainer.logger.experiment, "views/val", sheet, trainer.global_step)
-            trainer.logger.finalize("success")
 
 
 def log_report(

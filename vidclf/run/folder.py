@@ -3,7 +3,7 @@
 .hydra/                  the configuration and the overrides, as Hydra writes them; nothing reads them
 checkpoints/best.ckpt    the head at its lowest validation loss, and a description of the run: all that a run is
 checkpoints/last.ckpt    to resume from
-tensorboard/             losses, accuracies, sheets of views, the confusion matrix
+tensorboard/             losses, accuracies, sheets of views, the confusion matrix; in best/ what HParams shows
 split.csv                the side of every video
 metrics.json             validation scores of the best checkpoint
 predictions.csv          and what it makes of each validation video

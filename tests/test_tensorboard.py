@@ -1,0 +1,149 @@
+"""What TensorBoard makes of runs: HParams by its own reader, and all of it in a real browser."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from browser import CHROMIUMS, PICTURES, SHOWN, find_chromium, open_page
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams import api_pb2
+from tensorboard.plugins.hparams.backend_context import Context
+from tensorboard.plugins.hparams.get_experiment import Handler as GetExperiment
+from tensorboard.plugins.hparams.list_session_groups import Handler as ListSessions
+from verbs import SMALL, Outcome
+
+import vidclf.train  # noqa: F401 (registers the resolvers that conf/ uses)
+from vidclf.evaluation.tensorboard import log_best
+from vidclf.run.choices import made_choices
+from vidclf.run.config import CONF, HYDRA
+
+
+def hparams_of(folder: Path) -> tuple[list[str], list[str], dict[str, tuple[dict[str, str], dict[str, float]]]]:
+    """What differs, the metrics, and of each run its settings and scores, as the HParams tab of a folder has them."""
+    multiplexer = EventMultiplexer()
+    multiplexer.AddRunsFromDirectory(str(folder)).Reload()
+    context = Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(folder))))
+    asked = RequestContext(), context, ""
+    columns = GetExperiment(*asked, api_pb2.GetExperimentRequest()).run()
+    statuses = [api_pb2.STATUS_SUCCESS]
+    rows = ListSessions(*asked, api_pb2.ListSessionGroupsRequest(allowed_statuses=statuses, slice_size=99)).run()
+    return (
+        [one.name for one in columns.hparam_infos if one.differs],
+        [f"{one.name.group}{one.name.tag}" for one in columns.metric_infos],
+        {
+            group.name: (
+                {key: value.string_value for key, value in group.hparams.items()},
+                {one.name.tag: one.value for one in group.metric_values},
+            )
+            for group in rows.session_groups
+        },
+    )
+
+
+def test_runs_of_different_settings_have_all_columns(tmp_path: Path):
+    log_best(tmp_path / "a" / "best", {"val/top1": 0.5}, {"head": "linear", "seed": "0"})
+    log_best(tmp_path / "b" / "best", {"val/top1": 0.25}, {"head": "mlp", "head.dropout": "0.3"})
+    varied, metrics, runs = hparams_of(tmp_path)
+    assert (varied, metrics) == (["head"], ["val/top1"])
+    assert runs == {
+        "a/best": ({"head": "linear", "seed": "0"}, {"val/top1": 0.5}),
+        "b/best": ({"head": "mlp", "head.dropout": "0.3"}, {"val/top1": 0.25}),
+    }
+
+
+def test_a_run_that_is_evaluated_twice_is_one_run_with_its_last_score(tmp_path: Path):
+    log_best(tmp_path / "a" / "best", {"val/top1": 0.5}, {"head": "linear"})
+    assert hparams_of(tmp_path)[1] == ["val/top1"]
+    for top1 in (0.125, 0.25):
+        log_best(tmp_path / "a" / "best", {"test/top1": top1})
+    _, metrics, runs = hparams_of(tmp_path)
+    assert metrics == ["test/top1", "val/top1"]
+    assert runs == {"a/best": ({"head": "linear"}, {"val/top1": 0.5, "test/top1": 0.25})}
+
+
+def test_names_and_values_of_any_bytes_are_shown(tmp_path: Path):
+    log_best(tmp_path / "best", {"val/top1": 0.5}, {"head.\udcff": "\udc80<script>\0\n${x}", "head": 9999 * "x"})
+    ((chosen, _),) = hparams_of(tmp_path)[2].values()
+    assert (
+        chosen["head.\N{REPLACEMENT CHARACTER}"]
+        == "\N{REPLACEMENT CHARACTER}<script>" + 2 * "\N{REPLACEMENT CHARACTER}" + "${x}"
+    )
+    assert len(chosen["head"]) < 1000
+
+
+STAGES = {"dataset": "ucf101", "sampling": "rate", "backbone": "vgg16", "head": "mlp"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "more"),
+    [
+        ([], {}),
+        (["head=mlp", "sampling.rate_hz=1.0"], {"sampling.rate_hz": "1.0"}),  # the usual ones, and chosen
+        (["experiment=demo"], {"dataset": "demo", "backbone": "tiny"}),
+        (["optimizer=sgd", "mixing=mixup", "seed=3"], {"optimizer": "sgd", "mixing": "mixup", "seed": "3"}),
+        (["dataset.root=/a", "num_threads=1", "+trainer.limit_train_batches=2"], {"trainer.limit_train_batches": "2"}),
+        (["head=custom", "head._target_=my.Own", "+head.wide=7"], {"head": "Own", "head.wide": "7"}),
+    ],
+)
+def test_hparams_are_what_a_person_chose_and_no_constants(overrides: list[str], more: dict[str, str]):
+    with initialize_config_dir(CONF, **HYDRA):
+        cfg = compose("train", ["~callbacks", "~logger", *overrides])
+    config = OmegaConf.to_container(cfg, resolve=True)
+    config["backbone"]["precision"] = "float32"  # as train settles it on this machine
+    assert made_choices(config, overrides) == STAGES | more
+
+
+def test_what_an_experiment_changes_is_shown_as_chosen(monkeypatch: pytest.MonkeyPatch):
+    with initialize_config_dir(CONF, **HYDRA):
+        cfg = compose("train", ["~callbacks", "~logger", "experiment=demo_3d"])
+    chosen = made_choices(OmegaConf.to_container(cfg, resolve=True), ["experiment=demo_3d"])
+    assert chosen["trainer.max_epochs"] == "20"
+    assert (chosen["optimizer"], chosen["scheduler"], chosen["batch_size"]) == ("adamw", "one_cycle", "32")
+    assert not [key for key in chosen if "_target_" in key or "_partial_" in key]
+
+
+@contextmanager
+def tensorboard(folder: Path) -> Iterator[str]:
+    """Yield the address of a TensorBoard of a folder."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "0", "--load_fast=false"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert process.stderr
+    try:
+        said = next(line for line in process.stderr if " at http" in line)
+        yield said.split(" at ")[1].split()[0]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_browser_shows_a_run_and_a_sweep(
+    clips: Path, trained: Outcome, run: Path, tmp_path: Path, vidclf: Callable[..., Outcome]
+):
+    chromium = find_chromium()
+    if chromium is None:
+        pytest.skip(f"no browser: none of {', '.join(CHROMIUMS)} is on the PATH")
+    settings = (f"dataset.root={clips}", f"store.root={trained.run.parents[2] / 'data' / 'features'}")
+    sweep = ("head=linear", "sampling.rate_hz=5", "trainer.max_epochs=1")
+    for verb, *arguments in (("train", "-m", *SMALL[:2], *sweep), ("evaluate", f"run={run}")):
+        outcome = vidclf(verb, *settings, *arguments)
+        assert outcome.status == 0, outcome.err
+    with tensorboard(tmp_path / "runs") as address, open_page(chromium, tmp_path / "browser") as page:
+        page.ask("Page.navigate", url=f"{address}#hparams")
+        words = {*page.wait_for(f"{SHOWN}.split('Trial ID')[1] || ''", of="linear").split()}
+        assert words >= {"head", "linear", "mlp", "sampling.rate_hz", "5", "10", "val/top1", "val/loss", "test/top1"}
+        assert not [text for text in ("_target_", "_partial_", "train/loss", "lr-Adam") if text in page.run(SHOWN)]
+        page.ask("Page.navigate", url=f"{address}#images")
+        shown = page.wait_for(SHOWN, of="views/val")
+        assert "confusion/test" in shown
+        assert min(min(size) for size in page.wait_for(PICTURES)) > 100
+        page.ask("Page.navigate", url=f"{address}#scalars")
+        page.wait_for(SHOWN, of="val/loss")
+        assert page.errors == []
