@@ -23,13 +23,12 @@ def main(cfg: DictConfig) -> None:
     from vidclf.evaluation.page import write_manifest, write_page
     from vidclf.evaluation.shortcuts import keep_shortcuts
     from vidclf.models.backbones.pixels import Pixels
-    from vidclf.run import build
+    from vidclf.run import build, sources
     from vidclf.run.config import asked
     from vidclf.system.disk import writing_to
     from vidclf.system.machine import num_cores
-    from vidclf.system.terminal import quiet_lightning, table
+    from vidclf.system.terminal import table
 
-    quiet_lightning()
     config, _ = asked(cfg, "check")
     page, out, alike = config["check"]["page"], config["out"], config["check"]["alike"]
     if alike is not None and not (isinstance(alike, int | float) and 0 < alike < 1):
@@ -40,10 +39,10 @@ def main(cfg: DictConfig) -> None:
         config["dataset"] = {**config["dataset"], "on_error": "skip"}
     backbone = _backbone(config)
     alike = alike or (ALIKE_IN_PIXELS if isinstance(backbone.backbone, Pixels) else ALIKE)
-    device = build.build_trainer(config, backbone).strategy.root_device
+    device = build.build_device(config)
     backbone.to(device).eval()
-    corpus = build.build_corpus(config)
-    source = build.build_source(config, corpus, backbone, device)
+    corpus = sources.build_corpus(config)
+    source = sources.build_source(config, corpus, backbone, device)
     checked = check(corpus, source, backbone, alike, config["num_threads"] or num_cores())
     _say(checked)
     with writing_to(Path(config["store"]["root"]), "Name another folder with store.root=..."):

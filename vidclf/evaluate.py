@@ -24,9 +24,10 @@ def main(cfg: DictConfig) -> None:
     from vidclf.evaluation.report import write_aggregations, write_report
     from vidclf.evaluation.shortcuts import kept_shortcuts
     from vidclf.evaluation.tensorboard import BEST, log_report
-    from vidclf.run import build, compatible, folder
+    from vidclf.run import build, compatible, folder, sources
     from vidclf.run.config import asked, explicit_overrides
     from vidclf.run.results import temperature_in
+    from vidclf.run.training import build_trainer
     from vidclf.system.ranks import is_first, start_ranks
     from vidclf.system.terminal import quiet_lightning, table
 
@@ -39,13 +40,13 @@ def main(cfg: DictConfig) -> None:
     names = [] if config["probe"] is None else names_of(config["probe"])
     changed = compatible.differences(run, config, explicit_overrides())
     classifier = build.rebuild(config, run)
-    trainer = build.build_trainer(config, classifier.backbone)
+    trainer = build_trainer(config, classifier.backbone)
     start_ranks(trainer)
     device = trainer.strategy.root_device
 
-    corpus = build.build_corpus(config)
+    corpus = sources.build_corpus(config)
     compatible.check_scored(run, corpus, part)
-    source = build.build_source(config, corpus, classifier.backbone, device)
+    source = sources.build_source(config, corpus, classifier.backbone, device)
     source.prepare(corpus.views(part))
     judged = judge(trainer, classifier, source, corpus, part)
     videos = judged.by(classifier.aggregation, corpus.videos)
@@ -66,7 +67,7 @@ def main(cfg: DictConfig) -> None:
             table(f"{part} part of {run.folder}", metrics, f"results {results}")
     else:
         if classifier.backbone.picture_format.clip_length > 1:  # clips in disorder are never asked for again
-            source = build.build_source(config, corpus, classifier.backbone, device, stored=False)
+            source = sources.build_source(config, corpus, classifier.backbone, device, stored=False)
         for probe, scores in Prober(trainer, classifier, source, corpus, part, videos).score(names):
             _leave(run, part, [*changed, f"probe={probe}"], scores, corpus)
 

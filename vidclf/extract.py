@@ -14,8 +14,9 @@ def main(cfg: DictConfig) -> None:
     from vidclf.contracts import PARTS
     from vidclf.features.batches import StoredFeatures
     from vidclf.features.table import check_target, write_table
-    from vidclf.run import build
+    from vidclf.run import build, sources
     from vidclf.run.config import asked
+    from vidclf.run.training import build_trainer
     from vidclf.system.ranks import gather, is_first, start_ranks
     from vidclf.system.terminal import quiet_lightning, say, table
 
@@ -28,10 +29,10 @@ def main(cfg: DictConfig) -> None:
     if config["features"] == "frames":
         raise _nothing_stored("frames")
     backbone = build.build_backbone(config)
-    trainer = build.build_trainer(config, backbone)
+    trainer = build_trainer(config, backbone)
     start_ranks(trainer)
-    corpus = build.build_corpus(config, shard)
-    source = build.build_source(config, corpus, backbone, trainer.strategy.root_device)
+    corpus = sources.build_corpus(config, shard)
+    source = sources.build_source(config, corpus, backbone, trainer.strategy.root_device)
     if not isinstance(source, StoredFeatures):
         raise _nothing_stored(config["features"])
     draws = range(source.num_draws if corpus.sampling.random else 0)

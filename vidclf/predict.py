@@ -18,9 +18,7 @@ def main(cfg: DictConfig) -> None:
     from vidclf.run import build
     from vidclf.run.config import asked
     from vidclf.system.machine import num_cores
-    from vidclf.system.terminal import quiet_lightning
 
-    quiet_lightning()
     config, run = asked(cfg, "predict")
     assert run is not None
     source, window_s = config["source"], config["window_s"]
@@ -28,14 +26,14 @@ def main(cfg: DictConfig) -> None:
         raise VidclfError(f"window_s={window_s}: it must be above 0, in seconds.")
     if not source:
         raise VidclfError("source= names nothing; give a video, a folder of videos, a URL, a camera, or -.")
+    device = build.build_device(config)
     classifier = build.rebuild(config, run)
-    trainer = build.build_trainer(config, classifier.backbone)
     labeller = Labeller(
         classifier,
         build.build(config["sampling"]),
         build.build_transform(config, classifier.backbone.picture_format),
         run.class_names,
-        trainer.strategy.root_device,
+        device,
     )
     if is_stream(source):
         lines: Iterable = ({"path": source, **label} for label in labeller.label_stream(source, window_s))

@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> None:
     from vidclf.datamodule import VideoDataModule
     from vidclf.evaluation.judge import judge
     from vidclf.features.recipe import hash_weights
-    from vidclf.run import build, compatible, folder, grid
+    from vidclf.run import build, folder, grid, resume, sources, training
     from vidclf.run.config import asked, output_folder
     from vidclf.run.fitted import fit_head, fit_scaling
     from vidclf.system.disk import write_csv
@@ -34,45 +34,45 @@ def main(cfg: DictConfig) -> None:
     config, before = asked(cfg, "train")
     config = build.settle_precision(config)
     backbone = build.build_backbone(config)
-    describe = folder.Describe(config, hash_weights(backbone.backbone))
+    describe = training.Describe(config, hash_weights(backbone.backbone))
     candidates = grid.spread(config)
     choose = grid.ChooseHead(candidates, describe) if candidates else None
-    trainer = build.build_training(config, backbone, describe, choose)
-    is_complete = before and compatible.is_complete(before, config, trainer.callbacks)  # type: ignore[attr-defined]
+    trainer = training.build_training(config, backbone, describe, choose)
+    is_complete = before and resume.is_complete(before, config, trainer.callbacks)  # type: ignore[attr-defined]
     start_ranks(trainer)
     run_folder, device = trainer.strategy.broadcast(output_folder()), trainer.strategy.root_device
 
-    corpus = build.build_corpus(config)
+    corpus = sources.build_corpus(config)
     corpus.require_for_training()
     if is_first():
         write_csv(run_folder / "split.csv", ("video", "side"), corpus.sides.rows())
-    source = build.build_source(config, corpus, backbone, device, training=True)
+    source = sources.build_source(config, corpus, backbone, device, training=True)
     datamodule = VideoDataModule(corpus, source, config["batch_size"])
     num_classes = len(corpus.class_names)
     if choose is None:
-        classifier = build.build_classifier(config, backbone, num_classes)
+        learner = training.build_learner(config, backbone, num_classes)
     else:  # of all heads: what does not fit into memory is told before anything is computed
-        classifier = grid.build_grid(candidates, backbone, num_classes, device)
+        learner = grid.build_grid(candidates, backbone, num_classes, device)
     datamodule.prepare(trainer.max_epochs)
     resumed = None
     if before:
-        compatible.check_resumed(before, config, corpus.class_names, corpus.sides, describe.weights_hash)
-        folder.load_trained(before, classifier)
-        resumed = folder.take_over(before, run_folder, config, trainer)
+        resume.check_resumed(before, config, corpus.class_names, corpus.sides, describe.weights_hash)
+        folder.load_trained(before, learner)
+        resumed = resume.take_over(before, run_folder, config, trainer)
     else:
-        fit_scaling(classifier, datamodule, device)
-    if fit := getattr(classifier.loss, "fit", None):
+        fit_scaling(learner, datamodule, device)
+    if fit := getattr(learner.loss, "fit", None):
         fit(datamodule.train_labels())
     rows: list = []
-    if hasattr(classifier.head, "fit"):
-        rows = fit_head(trainer, classifier, datamodule, device, run_folder / "checkpoints" / "best.ckpt")
+    if hasattr(learner.head, "fit"):
+        rows = fit_head(trainer, learner, datamodule, device, run_folder / "checkpoints" / "best.ckpt")
     elif not is_complete:
-        trainer.fit(classifier, datamodule=datamodule, ckpt_path=resumed, weights_only=True)
+        trainer.fit(learner, datamodule=datamodule, ckpt_path=resumed, weights_only=True)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     if choose:
-        rows, config = choose.rows(classifier), describe.config  # type: ignore[arg-type]
-        classifier = build.build_classifier(config, backbone, num_classes)
+        rows, config = choose.rows(learner), describe.config  # type: ignore[arg-type]
+    classifier = build.build_classifier(config, backbone, num_classes) if choose else learner
     best = folder.load_best(run_folder, trainer.global_step, classifier)
     judged = judge(trainer, classifier, source, corpus, "val")
     if is_first():

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import lightning as L
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vidclf.contracts import Video, VideoViews, first_five
+from vidclf.contracts import Video, VideoViews, Views, first_five
 from vidclf.data.corpus import Corpus
 from vidclf.data.frames import FrameReader
 from vidclf.errors import VidclfError
@@ -23,7 +24,7 @@ from vidclf.evaluation.scores import (
     score_videos,
 )
 from vidclf.features.batches import StoredFeatures
-from vidclf.models.classifier import Classifier, gather_views
+from vidclf.models.classifier import Classifier, gather_views, inputs_to
 from vidclf.system.terminal import printable, say
 
 
@@ -56,6 +57,23 @@ class Judged:
         return score_aggregations(self.logits, self.labels, self.video, aggregations)
 
 
+class _Judging(L.LightningModule):
+    """Keeps the classifier's logits of the views that it is shown, where they were computed, and whose they are."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.judged: list[tuple[Tensor, ...]] = []
+
+    def predict_step(self, batch: Views, batch_idx: int = 0) -> Tensor:
+        logits = self.classifier.judge(batch.inputs)
+        self.judged.append((logits, *batch[1:]))  # Lightning, asked for predictions, moves each, and waits for it
+        return logits
+
+    def transfer_batch_to_device(self, batch: Views, device: torch.device, dataloader_idx: int) -> Views:
+        return inputs_to(batch, device)
+
+
 def judge(
     trainer: L.Trainer,
     classifier: Classifier,
@@ -80,11 +98,11 @@ def judge(
     corpus.require(part)
     views = corpus.views(part) if views is None else views
     batches = source.scoring_batches(views)
-    classifier.judged = []
-    trainer.predict(classifier, dataloaders=batches, return_predictions=False)
+    judging = _Judging(classifier)
+    trainer.predict(judging, dataloaders=batches, return_predictions=False)
     corpus.share_failed()
     corpus.require(part)
-    logits, labels, video, view = gather_views(classifier.judged)
+    logits, labels, video, view = gather_views(judging.judged)
     classifier.check_finite(logits, f"The {part} part", batches)
     order = video.argsort(stable=True)
     logits, labels, video, view = logits[order], labels[order], video[order], view[order]

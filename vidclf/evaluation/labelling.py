@@ -13,7 +13,6 @@ from vidclf.data.decoding import VideoInfo, inspect, naming_the_video, stream_fr
 from vidclf.data.files import VIDEO_ENDINGS, find_videos, names_below
 from vidclf.data.prefetch import run_ahead
 from vidclf.errors import VidclfError
-from vidclf.evaluation.report import most_probable
 from vidclf.features.extract import Extractor, units_of, views_of
 from vidclf.models.classifier import Classifier
 from vidclf.system.terminal import say
@@ -85,7 +84,7 @@ class Labeller:
     def _label(self, features: Float[Tensor, "V S D"], name: str) -> dict[str, Any]:
         whose = torch.zeros(len(features), dtype=torch.int64)  # one video's, whose label is not known
         batch = Views(features.to(self.device), whose, whose, whose)
-        logits = self.classifier.predict_step(batch)[0].cpu()
+        logits = self.classifier.judge(batch.inputs).cpu()
         self.classifier.check_finite(logits, name, [batch])
         top5 = most_probable(self.classifier.aggregation(logits), self.class_names)
         label, probability = top5[0]
@@ -94,6 +93,12 @@ class Labeller:
             "probability": probability,
             "top5": [{"label": name, "probability": value} for name, value in top5],
         }
+
+
+def most_probable(log_probabilities: Float[Tensor, " K"], names: list[str], top: int = 5) -> list[tuple[str, float]]:
+    """Return the `top` classes and their probabilities, the highest first."""
+    values, labels = log_probabilities.exp().topk(min(top, len(names)))
+    return [(names[label], value) for label, value in zip(labels.tolist(), values.tolist(), strict=True)]
 
 
 def windows_of(frames: Iterable[Tensor], length: int) -> Iterator[list[Tensor]]:

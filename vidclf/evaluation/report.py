@@ -5,17 +5,16 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from jaxtyping import Float
 from safetensors.torch import save_file
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import precision_recall_fscore_support
-from torch import Tensor
 
 from vidclf.contracts import Video
 from vidclf.data.corpus import Corpus
 from vidclf.evaluation.calibration import reliability
 from vidclf.evaluation.intervals import Clusters, Interval, interval_of_accuracy
 from vidclf.evaluation.judge import Judged
+from vidclf.evaluation.labelling import most_probable
 from vidclf.evaluation.scores import Aggregation, JudgedVideos, score_numbers_of_views
 from vidclf.evaluation.sheets import draw_confusion
 from vidclf.system.disk import write_csv
@@ -114,12 +113,6 @@ def write_confusion(folder: Path, judged: JudgedVideos, class_names: list[str]) 
     figure = draw_confusion(judged.labels, judged.predicted, class_names)
     figure.savefig(folder / "confusion.png", dpi=120)
     plt.close(figure)
-
-
-def most_probable(log_probabilities: Float[Tensor, " K"], names: list[str], top: int = 5) -> list[tuple[str, float]]:
-    """Return the `top` classes and their probabilities, the highest first."""
-    values, labels = log_probabilities.exp().topk(min(top, len(names)))
-    return [(names[label], value) for label, value in zip(labels.tolist(), values.tolist(), strict=True)]
 
 
 def _groups_of(judged: JudgedVideos, corpus: Corpus) -> list[tuple[object, ...]]:

@@ -1,46 +1,27 @@
-"""The LightningModule: a backbone, frozen or trained, a head that is trained, an aggregation that judges videos."""
+"""A classifier as it is used: a backbone, a scaling, a head, and an aggregation that judges videos."""
 
-import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from itertools import chain
 
-import lightning as L
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics.functional.classification import multiclass_accuracy
 
 from vidclf.contracts import Views
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.trainable import trained_stages
 from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone
-from vidclf.models.mixing import Mixing
 from vidclf.models.scaling import Scaling
-from vidclf.system.ranks import gather, rank_and_size
-from vidclf.system.seeds import generator_for
+from vidclf.system.ranks import gather
 
 
-class Classifier(L.LightningModule):
-    """Pictures or stored features of views -> logits; trained by cross-entropy on views.
+class Classifier(nn.Module):
+    """Pictures or stored features of views -> logits.
 
     Args:
         backbone: pictures (N, T, 3, h, w) -> features (N, S, D), wrapped as it is used, see `wrap`.
         scaling: of the features before the head, fitted.
         head: features (N, S, D) -> logits (N, K).
         aggregation: logits (V, K) of one video -> log-probabilities (K,).
-        optimizer: parameters, in groups -> Optimizer.
-        scheduler: (Optimizer, number of its steps in all) -> LRScheduler, stepped with it.
-        loss: (logits, labels) -> the loss of training; optional `fit(labels)` of the training views.
-        num_classes: K.
-        seed: of dropout, drawn anew from (seed, epoch, rank) at each epoch's start, so that a resumed run goes
-            on as one that was not cut.
-        layer_decay: a backbone's last stage learns at the head's rate times this, the stage before it at that
-            times this again, and so on to its input (arXiv:1801.06146).
-        mixing: blends training views and their labels, see `Mixing`.
     """
 
     def __init__(
@@ -49,23 +30,9 @@ class Classifier(L.LightningModule):
         scaling: Scaling,
         head: nn.Module,
         aggregation: Callable[[Tensor], Tensor],
-        optimizer: Callable[..., Optimizer],
-        scheduler: Callable[..., LRScheduler],
-        loss: nn.Module,
-        num_classes: int,
-        seed: int = 0,
-        layer_decay: float | int = 1.0,
-        mixing: Mixing | None = None,
     ) -> None:
         super().__init__()
-        if not 0 < layer_decay <= 1:
-            raise VidclfError(f"layer_decay={layer_decay}: it is a share, above 0 and up to 1.")
-        self.backbone, self.scaling, self.head = backbone, scaling, head
-        self.aggregation, self.loss = aggregation, loss
-        self.optimizer, self.scheduler, self.seed = optimizer, scheduler, seed
-        self.layer_decay, self.mixing, self.num_classes = layer_decay, mixing, num_classes
-        self.judged: list[tuple[Tensor, ...]] = []  # logits of what was validated or predicted last, and whose
-        self._num_views = 0  # of the training batch at hand, nobody's left out
+        self.backbone, self.scaling, self.head, self.aggregation = backbone, scaling, head, aggregation
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "N K"]:
         """Return the logits of pictures (N, T, 3, h, w) or of features (N, S, D)."""
@@ -73,114 +40,15 @@ class Classifier(L.LightningModule):
 
     def features(self, inputs: Tensor) -> Float[Tensor, "N S D"]:
         """Return the features of pictures, or those that are given, in the head's number format."""
-        return (self.backbone(inputs) if inputs.ndim == 5 else inputs).to(self.dtype)
+        return self._features(inputs).to(_example_of(self.head).dtype)
 
-    @property
-    def scalings(self) -> list[Scaling]:
-        """What is fitted on training features."""
-        return [self.scaling]
+    def _features(self, inputs: Tensor) -> Float[Tensor, "N S D"]:
+        return self.backbone(inputs) if inputs.ndim == 5 else inputs
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        groups = self._parameter_groups()
-        optimizer = self.optimizer([{"params": parameters} for parameters, _ in groups])
-        if optimizer.defaults.get("weight_decay"):
-            spared = {parameter for name, parameter in self.named_parameters() if not is_decayed(name, parameter)}
-            halves = [
-                ([p for p in own if (p in spared) is half], scale) for own, scale in groups for half in (False, True)
-            ]
-            groups = [(own, scale) for own, scale in halves if own]
-            optimizer = self.optimizer(
-                [{"params": own} | ({"weight_decay": 0.0} if own[0] in spared else {}) for own, _ in groups]
-            )
-        for group, (_, scale) in zip(optimizer.param_groups, groups, strict=True):
-            group["lr"] *= scale
-        scheduler = self.scheduler(optimizer, self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Return what is trained and its rate's factor: the head, then the stages of the backbone, the last first."""
-        head = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
-        is_tuned = isinstance(self.backbone, TunedBackbone)
-        groups = [head, *(trained_stages(self.backbone.backbone) if is_tuned else [])]
-        scaled = [(group, self.layer_decay**depth) for depth, group in enumerate(groups) if group]
-        if not scaled:
-            raise VidclfError(
-                f"Nothing is trained: the head {type(self.head).__name__} has no parameter that wants a gradient and "
-                "the backbone is frozen. Choose another head, or set backbone.trainable."
-            )
-        return scaled
-
-    def on_fit_start(self) -> None:
-        self.train()  # Lightning keeps the mode that a module comes in
-
-    def on_train_epoch_start(self) -> None:
-        torch.manual_seed(generator_for(self.seed, "dropout", self.current_epoch, self.global_rank).initial_seed())
-
-    def on_train_batch_start(self, batch: Views, batch_idx: int) -> None:
-        self._num_views = int((batch.video >= 0).sum())  # here: DDP moves to the device all that it hands to the step
-
-    def training_step(self, batch: Views, batch_idx: int) -> Float[Tensor, ""]:
-        loss, scores = self.learn_from(batch)
-        if batch_idx == 0:  # once an epoch: looking at a number waits for the device
-            self.check_finite(scores["train/loss"], f"The first loss of epoch {self.current_epoch + 1}", [batch])
-        size = rank_and_size()[1]
-        num_views = self._num_views if size > 1 else len(batch.labels)
-        # Lightning takes the processes' mean number of views, and rounds it: of these it is exact.
-        self.log_dict(
-            scores, prog_bar=True, on_step=False, on_epoch=True, batch_size=num_views * size, sync_dist=size > 1
-        )
-        return self._share_of(loss, num_views) if size > 1 else loss
-
-    def learn_from(self, batch: Views) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Return the loss of a training batch, and what is logged of it."""
-        labels = batch.labels
-        if self.mixing:
-            batch = self.mixing(batch, self.num_classes)
-        logits = self(batch.inputs)
-        loss = self.loss(logits, batch.labels)
-        return loss, {"train/loss": loss, "train/view_top1": top1_of(logits, labels)}
-
-    def _share_of(self, loss: Tensor, num_views: int) -> Tensor:
-        """Scale this process's mean loss so that the mean of all processes' gradients is the whole batch's."""
-        counts = torch.full((), float(num_views), device=loss.device)
-        mean_count = self.trainer.strategy.reduce(counts.clone(), reduce_op="mean")  # in place
-        return loss * counts / mean_count.clamp(min=torch.finfo().tiny)
-
-    def on_train_epoch_end(self) -> None:
-        loss = self.trainer.callback_metrics["train/loss"]
-        self.check_finite(loss, f"The mean loss of epoch {self.current_epoch + 1}")
-
-    def on_validation_epoch_start(self) -> None:
-        self.judged = []  # those of an epoch that was broken off
-
-    def validation_step(self, batch: Views, batch_idx: int) -> None:
-        logits = self(batch.inputs).float()
-        if batch_idx == 0:
-            self.check_finite(logits, f"Validation in epoch {self.current_epoch + 1}", [batch])
-        self.judged.append((logits, *batch[1:]))
-
-    def on_validation_epoch_end(self) -> None:
-        logits, labels, video, _ = gather_views(self.judged)
-        self.check_finite(logits, f"Validation in epoch {self.current_epoch + 1}")
-        scores = {"val/loss": F.cross_entropy(logits, labels), "val/view_top1": top1_of(logits, labels)}
-        scores["val/top1"] = top1_of(*aggregate_videos(logits, labels, video, self.aggregation))
-        # Computed by every process from all logits, so they agree; this says so to Lightning.
-        scores = {name: score.to(self.device) for name, score in scores.items()}
-        self.log_dict(scores, prog_bar=True, sync_dist=rank_and_size()[1] > 1)
-
-    def predict_step(self, batch: Views, batch_idx: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the logits (V, K) of one video's views, where they were computed, and whose they are."""
-        # In full precision, whatever the training's was: so evaluation and prediction agree to the last bit.
-        with torch.autocast(self.device.type, enabled=False):
-            return (self(batch.inputs).float(), *batch[1:])
-
-    def on_predict_batch_end(self, outputs: Any, batch: Views, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self.judged.append(outputs)  # Lightning, asked for predictions, moves each, and waits for it
-
-    def transfer_batch_to_device(self, batch: Views, device: torch.device, dataloader_idx: int) -> Views:
-        # Whose the views are stays on the CPU: asking for it must not wait for a GPU.
-        inputs, labels = (part.to(device, non_blocking=True) for part in batch[:2])
-        return batch._replace(inputs=inputs, labels=labels)
+    def judge(self, inputs: Tensor) -> Float[Tensor, "N K"]:
+        """Return the logits in full precision, whatever the training's was: evaluation and prediction agree."""
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self(inputs).float()
 
     def check_finite(self, values: Tensor, whose: str, batches: Iterable[Views] = ()) -> None:
         """Raise VidclfError where logits or losses are not finite, and say where that arose.
@@ -195,7 +63,7 @@ class Classifier(L.LightningModule):
         remedy = "Try a lower optimizer.lr, trainer.gradient_clip_val=1.0, or trainer.precision=32-true."
         named = [("head", self.head), ("scaling", self.scaling), ("backbone", self.backbone)]
         broken = [name for name, module in named if not all(p.isfinite().all() for p in module.state_dict().values())]
-        if "backbone" not in broken and not all(self._features(batch).isfinite().all() for batch in batches):
+        if "backbone" not in broken and not self._are_finite(batches):
             where = f"the features of the backbone {type(self.backbone.backbone).__name__} are not finite"
             remedy = "Try backbone.precision=float32 and trainer.precision=32-true; look into the backbone's forward."
         elif broken:
@@ -209,17 +77,24 @@ class Classifier(L.LightningModule):
         raise VidclfError(f"{whose}: the network gives numbers that are not finite ({where}). {remedy}")
 
     @torch.no_grad()
-    def _features(self, batch: Views) -> Float[Tensor, "N S D"]:
-        inputs = batch.inputs.to(self.device)
-        return self.backbone(inputs) if inputs.ndim == 5 else inputs
+    def _are_finite(self, batches: Iterable[Views]) -> bool:
+        device = _example_of(self).device
+        return all(bool(self._features(batch.inputs.to(device)).isfinite().all()) for batch in batches)
 
 
-def is_decayed(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay is for it: weights of layers, not norms, biases, tokens, queries, positions or scales."""
-    own = name.rpartition(".")[2]
-    if "weight" in own:
-        return parameter.ndim > 1  # a norm's has one dimension
-    return parameter.squeeze().ndim > 1 and not re.search("bias|token|quer|pos", own)
+def _example_of(module: nn.Module) -> Tensor:
+    """Return one of its numbers, for their format and device; of a module without any: where its inputs come from."""
+    found = (one for one in chain(module.parameters(), module.buffers()) if one.is_floating_point())
+    return next(found, torch.empty(0))
+
+
+def inputs_to(batch: Views, device: torch.device) -> Views:
+    """Return the batch with its inputs and labels on the device.
+
+    Whose the views are stays on the CPU: asking for it must not wait for a GPU.
+    """
+    inputs, labels = (part.to(device, non_blocking=True) for part in batch[:2])
+    return batch._replace(inputs=inputs, labels=labels)
 
 
 def gather_views(judged: Sequence[Sequence[Tensor]]) -> list[Tensor]:
@@ -245,8 +120,3 @@ def aggregate_videos(
     views: Sequence[Tensor] = logits[order].split(counts)
     firsts = [part[0] for part in labels[order].split(counts)]
     return torch.stack([aggregation(part) for part in views]), torch.stack(firsts)
-
-
-def top1_of(scores: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:
-    """Return the share of the labels that score highest."""
-    return multiclass_accuracy(scores, labels, num_classes=scores.shape[1], average="micro")

@@ -16,7 +16,8 @@ from torch.func import functional_call, vmap
 from torch.optim import SGD, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from vidclf.contracts import Views
-from vidclf.models.classifier import Classifier, aggregate_videos, gather_views, is_decayed, top1_of
+from vidclf.models.classifier import aggregate_videos, gather_views
+from vidclf.models.learner import Learner, is_decayed, top1_of
 from vidclf.models.loss import CrossEntropy
 from vidclf.models.scaling import Scaling
 from vidclf.system.ranks import rank_and_size
@@ -122,15 +123,15 @@ def can_be_stacked(head: nn.Module, feature_dim: int) -> bool:
     return True
 
 
-class Grid(Classifier):
+class Grid(Learner):
     """Stacks of heads behind one backbone, all trained on the same batches; alone or together, with the same result.
 
     Args:
-        like: what all have in common: a classifier with one of the heads.
+        like: what all have in common: a learner with one of the heads.
         stacks: of all heads.
     """
 
-    def __init__(self, like: Classifier, stacks: Sequence[Heads]) -> None:
+    def __init__(self, like: Learner, stacks: Sequence[Heads]) -> None:
         super().__init__(
             like.backbone,
             Scaling(like.backbone.feature_dim, "none"),

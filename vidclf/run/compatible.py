@@ -4,18 +4,17 @@ import csv
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from typing import TYPE_CHECKING, Any
 
 from vidclf.contracts import first_five
-from vidclf.data.corpus import Corpus
-from vidclf.data.splits import Split
 from vidclf.errors import VidclfError
 from vidclf.run.config import key_of, value_at
 from vidclf.run.folder import Run
 from vidclf.system.terminal import say
+
+if TYPE_CHECKING:  # scikit-learn, which splits, takes a second
+    from vidclf.data.corpus import Corpus
+    from vidclf.data.splits import Split
 
 # What changes a score.
 SCORED_BY = ("dataset", "split", "sampling", "transform", "backbone", "scaling", "head", "aggregation")
@@ -72,7 +71,7 @@ def check_weights(run: Run, weights_hash: str) -> None:
         )
 
 
-def check_split(run: Run, split: Split, part: str) -> None:
+def check_split(run: Run, split: "Split", part: str) -> None:
     """Raise VidclfError if videos of `part` were on another side when the run was trained; say what else differs."""
     if split.fingerprint == run.split_fingerprint:
         return
@@ -96,67 +95,10 @@ def check_split(run: Run, split: Split, part: str) -> None:
         say(f"The data differ from the run's: {len(gone)} videos are gone, {len(new)} are new.")
 
 
-def check_scored(run: Run, corpus: Corpus, part: str) -> None:
+def check_scored(run: Run, corpus: "Corpus", part: str) -> None:
     """Raise VidclfError if a part of the data is not what the run may be scored on."""
     check_classes(run, corpus.class_names)
     check_split(run, corpus.sides, part)
-
-
-def is_complete(run: Run, config: Mapping[str, Any], callbacks: Iterable[Callback]) -> bool:
-    """Whether nothing of the training is left: all epochs are done, or early stopping has ended it, and would again.
-
-    Raises:
-        VidclfError: the run is complete and scored.
-    """
-    settings = config["trainer"]
-    ended = 0 <= (-1 if settings["max_epochs"] is None else settings["max_epochs"]) <= run.num_epochs
-    for callback in callbacks:
-        state = run.callbacks.get(callback.state_key)
-        if isinstance(callback, EarlyStopping) and state and run.num_epochs >= (settings.get("min_epochs") or 0):
-            patience = (EarlyStoppingReason.NOT_STOPPED.value, EarlyStoppingReason.PATIENCE_EXHAUSTED.value)
-            ended |= state.get("wait_count", 0) >= callback.patience or state.get("stopping_reason") not in patience
-    if ended and (run.folder / "metrics.json").is_file():
-        raise VidclfError(
-            f"resume: {run.folder} is complete and scored, with {run.num_epochs} of trainer.max_epochs="
-            f"{settings['max_epochs']} trained. Ask for more epochs, or for more patience of early stopping."
-        )
-    return ended
-
-
-def check_resumed(run: Run, config: Mapping[str, Any], class_names: list[str], split: Split, weights_hash: str) -> None:
-    """Raise VidclfError if training cannot go on from `run` as if it had never stopped."""
-    check_classes(run, class_names)
-    check_weights(run, weights_hash)
-    num_epochs, planned = (one["trainer"]["max_epochs"] for one in (config, run.config))
-    if num_epochs is not None and 0 <= num_epochs < run.num_epochs:
-        raise VidclfError(f"trainer.max_epochs={num_epochs}: {run.folder} has trained {run.num_epochs} already.")
-    if num_epochs != planned and not str(config["scheduler"]["_target_"]).endswith(".constant"):
-        raise VidclfError(
-            f"trainer.max_epochs={num_epochs}: the learning rate of {run.folder} was planned for {planned} epochs. "
-            f"Give trainer.max_epochs={planned}, or train anew."
-        )
-    was, now = (_of_training(one) for one in (run.config, config))
-    changed = [
-        f"{key}={now.get(key)} (was {was.get(key)})"
-        for key in sorted(was.keys() | now.keys())
-        if was.get(key) != now.get(key)
-    ]
-    if split.fingerprint != run.split_fingerprint:
-        changed.append("the videos or their sides")
-    if changed:
-        raise VidclfError(
-            f"resume: {run.folder} was trained otherwise: {first_five(changed)}. "
-            "Give the settings and the data of that run, or train anew without resume."
-        )
-
-
-def _of_training(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what changes what is learned, dotted; data and weights may have moved, for they are compared."""
-    callbacks = config.get("callbacks") or {}
-    kept = {key: config.get(key) for key in TRAINED_BY if key != "dataset"}
-    kept["trainer"] = {key: config["trainer"].get(key) for key in TRAINER}
-    kept["callbacks"] = {k: v for k, v in callbacks.items() if str(v.get("_target_")).endswith("WeightAveraging")}
-    return {key: value for key, value in flatten(kept).items() if key not in ("backbone.weights", "backbone.fetch")}
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

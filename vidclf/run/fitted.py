@@ -8,14 +8,14 @@ import torch
 from vidclf.datamodule import VideoDataModule
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrapped import FrozenBackbone
-from vidclf.models.classifier import Classifier
+from vidclf.models.learner import Learner
 from vidclf.system.machine import free_memory
 from vidclf.system.terminal import say
 
 COPIES = 3  # of the features: as they are scaled, their mean, and what is computed from it
 
 
-def fit_scaling(classifier: Classifier, datamodule: VideoDataModule, device: torch.device) -> None:
+def fit_scaling(classifier: Learner, datamodule: VideoDataModule, device: torch.device) -> None:
     """Fit the scaling before the head, or before each of a grid's, to the training features."""
     scalings = [one for one in classifier.scalings if one.method != "none"]
     if scalings:
@@ -25,7 +25,7 @@ def fit_scaling(classifier: Classifier, datamodule: VideoDataModule, device: tor
 
 
 def fit_head(
-    trainer: L.Trainer, classifier: Classifier, datamodule: VideoDataModule, device: torch.device, checkpoint: Path
+    trainer: L.Trainer, classifier: Learner, datamodule: VideoDataModule, device: torch.device, checkpoint: Path
 ) -> list[dict[str, object]]:
     """Fit the head to the training features, and leave the run's checkpoint; return what the head says of its choice.
 

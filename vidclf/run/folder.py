@@ -12,48 +12,23 @@ failed.csv               damaged videos that were left out
 test/                    what evaluate found
 """
 
-import io
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from vidclf.contracts import Video, VideoError
 from vidclf.errors import VidclfError
-from vidclf.run.config import as_yaml
-from vidclf.system.disk import write_atomically, write_csv, write_json
-from vidclf.system.ranks import is_first
+from vidclf.system.disk import write_csv, write_json
 from vidclf.system.terminal import say
 
 Failed = Mapping[int, VideoError]  # by position in the videos
 DESCRIPTION = "vidclf"  # the key in a checkpoint
 FORMAT = 2  # of a description; the first had no number
 DESCRIBED = {"class_names": list, "config": dict, "split_fingerprint": str, "weights_hash": str}  # and read back
-
-
-@dataclass(eq=False)
-class Describe(Callback):
-    """Writes into every checkpoint what it needs to be understood: the configuration, and the hash of the weights."""
-
-    config: dict[str, Any]
-    weights_hash: str  # of the backbone, before any training
-
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        corpus = trainer.datamodule.corpus  # type: ignore[attr-defined]
-        checkpoint[DESCRIPTION] = {
-            "format": FORMAT,
-            "class_names": corpus.class_names,
-            "config": self.config,
-            "versions": versions(),
-            "split_fingerprint": corpus.sides.fingerprint,
-            "weights_hash": self.weights_hash,
-        }
 
 
 @dataclass(frozen=True)
@@ -73,13 +48,6 @@ class Run:
     def folder(self) -> Path:
         """The run's folder."""
         return self.path.absolute().parent.parent
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the libraries that a run's numbers come from."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("vidclf", "torch", "torchvision", "lightning", "av")}
 
 
 def load_run(path: Path) -> Run:
@@ -114,7 +82,7 @@ def load_checkpoint(path: Path) -> Run:
     Raises:
         VidclfError: it cannot be read, or was not written by this edition of vidclf.
     """
-    checkpoint = _read(path)
+    checkpoint = read_checkpoint(path)
     known = {field: checkpoint[DESCRIPTION][field] for field in DESCRIBED}
     return Run(path, checkpoint["epoch"] + 1, checkpoint["state_dict"], checkpoint["callbacks"], **known)
 
@@ -125,10 +93,15 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         VidclfError: it cannot be read, or was not written by this edition of vidclf.
     """
-    return _read(path, mmap=True)[DESCRIPTION]
+    return read_checkpoint(path, mmap=True)[DESCRIPTION]
 
 
-def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
+def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
+    """Return what is in a checkpoint of vidclf; with `mmap` its weights stay on the disk.
+
+    Raises:
+        VidclfError: it cannot be read, or was not written by this edition of vidclf.
+    """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         about = checkpoint[DESCRIPTION]
@@ -218,60 +191,14 @@ def load_trained(run: Run, classifier: nn.Module) -> None:
             f"The backbone of {run.folder} was {'trained' if was_trained else 'frozen'}, and it would be "
             f"{'trained' if is_trained else 'frozen'} here; leave out backbone.trainable=..."
         )
+    # A loss of one's own may hold numbers, which a classifier that is not trained has no place for.
+    wanted = [name for name in run.state_dict if hasattr(classifier, "loss") or not name.startswith("loss.")]
     try:
-        classifier.load_state_dict(run.state_dict)
+        classifier.load_state_dict({name: run.state_dict[name] for name in wanted})
     except RuntimeError as error:
         raise VidclfError(
             f"The head does not fit the checkpoint of {run.folder}; leave out head=... ({error})"
         ) from error
-
-
-def take_over(run: Run, folder: Path, config: Mapping[str, Any], trainer: L.Trainer) -> Path:
-    """Copy a run's checkpoints into the run `folder` that goes on from it; return the one to go on from.
-
-    It says that all was written there: elsewhere Lightning would not know which epoch was best so far, and it removes
-    files that a state names. What callbacks are set to holds, not what their states say they were. Of several
-    processes, the first does it; Hydra's copy of the configuration becomes the one that is trained by.
-    """
-    path = (folder / "checkpoints" / run.path.name).resolve()
-    if is_first():
-        _take_over(run, path, trainer.callbacks)  # type: ignore[attr-defined]
-        if (folder / ".hydra").is_dir():
-            (folder / ".hydra" / "config.yaml").write_text(as_yaml(config), encoding="utf-8")
-    trainer.strategy.barrier()
-    return path
-
-
-def _take_over(run: Run, path: Path, callbacks: Iterable[Callback]) -> None:
-    target = path.parent
-    if run.path.resolve().parent != target:
-        target.mkdir(parents=True)
-        for other in run.path.parent.glob("*.ckpt"):
-            if other.is_file():
-                shutil.copyfile(other, target / other.name)
-    here = {callback.state_key: callback for callback in callbacks}
-    content, written = _read(run.path), io.BytesIO()
-    content["callbacks"] = {
-        key: _at_home(state, here[key], target) for key, state in content["callbacks"].items() if key in here
-    }
-    torch.save(content, written)
-    write_atomically(path, written.getvalue())
-
-
-def _at_home(state: dict[str, Any], callback: Callback, folder: Path) -> dict[str, Any]:
-    """Return the state of a callback as if it had been in `folder` from the beginning, and set as it is now."""
-
-    def moved(path: object) -> str:
-        name = Path(str(path)).name
-        return str(folder / name) if name.endswith(".ckpt") else ""
-
-    changed: dict[str, Any] = {key: moved(value) for key, value in state.items() if key.endswith("_model_path")}
-    if isinstance(callback, EarlyStopping):
-        changed["patience"] = callback.patience
-    if isinstance(callback, ModelCheckpoint):
-        changed["dirpath"] = str(folder)
-        changed["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
-    return {**state, **changed}
 
 
 def write_scores(folder: Path, metrics: Mapping[str, float], videos: Sequence[Video], failed: Failed) -> None:

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone
-from vidclf.models.classifier import Classifier
 from vidclf.models.grid import LINEAR_IN_RATE, Grid, Heads, can_be_stacked
+from vidclf.models.learner import Learner
 from vidclf.models.scaling import METHODS, Scaling
 from vidclf.run import build
-from vidclf.run.folder import Describe
+from vidclf.run.training import Describe, build_learner
 from vidclf.system.machine import free_memory
 from vidclf.system.terminal import say
 
@@ -161,7 +161,7 @@ def build_grid(
     for _, group in groupby(candidates, lambda one: {**one.config, "optimizer": {**one.config["optimizer"], "lr": 0}}):
         alike = list(group)
         fastest = max(alike, key=lambda one: one.rate)
-        like = build.build_classifier(fastest.config, backbone, num_classes)
+        like = build_learner(fastest.config, backbone, num_classes)
         num_bytes += COPIES * len(alike) * sum(parameter.nbytes for parameter in like.head.parameters())
         num_made += len(alike)
         if num_bytes > free:
@@ -174,7 +174,7 @@ def build_grid(
         together = len(alike) > 1 and _steps_alike(like) and can_be_stacked(like.head, backbone.feature_dim)
         num_loops += 0 if together else len(alike)
         for part in [alike] if together else [[one] for one in alike]:
-            own = like if fastest in part else build.build_classifier(part[0].config, backbone, num_classes)
+            own = like if fastest in part else build_learner(part[0].config, backbone, num_classes)
             scaling = scalings.setdefault(own.scaling.method, own.scaling)
             # From one seed, they start alike.
             stacks.append(Heads([own.head] * len(part), [one.rate for one in part], scaling, own.optimizer))
@@ -185,7 +185,7 @@ def build_grid(
     return grid
 
 
-def _steps_alike(like: Classifier) -> bool:
+def _steps_alike(like: Learner) -> bool:
     """Whether a step at one learning rate, throughout its schedule, tells those at all others."""
     is_ours = getattr(like.scheduler, "func", like.scheduler).__module__ == "vidclf.models.schedules"  # they multiply
     return is_ours and type(like.optimizer([nn.Parameter(torch.zeros(1))])) in LINEAR_IN_RATE

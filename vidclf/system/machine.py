@@ -4,9 +4,15 @@ import ctypes
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from vidclf.system.errors import VidclfError
+
+if TYPE_CHECKING:
+    import torch
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's <malloc.h>
 ROOT = Path("/")
@@ -141,3 +147,51 @@ def set_number_formats(device_type: str) -> str:
         return "float32"
     torch.set_float32_matmul_precision("high")
     return "tf32"
+
+
+def set_determinism(deterministic: bool | str | None) -> None:
+    """Let torch compute alike each time, as the Trainer's argument says: `warn` names what it has no such way for."""
+    import torch
+
+    if deterministic is None:
+        return
+    torch.use_deterministic_algorithms(bool(deterministic), warn_only=deterministic == "warn")
+    if deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS wants it
+
+
+def choose_device(accelerator: str, devices: int | str | Sequence[int]) -> "torch.device":
+    """Return the first device that Lightning's Trainer takes, whose arguments these are.
+
+    Args:
+        accelerator: auto, cpu, gpu, cuda, mps.
+        devices: a number of them, -1 or auto for all, or which: [0, 2] or "0,2"; of the CPU, a number of processes.
+
+    Raises:
+        VidclfError: this machine has no such kind of device, or not these of them.
+    """
+    import torch
+
+    gpus = {"mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
+    here = [kind for kind, is_there in gpus.items() if is_there]
+    kinds = {"auto": [*here, "cpu"][0], "cpu": "cpu", **{kind: kind for kind in here}}
+    kinds |= {"gpu": here[0]} if here else {}
+    if accelerator not in kinds:
+        raise VidclfError(
+            f"trainer.accelerator={accelerator}: no device of this machine is called so; use one of {', '.join(kinds)}."
+        )
+    kind, text = kinds[accelerator], str(devices).replace(" ", "")
+    if kind == "cpu":
+        if text != "auto" and not (text.isdecimal() and int(text) > 0):
+            raise VidclfError(f"trainer.devices={devices}: of a CPU it is a number of processes, 1 or more, or auto.")
+        return torch.device("cpu")
+    count = torch.accelerator.device_count()
+    if text in ("auto", "-1"):
+        numbers = [*range(count)]
+    elif text.isdecimal():
+        numbers = [*range(int(text))]
+    else:
+        numbers = [int(number) for number in text.strip("[]").split(",") if number.isdecimal()]
+    if not numbers or not set(numbers) <= {*range(count)}:
+        raise VidclfError(f"trainer.devices={devices}: this machine has {count} of {kind}, numbered from 0.")
+    return torch.device(kind, numbers[0])

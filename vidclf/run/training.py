@@ -1,0 +1,150 @@
+"""From a verb's configuration to what trains a classifier: the LightningModule, its optimiser, the Trainer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from torch import nn
+
+from vidclf.errors import VidclfError
+from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone
+from vidclf.models.learner import Learner
+from vidclf.run.build import Config, build, build_classifier, call, checked
+from vidclf.run.folder import DESCRIPTION, FORMAT
+from vidclf.system.terminal import progress_bar, say
+
+METRICS = ("train/loss", "train/view_top1", "val/loss", "val/view_top1", "val/top1")  # that training logs
+
+
+@dataclass(eq=False)
+class Describe(Callback):
+    """Writes into every checkpoint what it needs to be understood: the configuration, and the hash of the weights."""
+
+    config: dict[str, Any]
+    weights_hash: str  # of the backbone, before any training
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        corpus = trainer.datamodule.corpus  # type: ignore[attr-defined]
+        checkpoint[DESCRIPTION] = {
+            "format": FORMAT,
+            "class_names": corpus.class_names,
+            "config": self.config,
+            "versions": versions(),
+            "split_fingerprint": corpus.sides.fingerprint,
+            "weights_hash": self.weights_hash,
+        }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that a run's numbers come from."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("vidclf", "torch", "torchvision", "lightning", "av")}
+
+
+def build_learner(config: Config, backbone: FrozenBackbone | TunedBackbone, num_classes: int) -> Learner:
+    """Return the classifier that is trained; its head is drawn from the seed."""
+    untrained = build_classifier(config, backbone, num_classes)
+    if config["mixing"] and config["batch_size"] < 2:
+        raise VidclfError(f"batch_size={config['batch_size']}: mixing needs two views or more in a batch.")
+    return Learner(
+        backbone,
+        untrained.scaling,
+        untrained.head,
+        untrained.aggregation,
+        optimizer=build_optimizer(config, backbone),
+        scheduler=checked(build(config["scheduler"]), None, 1),
+        loss=call(build(config["loss"]), num_classes),
+        num_classes=num_classes,
+        seed=config["seed"],
+        layer_decay=config["layer_decay"],
+        mixing=build(config["mixing"]),
+    )
+
+
+def build_optimizer(config: Config, backbone: FrozenBackbone | TunedBackbone) -> Any:
+    """Return what makes the optimiser; not a fused one where Lightning clips gradients under mixed precision."""
+    node, clips = dict(config["optimizer"]), config["trainer"].get("gradient_clip_val")
+    if node.get("fused") and clips and "mixed" in _precision(config, backbone):
+        say("optimizer.fused is off: Lightning clips no gradients of fused optimisers under mixed precision.")
+        node["fused"] = False
+    factory = checked(build(node), [])
+    if str(node["_target_"]).startswith("torch."):
+        factory([nn.Parameter(torch.zeros(1))])  # what it refuses is told now, not when all features are computed
+    return factory
+
+
+def build_callbacks(config: Config) -> list[Callback]:
+    """Return the callbacks, after checking that what they watch is logged.
+
+    Raises:
+        VidclfError: one watches what is not logged, or none keeps the best checkpoint.
+    """
+    callbacks = list((build(config["callbacks"]) or {}).values())
+    if not config["logger"] and any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
+        say("logger=null: the learning rate is not logged.")
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
+    own = any(not type(callback).__module__.startswith(("lightning.", "vidclf.")) for callback in callbacks)
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(callback, EarlyStopping | ModelCheckpoint) and not own and monitor not in (None, *METRICS):
+            raise VidclfError(
+                f"callbacks: {type(callback).__name__} watches monitor={monitor}, which training does not log. "
+                f"Use one of {', '.join(METRICS)}."
+            )
+    if not any(getattr(callback, "filename", None) == "best" for callback in callbacks):
+        raise VidclfError("callbacks: none keeps best.ckpt, so nothing would be left to score; see callbacks=default.")
+    return callbacks
+
+
+def build_training(
+    config: Config, backbone: FrozenBackbone | TunedBackbone, describe: Callback, choose: Any = None
+) -> L.Trainer:
+    """Return the Trainer with what `callbacks` and `logger` name, and `describe`; `choose` is a grid's, `ChooseHead`.
+
+    Raises:
+        VidclfError: nothing would be trained, or training would end before it is validated, without a checkpoint.
+    """
+    num_epochs = config["trainer"]["max_epochs"]
+    if not isinstance(num_epochs, int | None) or num_epochs == 0:
+        raise VidclfError(f"trainer.max_epochs={num_epochs}: nothing would be trained; give 1 or more.")
+    callbacks = build_callbacks(config)
+    callbacks = choose.take_over(callbacks) if choose else callbacks
+    trainer = build_trainer(config, backbone, build(config["logger"]), [*callbacks, describe])
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        say("trainer.fast_dev_run: all of it runs, on a few batches; no checkpoint and no scores are kept.")
+    every, num_batches = trainer.check_val_every_n_epoch, trainer.limit_val_batches
+    if num_batches == 0 or (every and num_epochs is not None and 0 <= num_epochs < every):
+        raise VidclfError(
+            f"trainer.check_val_every_n_epoch={every} trainer.max_epochs={num_epochs} trainer.limit_val_batches="
+            f"{num_batches}: training would never be validated, and the best epoch is chosen by validation. Validate "
+            "at least once; to try whether all of it runs, use +trainer.fast_dev_run=true."
+        )
+    return trainer
+
+
+def build_trainer(
+    config: Config, backbone: FrozenBackbone | TunedBackbone, logger: object = None, callbacks: Sequence[Callback] = ()
+) -> L.Trainer:
+    """Return Lightning's Trainer, quiet where there is no terminal."""
+    bar = progress_bar()
+    return call(
+        build(config["trainer"], _partial_=True),
+        logger=logger or False,
+        callbacks=[*callbacks, *bar],
+        enable_progress_bar=bool(bar),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        precision=_precision(config, backbone),
+    )
+
+
+def _precision(config: Config, backbone: FrozenBackbone | TunedBackbone) -> str:
+    """Return Lightning's name of the precision that heads are trained in."""
+    precision = str(config["trainer"].get("precision") or "32-true")
+    if precision != "auto":
+        return precision
+    stored_in_bfloat16 = getattr(backbone.backbone, "precision", "float32") == "bfloat16"
+    return "bf16-mixed" if stored_in_bfloat16 else "32-true"
