@@ -18,8 +18,17 @@ if TYPE_CHECKING:  # scikit-learn, which splits, takes a second
 
 # What changes a score.
 SCORED_BY = ("dataset", "split", "sampling", "transform", "backbone", "scaling", "head", "aggregation")
-HOW = ("optimizer", "scheduler", "seed", "batch_size")
-TRAINED_BY = (*SCORED_BY, *HOW, "augmentation", "mixing", "loss", "layer_decay")
+TRAINED_BY = (
+    *SCORED_BY,
+    "optimizer",
+    "scheduler",
+    "seed",
+    "batch_size",
+    "augmentation",
+    "mixing",
+    "loss",
+    "layer_decay",
+)
 TRAINER = (  # settings of Lightning's Trainer that change what is learned
     *("precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "max_steps"),
     *("limit_train_batches", "overfit_batches", "reload_dataloaders_every_n_epochs", "sync_batchnorm", "plugins"),
