@@ -1,0 +1,64 @@
+"""What would make a GPU wait: a number of a tensor that is looked at, in the loops over batches."""
+
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from doubles import Pictures, make_classifier, make_trainer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
+from videos import encode_video
+
+from vidclf.contracts import VideoViews, Views
+from vidclf.data.transforms import BackboneTransform
+from vidclf.features.extract import Extractor
+from vidclf.models.backbones.wrapped import FrozenBackbone
+
+OF_POSITIONS = {"on_train_batch_start", "pictures_of"}  # they look at what is never moved to a device
+
+
+class Looks(TorchDispatchMode):
+    """Counts the functions of vidclf that look at a tensor's numbers, or at how many of them there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(name in str(function) for name in ("_local_scalar_dense", "nonzero", "unique", "is_nonzero")):
+            stack = [frame for frame in traceback.extract_stack() if "/vidclf/" in frame.filename]
+            self.found[stack[-1].name if stack else ""] += 1
+        return function(*args, **(kwargs or {}))
+
+    def grown(self, fewer: "Looks") -> set[str]:
+        """Return who looks more often where there are more batches."""
+        return {name for name, count in self.found.items() if count > fewer.found[name]} - OF_POSITIONS
+
+
+def test_a_step_of_training_or_validation_looks_at_no_number():
+    def fit(num_batches: int) -> Looks:
+        names = torch.arange(4) % 2, torch.arange(4), torch.zeros(4, dtype=torch.int64)
+        batches = DataLoader([Views(torch.rand(4, 1, 6), *names) for _ in range(num_batches)], batch_size=None)
+        learner, trainer = make_classifier(FrozenBackbone(Pictures())), make_trainer(max_epochs=1)
+        learner.scaling.fit(torch.rand(8, 1, 6))
+        with Looks() as looks:
+            trainer.fit(learner, batches, batches)
+        return looks
+
+    assert not fit(8).grown(fit(4)) - {""}  # "": Lightning's own and the optimiser's, of numbers that stay on the CPU
+
+
+def test_an_extraction_looks_at_no_number_of_a_picture_or_a_feature(tmp_path: Path):
+    path = encode_video(tmp_path / "a.avi", 128)
+    network = FrozenBackbone(Pictures())
+
+    def extract(num_frames: int) -> Looks:
+        frames = torch.arange(num_frames)[:, None]
+        extractor = Extractor([path], BackboneTransform(network.picture_format), network, torch.device("cpu"), 1)
+        with Looks() as looks:
+            assert len(list(extractor.compute([VideoViews(0, 0, torch.arange(num_frames), frames)]))) == 1
+        return looks
+
+    assert not extract(128).grown(extract(64))
