@@ -21,13 +21,13 @@ from vidclf.contracts import PictureFormat, Video, Views
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrapped import wrap
 from vidclf.run import build
-from vidclf.run.config import CONF, HYDRA, check_keys
+from vidclf.run.config import CONF, HYDRA, OF_HYDRA, check_keys
 
 FILES = sorted(Path(CONF).rglob("*.yaml"))
 VERBS = [path.stem for path in FILES if path.parent == Path(CONF)]
 OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent != Path(CONF)]
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
-STAGES = [(group, name) for group, name in OPTIONS if group not in ("experiment", "sweep")]
+STAGES = [(group, name) for group, name in OPTIONS if group not in OF_HYDRA]
 OF_NO_JOB = ("~callbacks", "~logger")  # they name the folder of the job that runs
 PRESET = PictureFormat(size=8, resize=9, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
 
@@ -58,10 +58,10 @@ def options(group: str) -> list[str]:
 def test_a_file_begins_with_its_purpose(path: Path):
     lines = path.read_text(encoding="utf-8").splitlines()
     if lines[0] == "# @package _global_":
-        assert path.parent.name in ("experiment", "sweep")
+        assert path.parent.name in OF_HYDRA
         lines = lines[1:]
     else:
-        assert path.parent.name not in ("experiment", "sweep")
+        assert path.parent.name not in OF_HYDRA
     assert lines[0].startswith("# ")
     assert len(lines[0].split()) > 3
     assert "@package" not in "".join(lines)

@@ -9,6 +9,7 @@ metrics.json             validation scores of the best checkpoint
 predictions.csv          and what it makes of each validation video
 heads.csv                of all heads, where the best of several was chosen
 failed.csv               damaged videos that were left out
+error.txt                why a job of a sweep has failed
 test/                    what evaluate found
 """
 
@@ -37,6 +38,10 @@ FORMAT = 2  # of a description; the first had no number
 DESCRIBED = {"class_names": list, "config": dict, "split_fingerprint": str, "weights_hash": str}  # and read back
 
 
+class UnreadableError(VidclfError):
+    """A file is no checkpoint of vidclf, or a damaged one."""
+
+
 @dataclass(eq=False)
 class Describe(Callback):
     """Writes into every checkpoint what it needs to be understood: the configuration, and the hash of the weights."""
@@ -44,12 +49,16 @@ class Describe(Callback):
     config: dict[str, Any]
     weights_hash: str  # of the backbone, before any training
 
+    def __post_init__(self) -> None:
+        self.asked = self.config  # of a grid, whose head and rates `config` becomes, all of it
+
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         corpus = trainer.datamodule.corpus  # type: ignore[attr-defined]
         checkpoint[DESCRIPTION] = {
             "format": FORMAT,
             "class_names": corpus.class_names,
             "config": self.config,
+            "asked": self.asked,
             "versions": versions(),
             "split_fingerprint": corpus.sides.fingerprint,
             "weights_hash": self.weights_hash,
@@ -138,7 +147,7 @@ def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
         if not all(isinstance(value, kind) for value, kind in shapes):
             raise KeyError(DESCRIPTION)
     except Exception as error:  # whatever pickle, zip and tensors have to say of it
-        raise VidclfError(
+        raise UnreadableError(
             f"{path}: no checkpoint of vidclf, or a damaged one ({type(error).__name__}). Train the run again."
         ) from error
     if about.get("format") != FORMAT:

@@ -17,8 +17,11 @@ from vidclf.errors import VidclfError
 from vidclf.evaluation.report import PREDICTIONS
 from vidclf.run.folder import checkpoint_of, describe_checkpoint
 from vidclf.run.trust import check_plain
+from vidclf.system.disk import write_atomically
 
 MAX_BYTES = 1_000_000  # of metrics.json, which is flat and short
+ERROR = "error.txt"  # in the folder of a sweep's job: why it has failed
+MAX_REASON = 500  # characters of it that are shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +67,32 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         jobs = jobs_of(path)
         if not jobs:
             raise VidclfError(f"{path}: neither a run (it has no checkpoints/best.ckpt) nor a sweep with runs in it.")
-        runs += [job for job in jobs if is_run(job)]
-        failed += [job for job in jobs if not is_run(job)]
+        runs += [job for job in jobs if is_complete(job)]
+        failed += [job for job in jobs if not is_complete(job)]
     return runs, failed
 
 
 def is_run(path: Path) -> bool:
     """Whether a folder holds the best checkpoint of a run."""
     return (path / "checkpoints" / "best.ckpt").is_file()
+
+
+def is_complete(job: Path) -> bool:
+    """Whether a sweep's job was trained to its end: its scores are written last."""
+    return is_run(job) and (job / "metrics.json").is_file()
+
+
+def why_missing(job: Path) -> str:
+    """Return why a sweep's job is not complete, as far as it could say so."""
+    if not (job / ERROR).is_file():
+        return "not trained to the end. The sweep's command, called again with its hydra.sweep.dir, goes on with it."
+    with (job / ERROR).open(encoding="utf-8", errors="replace") as file:
+        return f"failed: {' '.join(file.read(MAX_REASON).split())}"
+
+
+def note_failure(job: Path, reason: str) -> None:
+    """Leave in a job's folder why it has failed."""
+    write_atomically(job / ERROR, f"{reason}\n".encode("utf-8", "surrogateescape"))
 
 
 def jobs_of(sweep: Path) -> list[Path]:
