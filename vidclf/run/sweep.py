@@ -90,8 +90,8 @@ def check_folder(config: DictConfig) -> None:
     if others := sorted(there - asked):
         raise VidclfError(
             f"hydra.sweep.dir={printable(str(folder))}: it holds {len(others)} jobs that this sweep does not have: "
-            f"{printable(first_five(others))}. To go on with the sweep in it, call it as before; for another one, name "
-            "another folder, or none."
+            f"{printable(first_five(others))}. This one has {printable(first_five(sorted(asked)))}. To go on with the "
+            "sweep in that folder, call it as before; for another one, name another folder, or none."
         )
 
 
