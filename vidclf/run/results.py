@@ -62,6 +62,11 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         if is_run(path) or path.is_file():
             runs.append(path)
             continue
+        if path.is_dir() and is_run(path.parent):
+            raise VidclfError(
+                f"{path}: what evaluate found of a run, and not the run. Runs are compared by their own settings: name "
+                f"{path.parent}. What came out by others, such as sampling.rate_hz=5, stands in {path}/metrics.json."
+            )
         if not path.is_dir():
             raise VidclfError(f"{path}: there is no such folder. Give runs, or the folder of a sweep, under runs/.")
         jobs = jobs_of(path)
@@ -120,7 +125,9 @@ def read_scored(run: Path, part: str) -> Scored:
     results = folder if part == "val" and (folder / "predictions.csv").is_file() else folder / part
     if not (results / "metrics.json").is_file():
         how = "only half" if (results / "logits.safetensors").is_file() else "not"
-        raise VidclfError(f"{run}: {how} evaluated on {part}. Call vidclf evaluate run={run} part={part}")
+        others = sorted(path.name for path in folder.glob(f"{part}-*") if (path / "metrics.json").is_file())
+        told = f" by the run's own settings (but by others: {first_five(others)})" if others else ""
+        raise VidclfError(f"{run}: {how} evaluated on {part}{told}. Call vidclf evaluate run={run} part={part}")
     scored = Scored(folder, about["config"], about["class_names"], read_metrics(results))
     _read_predictions(results / "predictions.csv", scored)
     _check_logits(results, scored)
