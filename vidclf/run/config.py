@@ -36,6 +36,8 @@ PATHS = (
     "store.",
     "backbone.weights",
     "backbone.name",
+    "hydra.sweep.dir",
+    "hydra.run.dir",
 )  # so too where one exists, or the grammar cannot read it
 OF_SEVERAL = ("compare", "evaluate")  # verbs that take several runs, and folders of sweeps
 WITH_A_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
