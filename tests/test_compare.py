@@ -24,7 +24,7 @@ from vidclf.evaluation.rendering import Table, as_csv, as_markdown, print_table
 from vidclf.run.choices import choices_of, varying
 from vidclf.run.leaderboard import Leaderboard, build_leaderboard
 from vidclf.run.leaderboard_tables import notes_on, write_leaderboard
-from vidclf.run.results import find_runs, read_scored
+from vidclf.run.results import find_runs, note_failure, read_scored, why_missing
 
 HOSTILE = "<script>alert(1)</script>|[x](javascript:1)\x1b[31m`=1+1"
 
@@ -211,10 +211,16 @@ def test_a_sweeps_runs_are_found_in_order_and_its_failed_jobs_listed(tmp_path: P
     for job in (0, 2, 10):
         write_run(tmp_path / f"{job}_seed-{job}", rights(0.7))
     (tmp_path / "1_seed-1" / ".hydra").mkdir(parents=True)
+    note_failure(tmp_path / "1_seed-1", "VidclfError: no\n\x1b[31mluck" + 9999 * "!")
+    killed = write_run(tmp_path / "3_seed-3", rights(0.7))
+    (killed / "metrics.json").unlink()  # in training: best.ckpt is that of some epoch
     (tmp_path / "notes").mkdir()
     found, failed = find_runs([tmp_path])
     assert [run.name for run in found] == ["0_seed-0", "2_seed-2", "10_seed-10"]
-    assert [run.name for run in failed] == ["1_seed-1"]
+    assert [run.name for run in failed] == ["1_seed-1", "3_seed-3"]
+    assert why_missing(failed[0]).startswith("failed: VidclfError: no \x1b[31mluck!!!")
+    assert len(why_missing(failed[0])) < 600
+    assert "not trained to the end. The sweep's command, called again" in why_missing(failed[1])
     with pytest.raises(VidclfError, match=r"notes: neither a run .* nor a sweep"):
         find_runs([tmp_path / "notes"])
     with pytest.raises(VidclfError, match="nowhere: there is no such folder"):
@@ -232,7 +238,7 @@ def test_a_sweep_is_one_call_and_failed_jobs_are_listed(vidclf: Callable[..., Ou
     (sweep / "3_x" / "checkpoints").mkdir(parents=True)
     outcome = vidclf("compare", sweep.name)
     assert outcome.status == 0, outcome.err
-    assert "left out: it's [a] sweep=1,2/3_x: it has no checkpoints/best.ckpt" in outcome.err
+    assert "left out: it's [a] sweep=1,2/3_x: not trained to the end" in outcome.err
     assert "2_x: not evaluated on test. Call vidclf evaluate" in outcome.err
     lines = outcome.out.splitlines()
     assert lines[0] == "Compared: 2 on test, the best first"
@@ -261,6 +267,13 @@ def test_what_cannot_be_compared_is_a_sentence_and_status_1(vidclf: Callable[...
     (tmp_path / "file").touch()
     with pytest.raises(VidclfError, match="file/tables: cannot write"):
         show([run], "test", tmp_path / "file" / "tables")
+    shutil.move(run / "test", run / "test-sampling.rate_hz-5")
+    with pytest.raises(
+        VidclfError, match=r"a: not evaluated on test by the run's own settings \(but by others: test-sam"
+    ):
+        show([run], "test")
+    with pytest.raises(VidclfError, match=r"test-sampling.rate_hz-5: what evaluate found of a run, and not the run"):
+        show([run / "test-sampling.rate_hz-5"], "test")
     write_run(tmp_path / "sweep" / "0_x", [], part=None)
     with pytest.raises(VidclfError, match=r"None of 1 runs can be compared. The first: .*0_x: not evaluated on test\."):
         show([tmp_path / "sweep"], "test")
@@ -327,8 +340,15 @@ def test_evaluated_runs_are_compared_and_several_are_evaluated_in_one_call(
         shutil.copytree(trained.run, tmp_path / "sweep" / f"{job}_x")
     (tmp_path / "sweep" / "2_failed" / ".hydra").mkdir(parents=True)
     store = f"store.root={trained.run.parents[2] / 'data' / 'features'}"
+    before = {path.name for folder in (tmp_path, tmp_path / "sweep", trained.run) for path in folder.iterdir()}
     outcome = vidclf("evaluate", "sweep", store)
     assert outcome.status == 0, outcome.err
+    after = {
+        path.name
+        for folder in (tmp_path, *tmp_path.glob("sweep"), *tmp_path.glob("sweep/?_x"))
+        for path in folder.iterdir()
+    }
+    assert after - before == {"test"}  # no multirun.yaml, nor the folder that it was in
     assert "left out: sweep/2_failed" in outcome.err
     first, second = (tmp_path / "sweep" / f"{job}_x" / "test" for job in range(2))
     assert (first / "metrics.json").read_bytes() == (second / "metrics.json").read_bytes()
@@ -350,10 +370,11 @@ def test_a_sweep_ends_with_a_table_of_its_validation_scores(
     from verbs import SMALL
 
     settings = (f"dataset.root={clips}", f"store.root={trained.run.parents[2] / 'data' / 'features'}", *SMALL)
-    outcome = vidclf("train", "-m", *settings, "~callbacks.view_sheets", "seed=0", "split.number=1,4")
+    outcome = vidclf("train", "-m", *settings, "~callbacks.view_sheets", "seed=0", "split.number=4,1")
     assert outcome.status == 1  # there is no split 4
     assert "Compared: 1 on val, the best first" in outcome.out
-    assert "left out: " in outcome.err
+    assert re.search(r"left out: .*/0_[^/]*split.number-4[^/]*: failed: VidclfError: split.number=4: ", outcome.err)
+    assert outcome.err.count("VidclfError: split.number=4: ") == 2  # by the job, and in the table
     (run,) = tmp_path.glob("runs/train/*/*/metrics.json")
     assert f"{100 * json.loads(run.read_text())['top1']:.1f} %" in outcome.out
     assert not (tmp_path / "compare").exists()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
@@ -21,13 +22,14 @@ from vidclf.contracts import PictureFormat, Video, Views
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrapped import wrap
 from vidclf.run import build
-from vidclf.run.config import CONF, HYDRA, check_keys
+from vidclf.run.config import CONF, HYDRA, OF_HYDRA, check_keys
+from vidclf.run.sweep import check_study
 
 FILES = sorted(Path(CONF).rglob("*.yaml"))
 VERBS = [path.stem for path in FILES if path.parent == Path(CONF)]
 OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent != Path(CONF)]
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
-STAGES = [(group, name) for group, name in OPTIONS if group not in ("experiment", "sweep")]
+STAGES = [(group, name) for group, name in OPTIONS if group not in OF_HYDRA]
 OF_NO_JOB = ("~callbacks", "~logger")  # they name the folder of the job that runs
 PRESET = PictureFormat(size=8, resize=9, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
 
@@ -58,10 +60,10 @@ def options(group: str) -> list[str]:
 def test_a_file_begins_with_its_purpose(path: Path):
     lines = path.read_text(encoding="utf-8").splitlines()
     if lines[0] == "# @package _global_":
-        assert path.parent.name in ("experiment", "sweep")
+        assert path.parent.name in OF_HYDRA
         lines = lines[1:]
     else:
-        assert path.parent.name not in ("experiment", "sweep")
+        assert path.parent.name not in OF_HYDRA
     assert lines[0].startswith("# ")
     assert len(lines[0].split()) > 3
     assert "@package" not in "".join(lines)
@@ -93,6 +95,32 @@ def test_an_experiment_composes_with_every_option_of_every_group(experiment: str
     for group in ("dataset", "sampling", "transform", "backbone", "head", "aggregation", "optimizer", "scheduler"):
         own = OmegaConf.load(Path(CONF, group, f"{chosen[group]}.yaml"))
         assert cfg[group].keys() == own.keys()  # nothing of the experiment's own option is left
+
+
+@pytest.mark.parametrize("study", [name for group, name in OPTIONS if group == "study"])
+def test_a_study_is_a_sweep_over_what_there_is(study: str):
+    cfg = compose("train", [f"study={study}", "experiment=demo"], return_hydra_config=True)
+    assert cfg.hydra.mode is RunMode.MULTIRUN
+    check_study(cfg)
+    ((key, values),) = cfg.hydra.sweeper.params.items()
+    assert len(set(values.split(","))) == len(values.split(",")) >= 3
+    for value in values.split(","):
+        one = OmegaConf.select(composed(f"study={study}", f"{key}={value}"), key)
+        own = Path(CONF, key, f"{value}.yaml")
+        assert one == OmegaConf.load(own) if own.is_file() else str(one) == value
+
+
+def test_every_aggregation_is_studied_and_as_many_folds_as_there_are():
+    studied = OmegaConf.load(Path(CONF, "study", "aggregation.yaml")).hydra.sweeper.params.aggregation
+    assert {*studied.split(",")} == {*options("aggregation")}
+    cfg = compose("train", ["study=kfold", "split.folds=3"], return_hydra_config=True)
+    assert cfg.hydra.sweeper.params == {"split.number": "1,2,3"}
+
+
+def test_a_study_of_what_an_experiment_does_not_have_is_refused():
+    cfg = compose("train", ["study=rates", "experiment=demo_gru"], return_hydra_config=True)
+    with pytest.raises(VidclfError, match=r"study=rates varies sampling.rate_hz, which sampling=uniform does not have"):
+        check_study(cfg)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -263,4 +291,4 @@ def test_a_trainer_takes_every_logger_and_callbacks(
 def test_every_group_is_tried():
     tried = {"dataset", "split", "sampling", "transform", "backbone", "head", "aggregation", "optimizer", "scheduler"}
     tried |= {"augmentation", "mixing", "loss"}
-    assert {group for group, _ in OPTIONS} == tried | {"trainer", "logger", "callbacks", "experiment", "sweep"}
+    assert {group for group, _ in OPTIONS} == tried | {"trainer", "logger", "callbacks", *OF_HYDRA}

@@ -139,6 +139,7 @@ def test_evaluations_are_swept_into_folders_of_their_own(evaluate: Callable[...,
         "test-aggregation-max-sampling.rate_hz-5",
     }
     assert {path.name for path in tmp_path.iterdir()} - before == set()  # no multirun.yaml
+    assert not [*run.glob("multirun.yaml"), *run.glob(".sweep-*")]
 
 
 @pytest.mark.parametrize("name", FOLDERS)

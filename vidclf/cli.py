@@ -46,6 +46,10 @@ VERBS = {
 }
 
 
+class JobError(Exception):
+    """A job of a sweep has failed, and has told why."""
+
+
 def main() -> None:
     """Replace this process by `python -m vidclf.VERB ...`, so that whatever restarts it finds the verb."""
     verb, *arguments = sys.argv[1:] or ["--help"]
@@ -75,6 +79,7 @@ def verb(job: Callable) -> Callable[[], None]:
     register: Any = OmegaConf.register_resolver  # before OmegaConf 2.4 another one has its name
     register = register if "replace" in signature(register).parameters else OmegaConf.register_new_resolver
     register("or_else", lambda value, other: value or other, replace=True)
+    register("numbers_to", lambda last: ",".join(map(str, range(1, last + 1))), replace=True)
     register("plain", lambda text: re.sub(r"[^\w.-]+", "-", text)[:200], replace=True)
     register("vidclf_example", lambda verb: VERBS[verb][1], replace=True)
 
@@ -98,9 +103,11 @@ def verb(job: Callable) -> Callable[[], None]:
                 print("Interrupted; what was written before is whole.", file=sys.stderr)
             sys.exit(130)
         except Exception as error:
-            if error not in failures:
-                failures.append(error)
+            if not isinstance(error, JobError):  # which has told it itself
                 report(error)
+            failures.append(error)
+        finally:
+            _clear_up()
         _compare_the_sweep()
         shut_down(status=len(failures) and 1)
         if failures:
@@ -112,6 +119,12 @@ def verb(job: Callable) -> Callable[[], None]:
 def _beside_the_first() -> list[str]:
     """Return what keeps a process that torchrun or SLURM has started beside the first one from writing a folder."""
     return ["hydra.output_subdir=null", "hydra.run.dir=."] if is_started_from_outside() and not is_first() else []
+
+
+def _clear_up() -> None:
+    from vidclf.run.sweep import remove_passing
+
+    remove_passing()
 
 
 def _compare_the_sweep() -> None:
@@ -141,6 +154,8 @@ def _noting(job: Callable, failures: list[Exception], given: list[str]) -> Calla
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        from vidclf.run.config import output_folder
+        from vidclf.run.results import note_failure
         from vidclf.system.machine import keep_memory, limit_threads
 
         sys.argv[1:] = given
@@ -154,7 +169,10 @@ def _noting(job: Callable, failures: list[Exception], given: list[str]) -> Calla
             failures.append(error)
             report(error)
             if HydraConfig.get().mode is RunMode.MULTIRUN:  # Hydra notes which job failed and goes on with the others
-                raise
+                reason = _sentence(error) or f"{type(error).__name__}: {error}"
+                if HydraConfig.get().job.name == "train":
+                    note_failure(output_folder(), reason)
+                raise JobError(reason) from None  # whatever it was, a launcher's process can send this one
 
     return caught
 
@@ -199,6 +217,12 @@ def _sentence(error: BaseException) -> str | None:
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
         return f"{error.filename or 'A file'}: no access ({error.strerror}). Mend that, or work in another folder."
+    if type(error).__name__ == "TerminatedWorkerError":  # joblib's
+        return (
+            "A process of the sweep was killed (out of memory?), so all have stopped. What was written before is "
+            "whole; the same command with hydra.sweep.dir=DIR goes on with what is missing. Fewer jobs at once: "
+            "hydra.launcher.n_jobs=1"
+        )
     if is_loss_of_another(error):
         return (
             "Another process of this run has ended (killed? out of memory?), so all have stopped. What was written "

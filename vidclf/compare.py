@@ -70,10 +70,10 @@ def show(paths: Sequence[Path], part: str, out: Path | None = None) -> None:
 
 def _read(paths: Sequence[Path], part: str) -> tuple[list, list[str]]:
     """Return what was scored, and why runs of sweeps are left out."""
-    from vidclf.run.results import find_runs, is_run, read_scored
+    from vidclf.run.results import find_runs, is_run, read_scored, why_missing
 
     found, failed = find_runs(paths)
-    left_out = [f"{job}: it has no checkpoints/best.ckpt, so it was not trained to the end." for job in failed]
+    left_out = [f"{job}: {why_missing(job)}" for job in failed]
     scored = []
     for run in found:
         try:

@@ -15,24 +15,36 @@ if TYPE_CHECKING:
     from vidclf.data.corpus import Corpus
     from vidclf.evaluation.judge import Judged
     from vidclf.models.classifier import Classifier
+    from vidclf.run.folder import Run
 
 
 @verb
 def main(cfg: DictConfig) -> None:
-    """Leave a run's folder: see vidclf/run/folder.py."""
+    """Leave a run's folder: see vidclf/run/folder.py. A job of a sweep that was called again goes on where it was."""
+    from vidclf.run.build import settle_precision
+    from vidclf.run.config import asked, output_folder
+    from vidclf.run.jobs import Progress, job_of_sweep
+    from vidclf.system.terminal import quiet_lightning
+
+    quiet_lightning()
+    config, before = asked(cfg, "train")
+    config = settle_precision(config)
+    with job_of_sweep(output_folder(), config) as (progress, begun):
+        if progress is not Progress.DONE:
+            _train(config, begun or before)
+
+
+def _train(config: dict, before: "Run | None") -> None:
     from vidclf.datamodule import VideoDataModule
     from vidclf.evaluation.judge import judge
     from vidclf.features.recipe import hash_weights
     from vidclf.run import build, folder, grid, resume, sources, training
-    from vidclf.run.config import asked, output_folder
+    from vidclf.run.config import output_folder
     from vidclf.run.fitted import fit_head, fit_scaling
     from vidclf.system.disk import write_csv
     from vidclf.system.ranks import is_first, start_ranks
-    from vidclf.system.terminal import quiet_lightning, table
+    from vidclf.system.terminal import table
 
-    quiet_lightning()
-    config, before = asked(cfg, "train")
-    config = build.settle_precision(config)
     backbone = build.build_backbone(config)
     describe = training.Describe(config, hash_weights(backbone.backbone))
     candidates = grid.spread(config)
@@ -44,6 +56,8 @@ def main(cfg: DictConfig) -> None:
 
     corpus = sources.build_corpus(config)
     corpus.require_for_training()
+    if before:
+        resume.check_resumed(before, config, corpus.class_names, corpus.sides, describe.weights_hash)
     if is_first():
         write_csv(run_folder / "split.csv", ("video", "side"), corpus.sides.rows())
     source = sources.build_source(config, corpus, backbone, device, training=True)
@@ -56,7 +70,6 @@ def main(cfg: DictConfig) -> None:
     datamodule.prepare(trainer.max_epochs)
     resumed = None
     if before:
-        resume.check_resumed(before, config, corpus.class_names, corpus.sides, describe.weights_hash)
         folder.load_trained(before, learner)
         resumed = resume.take_over(before, run_folder, config, trainer)
     else:

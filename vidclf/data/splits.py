@@ -108,7 +108,7 @@ class KFold:
     """Fold `number` of `folds` tests: of each class about one in `folds` groups, whole, and every video once.
 
     Args:
-        number: 1 to `folds`; `-m split.number=1,2,3,4,5` is cross-validation.
+        number: 1 to `folds`; `study=kfold` is cross-validation.
         folds: how many.
         val_fraction: of what is not tested.
         seed: of the draw.

@@ -36,10 +36,12 @@ PATHS = (
     "store.",
     "backbone.weights",
     "backbone.name",
+    "hydra.sweep.dir",
+    "hydra.run.dir",
 )  # so too where one exists, or the grammar cannot read it
 OF_SEVERAL = ("compare", "evaluate")  # verbs that take several runs, and folders of sweeps
 WITH_A_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
-OF_HYDRA = ("experiment", "sweep")  # groups that are spread over the others
+OF_HYDRA = ("experiment", "study", "sweep")  # groups that are spread over the others
 OPTIONAL = ("augmentation", "mixing", "callbacks", "logger")  # groups of which none need be chosen
 OF_A_MACHINE = ("accelerator", "devices", "num_nodes", "strategy")
 WRITING = ("default_root_dir", "model_registry")
@@ -266,17 +268,17 @@ def _as_sweep(runs: Sequence[str]) -> list[str]:
     paths = [Path(run) for run in runs]
     if not paths or (len(paths) == 1 and (not paths[0].is_dir() or (paths[0] / "checkpoints").is_dir())):
         return []
-    from vidclf.run.results import find_runs, jobs_of
+    from vidclf.run.results import find_runs, jobs_of, why_missing
 
     if len(paths) == 1 and not jobs_of(paths[0]):
         return []
     found, failed = find_runs(paths)
     for job in failed:
-        say(printable(f"left out: {job}: it has no checkpoints/best.ckpt, so it was not trained to the end."))
+        say(printable(f"left out: {job}: {why_missing(job)}"))
     if not found:
         raise VidclfError(f"run={', '.join(runs)}: none of {len(failed)} jobs has left a run. See what they said.")
     names = ",".join(_in_quotes(str(run)) for run in found)
-    return [f"run={names}", f"hydra.sweep.dir={_in_quotes(str(found[0]))}"]
+    return [f"run={names}", f"hydra.sweep.dir={_in_quotes(str(found[0].absolute().parent))}"]
 
 
 def _in_quotes(path: str) -> str:

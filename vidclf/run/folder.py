@@ -9,6 +9,7 @@ metrics.json             validation scores of the best checkpoint
 predictions.csv          and what it makes of each validation video
 heads.csv                of all heads, where the best of several was chosen
 failed.csv               damaged videos that were left out
+error.txt                why a job of a sweep has failed
 test/                    what evaluate found
 """
 
@@ -29,6 +30,10 @@ Failed = Mapping[int, VideoError]  # by position in the videos
 DESCRIPTION = "vidclf"  # the key in a checkpoint
 FORMAT = 2  # of a description; the first had no number
 DESCRIBED = {"class_names": list, "config": dict, "split_fingerprint": str, "weights_hash": str}  # and read back
+
+
+class UnreadableError(VidclfError):
+    """A file is no checkpoint of vidclf, or a damaged one."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
         if not all(isinstance(value, kind) for value, kind in shapes):
             raise KeyError(DESCRIPTION)
     except Exception as error:  # whatever pickle, zip and tensors have to say of it
-        raise VidclfError(
+        raise UnreadableError(
             f"{path}: no checkpoint of vidclf, or a damaged one ({type(error).__name__}). Train the run again."
         ) from error
     if about.get("format") != FORMAT:

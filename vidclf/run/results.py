@@ -17,8 +17,11 @@ from vidclf.errors import VidclfError
 from vidclf.evaluation.report import PREDICTIONS
 from vidclf.run.folder import checkpoint_of, describe_checkpoint
 from vidclf.run.trust import check_plain
+from vidclf.system.disk import write_atomically
 
 MAX_BYTES = 1_000_000  # of metrics.json, which is flat and short
+ERROR = "error.txt"  # in the folder of a sweep's job: why it has failed
+MAX_REASON = 500  # characters of it that are shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,19 +62,42 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         if is_run(path) or path.is_file():
             runs.append(path)
             continue
+        if path.is_dir() and is_run(path.parent):
+            raise VidclfError(
+                f"{path}: what evaluate found of a run, and not the run. Runs are compared by their own settings: name "
+                f"{path.parent}. What came out by others, such as sampling.rate_hz=5, stands in {path}/metrics.json."
+            )
         if not path.is_dir():
             raise VidclfError(f"{path}: there is no such folder. Give runs, or the folder of a sweep, under runs/.")
         jobs = jobs_of(path)
         if not jobs:
             raise VidclfError(f"{path}: neither a run (it has no checkpoints/best.ckpt) nor a sweep with runs in it.")
-        runs += [job for job in jobs if is_run(job)]
-        failed += [job for job in jobs if not is_run(job)]
+        runs += [job for job in jobs if is_complete(job)]
+        failed += [job for job in jobs if not is_complete(job)]
     return runs, failed
 
 
 def is_run(path: Path) -> bool:
     """Whether a folder holds the best checkpoint of a run."""
     return (path / "checkpoints" / "best.ckpt").is_file()
+
+
+def is_complete(job: Path) -> bool:
+    """Whether a sweep's job was trained to its end: its scores are written last."""
+    return is_run(job) and (job / "metrics.json").is_file()
+
+
+def why_missing(job: Path) -> str:
+    """Return why a sweep's job is not complete, as far as it could say so."""
+    if not (job / ERROR).is_file():
+        return "not trained to the end. The sweep's command, called again with its hydra.sweep.dir, goes on with it."
+    with (job / ERROR).open(encoding="utf-8", errors="replace") as file:
+        return f"failed: {' '.join(file.read(MAX_REASON).split())}"
+
+
+def note_failure(job: Path, reason: str) -> None:
+    """Leave in a job's folder why it has failed."""
+    write_atomically(job / ERROR, f"{reason}\n".encode("utf-8", "surrogateescape"))
 
 
 def jobs_of(sweep: Path) -> list[Path]:
@@ -99,7 +125,9 @@ def read_scored(run: Path, part: str) -> Scored:
     results = folder if part == "val" and (folder / "predictions.csv").is_file() else folder / part
     if not (results / "metrics.json").is_file():
         how = "only half" if (results / "logits.safetensors").is_file() else "not"
-        raise VidclfError(f"{run}: {how} evaluated on {part}. Call vidclf evaluate run={run} part={part}")
+        others = sorted(path.name for path in folder.glob(f"{part}-*") if (path / "metrics.json").is_file())
+        told = f" by the run's own settings (but by others: {first_five(others)})" if others else ""
+        raise VidclfError(f"{run}: {how} evaluated on {part}{told}. Call vidclf evaluate run={run} part={part}")
     scored = Scored(folder, about["config"], about["class_names"], read_metrics(results))
     _read_predictions(results / "predictions.csv", scored)
     _check_logits(results, scored)

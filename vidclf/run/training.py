@@ -26,12 +26,16 @@ class Describe(Callback):
     config: dict[str, Any]
     weights_hash: str  # of the backbone, before any training
 
+    def __post_init__(self) -> None:
+        self.asked = self.config  # of a grid, whose head and rates `config` becomes, all of it
+
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         corpus = trainer.datamodule.corpus  # type: ignore[attr-defined]
         checkpoint[DESCRIPTION] = {
             "format": FORMAT,
             "class_names": corpus.class_names,
             "config": self.config,
+            "asked": self.asked,
             "versions": versions(),
             "split_fingerprint": corpus.sides.fingerprint,
             "weights_hash": self.weights_hash,
