@@ -30,11 +30,22 @@ check: install
 	$(MAKE) test
 
 # make bench ARGS="size=10% only=extraction,backbone"; experiments/benchmark/README.md says what is measured.
-bench: .venv/installed-bench
+bench: .venv/installed-bench .venv/installed-keras
 	$(BIN)/python -m experiments.benchmark.bench $(ARGS)
 
 .venv/installed-bench: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	touch $@
+
+# The tutorial's own stack, in an environment of its own: what the benchmark compares with.
+KERAS := .venv/keras
+.venv/installed-keras: | .venv/installed
+	$(PYTHON) -m venv --clear $(KERAS)
+	$(KERAS)/bin/pip install --quiet --disable-pip-version-check \
+		'tensorflow-cpu>=2.20' 'opencv-python-headless>=4.10' 'numpy>=2' 'pillow>=10' || { \
+		echo "Keras cannot be installed for $$($(PYTHON) --version): TensorFlow 2.21 has wheels for 3.11 to 3.13." \
+		"Set PYTHON=, or measure the rest: $(BIN)/python -m experiments.benchmark.bench" >&2; \
+		exit 1; }
 	touch $@
 
 format: install

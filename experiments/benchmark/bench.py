@@ -1,4 +1,4 @@
-"""Measure the tutorial's way, ours, and what the machine can do at most, on the same clips in one run.
+"""Measure the tutorial's way on its own stack, ours, and what the machine can do at most, on the same clips in one run.
 
     python -m experiments.benchmark.bench size=1%|10%|100% only=extraction,backbone epochs=20
 
@@ -41,9 +41,11 @@ MEASURES = {
     "memory": Measure("limits", "memory"),
     "decoding": Measure("limits", "decoding"),
     "backbone": Measure("limits", "backbone"),
-    "tutorial_extraction": Measure("tutorial_way", "extraction", keeps_memory=False),
+    "keras_extraction": Measure("run_keras", "extraction", keeps_memory=False),
+    "plain_extraction": Measure("plain_torch", "extraction", keeps_memory=False),
     "extraction": Measure("ours", "extraction"),
-    "tutorial_training": Measure("tutorial_way", "training", keeps_memory=False),
+    "keras_training": Measure("run_keras", "training", keeps_memory=False),
+    "plain_training": Measure("plain_torch", "training", keeps_memory=False),
     "training": Measure("ours", "training"),
     "bfloat16_error": Measure("ours", "bfloat16_error"),
     "missing": Measure("ours", "missing"),
@@ -54,6 +56,7 @@ MEASURES = {
     "heads": Measure("verbs", "heads", keeps_memory=False),
     "heads_step": Measure("heads", "steady"),
     "precision": Measure("verbs", "precision", keeps_memory=False),
+    "keras_end_to_end": Measure("run_keras", "end_to_end", keeps_memory=False),
     "end_to_end": Measure("verbs", "end_to_end", keeps_memory=False),
     "start_up": Measure("verbs", "start_up", keeps_memory=False),
 }

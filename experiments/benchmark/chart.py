@@ -6,9 +6,9 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 
-from experiments.benchmark.targets import Results, ours_s, tutorial_s
+from experiments.benchmark.targets import Results, ours_s
 
-TUTORIAL, OURS, LIMIT = "#9aa0a6", "#1a66c2", "#cfe0f5"
+KERAS, PLAIN, OURS, LIMIT = "#9aa0a6", "#d5d8dc", "#1a66c2", "#cfe0f5"
 Bar = tuple[str, float, str]  # label, length, colour
 
 
@@ -47,7 +47,8 @@ def panels_of(results: Results) -> Iterable[tuple[str, list[Bar]]]:
         "Extraction by VGG16, frames a second",
         bars_of(
             results,
-            ("the tutorial's way", "tutorial_extraction", "frames_per_s", TUTORIAL),
+            ("Keras", "keras_extraction", "frames_per_s", KERAS),
+            ("torch float32, plain layout", "plain_extraction", "frames_per_s", PLAIN),
             ("ours", "extraction", "frames_per_s", OURS),
             ("limit: the backbone alone", "backbone", "frames_per_s", LIMIT),
         ),
@@ -58,7 +59,8 @@ def panels_of(results: Results) -> Iterable[tuple[str, list[Bar]]]:
             (label, 1000 * seconds, colour)
             for label, seconds, colour in bars_of(
                 results,
-                ("the tutorial's way", "tutorial_training", "step_s", TUTORIAL),
+                ("Keras", "keras_training", "step_s", KERAS),
+                ("torch float32", "plain_training", "step_s", PLAIN),
                 ("ours", "training", "step_s", OURS),
                 ("limit: a bare loop", "training", "bare_step_s", LIMIT),
             )
@@ -69,16 +71,19 @@ def panels_of(results: Results) -> Iterable[tuple[str, list[Bar]]]:
         [
             (f"{clip.partition(' ')[0]} clip: {side}", rates[key], colour)
             for clip, rates in results.get("decoding", {}).items()
-            for side, key, colour in (("OpenCV", "opencv", TUTORIAL), ("ours", "ours", OURS))
+            for side, key, colour in (
+                ("OpenCV's read()", "opencv", KERAS),
+                ("OpenCV's grab()", "opencv_grabbing", PLAIN),
+                ("ours", "ours", OURS),
+            )
         ],
     )
-    needed = ("tutorial_extraction", "tutorial_training", "end_to_end")
-    if all(name in results for name in needed):
+    if {"keras_end_to_end", "end_to_end"} <= {*results}:
         yield (
-            "Training and evaluation end to end, seconds (less is better)",
+            "Training and evaluation end to end, start-up and all, seconds (less is better)",
             [
-                ("the tutorial's way, extrapolated", tutorial_s(*(results[name] for name in needed)), TUTORIAL),
-                ("ours, start-up and all", ours_s(results["end_to_end"]), OURS),
+                ("Keras", results["keras_end_to_end"]["seconds"], KERAS),
+                ("ours", ours_s(results["end_to_end"]), OURS),
             ],
         )
 

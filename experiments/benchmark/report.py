@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from experiments.benchmark.targets import RATIOS, Results, ours_s, tutorial_s
+from experiments.benchmark.targets import RATIOS, Results, ours_s
 
 REACHED = {True: "yes", False: "NO", None: ""}
 
@@ -32,16 +32,17 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def rates(results: Results) -> Iterable[tuple[str, str]]:
     """Yield what was measured, with its unit."""
-    if tutorial := results.get("tutorial_extraction"):
-        parts = ", ".join(
-            f"{name} {1000 * tutorial[key]:.1f} ms"
-            for name, key in (
-                ("decoding and writing JPEGs", "decode_and_write_s"),
-                ("reading them", "read_s"),
-                ("network", "network_s"),
+    for side, measure in (("Keras", "keras_extraction"), ("torch float32, plain layout", "plain_extraction")):
+        if theirs := results.get(measure):
+            parts = ", ".join(
+                f"{name} {1000 * theirs[key]:.1f} ms"
+                for name, key in (
+                    ("decoding and writing JPEGs", "decode_and_write_s"),
+                    ("reading them", "read_s"),
+                    ("network", "network_s"),
+                )
             )
-        )
-        yield "extraction, the tutorial's way", f"{tutorial['frames_per_s']:.1f} frames/s (of a frame: {parts})"
+            yield f"extraction, {side}", f"{theirs['frames_per_s']:.1f} frames/s (of a frame: {parts})"
     if ours := results.get("extraction"):
         slowest = f"slowest fifth {ours['slowest_part_frames_per_s']:.1f}"
         rate = f"{ours['frames_per_s']:.1f} frames/s ({slowest}), {ours['videos_per_s']:.1f} videos/s"
@@ -61,8 +62,9 @@ def rates(results: Results) -> Iterable[tuple[str, str]]:
         yield "memory, copying (read and written)", f"{memory['copy_gb_per_s']:.1f} GB/s"
         yield "a file in the page cache", f"{memory['page_cache_gb_per_s']:.1f} GB/s"
         yield "a file on the disk", f"{memory['disk_gb_per_s']:.1f} GB/s"
-    if tutorial := results.get("tutorial_training"):
-        yield "training step, the tutorial's way", f"{1000 * tutorial['step_s']:.1f} ms"
+    for side, measure in (("Keras", "keras_training"), ("torch float32", "plain_training")):
+        if theirs := results.get(measure):
+            yield f"training step, {side}", f"{1000 * theirs['step_s']:.1f} ms"
     if ours := results.get("training"):
         yield f"training step, ours, {ours['precision']}, under Lightning", f"{1000 * ours['step_s']:.1f} ms"
         yield f"training step, ours, {ours['precision']}, in a bare loop", f"{1000 * ours['bare_step_s']:.1f} ms"
@@ -100,9 +102,9 @@ def rates(results: Results) -> Iterable[tuple[str, str]]:
         frames = f"{ours['train_frames'] + ours['test_frames']:,} frames, {ours['epochs']} epochs"
         parts = f"{ours_s(ours):.0f} s (train {ours['train_s']:.0f}, evaluate {ours['evaluate_s']:.0f})"
         yield f"end to end, ours, start-up and all, {frames}", parts
-        if {"tutorial_extraction", "tutorial_training"} <= {*results}:
-            theirs = tutorial_s(results["tutorial_extraction"], results["tutorial_training"], ours)
-            yield "end to end, the tutorial's way, extrapolated from its measured parts", f"{theirs:.0f} s"
+    if theirs := results.get("keras_end_to_end"):
+        frames = f"{theirs['train_frames'] + theirs['test_frames']:,} frames, {theirs['epochs']} epochs"
+        yield f"end to end, Keras, start-up and all, {frames}", f"{theirs['seconds']:.0f} s"
 
 
 def start_up(results: Results) -> Iterable[tuple[str, str]]:

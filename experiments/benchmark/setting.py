@@ -13,6 +13,10 @@ Result = TypeVar("Result")
 
 DATA = Path("data")  # in .gitignore
 
+# Of the sides that ours is compared with: runs, each of so many frames (two batches) or an epoch of so many rows.
+NUM_RUNS, NUM_FRAMES, NUM_ROWS = 5, 64, 2048
+NUM_CLASSES = 101
+
 
 @dataclass(frozen=True)
 class Setting:

@@ -1,9 +1,9 @@
-"""The tutorial's way, as it was published, in torch: the side that ours is compared with.
+"""The tutorial's way in torch as one would write it first: float32 in torch's plain layout, no Keras, no vidclf.
 
 OpenCV reads every frame of a clip and every floor(fps)-th becomes a JPEG; the JPEGs are read back, squeezed to 224x224
-and divided by 255; VGG16's convolutions run on them in float32, in torch's plain layout, eager, in batches of 32; all
-features are kept in a list and stacked. Then default Adam trains the dense network at batch 128. C's allocator is left
-as it is.
+and divided by 255; VGG16's convolutions run on them, eager, in batches of 32; all features are kept in a list and
+stacked. Then default Adam trains the dense network at batch 128. C's allocator is left as it is. Slower than Keras on
+CPUs without matrix units, so no stand-in for it: `keras_way.py` is the tutorial's own stack.
 """
 
 import statistics
@@ -19,12 +19,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import vgg16
 
-from experiments.benchmark.setting import Setting, device, now
+from experiments.benchmark.setting import NUM_CLASSES, NUM_FRAMES, NUM_ROWS, NUM_RUNS, Setting, device, now
 
-NUM_FRAMES = 64  # in a run: two batches of the network
-NUM_ROWS = 2048  # of features trained on: 16 batches
-NUM_RUNS = 5
-FEATURE_DIM, NUM_CLASSES = 25088, 101
+FEATURE_DIM = 25088
 WIDTHS = (1024, 512, 256, 128)
 
 
