@@ -56,6 +56,8 @@ def _train(config: dict, before: "Run | None") -> None:
 
     corpus = sources.build_corpus(config)
     corpus.require_for_training()
+    if sources.calibrate_int8(config, backbone, corpus):
+        describe.weights_hash = hash_weights(backbone.backbone)
     if before:
         resume.check_resumed(before, config, corpus.class_names, corpus.sides, describe.weights_hash)
     if is_first():

@@ -47,6 +47,7 @@ MEASURES = {
     "keras_training": Measure("run_keras", "training", keeps_memory=False),
     "plain_training": Measure("plain_torch", "training", keeps_memory=False),
     "training": Measure("ours", "training"),
+    "int8": Measure("int8", "int8"),
     "bfloat16_error": Measure("ours", "bfloat16_error"),
     "missing": Measure("ours", "missing"),
     "gathering": Measure("ours", "gathering"),
@@ -58,6 +59,7 @@ MEASURES = {
     "precision": Measure("verbs", "precision", keeps_memory=False),
     "keras_end_to_end": Measure("run_keras", "end_to_end", keeps_memory=False),
     "end_to_end": Measure("verbs", "end_to_end", keeps_memory=False),
+    "end_to_end_int8": Measure("verbs", "end_to_end_int8", keeps_memory=False),
     "start_up": Measure("verbs", "start_up", keeps_memory=False),
 }
 

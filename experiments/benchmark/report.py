@@ -98,10 +98,18 @@ def rates(results: Results) -> Iterable[tuple[str, str]]:
         yield "bfloat16's error of VGG16's features", f"{error['relative']:.2%} ({largest})"
     for name, scores in results.get("precision", {}).items():
         yield f"demo's test top1, {name}, seeds 0, 1, 2", ", ".join(f"{score:.3f}" for score in scores)
-    if ours := results.get("end_to_end"):
-        frames = f"{ours['train_frames'] + ours['test_frames']:,} frames, {ours['epochs']} epochs"
-        parts = f"{ours_s(ours):.0f} s (train {ours['train_s']:.0f}, evaluate {ours['evaluate_s']:.0f})"
-        yield f"end to end, ours, start-up and all, {frames}", parts
+    for name, both in results.get("int8", {}).items():
+        sides = (
+            f"{both[f'{side}_frames_per_s']:.1f} frames/s (alone {both[f'{side}_alone_frames_per_s']:.1f}), "
+            f"error {both[f'{side}_error']:.1%}"
+            for side in ("int8", "bfloat16")
+        )
+        yield f"extraction in int8 and in bfloat16, {name}", "; ".join(sides)
+    for side, measure in (("ours", "end_to_end"), ("ours in int8", "end_to_end_int8")):
+        if ours := results.get(measure):
+            frames = f"{ours['train_frames'] + ours['test_frames']:,} frames, {ours['epochs']} epochs"
+            parts = f"{ours_s(ours):.0f} s (train {ours['train_s']:.0f}, evaluate {ours['evaluate_s']:.0f})"
+            yield f"end to end, {side}, start-up and all, {frames}", parts
     if theirs := results.get("keras_end_to_end"):
         frames = f"{theirs['train_frames'] + theirs['test_frames']:,} frames, {theirs['epochs']} epochs"
         yield f"end to end, Keras, start-up and all, {frames}", f"{theirs['seconds']:.0f} s"

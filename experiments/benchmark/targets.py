@@ -50,6 +50,18 @@ RATIOS = (
         low=1.7,
     ),
     Ratio(
+        "extraction by VGG16 in int8, ours over Keras",
+        ("int8", "keras_extraction"),
+        lambda ours, keras: ours["vgg16"]["int8_frames_per_s"] / keras["frames_per_s"],
+        low=3,
+    ),
+    Ratio(
+        "extraction by VGG16 in int8, over the int8 network alone",
+        ("int8",),
+        lambda ours: ours["vgg16"]["int8_frames_per_s"] / ours["vgg16"]["int8_alone_frames_per_s"],
+        low=0.9,
+    ),
+    Ratio(
         "training step of the dense network at batch 128, ours over Keras",
         ("training", "keras_training"),
         lambda ours, keras: keras["step_s"] / ours["step_s"],
@@ -59,6 +71,12 @@ RATIOS = (
         "end to end, start-up and all, ours over Keras",
         ("end_to_end", "keras_end_to_end"),
         lambda ours, keras: keras["seconds"] / ours_s(ours),
+    ),
+    Ratio(
+        "end to end, start-up and all, ours in int8 over Keras",
+        ("end_to_end_int8", "keras_end_to_end"),
+        lambda ours, keras: keras["seconds"] / ours_s(ours),
+        low=2,
     ),
     Ratio(
         "extraction by VGG16, ours over torch float32, plain layout",

@@ -113,9 +113,15 @@ def heads(setting: Setting) -> dict[str, float]:
     return {"heads": len(rates), "at_once_s": at_once.seconds, "alone_s": sum(outcome.seconds for outcome in alone)}
 
 
-def end_to_end(setting: Setting) -> dict[str, float]:
+def end_to_end_int8(setting: Setting) -> dict[str, float]:
+    """Return the same of the tutorial's recipe with its backbone in 8-bit integers."""
+    return end_to_end(setting, "int8")
+
+
+def end_to_end(setting: Setting, precision: str = "auto") -> dict[str, float]:
     """Return the wall times of the tutorial's recipe on the twin, start-up and all, and how many frames there are."""
-    folders = [f"store.root={setting.work}/features", f"hydra.run.dir={setting.work}/run"]
+    folders = [f"store.root={setting.work}/features-{precision}", f"hydra.run.dir={setting.work}/run-{precision}"]
+    folders.append(f"backbone.precision={precision}")
     data = [f"dataset.root={twin(setting.size)}", "backbone.weights=null"]
     train = run_verb("train", "experiment=tutorial", *data, f"trainer.max_epochs={setting.epochs}", *folders)
     evaluate = run_verb("evaluate", f"run={train.runs[0]}")

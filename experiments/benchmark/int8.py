@@ -1,0 +1,87 @@
+"""Backbones in 8-bit integers beside the same in bfloat16: pictures a second, alone and end to end, and the error."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from experiments.benchmark.ours import FRAMES, one_a_second, rates_of_parts
+from experiments.benchmark.setting import Setting, median_s
+from vidclf.data.decoding import iterate_frames
+from vidclf.data.transforms import BackboneTransform
+from vidclf.features.extract import Extractor
+from vidclf.models.backbones.int8 import Int8Backbone
+from vidclf.models.backbones.torchvision_models import ImageBackbone
+from vidclf.models.backbones.wrapped import FrozenBackbone
+from vidclf.system.machine import num_cores
+
+LONGEST_S = 30  # of a steady state
+NUM_CALIBRATED = 8  # batches
+CPU = torch.device("cpu")
+
+
+def int8(setting: Setting) -> dict[str, dict[str, float]]:
+    """Return of each network the frames a second of both, and how far their features are from float32's."""
+    return {name: measure(make, setting) for name, make in networks().items()}
+
+
+def networks() -> dict[str, Callable[[str], nn.Module]]:
+    """Return what makes each network in a precision; random weights, but for Lite0's, which come by pip."""
+    found: dict[str, Callable[[str], nn.Module]] = {
+        name: lambda precision, name=name: ImageBackbone(name, weights=None, precision=precision)
+        for name in ("vgg16", "resnet50", "vit_b_16")
+    }
+    try:
+        from experiments.real.lite0 import Lite0
+    except ImportError:  # pip install -e '.[real]'
+        return found
+    return {**found, "efficientnet_lite0": Lite0}
+
+
+def measure(make: Callable[[str], nn.Module], setting: Setting) -> dict[str, float]:
+    L.seed_everything(0, verbose=False)
+    exact = FrozenBackbone(make("float32").eval())
+    rounded = make("bfloat16").eval()
+    rounded.load_state_dict(exact.backbone.state_dict())
+    network = Int8Backbone(exact.backbone)
+    batches = list(islice(pictures(exact, setting), NUM_CALIBRATED + 1))
+    network.ranges = network.calibrate(batches[:-1])
+    sides = {"bfloat16": FrozenBackbone(rounded), "int8": FrozenBackbone(network)}
+    right, result = exact(batches[-1]), {}
+    for name, side in sides.items():
+        result[f"{name}_alone_frames_per_s"] = FRAMES / median_s(lambda side=side: side(batches[0]))
+        result[f"{name}_error"] = float((side(batches[-1]).float() - right).norm() / right.norm())
+        result[f"{name}_frames_per_s"] = end_to_end(side, setting)
+    return result
+
+
+def pictures(network: FrozenBackbone, setting: Setting) -> Iterator[Tensor]:
+    """Yield batches of the twin's pictures, one a second."""
+    transform, waiting = BackboneTransform(network.picture_format), torch.empty(0)
+    for number, clip in enumerate(setting.clips):
+        frames = one_a_second(number, clip).frames
+        decoded = torch.stack([frame for _, frame in iterate_frames(clip, frames.flatten().tolist(), whole=True)])
+        found = transform(decoded[:, None])
+        waiting = torch.cat([waiting, found]) if len(waiting) else found
+        while len(waiting) >= FRAMES:
+            yield waiting[:FRAMES]
+            waiting = waiting[FRAMES:]
+
+
+def end_to_end(network: FrozenBackbone, setting: Setting) -> float:
+    """Return the frames a second of an extraction's steady state, decoding and all."""
+    views = [one_a_second(number, clip) for number, clip in enumerate(setting.clips)]
+    extractor = Extractor(
+        setting.clips, BackboneTransform(network.picture_format), network, CPU, num_cores(), compile=False
+    )
+    ends, counts = [], []
+    for one, _ in extractor.compute(views):
+        ends.append(time.perf_counter())
+        counts.append(len(one.frames))
+        if ends[-1] - ends[0] > LONGEST_S:
+            break
+    return statistics.median(rates_of_parts(ends, counts))

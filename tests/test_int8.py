@@ -1,0 +1,168 @@
+"""Backbones in 8-bit integers: what they compute, what they are calibrated to, and who cannot be one."""
+
+import csv
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from doubles import Clips, Pictures, make_corpus
+from torch import Tensor, nn
+from verbs import SMALL, Outcome
+
+from vidclf.contracts import PictureFormat
+from vidclf.data.sampling import Rate
+from vidclf.errors import VidclfError
+from vidclf.features.calibration import _draw
+from vidclf.features.recipe import hash_weights
+from vidclf.models.backbones.int8 import Int8Backbone
+from vidclf.models.backbones.tiny import Tiny
+from vidclf.models.backbones.wrapped import FrozenBackbone
+
+INT8 = (*SMALL, "backbone.precision=int8", "backbone.weights=shipped")
+
+
+class Same(nn.Module):
+    """Each picture is its own features: one weight of 1 a channel."""
+
+    picture_format = PictureFormat(size=4, resize=4, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    feature_dim = 48
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 3, 1, bias=False).requires_grad_(False)
+        self.convolution.weight.copy_(torch.eye(3)[:, :, None, None])
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.convolution(pictures.flatten(0, 1)).flatten(1).unflatten(0, pictures.shape[:2])
+
+
+class Branching(Pictures):
+    def forward(self, pictures: Tensor) -> Tensor:
+        return super().forward(pictures if pictures.sum() > 0 else -pictures)
+
+
+class Forgetful(Pictures):
+    calls = 0
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(pictures) * self.calls
+
+
+def calibrated(backbone: nn.Module, pictures: Tensor) -> Int8Backbone:
+    int8 = Int8Backbone(backbone)
+    int8.ranges = int8.calibrate(pictures.split(32))
+    return int8
+
+
+def test_values_are_the_nearest_of_256_between_the_smallest_and_the_largest_seen():
+    levels = torch.arange(256) / 100  # 0 to 2.55
+    pictures = levels[torch.randint(256, (64, 1, 3, 4, 4), generator=torch.Generator().manual_seed(0))]
+    pictures[0].flatten()[:2] = torch.tensor([0, 2.55])
+    int8 = calibrated(Same(), pictures)
+    int8.precision = "float32"
+    between = pictures[:32] + 0.003  # nearer to the level below
+    expected = pictures[:32].flatten(2)
+    torch.testing.assert_close(int8(between), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(int8(pictures[:32] + 1), (expected + 1).clamp(max=2.55), atol=1e-5, rtol=0)
+
+
+def test_features_are_near_those_of_float32_and_the_same_in_any_company():
+    pictures = torch.randn(64, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    tiny = Tiny()
+    frozen = FrozenBackbone(calibrated(tiny, pictures))
+    right, found = tiny(pictures), frozen(pictures)
+    assert 1e-3 < float((found.float() - right).norm() / right.norm()) < 0.05
+    assert torch.equal(frozen(pictures[40:41]), found[40:41])
+    assert torch.equal(pickle.loads(pickle.dumps(frozen))(pictures[:3]), found[:3])
+
+
+def test_ranges_are_part_of_the_weights_hash():
+    pictures = torch.randn(32, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    one, other = calibrated(Pictures(), pictures), calibrated(Pictures(), 2 * pictures)
+    assert len({hash_weights(network) for network in (one, other, Pictures())}) == 3
+    assert hash_weights(Int8Backbone(Pictures(), one.ranges)) == hash_weights(one)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "sentence"),
+    [
+        (Clips, "int8 is for backbones of pictures; clips takes clips of 4 frames"),
+        (lambda: Pictures().requires_grad_(True), "int8 is for a frozen backbone"),
+        (Branching, "Branching cannot be exported to ONNX .*without branches"),
+        (Forgetful, "Forgetful, exported to ONNX, computes something else"),
+    ],
+)
+def test_a_backbone_that_cannot_be_one_is_a_sentence(backbone: Callable[[], nn.Module], sentence: str):
+    with pytest.raises(VidclfError, match=sentence):
+        calibrated(backbone().eval(), torch.rand(32, 1, 3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    [{"a": [0.0]}, {"a": [1.0, 0.0]}, {"a": ["x", 1]}, {"a": [0.0, float("nan")]}, {}, [1, 2], "${oc.env:HOME}"],
+)
+def test_ranges_that_are_none_are_a_sentence(ranges: object):
+    with pytest.raises(VidclfError, match=r"backbone\.calibration: it gives each tensor"):
+        Int8Backbone(Pictures(), ranges)
+
+
+def test_ranges_of_another_network_are_a_sentence():
+    int8 = Int8Backbone(Pictures().eval(), {"conv": [0.0, 1.0]})
+    with pytest.raises(VidclfError, match=r"backbone\.calibration is of another network"):
+        int8(torch.rand(32, 1, 3, 16, 16))
+
+
+def test_one_that_was_not_calibrated_is_a_sentence():
+    with pytest.raises(VidclfError, match="is calibrated on training pictures, by vidclf train and extract"):
+        Int8Backbone(Pictures())(torch.rand(32, 1, 3, 16, 16))
+
+
+def test_calibration_draws_training_frames_by_the_seed(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("vidclf.features.calibration.NUM_PICTURES", 70)
+    corpus = make_corpus(clips, store=tmp_path, sampling=Rate(25))
+    trained_on = {one.video: set(one.frames.flatten().tolist()) for one in corpus.views("train")}
+    drawn = _draw(corpus, 0)
+    assert all(set(frames) <= trained_on[video] for video, frames in drawn.items())
+    assert sum(len(set(frames)) for frames in drawn.values()) == 70
+    assert drawn == _draw(make_corpus(clips, store=tmp_path, sampling=Rate(25)), 0) != _draw(corpus, 1)
+
+
+def test_too_few_training_frames_are_a_sentence(clips: Path, tmp_path: Path):
+    with pytest.raises(VidclfError, match=r"shows \d+ frames, and calibration needs 64 or more"):
+        _draw(make_corpus(clips, store=tmp_path, sampling=Rate(1)), 0)
+
+
+def test_a_run_is_trained_scored_and_used_in_int8(
+    clips: Path, vidclf: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    at = (f"dataset.root={clips}", *INT8, "sampling.rate_hz=25")
+    first, second = vidclf("train", *at), vidclf("train", *at, "head.widths=[8]")
+    assert (first.status, second.status) == (0, 0), first.err + second.err
+    assert "calibrating on" in first.err
+    assert "calibrating on" not in second.err + vidclf("extract", *at, "shard=1/2").err  # it is kept
+    stores = list((tmp_path / "data" / "features").glob("tiny-*"))
+    assert len(stores) == 1
+    (kept,) = (tmp_path / "data" / "features" / "calibrations").glob("*.json")
+    assert json.loads((stores[0] / "recipe.json").read_text())["backbone"].count(
+        next(iter(json.loads(kept.read_text())))
+    )
+
+    assert vidclf("evaluate", f"run={first.run}").status == 0
+    with (first.run / "test" / "predictions.csv").open() as file:
+        row = next(csv.DictReader(file))
+    line = json.loads(vidclf("predict", f"run={first.run}", f"source={clips / row['video']}").out)
+    assert (line["label"], f"{line['probability']:.4f}") == (row["predicted"], f"{float(row['probability']):.4f}")
+    other = vidclf("evaluate", f"run={first.run}", "backbone.precision=float32")
+    assert other.status == 1
+    assert "was trained on a backbone with weights" in other.err
+    resumed = vidclf("train", f"resume={first.run}", "trainer.max_epochs=3", "scheduler=constant")
+    assert "calibrating" not in resumed.err
+
+    monkeypatch.setattr("vidclf.system.extras.version", lambda name: "1.0")
+    without = vidclf("predict", f"run={first.run}", f"source={clips / row['video']}")
+    assert without.status == 1
+    assert "needs onnxruntime 1.32 or newer (1.0): pip install 'vidclf[int8]'" in without.err

@@ -1,0 +1,109 @@
+"""What an int8 backbone is calibrated to: some hundred training pictures, drawn by the seed, and what they gave."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from jaxtyping import Float
+from torch import Tensor
+
+from vidclf.contracts import Transform, VideoError
+from vidclf.data.corpus import Corpus
+from vidclf.data.decoding import naming_the_video
+from vidclf.data.transforms import halves_of
+from vidclf.errors import VidclfError
+from vidclf.features.extract import pictures_of
+from vidclf.features.recipe import hash_weights
+from vidclf.features.store import REMEDY
+from vidclf.models.backbones.int8 import Int8Backbone, Ranges, checked_ranges
+from vidclf.models.backbones.wrapped import fixed_batch
+from vidclf.system.disk import write_json, writing_to
+from vidclf.system.seeds import generator_for
+from vidclf.system.terminal import say
+
+NUM_PICTURES = 256
+BATCH = fixed_batch("cpu", 1)
+FEWEST = 2 * BATCH
+
+Drawn = dict[int, list[int]]  # of each video, the frames
+
+
+def calibrate(
+    network: Int8Backbone, transform: Transform, recipe: Mapping[str, object], corpus: Corpus, seed: int, root: Path
+) -> Ranges:
+    """Return the ranges of `network` on training pictures; they are kept below `root`.
+
+    Args:
+        network: not calibrated yet.
+        transform: frames -> pictures.
+        recipe: the resolved configuration of the backbone and of the transform.
+        corpus: whose training part is drawn from, and nothing else.
+        seed: of the draw.
+        root: of the feature store.
+
+    Raises:
+        VidclfError: the training part has too few frames, or the network cannot be exported.
+    """
+    drawn = _draw(corpus, seed)
+    what = {
+        "weights": hash_weights(network.backbone),
+        "recipe": recipe,
+        "frames": [(corpus.facts[video].content, frames) for video, frames in drawn.items()],
+    }
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    folder = root / "calibrations"
+    path = folder / f"{digest}.json"
+    with writing_to(root, REMEDY):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if kept := _read(path):
+                return kept
+            say(f"backbone.precision=int8: calibrating on {sum(map(len, drawn.values()))} training pictures.")
+            ranges = network.calibrate(_batches(drawn, corpus, transform))
+            write_json(path, ranges)
+    return ranges
+
+
+def _draw(corpus: Corpus, seed: int) -> Drawn:
+    """Return frames of training views, each once, drawn by the seed alone."""
+    frames = [(one.video, frame) for one in corpus.views("train") for frame in one.frames.unique().tolist()]
+    if len(frames) < FEWEST:
+        raise VidclfError(
+            f"backbone.precision=int8: the training part shows {len(frames)} frames, and calibration needs {FEWEST} or "
+            "more. Give it more videos or a higher sampling.rate_hz, or leave backbone.precision=int8 out."
+        )
+    order = torch.randperm(len(frames), generator=generator_for(seed, "calibration"))[:NUM_PICTURES]
+    drawn: Drawn = {}
+    for video, frame in sorted(frames[index] for index in order.tolist()):
+        drawn.setdefault(video, []).append(frame)
+    return drawn
+
+
+def _batches(drawn: Drawn, corpus: Corpus, transform: Transform) -> Iterator[Float[Tensor, "32 1 3 h w"]]:
+    """Yield whole batches of the drawn frames' pictures; a damaged video's are left out as the data set says."""
+    crop, normalize = halves_of(transform)
+    waiting: list[Tensor] = []
+    for video, frames in drawn.items():
+        units = torch.tensor(frames)[:, None]
+        path = corpus.videos[video].path
+        try:
+            with naming_the_video(path):
+                found = [pictures[:, 0] for _, pictures in pictures_of(path, units, crop)]
+        except VideoError as error:
+            corpus.leave_out(video, error)
+            continue
+        waiting += torch.cat(found).split(1)
+        while len(waiting) >= BATCH:
+            pictures = torch.cat(waiting[:BATCH])
+            yield pictures if normalize is None else normalize(pictures)
+            del waiting[:BATCH]
+
+
+def _read(path: Path) -> Ranges | None:
+    try:
+        return checked_ranges(json.loads(path.read_bytes()))
+    except (OSError, ValueError, VidclfError):  # calibrated anew
+        return None
