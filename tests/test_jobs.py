@@ -17,7 +17,7 @@ from scored_runs import CONFIG, write_run
 from verbs import SMALL, Outcome
 
 from vidclf.errors import VidclfError
-from vidclf.models.classifier import Classifier
+from vidclf.models.learner import Learner
 from vidclf.run.folder import DESCRIPTION
 from vidclf.run.jobs import Progress, job_of_sweep, read_job
 
@@ -151,15 +151,15 @@ def test_a_sweep_that_was_broken_off_ends_as_one_that_was_not(
     settings = (f"dataset.root={clips}", store, *SMALL, "~callbacks.view_sheets", "head.dropout=0.5", "seed=0,1,2")
     whole = vidclf("train", "study=seeds", *settings, "hydra.sweep.dir=whole")
     assert whole.status == 0, whole.err
-    start = Classifier.on_train_epoch_start
+    start = Learner.on_train_epoch_start
 
-    def stop_the_second_job(classifier: Classifier) -> None:
+    def stop_the_second_job(learner: Learner) -> None:
         if classifier.seed == 1 and classifier.trainer.current_epoch == 1:
             raise VidclfError("out of luck")
         start(classifier)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "on_train_epoch_start", stop_the_second_job)
+        patch.setattr(Learner, "on_train_epoch_start", stop_the_second_job)
         cut = vidclf("train", "study=seeds", *settings, "hydra.sweep.dir=cut")
     assert cut.status == 1
     assert "Compared: 2 on val, the best first" in cut.out  # those after it went on
