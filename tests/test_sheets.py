@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from doubles import make_classifier, make_corpus, make_stored, make_trainer
+from doubles import make_corpus, make_learner, make_stored, make_trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
@@ -101,7 +101,7 @@ def test_training_leaves_two_sheets_in_tensorboard(root: Path, tmp_path: Path):
     logger = TensorBoardLogger(tmp_path / "log")
     trainer = make_trainer(max_epochs=1, logger=logger, callbacks=[ViewSheets(num_views=2)])
     backbone = datamodule.source.extractor.backbone
-    trainer.fit(make_classifier(backbone, head=nn.Sequential(nn.Flatten(), nn.Linear(6, 2))), datamodule=datamodule)
+    trainer.fit(make_learner(backbone, head=nn.Sequential(nn.Flatten(), nn.Linear(6, 2))), datamodule=datamodule)
     events = EventAccumulator(logger.log_dir).Reload()
     assert events.Tags()["images"] == ["views/train", "views/val"]
 
