@@ -23,8 +23,8 @@ from vidclf.features.recipe import Recipe, hash_weights, recipe_of
 from vidclf.features.store import FeatureStore
 from vidclf.models.aggregation import mean
 from vidclf.models.backbones.wrapped import FrozenBackbone, wrap
-from vidclf.models.classifier import Classifier
 from vidclf.models.heads.mlp import MLP
+from vidclf.models.learner import Learner
 from vidclf.models.loss import CrossEntropy
 from vidclf.models.scaling import Scaling
 from vidclf.models.schedules import cosine
@@ -143,10 +143,10 @@ def make_datamodule(root: Path, features: str = "store", transform: Any = None, 
     return module
 
 
-def make_classifier(
+def make_learner(
     backbone: FrozenBackbone, num_classes: int = 2, head: nn.Module | None = None, seed: int = 0, **settings: object
-) -> Classifier:
-    """Return a classifier with an MLP that drops half of its hidden numbers, or another head."""
+) -> Learner:
+    """Return a learner with an MLP that drops half of its hidden numbers, or another head."""
     torch.manual_seed(seed)
     defaults = {
         "scaling": Scaling(backbone.feature_dim, "none" if head else "standard"),
@@ -156,7 +156,7 @@ def make_classifier(
         "loss": CrossEntropy(num_classes),
     }
     head = head or MLP(backbone.feature_dim, num_classes, widths=(8,))
-    return Classifier(backbone, head=head, num_classes=num_classes, seed=seed, **(defaults | settings))
+    return Learner(backbone, head=head, num_classes=num_classes, seed=seed, **(defaults | settings))
 
 
 def make_trainer(**settings: object) -> L.Trainer:

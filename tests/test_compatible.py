@@ -12,15 +12,14 @@ from vidclf.errors import VidclfError
 from vidclf.run.compatible import (
     MAX_NAME_BYTES,
     check_classes,
-    check_resumed,
     check_split,
     check_weights,
     differences,
     flatten,
-    is_complete,
     results_name,
 )
 from vidclf.run.folder import Run
+from vidclf.run.resume import check_resumed, is_complete
 from vidclf.system.disk import write_csv
 
 CONFIG: dict[str, Any] = {

@@ -21,7 +21,7 @@ from vidclf import cli
 from vidclf.contracts import PictureFormat, Video, Views
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrapped import wrap
-from vidclf.run import build
+from vidclf.run import build, training
 from vidclf.run.config import CONF, HYDRA, OF_HYDRA, check_keys
 from vidclf.run.sweep import check_study
 
@@ -279,11 +279,11 @@ def test_a_trainer_takes_every_logger_and_callbacks(
 ):
     config = job(f"trainer={name}", f"logger={logger}", f"callbacks={callbacks}")
     made_logger = build.build(config["logger"])
-    made_callbacks = build.build_callbacks(config)
+    made_callbacks = training.build_callbacks(config)
     assert isinstance(made_logger, Logger)
     assert str(made_logger.save_dir) == str(tmp_path)
     assert all(isinstance(callback, Callback) for callback in made_callbacks)
-    trainer = build.build_trainer(config, wrap(made("backbone", "tiny")), made_logger, made_callbacks)
+    trainer = training.build_trainer(config, wrap(made("backbone", "tiny")), made_logger, made_callbacks)
     assert isinstance(trainer, L.Trainer)
     assert trainer.checkpoint_callback.filename == "best"
 

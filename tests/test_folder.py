@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from vidclf.contracts import Video, VideoError
 from vidclf.errors import VidclfError
+from vidclf.run.build import build_backbone, build_classifier
 from vidclf.run.folder import (
     Run,
     checkpoint_of,
@@ -19,9 +21,10 @@ from vidclf.run.folder import (
     load_checkpoint,
     load_run,
     load_trained,
-    take_over,
     write_scores,
 )
+from vidclf.run.resume import take_over
+from vidclf.run.training import build_learner
 
 CALLBACKS = [ModelCheckpoint(monitor="val/loss"), ModelCheckpoint()]
 
@@ -133,6 +136,17 @@ def test_a_checkpoint_that_would_run_code_is_not_loaded(run: Path):
 def test_another_head_than_the_runs_does_not_fit(run: Path):
     with pytest.raises(VidclfError, match="The head does not fit the checkpoint"):
         load_trained(load_run(run), nn.Linear(2, 2))
+
+
+def test_the_numbers_of_a_loss_are_left_where_nothing_is_trained(run: Path):
+    best = load_run(run)
+    backbone = build_backbone(best.config)
+    found = replace(best, state_dict={**best.state_dict, "loss.margin": torch.ones(1)})
+    load_trained(found, build_classifier(best.config, backbone, 2))
+    learner = build_learner(best.config, backbone, 2)
+    learner.loss.register_buffer("margin", torch.zeros(1))
+    load_trained(found, learner)
+    assert learner.loss.margin == 1
 
 
 def test_metrics_are_flat_sorted_and_equal_byte_for_byte(tmp_path: Path):

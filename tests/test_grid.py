@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from doubles import Pictures, make_classifier, make_datamodule, make_trainer
+from doubles import Pictures, make_datamodule, make_learner, make_trainer
 from hydra import compose, initialize_config_dir
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from omegaconf import OmegaConf
@@ -20,7 +20,6 @@ import vidclf.train  # noqa: F401 (registers the resolvers that conf/ uses)
 from vidclf.contracts import Views
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrapped import FrozenBackbone, wrap
-from vidclf.models.classifier import Classifier
 from vidclf.models.grid import Grid, Heads, can_be_stacked
 from vidclf.models.heads.attention_pool import AttentionPool
 from vidclf.models.heads.linear import Linear
@@ -28,13 +27,15 @@ from vidclf.models.heads.mean_pool import MeanPool
 from vidclf.models.heads.mlp import MLP
 from vidclf.models.heads.recurrent import GRU
 from vidclf.models.heads.transformer import Transformer
+from vidclf.models.learner import Learner
 from vidclf.models.loss import CrossEntropy
 from vidclf.models.mixing import Mixing
 from vidclf.models.scaling import Scaling
 from vidclf.models.schedules import cosine
-from vidclf.run import build, grid
+from vidclf.run import grid
 from vidclf.run.config import CONF, HYDRA, OPTIONAL
-from vidclf.run.folder import Describe, checkpoint_to_resume
+from vidclf.run.folder import checkpoint_to_resume
+from vidclf.run.training import Describe, build_learner
 
 SGD = partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-3)
 ADAMW = partial(torch.optim.AdamW, weight_decay=0.1)
@@ -57,8 +58,8 @@ def batches(seed: int, num: int = 5) -> Batches:
     return made
 
 
-def alone(head: nn.Module, rate: float, scaling: str = "standard", **settings: Any) -> Classifier:
-    made = make_classifier(
+def alone(head: nn.Module, rate: float, scaling: str = "standard", **settings: Any) -> Learner:
+    made = make_learner(
         FrozenBackbone(Pictures()),
         3,
         deepcopy(head),
@@ -69,7 +70,7 @@ def alone(head: nn.Module, rate: float, scaling: str = "standard", **settings: A
     return made
 
 
-def together(stacks: list[list[Classifier]], rates: list[tuple[float, ...]]) -> Grid:
+def together(stacks: list[list[Learner]], rates: list[tuple[float, ...]]) -> Grid:
     like = [max(zip(own, of, strict=True), key=lambda pair: pair[1])[0] for own, of in zip(stacks, rates, strict=True)]
     return Grid(
         like[0],
@@ -80,7 +81,7 @@ def together(stacks: list[list[Classifier]], rates: list[tuple[float, ...]]) -> 
     )
 
 
-def fitted(module: Classifier, **settings: Any) -> Tensor:
+def fitted(module: Learner, **settings: Any) -> Tensor:
     """The logits of the validation views after five epochs."""
     trainer = make_trainer(**{"max_epochs": 5, **settings})
     trainer.fit(module, batches(0), batches(1))
@@ -240,7 +241,7 @@ def test_what_is_kept_is_the_checkpoint_of_the_best_head_alone(averaged: bool, t
 
 def look_at(choose: grid.ChooseHead, *epochs: list[float], score: str = "val/loss", first: int = 1) -> list[int]:
     """Let validation score each head as told; return the epochs whose best head is the best so far."""
-    many = Grid(make_classifier(FrozenBackbone(Pictures())), [])
+    many = Grid(make_learner(FrozenBackbone(Pictures())), [])
     saved = []
     for epoch, scores in enumerate(epochs, first):
         many.logits = torch.zeros(1, 2, len(scores))
@@ -377,7 +378,7 @@ def test_a_grid_learns_from_frames_too(ucf101_tree: Callable[..., Path], config:
     root = ucf101_tree(groups=(1, 2, 8, 9, 10), clips_per_group=1)
     candidates = grid.spread(config("scaling=none", "head.over.lr=[0.1,0.01]"))
     many = grid.build_grid(candidates, wrap(Pictures()), 2, torch.device("cpu"))
-    one = build.build_classifier(candidates[1].config, wrap(Pictures()), 2)
+    one = build_learner(candidates[1].config, wrap(Pictures()), 2)
     losses = []
     for classifier in (many, one):
         trainer = make_trainer(max_epochs=2)
@@ -410,4 +411,4 @@ def test_a_grids_run_is_an_ordinary_run_of_its_best_head(vidclf: Callable[..., O
 
 def test_only_train_takes_many_heads(config: Callable[..., dict[str, Any]]):
     with pytest.raises(VidclfError, match=r"head=grid: many heads, which only train can take"):
-        build.build_classifier(config(), wrap(Pictures()), 2)
+        build_learner(config(), wrap(Pictures()), 2)

@@ -154,9 +154,9 @@ def test_a_sweep_that_was_broken_off_ends_as_one_that_was_not(
     start = Learner.on_train_epoch_start
 
     def stop_the_second_job(learner: Learner) -> None:
-        if classifier.seed == 1 and classifier.trainer.current_epoch == 1:
+        if learner.seed == 1 and learner.trainer.current_epoch == 1:
             raise VidclfError("out of luck")
-        start(classifier)
+        start(learner)
 
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "on_train_epoch_start", stop_the_second_job)

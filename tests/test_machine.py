@@ -8,7 +8,10 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
+from doubles import make_trainer
 
+from vidclf.errors import VidclfError
 from vidclf.system import machine
 
 GROW = """
@@ -44,8 +47,6 @@ def test_free_memory_and_cores_are_numbers_of_this_machine():
 
 
 def test_bfloat16_is_computed_where_the_cpu_says_so(monkeypatch: pytest.MonkeyPatch):
-    import torch
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for capabilities, expected in (({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({"avx2": True}, False)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
@@ -166,8 +167,6 @@ def test_slurms_memory_less_what_this_process_has_is_a_limit_too(
 
 
 def test_torch_computes_in_no_more_threads_than_there_are_cores(monkeypatch: pytest.MonkeyPatch):
-    import torch
-
     threads = [8]
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
@@ -175,3 +174,74 @@ def test_torch_computes_in_no_more_threads_than_there_are_cores(monkeypatch: pyt
         monkeypatch.setattr(machine, "num_cores", lambda cores=cores: cores)
         machine.limit_threads()
     assert threads == [8, 3]
+
+
+def with_gpus(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch say that it has so many of NVIDIA's."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: count > 0)
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: count)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "devices", "chosen"),
+    [
+        *[("auto", 1, "cuda:0"), ("gpu", "auto", "cuda:0"), ("cuda", -1, "cuda:0"), ("auto", 2, "cuda:0")],
+        *[("auto", [1], "cuda:1"), ("gpu", "1,0", "cuda:1"), ("gpu", "0,", "cuda:0"), ("cpu", 3, "cpu")],
+    ],
+)
+def test_the_first_of_the_devices_is_chosen(
+    accelerator: str, devices: object, chosen: str, monkeypatch: pytest.MonkeyPatch
+):
+    with_gpus(2, monkeypatch)
+    assert machine.choose_device(accelerator, devices) == torch.device(chosen)
+
+
+@pytest.mark.parametrize(
+    ("count", "accelerator", "devices", "sentence"),
+    [
+        (0, "gpu", 1, "trainer.accelerator=gpu: no device of this machine is called so; use one of auto, cpu"),
+        (2, "tpu", 1, "trainer.accelerator=tpu: no device of this machine is called so; use one of auto, cpu, cuda, g"),
+        (2, "gpu", 3, "trainer.devices=3: this machine has 2 of cuda, numbered from 0"),
+        (2, "auto", [2], r"trainer.devices=\[2\]: this machine has 2 of cuda"),
+        (2, "auto", 0, "trainer.devices=0: this machine has 2 of cuda"),
+        (2, "auto", "some", "trainer.devices=some: this machine has 2 of cuda"),
+        (0, "auto", [0], r"trainer.devices=\[0\]: of a CPU it is a number of processes, 1 or more, or auto"),
+        (0, "cpu", 0, "trainer.devices=0: of a CPU it is a number of processes"),
+    ],
+)
+def test_a_device_that_is_not_there_is_a_sentence(
+    count: int, accelerator: str, devices: object, sentence: str, monkeypatch: pytest.MonkeyPatch
+):
+    with_gpus(count, monkeypatch)
+    with pytest.raises(VidclfError, match=f"^{sentence}"):
+        machine.choose_device(accelerator, devices)
+
+
+@pytest.mark.parametrize("accelerator", ["auto", "cpu", "gpu", "cuda", "mps"])
+@pytest.mark.parametrize("devices", ["auto", 1, 3, "2", 0, -1, [0], [1], "0,1", None])
+def test_lightning_chooses_the_same_device_here(accelerator: str, devices: object):
+    """Or neither does."""
+    try:
+        theirs = make_trainer(accelerator=accelerator, devices=devices).strategy.root_device
+    except Exception:
+        theirs = None
+    try:
+        ours = machine.choose_device(accelerator, devices)
+    except VidclfError:
+        ours = None
+    assert ours == theirs
+
+
+def test_torch_is_told_what_the_trainer_would_tell_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    told = []
+    for deterministic in ("warn", True, False, None):
+        for tell in (lambda value: make_trainer(deterministic=value), machine.set_determinism):
+            torch.use_deterministic_algorithms(False)
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] = ""
+            tell(deterministic)
+            level = torch.get_deterministic_debug_mode()
+            told.append((deterministic, level, os.environ["CUBLAS_WORKSPACE_CONFIG"]))
+    torch.use_deterministic_algorithms(False)
+    assert told[::2] == told[1::2]

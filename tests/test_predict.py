@@ -171,13 +171,29 @@ def test_a_window_has_a_length(predict: Callable[..., Outcome]):
     assert outcome.err == "VidclfError: window_s=0: it must be above 0, in seconds.\n"
 
 
+def in_a_process_of_its_own(run: Path, *command: str, source: str = "-", stdin: Any = None) -> str:
+    """Predict; return what is printed."""
+    command = (sys.executable, *command, f"run={run}", f"source={source}")
+    result = subprocess.run(command, stdin=stdin, capture_output=True, text=True, cwd=run, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+def test_predicting_a_clip_imports_nothing_that_trains_or_draws(trained: Outcome, clips: Path):
+    clip = clips / "Archery" / "v_Archery_g01_c01.avi"
+    code = "import sys; from vidclf.predict import main; main(); print(*sys.modules)"
+    line, modules = in_a_process_of_its_own(trained.run, "-c", code, source=str(clip)).splitlines()
+    assert json.loads(line)["path"] == str(clip)
+    heavy = {"lightning", "torchmetrics", "sklearn", "scipy", "matplotlib", "tensorboard", "jinja2", "rich"}
+    assert not heavy & set(modules.split())
+    assert "vidclf.models.classifier" in modules.split()
+
+
 def test_a_pipe_into_a_process_of_its_own_gives_json_lines_and_nothing_else(trained: Outcome, clips: Path):
     clip = clips / "Archery" / "v_Archery_g01_c01.avi"
-    command = [sys.executable, "-m", "vidclf.predict", f"run={trained.run}", "source=-"]
     with clip.open("rb") as stdin:
-        result = subprocess.run(command, stdin=stdin, capture_output=True, text=True, cwd=trained.run, check=False)
-    assert (result.returncode, result.stderr) == (0, "")
-    (line,) = map(json.loads, result.stdout.splitlines())
+        printed = in_a_process_of_its_own(trained.run, "-m", "vidclf.predict", stdin=stdin)
+    (line,) = map(json.loads, printed.splitlines())
     assert (line["path"], line["start_s"]) == ("-", 0)
     assert not (trained.run / "runs").exists()
 

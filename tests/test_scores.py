@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from doubles import Pictures, make_classifier, make_corpus, make_frames, make_trainer
+from doubles import Pictures, make_corpus, make_frames, make_learner, make_trainer
 from sklearn.metrics import accuracy_score, classification_report, log_loss, recall_score, top_k_accuracy_score
 from torch import Tensor
 from torch.distributions import Categorical
@@ -139,7 +139,7 @@ def test_what_may_be_chosen_by_is_scored_on_val_alone(clips: Path, tmp_path: Pat
 
 def test_a_video_that_is_neither_scored_nor_failed_is_an_error(clips: Path, tmp_path: Path):
     corpus = make_corpus(clips, store=tmp_path / "store")
-    classifier = make_classifier(FrozenBackbone(Pictures()), scaling=Scaling(6, "none"))
+    classifier = make_learner(FrozenBackbone(Pictures()), scaling=Scaling(6, "none"))
     with pytest.raises(VidclfError, match=r"has 8 videos; 7 were scored and 0 failed, .* \(neither: A\w+/v_\w+.avi\)"):
         judge(make_trainer(), classifier, make_frames(corpus), corpus, "test", corpus.views("test")[1:])
 

@@ -1,13 +1,19 @@
 """Random numbers are told apart by seed, purpose and every number, and by nothing else."""
 
+import os
+import random
 import re
 from collections import Counter
 from pathlib import Path
 
+import lightning as L
+import numpy as np
+import pytest
 import torch
 
 import vidclf
-from vidclf.system.seeds import generator_for
+from vidclf.errors import VidclfError
+from vidclf.system.seeds import generator_for, seed_all
 
 
 def test_a_generator_depends_on_seed_purpose_every_number_and_their_count():
@@ -28,3 +34,21 @@ def test_no_two_draws_have_the_same_purpose():
     assert sum(purposes.values()) == "".join(sources).count("generator_for(")
     assert purposes >= Counter(["augmentation", "dropout", "order", "sampling", "split", "windows"])
     assert set(purposes.values()) == {1}
+
+
+def test_all_streams_are_seeded_as_lightning_seeds_them(monkeypatch: pytest.MonkeyPatch):
+    names = "PL_GLOBAL_SEED", "PL_SEED_WORKERS"
+    for name in names:
+        monkeypatch.setenv(name, "")
+    drawn = []
+    for seed in (lambda: L.seed_everything(7, workers=True, verbose=False), lambda: seed_all(7)):
+        seed()
+        drawn.append((random.random(), np.random.rand(), torch.rand(1).item(), [os.environ[name] for name in names]))
+        random.random(), np.random.rand(), torch.rand(1)
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, None, "abc"])
+def test_a_seed_is_a_whole_number(seed: object):
+    with pytest.raises(VidclfError, match=rf"^seed={seed}: it is a whole number, from 0 to 4294967295\.$"):
+        seed_all(seed)

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from doubles import Clips, Pictures, make_classifier, make_corpus, make_stored, make_trainer
+from doubles import Clips, Pictures, make_corpus, make_learner, make_stored, make_trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from sklearn.metrics import confusion_matrix
@@ -173,7 +173,7 @@ def test_training_leaves_its_views_in_tensorboard_clips_as_a_film(sampling: Any,
     trainer = make_trainer(max_epochs=1, logger=logger, callbacks=[ViewSheets(num_views=2)])
     wrapped = datamodule.source.extractor.backbone
     head = Linear(wrapped.feature_dim, 2)
-    trainer.fit(make_classifier(wrapped, head=head), datamodule=datamodule)
+    trainer.fit(make_learner(wrapped, head=head), datamodule=datamodule)
     events = EventAccumulator(logger.log_dir).Reload()
     assert events.Tags()["images"] == ["views/train"]
     (event,) = events.Images("views/train")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from doubles import Pictures, make_classifier, make_trainer
+from doubles import Pictures, make_learner, make_trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 from videos import encode_video
@@ -41,7 +41,7 @@ def test_a_step_of_training_or_validation_looks_at_no_number():
     def fit(num_batches: int) -> Looks:
         names = torch.arange(4) % 2, torch.arange(4), torch.zeros(4, dtype=torch.int64)
         batches = DataLoader([Views(torch.rand(4, 1, 6), *names) for _ in range(num_batches)], batch_size=None)
-        learner, trainer = make_classifier(FrozenBackbone(Pictures())), make_trainer(max_epochs=1)
+        learner, trainer = make_learner(FrozenBackbone(Pictures())), make_trainer(max_epochs=1)
         learner.scaling.fit(torch.rand(8, 1, 6))
         with Looks() as looks:
             trainer.fit(learner, batches, batches)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from doubles import Pictures, make_classifier
+from doubles import Pictures, make_learner
 from torch import nn
 from torchvision import models
 
@@ -15,7 +15,7 @@ from vidclf.models.backbones.tiny3d import Tiny3D
 from vidclf.models.backbones.torchvision_models import ClipBackbone, ImageBackbone
 from vidclf.models.backbones.trainable import set_trainable, stages_of, trained_stages
 from vidclf.models.backbones.wrapped import wrap
-from vidclf.models.classifier import is_decayed
+from vidclf.models.learner import is_decayed
 from vidclf.models.heads.attention_pool import AttentionPool
 from vidclf.models.heads.recurrent import GRU
 from vidclf.models.heads.transformer import Transformer
@@ -82,7 +82,7 @@ def test_every_trained_parameter_is_in_one_stage(of: Callable[[nn.Module], nn.Mo
 
 def rates_of(backbone: nn.Module, **settings: object) -> list[float]:
     optimizer = partial(torch.optim.SGD, lr=0.1)
-    classifier = make_classifier(wrap(backbone), head=nn.Linear(16, 2), optimizer=optimizer, **settings)
+    classifier = make_learner(wrap(backbone), head=nn.Linear(16, 2), optimizer=optimizer, **settings)
     classifier._trainer = SimpleNamespace(estimated_stepping_batches=10)
     return [group["lr"] for group in classifier.configure_optimizers()["optimizer"].param_groups]
 
@@ -121,7 +121,7 @@ def test_norms_biases_tokens_queries_and_positions_are_spared_by_weight_decay(ne
 
 
 def test_weight_decay_divides_the_groups_and_keeps_their_rates():
-    classifier = make_classifier(
+    classifier = make_learner(
         wrap(Tiny3D(width=2, trainable="last")), head=nn.Linear(16, 2), optimizer=partial(torch.optim.AdamW, lr=0.1),
         layer_decay=0.5,
     )  # fmt: skip
@@ -134,6 +134,6 @@ def test_weight_decay_divides_the_groups_and_keeps_their_rates():
 
 
 def test_nothing_to_train_is_told():
-    classifier = make_classifier(wrap(Pictures()), head=nn.Flatten())
+    classifier = make_learner(wrap(Pictures()), head=nn.Flatten())
     with pytest.raises(VidclfError, match=r"Nothing is trained: the head Flatten has no.*backbone\.trainable"):
         classifier.configure_optimizers()

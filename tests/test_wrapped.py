@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from doubles import Clips, Pictures, make_classifier
+from doubles import Clips, Pictures, make_learner
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -72,7 +72,7 @@ def test_no_gradient_reaches_the_backbone(frozen: FrozenBackbone):
 
 
 def test_checkpoints_hold_the_head_alone_and_load_strictly():
-    scaled = partial(make_classifier, scaling=Scaling(6, "standard"))
+    scaled = partial(make_learner, scaling=Scaling(6, "standard"))
     classifier, other = (scaled(FrozenBackbone(Pictures(seed)), seed=seed) for seed in (0, 1))
     state = classifier.state_dict()
     assert state
@@ -85,7 +85,7 @@ def test_checkpoints_hold_the_head_alone_and_load_strictly():
 
 
 def test_a_strict_load_still_finds_what_is_missing_or_unknown():
-    classifier = make_classifier(FrozenBackbone(Pictures()))
+    classifier = make_learner(FrozenBackbone(Pictures()))
     state = classifier.state_dict()
     first = next(iter(state))
     with pytest.raises(RuntimeError, match=f'Missing key.*"{first}"'):
@@ -95,14 +95,14 @@ def test_a_strict_load_still_finds_what_is_missing_or_unknown():
 
 
 def test_weight_averaging_averages_the_head_and_loads():
-    classifier = make_classifier(FrozenBackbone(Pictures()), head=nn.Linear(6, 2))
+    classifier = make_learner(FrozenBackbone(Pictures()), head=nn.Linear(6, 2))
     averaged = AveragedModel(classifier)
     for value in (1.0, 3.0):
         nn.init.constant_(classifier.head.weight, value)
         averaged.update_parameters(classifier)
     assert averaged.module.head.weight.unique().item() == 2
     assert not [name for name in averaged.state_dict() if "backbone" in name]
-    again = AveragedModel(make_classifier(FrozenBackbone(Pictures()), head=nn.Linear(6, 2)))
+    again = AveragedModel(make_learner(FrozenBackbone(Pictures()), head=nn.Linear(6, 2)))
     again.load_state_dict(averaged.state_dict())
     assert again.module.head.weight.unique().item() == 2
     inputs = pictures(2)
@@ -145,10 +145,10 @@ def test_a_trained_backbones_features_are_the_same_bits_in_any_company():
 
 
 def test_a_checkpoint_holds_what_was_trained():
-    classifier = make_classifier(wrap(Tiny3D(width=2)), head=nn.Linear(16, 2))
+    classifier = make_learner(wrap(Tiny3D(width=2)), head=nn.Linear(16, 2))
     state = classifier.state_dict()
     assert {name.split(".")[0] for name in state} == {"backbone", "head"}
-    other = make_classifier(wrap(Tiny3D(width=2)), head=nn.Linear(16, 2), seed=1)
+    other = make_learner(wrap(Tiny3D(width=2)), head=nn.Linear(16, 2), seed=1)
     other.load_state_dict(state)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in state.items())
 

@@ -14,9 +14,9 @@ from experiments.benchmark.setting import Setting, device, now, timed
 from vidclf.contracts import PictureFormat, Views
 from vidclf.models.aggregation import mean
 from vidclf.models.backbones.wrapped import FrozenBackbone
-from vidclf.models.classifier import Classifier
 from vidclf.models.grid import Grid, Heads
 from vidclf.models.heads.linear import Linear
+from vidclf.models.learner import Learner
 from vidclf.models.loss import CrossEntropy
 from vidclf.models.scaling import Scaling
 from vidclf.models.schedules import constant
@@ -78,8 +78,8 @@ def drawn_batch(width: int, num_classes: int) -> Views:
     return Views(inputs, torch.randint(num_classes, (BATCH_SIZE,), device=device()), whose, torch.zeros_like(whose))
 
 
-def classifier(width: int, num_classes: int, batches: list[Views], rate: float = 1e-3) -> Classifier:
-    made = Classifier(
+def classifier(width: int, num_classes: int, batches: list[Views], rate: float = 1e-3) -> Learner:
+    made = Learner(
         FrozenBackbone(Unused(width)),
         Scaling(width, "standard"),
         Linear(width, num_classes),
@@ -100,7 +100,7 @@ def grid(width: int, num_classes: int, batches: list[Views]) -> Grid:
     return Grid(fastest, [Heads(heads, rates, fastest.scaling, fastest.optimizer)]).to(device())
 
 
-def bare(module: Classifier, batches: list[Views]) -> Callable[[], float]:
+def bare(module: Learner, batches: list[Views]) -> Callable[[], float]:
     """Return what takes NUM_STEPS steps without Lightning, and gives the seconds of one."""
     module.train()
     many = isinstance(module, Grid)
@@ -121,7 +121,7 @@ def bare(module: Classifier, batches: list[Views]) -> Callable[[], float]:
     return lambda: timed(epoch)[0] / NUM_STEPS
 
 
-def fit(module: Classifier, batches: list[Views]) -> float:
+def fit(module: Learner, batches: list[Views]) -> float:
     """Return the seconds of a step of an epoch under Lightning, of which nothing is validated or logged to a disk."""
     ends = EpochEnds()
     trainer = L.Trainer(

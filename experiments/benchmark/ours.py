@@ -35,9 +35,9 @@ from vidclf.features.extract import Extractor
 from vidclf.features.recipe import Recipe
 from vidclf.features.store import FeatureStore
 from vidclf.models.backbones.wrapped import fixed_batch, wrap
-from vidclf.models.classifier import Classifier
-from vidclf.run import build
+from vidclf.models.learner import Learner
 from vidclf.run.config import CONF, HYDRA, OPTIONAL
+from vidclf.run.training import build_learner, build_optimizer, build_trainer
 from vidclf.system.machine import num_cores
 from vidclf.system.terminal import quiet_lightning
 
@@ -147,15 +147,15 @@ def configuration() -> dict[str, Any]:
 def fit(datamodule: VideoDataModule) -> tuple[L.Trainer, float]:
     """Return vidclf's Trainer after three epochs, and the mean of the last two's seconds."""
     config, ends = configuration(), EpochEnds()
-    trainer = build.build_trainer(config, datamodule.source.extractor.backbone, callbacks=[ends])
+    trainer = build_trainer(config, datamodule.source.extractor.backbone, callbacks=[ends])
     trainer.fit(scaled_classifier(config, datamodule), datamodule=datamodule)
     return trainer, (ends.times[-1] - ends.times[0]) / 2
 
 
-def scaled_classifier(config: dict[str, Any], datamodule: VideoDataModule) -> Classifier:
+def scaled_classifier(config: dict[str, Any], datamodule: VideoDataModule) -> Learner:
     """Return the dense network behind its scaling, which knows the training features."""
     backbone = datamodule.source.extractor.backbone
-    classifier = build.build_classifier(config, backbone, NUM_CLASSES)
+    classifier = build_learner(config, backbone, NUM_CLASSES)
     classifier.scaling.fit(datamodule.train_features(backbone, CPU))
     return classifier
 
@@ -165,7 +165,7 @@ def bare_epoch_s(trainer: L.Trainer, datamodule: VideoDataModule) -> float:
     config = configuration()
     classifier = scaled_classifier(config, datamodule).to(device()).train()
     scaling, head, loss_of = classifier.scaling, classifier.head, classifier.loss
-    optimizer = build.build_optimizer(config, datamodule.source.extractor.backbone)(head.parameters())
+    optimizer = build_optimizer(config, datamodule.source.extractor.backbone)(head.parameters())
     ends = []
     for _ in range(3):
         for batch in datamodule.train_dataloader():

@@ -24,7 +24,7 @@ from vidclf.data.datasets.ucf101 import UCF101, Official
 from vidclf.evaluation.check import Checked, _features_of, check
 from vidclf.evaluation.lookalikes import ALIKE, ALIKE_IN_PIXELS, _rows
 from vidclf.models.backbones.pixels import Pixels
-from vidclf.run import build
+from vidclf.run import build, sources
 from vidclf.run.config import CONF, HYDRA
 from vidclf.system.machine import keep_memory, num_cores
 
@@ -37,9 +37,9 @@ def check_table(table: Path, overrides: list[str]) -> tuple[Checked, float]:
     cfg = compose("check", [*given, "~callbacks", "~logger"])  # which write into a run's folder
     config = OmegaConf.to_container(cfg, resolve=True)
     backbone = build.build_backbone(config)
-    corpus = build.build_corpus(config)
-    device = build.build_trainer(config, backbone).strategy.root_device
-    source = build.build_source(config, corpus, backbone.to(device).eval(), device)
+    corpus = sources.build_corpus(config)
+    device = build.build_device(config)
+    source = sources.build_source(config, corpus, backbone.to(device).eval(), device)
     alike = config["check"]["alike"] or (ALIKE_IN_PIXELS if isinstance(backbone.backbone, Pixels) else ALIKE)
     checked = check(corpus, source, backbone, alike, num_cores())
     videos, features = _features_of(source, backbone, corpus.all_views(), corpus.videos)

@@ -40,7 +40,7 @@ class Classifier(nn.Module):
 
     def features(self, inputs: Tensor) -> Float[Tensor, "N S D"]:
         """Return the features of pictures, or those that are given, in the head's number format."""
-        return self._features(inputs).to(_example_of(self.head).dtype)
+        return self._features(inputs).to(_example_of(self.head, self.scaling).dtype)
 
     def _features(self, inputs: Tensor) -> Float[Tensor, "N S D"]:
         return self.backbone(inputs) if inputs.ndim == 5 else inputs
@@ -82,10 +82,10 @@ class Classifier(nn.Module):
         return all(bool(self._features(batch.inputs.to(device)).isfinite().all()) for batch in batches)
 
 
-def _example_of(module: nn.Module) -> Tensor:
-    """Return one of its numbers, for their format and device; of a module without any: where its inputs come from."""
-    found = (one for one in chain(module.parameters(), module.buffers()) if one.is_floating_point())
-    return next(found, torch.empty(0))
+def _example_of(*modules: nn.Module) -> Tensor:
+    """Return one of their tensors, which tells their number format and device; where they have none, a new one."""
+    tensors = chain.from_iterable(chain(module.parameters(), module.buffers()) for module in modules)
+    return next((one for one in tensors if one.is_floating_point()), torch.empty(0))
 
 
 def inputs_to(batch: Views, device: torch.device) -> Views:

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,15 +176,17 @@ def check_keys(cfg: DictConfig, verb: str) -> None:
         raise VidclfError(f"{', '.join(missing)} must be given: vidclf {verb} {example}")
 
 
-def known_keys(verb: str) -> set[str]:
+@cache
+def known_keys(verb: str) -> frozenset[str]:
     """Return the top-level keys, and the groups, of the verb's own YAML."""
-    return {*map(str, OmegaConf.load(Path(CONF, f"{verb}.yaml"))), *_groups(verb)} - {"defaults", "hydra"}
+    return frozenset({*map(str, OmegaConf.load(Path(CONF, f"{verb}.yaml"))), *_groups(verb)} - {"defaults", "hydra"})
 
 
-def _groups(verb: str) -> set[str]:
+@cache
+def _groups(verb: str) -> frozenset[str]:
     defaults = OmegaConf.load(Path(CONF, f"{verb}.yaml")).defaults
     groups = {str(key) for entry in defaults if isinstance(entry, DictConfig) for key in entry}
-    return {group for group in groups if not group.startswith("override ")}
+    return frozenset(group for group in groups if not group.startswith("override "))
 
 
 def task_overrides() -> list[str]:

@@ -4,7 +4,7 @@ import ctypes
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -149,7 +149,7 @@ def set_number_formats(device_type: str) -> str:
     return "tf32"
 
 
-def set_determinism(deterministic: bool | str | None) -> None:
+def set_determinism(deterministic: object) -> None:
     """Let torch compute alike each time, as the Trainer's argument says: `warn` names what it has no such way for."""
     import torch
 
@@ -160,7 +160,7 @@ def set_determinism(deterministic: bool | str | None) -> None:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # cuBLAS wants it
 
 
-def choose_device(accelerator: str, devices: int | str | Sequence[int]) -> "torch.device":
+def choose_device(accelerator: object, devices: object) -> "torch.device":
     """Return the first device that Lightning's Trainer takes, whose arguments these are.
 
     Args:
@@ -176,11 +176,11 @@ def choose_device(accelerator: str, devices: int | str | Sequence[int]) -> "torc
     here = [kind for kind, is_there in gpus.items() if is_there]
     kinds = {"auto": [*here, "cpu"][0], "cpu": "cpu", **{kind: kind for kind in here}}
     kinds |= {"gpu": here[0]} if here else {}
-    if accelerator not in kinds:
+    kind, text = kinds.get(str(accelerator)), str(devices).replace(" ", "")
+    if kind is None:
         raise VidclfError(
             f"trainer.accelerator={accelerator}: no device of this machine is called so; use one of {', '.join(kinds)}."
         )
-    kind, text = kinds[accelerator], str(devices).replace(" ", "")
     if kind == "cpu":
         if text != "auto" and not (text.isdecimal() and int(text) > 0):
             raise VidclfError(f"trainer.devices={devices}: of a CPU it is a number of processes, 1 or more, or auto.")

@@ -20,7 +20,7 @@ def generator_for(seed: int, purpose: str, *numbers: int) -> Generator:
     return Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
 
 
-def seed_all(seed: int) -> None:
+def seed_all(seed: object) -> None:
     """Seed what draws without a generator of its own: Python, NumPy, torch, and the processes that Lightning starts.
 
     As Lightning's `seed_everything` does it, which takes seconds to import.
