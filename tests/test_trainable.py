@@ -15,10 +15,10 @@ from vidclf.models.backbones.tiny3d import Tiny3D
 from vidclf.models.backbones.torchvision_models import ClipBackbone, ImageBackbone
 from vidclf.models.backbones.trainable import set_trainable, stages_of, trained_stages
 from vidclf.models.backbones.wrapped import wrap
-from vidclf.models.learner import is_decayed
 from vidclf.models.heads.attention_pool import AttentionPool
 from vidclf.models.heads.recurrent import GRU
 from vidclf.models.heads.transformer import Transformer
+from vidclf.models.learner import is_decayed
 
 NUM_STAGES = {
     "vgg16": 5,
