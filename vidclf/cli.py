@@ -155,7 +155,6 @@ def _noting(job: Callable, failures: list[Exception], given: list[str]) -> Calla
         from hydra.types import RunMode
 
         from vidclf.run.config import output_folder
-        from vidclf.run.results import note_failure
         from vidclf.system.machine import keep_memory, limit_threads
 
         sys.argv[1:] = given
@@ -171,6 +170,8 @@ def _noting(job: Callable, failures: list[Exception], given: list[str]) -> Calla
             if HydraConfig.get().mode is RunMode.MULTIRUN:  # Hydra notes which job failed and goes on with the others
                 reason = _sentence(error) or f"{type(error).__name__}: {error}"
                 if HydraConfig.get().job.name == "train":
+                    from vidclf.run.results import note_failure
+
                     note_failure(output_folder(), reason)
                 raise JobError(reason) from None  # whatever it was, a launcher's process can send this one
 
