@@ -57,6 +57,7 @@ MEASURES = {
     "heads": Measure("verbs", "heads", keeps_memory=False),
     "heads_step": Measure("heads", "steady"),
     "precision": Measure("verbs", "precision", keeps_memory=False),
+    "encoders": Measure("encoders", "encoders"),
     "keras_end_to_end": Measure("run_keras", "end_to_end", keeps_memory=False),
     "end_to_end": Measure("verbs", "end_to_end", keeps_memory=False),
     "end_to_end_int8": Measure("verbs", "end_to_end_int8", keeps_memory=False),

@@ -98,6 +98,11 @@ def rates(results: Results) -> Iterable[tuple[str, str]]:
         yield "bfloat16's error of VGG16's features", f"{error['relative']:.2%} ({largest})"
     for name, scores in results.get("precision", {}).items():
         yield f"demo's test top1, {name}, seeds 0, 1, 2", ", ".join(f"{score:.3f}" for score in scores)
+    for name, sides in results.get("encoders", {}).items():
+        yield (
+            f"extraction by {name}",
+            f"ours {sides['ours']:.1f}, the library's own loop {sides['library']:.1f} a second",
+        )
     for name, both in results.get("int8", {}).items():
         sides = (
             f"{both[f'{side}_frames_per_s']:.1f} frames/s (alone {both[f'{side}_alone_frames_per_s']:.1f}), "

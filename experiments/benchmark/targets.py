@@ -94,6 +94,15 @@ RATIOS = (
         lambda ours, backbone: ours["frames_per_s"] / backbone["frames_per_s"],
         low=0.85,
     ),
+    *(
+        Ratio(
+            f"extraction by {name}, ours over the library's own loop",
+            ("encoders",),
+            lambda sides, name=name: sides[name]["ours"] / sides[name]["library"],
+            low=1,
+        )
+        for name in ("timm, ViT-S/16", "transformers, VideoMAE-S")
+    ),
     Ratio(
         "backbone alone, in FLOP/s over the matrix product's",
         ("backbone", "matrix_product"),
