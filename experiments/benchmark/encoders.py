@@ -30,7 +30,7 @@ from vidclf.system.machine import num_cores
 
 TIMM = "vit_small_patch16_224.augreg_in21k_ft_in1k"
 NUM_FRAMES = 16  # of VideoMAE's clips
-LONGEST_S = 40  # of a steady state
+LONGEST_S = 20  # of a steady state
 CPU = torch.device("cpu")
 
 

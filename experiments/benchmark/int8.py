@@ -19,7 +19,7 @@ from vidclf.models.backbones.torchvision_models import ImageBackbone
 from vidclf.models.backbones.wrapped import FrozenBackbone
 from vidclf.system.machine import num_cores
 
-LONGEST_S = 30  # of a steady state
+LONGEST_S = 20  # of a steady state
 NUM_CALIBRATED = 8  # batches
 CPU = torch.device("cpu")
 
