@@ -16,6 +16,7 @@ from itertools import count, pairwise
 from pathlib import Path
 
 import av
+import numpy as np
 import torch
 from av.container import InputContainer
 from av.packet import Packet
@@ -310,7 +311,7 @@ def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
 
 def _to_tensor(frame: VideoFrame, reformatter: VideoReformatter) -> UInt8[Tensor, "3 H W"]:
     stored = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()  # (H, W, 3), padded rows
-    picture = torch.from_numpy(stored).permute(2, 0, 1)
+    picture = torch.from_numpy(np.ascontiguousarray(stored.transpose(2, 0, 1)))  # torch's own copy takes twice as long
     transposed, mirrored, upside_down = _turn(frame)
     if transposed:
         picture = picture.transpose(1, 2)
