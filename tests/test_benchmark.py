@@ -60,7 +60,6 @@ def test_a_ratio_is_reached_where_it_lies_in_its_bounds():
 def test_the_issues_targets_are_those_of_the_table():
     targets = {ratio.name: ratio.target for ratio in RATIOS}
     assert list(targets.values())[:2] == ["at least 1.7", "at least 2.4"]  # extraction and training, over Keras
-    assert [target for name, target in targets.items() if "own loop" in name] == ["at least 1"] * 2
     decoding = {name.split()[-1]: target for name, target in targets.items() if "B-frame clip" in name}
     assert decoding == {"read()": "at least 1.15", "grab()": "at least 1"}
     assert "| measure" not in report({})

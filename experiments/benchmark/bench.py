@@ -47,8 +47,6 @@ MEASURES = {
     "keras_training": Measure("run_keras", "training", keeps_memory=False),
     "plain_training": Measure("plain_torch", "training", keeps_memory=False),
     "training": Measure("ours", "training"),
-    "timm_pictures": Measure("encoders", "pictures"),
-    "transformers_clips": Measure("encoders", "clips"),
     "bfloat16_error": Measure("ours", "bfloat16_error"),
     "missing": Measure("ours", "missing"),
     "gathering": Measure("ours", "gathering"),

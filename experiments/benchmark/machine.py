@@ -13,7 +13,7 @@ from experiments.benchmark.setting import Setting
 from vidclf.system.machine import num_cores
 
 FLAGS = ("amx_bf16", "avx512_bf16", "avx512_f", "avx2")
-LIBRARIES = ("torch", "torchvision", "lightning", "av", "opencv-python-headless", "timm", "transformers")
+LIBRARIES = ("torch", "torchvision", "lightning", "av", "opencv-python-headless")
 
 
 def describe(setting: Setting) -> dict[str, object]:

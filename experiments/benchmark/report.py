@@ -32,11 +32,6 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def rates(results: Results) -> Iterable[tuple[str, str]]:
     """Yield what was measured, with its unit."""
-    for part in (of_extraction, of_the_machine, of_training_and_reading, of_sweeps_and_heads, of_whole_runs):
-        yield from part(results)
-
-
-def of_extraction(results: Results) -> Iterable[tuple[str, str]]:
     for side, measure in (("Keras", "keras_extraction"), ("torch float32, plain layout", "plain_extraction")):
         if theirs := results.get(measure):
             parts = ", ".join(
@@ -52,17 +47,6 @@ def of_extraction(results: Results) -> Iterable[tuple[str, str]]:
         slowest = f"slowest fifth {ours['slowest_part_frames_per_s']:.1f}"
         rate = f"{ours['frames_per_s']:.1f} frames/s ({slowest}), {ours['videos_per_s']:.1f} videos/s"
         yield f"extraction, ours, {ours['precision']}, compiled", rate
-    for encoder, library, measure in (
-        ("ViT-S/16", "timm", "timm_pictures"),
-        ("VideoMAE, small", "transformers", "transformers_clips"),
-    ):
-        if sides := results.get(measure):
-            name = f"extraction, {encoder}, {sides['precision']}, batches of {sides['batch']}"
-            ours_rate, their_rate = (f"{sides[f'{side}_frames_per_s']:.1f}" for side in ("ours", "library"))
-            yield name, f"ours {ours_rate}, {library} in its own loop {their_rate} frames/s"
-
-
-def of_the_machine(results: Results) -> Iterable[tuple[str, str]]:
     if backbone := results.get("backbone"):
         for name, key in (
             (f"{backbone['precision']}, compiled", "compiled_frames_per_s"),
@@ -78,9 +62,6 @@ def of_the_machine(results: Results) -> Iterable[tuple[str, str]]:
         yield "memory, copying (read and written)", f"{memory['copy_gb_per_s']:.1f} GB/s"
         yield "a file in the page cache", f"{memory['page_cache_gb_per_s']:.1f} GB/s"
         yield "a file on the disk", f"{memory['disk_gb_per_s']:.1f} GB/s"
-
-
-def of_training_and_reading(results: Results) -> Iterable[tuple[str, str]]:
     for side, measure in (("Keras", "keras_training"), ("torch float32", "plain_training")):
         if theirs := results.get(measure):
             yield f"training step, {side}", f"{1000 * theirs['step_s']:.1f} ms"
@@ -101,9 +82,6 @@ def of_training_and_reading(results: Results) -> Iterable[tuple[str, str]]:
         for size in ("1%", "10%"):
             cost = f"{1000 * growth[f'video_s_{size}']:.1f} ms a video, {growth[f'peak_gb_{size}']:.2f} GB at most"
             yield f"extraction of twin {size}, not compiled", cost
-
-
-def of_sweeps_and_heads(results: Results) -> Iterable[tuple[str, str]]:
     for name, key in (("one process", "sweep"), ("parallel jobs", "sweep_parallel")):
         if sweep := results.get(key):
             frames = f"{sweep['given']:,} frames computed, {sweep['distinct']:,} asked for, {sweep['seconds']:.0f} s"
@@ -115,9 +93,6 @@ def of_sweeps_and_heads(results: Results) -> Iterable[tuple[str, str]]:
         one, many = ([1000 * steps[f"{whose}{where}_s"] for where in ("", "_lightning")] for whose in ("one", "all"))
         shown = f"{one[0]:.2f} and {many[0]:.2f} ms bare, {one[1]:.2f} and {many[1]:.2f} ms under Lightning"
         yield f"step of one linear head and of 20, {name}, float32", shown
-
-
-def of_whole_runs(results: Results) -> Iterable[tuple[str, str]]:
     if error := results.get("bfloat16_error"):
         largest = f"largest {error['largest']:.2g} where features reach {error['largest_feature']:.2g}"
         yield "bfloat16's error of VGG16's features", f"{error['relative']:.2%} ({largest})"

@@ -70,18 +70,6 @@ RATIOS = (
         ("training", "plain_training"),
         lambda ours, plain: plain["step_s"] / ours["step_s"],
     ),
-    *(
-        Ratio(
-            f"extraction by {encoder}, ours over {library} in its own loop, same precision and batch",
-            (measure,),
-            lambda sides: sides["ours_frames_per_s"] / sides["library_frames_per_s"],
-            low=1,
-        )
-        for encoder, library, measure in (
-            ("ViT-S/16", "timm", "timm_pictures"),
-            ("VideoMAE", "transformers", "transformers_clips"),
-        )
-    ),
     Ratio(
         "extraction over the backbone alone at the same precision",
         ("extraction", "backbone"),
