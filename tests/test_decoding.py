@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor
 from videos import encode_video, numbered_frame, read_frame_number
 
 from vidclf.contracts import VideoError
-from vidclf.data import decoding
+from vidclf.data import decoding, mpeg4
 from vidclf.data.decoding import (
     VideoInfo,
     decode_frames,
@@ -32,6 +33,7 @@ from vidclf.data.decoding import (
 )
 from vidclf.errors import VidclfError
 
+VOP_START = b"\x00\x00\x01\xb6"  # of a picture in MPEG-4 part 2; two bits of its kind follow
 X265 = {"x265-params": "log-level=none:pools=1"}
 FAST_VPX = {"deadline": "realtime", "cpu-used": "8"}
 KEYED_XVID: dict[str, Any] = {"codec_tag": "XVID", "max_b_frames": 0, "gop_size": 12}
@@ -154,7 +156,7 @@ def change_packets(source: Path, path: Path, change: Callable[[int, bytes], byte
 def say_as_before(number: int, packet: bytes) -> bytes:
     """Let three packets of an MPEG-4 stream at 25 Hz code no picture (`vop_coded` is 0), as XviD does."""
     header = f"0101{number % 25:05b}10".ljust(16, "1")  # P; in the same second; when in it; not coded
-    return decoding.VOP_START + int(header, 2).to_bytes(2) if number in (17, 18, 30) else packet
+    return VOP_START + int(header, 2).to_bytes(2) if number in (17, 18, 30) else packet
 
 
 def test_packets_that_show_nothing_are_no_frames(tmp_path: Path):
@@ -476,11 +478,70 @@ def test_pictures_that_no_wanted_one_is_built_on_are_not_decoded(
     assert count_decoded(path, list(range(40)), monkeypatch, whole) == 40
 
 
-@pytest.mark.parametrize("kind", ["B-frames", "H.264", "too long to hold"])
+B_FRAMES: dict[str, dict[str, Any]] = {
+    "one group": {"max_b_frames": 2, "gop_size": 250},
+    "groups of 12": {"max_b_frames": 2},
+    "one B-frame, 29.97 Hz": {"max_b_frames": 1, "fps": Fraction(30000, 1001)},
+}
+
+
+@pytest.mark.parametrize("kind", B_FRAMES)
+def test_every_frame_of_a_clip_with_b_frames_is_the_right_one(kind: str, tmp_path: Path):
+    path = key_framed(tmp_path / "clip.avi", **B_FRAMES[kind])
+    everything = full_decode(path)
+    for wanted in ([0], [1], [2], [39], [38], [5, 6], [12, 13], [0, 25], [5, 17, 38, 39], list(range(40))):
+        for whole in (False, True):
+            assert torch.equal(decode_frames(path, torch.tensor(wanted), whole), everything[wanted])
+
+
+def test_a_b_frame_that_is_not_wanted_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = key_framed(tmp_path / "clip.avi", **B_FRAMES["one group"])  # I B B P B B P ...: frames 0, 3, 6 are no B
+    assert count_decoded(path, [0, 24], monkeypatch) == 9  # 0, 3, ..., 24
+    assert count_decoded(path, [10], monkeypatch) == 6  # 0, 3, 6, 9 and 12, and itself
+    assert count_decoded(path, [10], monkeypatch, whole=True) <= 6
+    assert count_decoded(path, list(range(40)), monkeypatch) == 40
+
+
+def pack(source: Path, path: Path) -> Path:
+    """Pack a clip of single B-frames as DivX does: P and B in one packet, and one of no picture behind them."""
+    with av.open(source) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    are_b = [packet[packet.index(VOP_START) + 4] >> 6 == mpeg4.BIDIRECTIONAL for packet in packets]
+
+    def change(number: int, packet: bytes) -> bytes:
+        if are_b[number]:
+            return VOP_START + b"\x50\x01"
+        if number == 0:
+            return packet.replace(b"\x00\x00\x01\xb3", b"\x00\x00\x01\xb2DivX503b1393p\x00\x00\x01\xb3")
+        return packet + (packets[number + 1] if any(are_b[number + 1 : number + 2]) else b"")
+
+    return change_packets(source, path, change)
+
+
+def test_every_frame_of_packed_b_frames_is_the_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = key_framed(tmp_path / "clip.avi", max_b_frames=1, gop_size=250)
+    path = pack(source, tmp_path / "packed.avi")
+    everything = full_decode(path)
+    assert [read_frame_number(frame) for frame in everything] == list(range(40))
+    for wanted in ([0], [1], [2], [20, 21], [len(everything) - 1], list(range(len(everything)))):
+        for whole in (False, True):
+            assert torch.equal(decode_frames(path, torch.tensor(wanted), whole), everything[wanted])
+    assert count_decoded(path, [20], monkeypatch) == 11
+
+
+def test_frames_of_real_packed_b_frames_are_the_right_ones(shared: Path, monkeypatch: pytest.MonkeyPatch):
+    path = shared / "ucf101/UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi"  # its last B-frame is cut off
+    everything = full_decode(path)
+    for wanted in ([0, 25, 50, 75, 100, 125, 150], [7, 8, 9], [162, 163]):
+        assert torch.equal(decode_frames(path, torch.tensor(wanted)), everything[wanted])
+    assert count_decoded(path, [0, 25, 50, 75, 100, 125, 150], monkeypatch) < 0.7 * len(everything)
+
+
+@pytest.mark.parametrize("kind", ["late clock", "H.264", "too long to hold"])
 def test_all_is_decoded_where_leaving_out_would_not_be_exact(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    if kind == "B-frames":
+    if kind == "late clock":  # groups of B-frames that each set the clock anew
         path = key_framed(tmp_path / "clip.avi", max_b_frames=2)
     elif kind == "H.264":
         path = encode_video(tmp_path / "clip.mp4", 40, codec="libx264", gop_size=12, max_b_frames=0)
@@ -499,12 +560,17 @@ def test_frames_before_an_edit_list_starts_do_not_count_in_a_key_framed_clip(tmp
 
 def test_a_packet_that_may_code_no_picture_forbids_to_leave_out_any():
     """XviD writes such packets of a dozen bytes, which would shift every later frame."""
-    coded, not_coded = (b"\x00\x00\x01\xb6" + bytes([kind << 6]) for kind in (1, 1))
-    assert decoding._kind(coded + b"\x00" * 100) == decoding.PREDICTED
-    assert decoding._kind(b"\x00\x00\x01\xb0\x01" + b"\x00\x00\x01\xb6\x10" + b"\x55" * 100) == decoding.INTRA
-    assert decoding._kind(not_coded + b"\x00" * 3) is None
-    assert decoding._kind((coded + b"\x00" * 100) * 2) is None  # two pictures in one packet
-    assert decoding._kind(b"\x55" * 100) is None
+    intra, predicted = (VOP_START + bytes([kind << 6]) + b"\x55" * 100 for kind in (mpeg4.INTRA, mpeg4.PREDICTED))
+
+    def leave_no_doubt(*packets: bytes) -> bool:
+        pictures = mpeg4.Pictures(b"")
+        return all(pictures.add(av.Packet(packet)) for packet in packets)
+
+    assert leave_no_doubt(b"\x00\x00\x01\xb0\x01" + intra, predicted)
+    assert not leave_no_doubt(intra, predicted[:8])
+    assert not leave_no_doubt(intra, predicted * 2)  # two pictures in one packet
+    assert not leave_no_doubt(predicted)  # of what comes before nothing is known
+    assert not leave_no_doubt(b"\x55" * 100)
 
 
 def test_damage_is_found_in_what_is_decoded_and_by_a_check_of_the_whole(tmp_path: Path):
@@ -549,7 +615,7 @@ def test_of_a_whole_file_nothing_is_read_behind_the_last_wanted_frame(
             decode_frames(path, torch.tensor([0, 5]))
 
 
-def test_the_first_b_frame_forbids_to_leave_out_any_of_a_whole_file(tmp_path: Path):
+def test_packets_of_b_frames_are_not_numbered_in_order(tmp_path: Path):
     """Packets I P B decode to I B P: the second packet is frame 2 and not frame 1."""
     path = key_framed(tmp_path / "b.avi", 6, max_b_frames=2)
     for index in range(6):

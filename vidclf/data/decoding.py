@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain, count, pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import av
+import numpy as np
 import torch
 from av.container import InputContainer
 from av.packet import Packet
@@ -27,6 +28,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from vidclf.contracts import VideoError
+from vidclf.data.mpeg4 import leave_out
 from vidclf.data.timeline import are_even, fitting_rate, time_line
 from vidclf.errors import VidclfError
 
@@ -34,9 +36,6 @@ SKIP = "pass dataset.on_error=skip to leave it out (it is listed and counted)."
 ADVICE = f"Delete it and extract it again from the archive, or {SKIP}"
 STREAM_OPEN_TIMEOUT_S = 20
 NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-VOP_START = b"\x00\x00\x01\xb6"  # of a picture in MPEG-4 part 2 (ISO/IEC 14496-2, 6.2.5); two bits of its kind follow
-INTRA, PREDICTED = 0, 1
-SURELY_CODED = 32  # bytes: a packet that says "as before" and codes no picture has a dozen
 HELD_BYTES = 2**26  # of a file whose packets are held to choose among them
 
 
@@ -143,7 +142,7 @@ def iterate_frames(
     """Yield (index, frame) for the `wanted` indices (None: all) in increasing order, from one pass.
 
     One frame is held at a time. The whole file is decoded, so that it does not depend on the sampling whether damage
-    is found, but for pictures that no wanted one is built on, where that is certain (see `_needed`): damage to those
+    is found, but for pictures that no wanted one is built on, where that is certain (see `leave_out`): damage to those
     alone goes unseen.
 
     Args:
@@ -312,7 +311,7 @@ def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
 
 def _to_tensor(frame: VideoFrame, reformatter: VideoReformatter) -> UInt8[Tensor, "3 H W"]:
     stored = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()  # (H, W, 3), padded rows
-    picture = torch.from_numpy(stored).permute(2, 0, 1)
+    picture = torch.from_numpy(np.ascontiguousarray(stored.transpose(2, 0, 1)))  # torch's own copy takes twice as long
     transposed, mirrored, upside_down = _turn(frame)
     if transposed:
         picture = picture.transpose(1, 2)
@@ -341,10 +340,10 @@ def _decoded(
     packets: Iterable[Packet] = _packets(path, container, stream, whole)
     numbers: Iterator[int] = count()
     if wanted and context.name == "mpeg4" and path.stat().st_size <= HELD_BYTES:
-        packets, numbers = _needed(iter(packets), wanted, whole)
+        packets, numbers = leave_out(iter(packets), wanted, whole, context.extradata or b"")
     try:
         for packet in packets:
-            for frame in packet.decode():
+            for frame in context.decode(packet):
                 number = next(numbers, None)
                 # A slice that is missing raises nothing: the decoder paints over the hole and marks the picture.
                 if frame.is_corrupt or number is None:
@@ -358,45 +357,6 @@ def _decoded(
         raise _damaged(path, num_decoded, stream) from error
 
 
-def _needed(packets: Iterator[Packet], wanted: AbstractSet[int], whole: bool) -> tuple[Iterable[Packet], Iterator[int]]:
-    """Return the packets of an MPEG-4 stream that the `wanted` frames are built on, and their numbers.
-
-    Packets are left out where each is one picture, surely coded, and intra or predicted from the one before: then
-    frames are numbered as packets are, and each is built on those since the last intra picture and no other.
-    Otherwise all are returned. The last packet is the empty one that drains the decoder; of a `whole` file, packets
-    are read up to the one behind the last wanted frame, which tells that no B-frame comes before it.
-    """
-    held: list[Packet] = []
-    starts: list[int] = []
-    end = max(wanted) + 2 if whole else None
-    for packet in packets:
-        held.append(packet)
-        if not packet.size:
-            break
-        kind = None if packet.is_discard else _kind(bytes(packet))
-        if kind == INTRA:
-            starts.append(len(held) - 1)
-        elif kind != PREDICTED or not starts:
-            return chain(held, packets), count()
-        if len(held) == end:
-            break
-    if len(held) <= max(wanted) + 1:
-        return chain(held, packets), count()  # there is no such frame: count those that there are
-    needed: list[int] = []
-    for start, stop in pairwise([*starts, len(held) - 1]):
-        last = max((number for number in range(start, stop) if number in wanted), default=None)
-        needed += range(start, start if last is None else last + 1)
-    return [*(held[number] for number in needed), *held[-1:], *([] if whole else packets)], iter(needed)
-
-
-def _kind(packet: bytes) -> int | None:
-    """Return the kind of the one picture in an MPEG-4 packet; None if it may be none, or several."""
-    start = packet.find(VOP_START) + len(VOP_START)
-    if len(packet) - start < SURELY_CODED or packet.count(VOP_START) != 1:
-        return None
-    return packet[start] >> 6
-
-
 def _resized(path: Path, number: int, frame: VideoFrame, size: tuple[int, int]) -> VideoError:
     return VideoError(
         f"{path}: frame {number} is {frame.width}x{frame.height}, those before {size[0]}x{size[1]}; only "
@@ -406,22 +366,24 @@ def _resized(path: Path, number: int, frame: VideoFrame, size: tuple[int, int]) 
 
 def _packets(path: Path, container: InputContainer, stream: VideoStream, whole: bool) -> Iterator[Packet]:
     """Yield the packets of `stream`, last an empty one that drains the decoder; raise where the file is damaged."""
-    num_packets, ends_s = 0, {stream.index: 0.0}
+    num_packets, ends = 0, {stream.index: 0}  # of each stream, in its own time base: fractions are slow
+    is_avi = container.format.name == "avi"
     try:
         others = [] if whole else [*container.streams.audio, *container.streams.subtitles]
         for packet in container.demux(stream, *others):
             if packet.is_corrupt:
                 raise _damaged(path, num_packets, stream)
             # An AVI knows when a picture is decoded, a Matroska when it is shown.
-            time = packet.dts if container.format.name == "avi" else packet.pts
+            time = packet.dts if is_avi else packet.pts
             if time is not None:
-                end_s = float((time + (packet.duration or 0)) * packet.time_base)
-                ends_s[packet.stream_index] = max(end_s, ends_s.get(packet.stream_index, 0.0))
+                index = packet.stream_index
+                ends[index] = max(time + (packet.duration or 0), ends.get(index, 0))
             if packet.stream is stream:
                 num_packets += packet.size > 0
                 yield packet
     except av.FFmpegError as error:
         raise _damaged(path, num_packets, stream) from error
+    ends_s = {index: float(end * (container.streams[index].time_base or 0)) for index, end in ends.items()}
     if not whole and _is_cut_short(path, container, stream, ends_s):
         raise _damaged(path, num_packets, stream)
 
