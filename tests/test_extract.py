@@ -1,5 +1,6 @@
 """`vidclf extract`: the store filled at once, for every part, and read by what comes after."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -43,7 +44,10 @@ def test_extracting_where_nothing_is_stored_is_a_sentence(extract: Callable[...,
 
 
 def test_shards_share_the_videos_and_together_fill_the_store(extract: Callable[..., Outcome]):
-    computed = [int(extract(f"shard={number}/3").out.split()[-1]) for number in (1, 2, 3)]
+    outcomes = [extract(f"shard={number}/3") for number in (1, 2, 3)]
+    examined = [re.findall(r"Examining (\d+) videos", outcome.err) for outcome in outcomes]
+    assert examined == [["7"], ["7"], ["6"]]  # each its own, and no other
+    computed = [int(outcome.out.split()[-1]) for outcome in outcomes]
     assert computed == [7 * 6, 7 * 6, 6 * 6]
     assert extract().out.endswith("computed 0\n")
 

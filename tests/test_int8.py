@@ -14,12 +14,15 @@ from verbs import SMALL, Outcome
 
 from vidclf.contracts import PictureFormat
 from vidclf.data.sampling import Rate
+from vidclf.data.transforms import BackboneTransform
 from vidclf.errors import VidclfError
 from vidclf.features.calibration import _draw
+from vidclf.features.extract import Extractor
 from vidclf.features.recipe import hash_weights
 from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.tiny import Tiny
 from vidclf.models.backbones.wrapped import FrozenBackbone
+from vidclf.run.build import build_backbone
 
 INT8 = (*SMALL, "backbone.precision=int8", "backbone.weights=shipped")
 
@@ -78,6 +81,25 @@ def test_features_are_near_those_of_float32_and_the_same_in_any_company():
     assert 1e-3 < float((found.float() - right).norm() / right.norm()) < 0.05
     assert torch.equal(frozen(pictures[40:41]), found[40:41])
     assert torch.equal(pickle.loads(pickle.dumps(frozen))(pictures[:3]), found[:3])
+
+
+def test_pictures_of_another_number_are_computed_too_and_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch):
+    pictures = torch.randn(64, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    int8 = calibrated(Tiny(), pictures)
+    assert torch.equal(int8(pictures[:1]), int8(pictures[:32])[:1])  # as counting operations of one picture does
+    frozen = FrozenBackbone(int8)
+    monkeypatch.setattr("vidclf.features.extract.has_matrix_units", lambda: True)
+    monkeypatch.setattr(frozen, "compile_layers", lambda one: pytest.fail("its layers are ONNX Runtime's"))
+    transform = BackboneTransform(frozen.picture_format)
+    for choice in ("auto", True):
+        Extractor([], transform, frozen, torch.device("cpu"), compile=choice).compile_if_it_pays(10**12)
+
+
+def test_a_gpu_is_refused_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("vidclf.run.build.choose_device", lambda *_: torch.device("cuda", 0))
+    backbone = {"_target_": "vidclf.models.backbones.tiny.Tiny", "precision": "int8"}
+    with pytest.raises(VidclfError, match=r"int8 is computed by the CPU.*trainer\.accelerator=cpu"):
+        build_backbone({"seed": 0, "backbone": backbone, "trainer": {}})
 
 
 def test_ranges_are_part_of_the_weights_hash():

@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     trainer = build_trainer(config, backbone)
     start_ranks(trainer)
     corpus = sources.build_corpus(config, shard)
-    sources.calibrate_int8(config, backbone, corpus if shard == (1, 1) else sources.build_corpus(config))
+    sources.calibrate_int8(config, backbone, corpus, shard)
     source = sources.build_source(config, corpus, backbone, trainer.strategy.root_device)
     if not isinstance(source, StoredFeatures):
         raise _nothing_stored(config["features"])

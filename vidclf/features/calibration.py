@@ -75,7 +75,8 @@ def _draw(corpus: Corpus, seed: int) -> Drawn:
             f"backbone.precision=int8: the training part shows {len(frames)} frames, and calibration needs {FEWEST} or "
             "more. Give it more videos or a higher sampling.rate_hz, or leave backbone.precision=int8 out."
         )
-    order = torch.randperm(len(frames), generator=generator_for(seed, "calibration"))[:NUM_PICTURES]
+    num_drawn = min(NUM_PICTURES, len(frames) // BATCH * BATCH)
+    order = torch.randperm(len(frames), generator=generator_for(seed, "calibration"))[:num_drawn]
     drawn: Drawn = {}
     for video, frame in sorted(frames[index] for index in order.tolist()):
         drawn.setdefault(video, []).append(frame)

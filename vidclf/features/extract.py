@@ -18,6 +18,7 @@ from vidclf.data.prefetch import run_ahead
 from vidclf.data.transforms import halves_of
 from vidclf.errors import VidclfError
 from vidclf.features.store import REMEDY, FeatureStore
+from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone, fixed_batch
 from vidclf.system.disk import require_space
 from vidclf.system.machine import has_matrix_units
@@ -106,6 +107,8 @@ class Extractor:
     def compile_if_it_pays(self, num_pictures: int) -> None:
         """Compile the backbone by torch.compile where that was asked for, or where there is enough work."""
         if not isinstance(self.backbone, FrozenBackbone) or self.compile is False:
+            return
+        if isinstance(self.backbone.backbone, Int8Backbone):  # ONNX Runtime's, not torch's
             return
         picture_format = self.backbone.picture_format
         shape = (1, picture_format.clip_length, 3, picture_format.size, picture_format.size)

@@ -53,6 +53,11 @@ def build_backbone(config: Config) -> FrozenBackbone | TunedBackbone:
     calibration = node.pop("calibration", None)  # of a run
     if node.get("precision") != "int8":
         return wrap(build(node))
+    if (device := build_device(config)).type != "cpu":
+        raise VidclfError(
+            f"backbone.precision=int8 is computed by the CPU, and trainer.accelerator is {device.type}. Set "
+            "trainer.accelerator=cpu, or leave int8 out: a GPU is faster in bfloat16."
+        )
     del node["precision"]
     takes_precision = "precision" in signature(build(node, _partial_=True).func).parameters  # one's own need not
     in_float32 = build(node, precision="float32") if takes_precision else build(node)

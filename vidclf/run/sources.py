@@ -41,16 +41,19 @@ def build_corpus(config: Config, shard: tuple[int, int] = (1, 1)) -> Corpus:
     )
 
 
-def calibrate_int8(config: Config, backbone: FrozenBackbone | TunedBackbone, corpus: Corpus) -> bool:
+def calibrate_int8(
+    config: Config, backbone: FrozenBackbone | TunedBackbone, corpus: Corpus, shard: tuple[int, int] = (1, 1)
+) -> bool:
     """Calibrate an int8 backbone that no run tells how, and let the configuration tell it; return whether it was one.
 
-    The first process does it for all.
+    The first process does it for all, and draws from all training videos, whichever shard of them the corpus has.
     """
     network, node = backbone.backbone, config["backbone"]
     if not isinstance(network, Int8Backbone) or network.ranges is not None:
         return False
     ranges = None
     if is_first():
+        corpus = corpus if shard == (1, 1) else build_corpus(config)
         transform = build_transform(config, network.picture_format)
         recipe = {"backbone": node, "transform": config["transform"]}
         ranges = calibrate(network, transform, recipe, corpus, config["seed"], Path(config["store"]["root"]))

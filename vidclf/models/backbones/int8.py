@@ -10,7 +10,8 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -63,7 +64,7 @@ class Int8Backbone(nn.Module):
         self.precision = "bfloat16" if computes_in_bfloat16("cpu") else "float32"
         self.backbone = backbone.eval()
         self.ranges = None if ranges is None else checked_ranges(ranges)
-        self._session: Any = None
+        self._sessions: dict[torch.Size, Any] = {}
 
     @property
     def configuration(self) -> str:
@@ -76,26 +77,22 @@ class Int8Backbone(nn.Module):
         Raises:
             VidclfError: the backbone cannot be exported, or the exported one computes something else.
         """
-        first, *others = batches
+        batches = iter(batches)
+        first = next(batches)
         with _quiet(), TemporaryDirectory() as folder:
             exported = _export(self.backbone, first, Path(folder))
             _check_export(self.backbone, exported, first)
-            return _ranges_of(exported, [first, *others])
+            return _ranges_of(exported, chain([first], batches))
 
     def forward(self, pictures: Float[Tensor, "N 1 3 h w"]) -> Float[Tensor, "N S D"]:
-        """Return the features of every picture on its own; N and the pictures' size are those of the first call.
+        """Return the features of every picture on its own; the network is exported for each N and size that comes.
 
         Raises:
             VidclfError: the backbone was not calibrated, or to another network.
         """
-        if pictures.device.type != "cpu":
-            raise VidclfError(
-                f"backbone.precision=int8 is computed by the CPU, and the pictures are on {pictures.device}. Set "
-                "trainer.accelerator=cpu, or leave it out: a GPU is faster in bfloat16."
-            )
-        if self._session is None:
-            self._session = self._build_session(pictures)
-        (features,) = self._session.run(None, {"pictures": pictures.float().numpy()})
+        if pictures.shape not in self._sessions:
+            self._sessions[pictures.shape] = self._build_session(pictures)
+        (features,) = self._sessions[pictures.shape].run(None, {"pictures": pictures.float().numpy()})
         return torch.from_numpy(features).to(getattr(torch, self.precision))
 
     def extra_repr(self) -> str:
@@ -104,7 +101,7 @@ class Int8Backbone(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and other processes build a session of their own."""
-        return {**self.__dict__, "_session": None}
+        return {**self.__dict__, "_sessions": {}}
 
     def _build_session(self, pictures: Tensor) -> Any:
         import onnxruntime
@@ -176,7 +173,7 @@ def _check_export(backbone: nn.Module, exported: Path, pictures: Tensor) -> None
         )
 
 
-def _ranges_of(exported: Path, batches: Sequence[Tensor]) -> Ranges:
+def _ranges_of(exported: Path, batches: Iterable[Tensor]) -> Ranges:
     from onnxruntime.quantization import create_calibrator
 
     augmented = exported.with_name("augmented.onnx")
