@@ -5,7 +5,6 @@ DataLoader with a worker for each core, batches through the model. Random weight
 """
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from experiments.benchmark.ours import FRAMES
-from experiments.benchmark.setting import Setting
+from experiments.benchmark.setting import Setting, steady_rate
 from vidclf.contracts import VideoViews
 from vidclf.data.decoding import inspect
 from vidclf.data.sampling import Rate, Uniform
@@ -108,13 +107,7 @@ def ours(network: FrozenBackbone, sampling: Any, setting: Setting) -> float:
         views.append(VideoViews(number, 0, torch.arange(len(frames)), frames))
     transform = BackboneTransform(network.picture_format)
     extractor = Extractor(setting.clips, transform, network, CPU, num_cores(), compile=False)
-    ends, counts = [], []
-    for one, _ in extractor.compute(views):
-        ends.append(time.perf_counter())
-        counts.append(len(one.frames))
-        if ends[-1] - ends[0] > LONGEST_S:
-            break
-    return steady(ends, counts)
+    return steady_rate((len(one.frames) for one, _ in extractor.compute(views)), LONGEST_S)
 
 
 @torch.inference_mode()
@@ -125,19 +118,7 @@ def library(
     setting: Setting,
 ) -> float:
     loader = DataLoader(_Examples(setting.clips, examples), batch_size=size, num_workers=num_cores(), drop_last=True)
-    ends, counts = [], []
-    for batch in loader:
-        compute(batch)
-        ends.append(time.perf_counter())
-        counts.append(len(batch))
-        if ends[-1] - ends[0] > LONGEST_S:
-            break
-    return steady(ends, counts)
-
-
-def steady(ends: list[float], counts: list[int]) -> float:
-    """Return how many a second came after the first."""
-    return sum(counts[1:]) / (ends[-1] - ends[0])
+    return steady_rate((len(compute(batch)) for batch in loader), LONGEST_S)
 
 
 class _Examples(IterableDataset):

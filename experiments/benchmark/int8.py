@@ -1,7 +1,5 @@
 """Backbones in 8-bit integers beside the same in bfloat16: pictures a second, alone and end to end, and the error."""
 
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 
@@ -9,8 +7,8 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from experiments.benchmark.ours import FRAMES, one_a_second, rates_of_parts
-from experiments.benchmark.setting import Setting, median_s
+from experiments.benchmark.ours import FRAMES, one_a_second
+from experiments.benchmark.setting import Setting, median_s, steady_rate
 from vidclf.data.decoding import iterate_frames
 from vidclf.data.transforms import BackboneTransform
 from vidclf.features.extract import Extractor
@@ -78,10 +76,4 @@ def end_to_end(network: FrozenBackbone, setting: Setting) -> float:
     extractor = Extractor(
         setting.clips, BackboneTransform(network.picture_format), network, CPU, num_cores(), compile=False
     )
-    ends, counts = [], []
-    for one, _ in extractor.compute(views):
-        ends.append(time.perf_counter())
-        counts.append(len(one.frames))
-        if ends[-1] - ends[0] > LONGEST_S:
-            break
-    return statistics.median(rates_of_parts(ends, counts))
+    return steady_rate((len(one.frames) for one, _ in extractor.compute(views)), LONGEST_S)

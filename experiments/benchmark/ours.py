@@ -2,7 +2,6 @@
 
 import hashlib
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from torch import Tensor
 from experiments.benchmark.backbones import Wide
 from experiments.benchmark.heads import EpochEnds
 from experiments.benchmark.limits import read_file, ready_pictures, vgg16
-from experiments.benchmark.setting import Setting, device, median_s, now, timed, twin
+from experiments.benchmark.setting import Setting, arrivals, device, median_s, now, timed, twin
 from vidclf.contracts import VideoViews
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.corpus import Corpus
@@ -59,12 +58,7 @@ def extraction(setting: Setting) -> dict[str, float | str]:
     views = [one_a_second(number, clip) for number, clip in enumerate(setting.clips)]
     extractor = Extractor(setting.clips, transform, network, torch.device(device()), num_cores())
     begin = now()
-    ends, counts = [], []
-    for one, _ in extractor.compute(views):
-        ends.append(time.perf_counter())
-        counts.append(len(one.frames))
-        if ends[-1] - ends[0] > LONGEST_S:
-            break
+    ends, counts = arrivals((len(one.frames) for one, _ in extractor.compute(views)), LONGEST_S)
     rates = rates_of_parts(ends, counts)
     return {
         "frames_per_s": statistics.median(rates),

@@ -1,6 +1,7 @@
 """The results as three Markdown tables: ratios first, then rates, then what comes before the steady state."""
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from experiments.benchmark.targets import RATIOS, Results, ours_s
 
@@ -32,6 +33,12 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def rates(results: Results) -> Iterable[tuple[str, str]]:
     """Yield what was measured, with its unit."""
+    parts = (extraction, limits, training, decoding_and_store, sweeps, networks, whole)
+    return chain.from_iterable(part(results) for part in parts)
+
+
+def extraction(results: Results) -> Iterable[tuple[str, str]]:
+    """Yield the rates of extraction, of each side and of the network alone."""
     for side, measure in (("Keras", "keras_extraction"), ("torch float32, plain layout", "plain_extraction")):
         if theirs := results.get(measure):
             parts = ", ".join(
@@ -55,6 +62,10 @@ def rates(results: Results) -> Iterable[tuple[str, str]]:
         ):
             tflops = backbone[key] * backbone["flop_per_frame"] / 1e12
             yield f"backbone alone, {name}", f"{backbone[key]:.1f} frames/s, {tflops:.2f} TFLOP/s"
+
+
+def limits(results: Results) -> Iterable[tuple[str, str]]:
+    """Yield what the machine can do."""
     if product := results.get("matrix_product"):
         for name, tflops in product.items():
             yield f"matrix product, {name}", f"{tflops:.2f} TFLOP/s"
@@ -62,12 +73,20 @@ def rates(results: Results) -> Iterable[tuple[str, str]]:
         yield "memory, copying (read and written)", f"{memory['copy_gb_per_s']:.1f} GB/s"
         yield "a file in the page cache", f"{memory['page_cache_gb_per_s']:.1f} GB/s"
         yield "a file on the disk", f"{memory['disk_gb_per_s']:.1f} GB/s"
+
+
+def training(results: Results) -> Iterable[tuple[str, str]]:
+    """Yield a step of training."""
     for side, measure in (("Keras", "keras_training"), ("torch float32", "plain_training")):
         if theirs := results.get(measure):
             yield f"training step, {side}", f"{1000 * theirs['step_s']:.1f} ms"
     if ours := results.get("training"):
         yield f"training step, ours, {ours['precision']}, under Lightning", f"{1000 * ours['step_s']:.1f} ms"
         yield f"training step, ours, {ours['precision']}, in a bare loop", f"{1000 * ours['bare_step_s']:.1f} ms"
+
+
+def decoding_and_store(results: Results) -> Iterable[tuple[str, str]]:
+    """Yield how files are read, and features kept."""
     for name, clip in results.get("decoding", {}).items():
         sides = f"ours {clip['ours']:,.0f}, OpenCV {clip['opencv']:,.0f}, by grab() {clip['opencv_grabbing']:,.0f}"
         yield f"decoding at 1 frame/s, {name}", f"{sides} frames/s, one thread each"
@@ -82,6 +101,10 @@ def rates(results: Results) -> Iterable[tuple[str, str]]:
         for size in ("1%", "10%"):
             cost = f"{1000 * growth[f'video_s_{size}']:.1f} ms a video, {growth[f'peak_gb_{size}']:.2f} GB at most"
             yield f"extraction of twin {size}, not compiled", cost
+
+
+def sweeps(results: Results) -> Iterable[tuple[str, str]]:
+    """Yield many jobs, and many heads."""
     for name, key in (("one process", "sweep"), ("parallel jobs", "sweep_parallel")):
         if sweep := results.get(key):
             frames = f"{sweep['given']:,} frames computed, {sweep['distinct']:,} asked for, {sweep['seconds']:.0f} s"
@@ -93,6 +116,10 @@ def rates(results: Results) -> Iterable[tuple[str, str]]:
         one, many = ([1000 * steps[f"{whose}{where}_s"] for where in ("", "_lightning")] for whose in ("one", "all"))
         shown = f"{one[0]:.2f} and {many[0]:.2f} ms bare, {one[1]:.2f} and {many[1]:.2f} ms under Lightning"
         yield f"step of one linear head and of 20, {name}, float32", shown
+
+
+def networks(results: Results) -> Iterable[tuple[str, str]]:
+    """Yield what number formats and other encoders do."""
     if error := results.get("bfloat16_error"):
         largest = f"largest {error['largest']:.2g} where features reach {error['largest_feature']:.2g}"
         yield "bfloat16's error of VGG16's features", f"{error['relative']:.2%} ({largest})"
@@ -110,6 +137,10 @@ def rates(results: Results) -> Iterable[tuple[str, str]]:
             for side in ("int8", "bfloat16")
         )
         yield f"extraction in int8 and in bfloat16, {name}", "; ".join(sides)
+
+
+def whole(results: Results) -> Iterable[tuple[str, str]]:
+    """Yield the whole, start-up and all."""
     for side, measure in (("ours", "end_to_end"), ("ours in int8", "end_to_end_int8")):
         if ours := results.get(measure):
             frames = f"{ours['train_frames'] + ours['test_frames']:,} frames, {ours['epochs']} epochs"

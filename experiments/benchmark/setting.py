@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -53,6 +53,23 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
     begin = now()
     result = work()
     return now() - begin, result
+
+
+def arrivals(counts: Iterable[int], longest_s: float) -> tuple[list[float], list[int]]:
+    """Return when each of `counts` came and how many it was, until so many seconds after the first."""
+    times, taken = [], []
+    for count in counts:
+        times.append(time.perf_counter())
+        taken.append(count)
+        if times[-1] - times[0] > longest_s:
+            break
+    return times, taken
+
+
+def steady_rate(counts: Iterable[int], longest_s: float) -> float:
+    """Return how many a second came after the first."""
+    times, taken = arrivals(counts, longest_s)
+    return sum(taken[1:]) / (times[-1] - times[0])
 
 
 def now() -> float:
