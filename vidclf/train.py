@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     import lightning as L
 
     from vidclf.data.corpus import Corpus
+    from vidclf.datamodule import VideoDataModule
     from vidclf.evaluation.judge import Judged
     from vidclf.models.classifier import Classifier
+    from vidclf.models.learner import Learner
     from vidclf.run.folder import Run
 
 
@@ -40,7 +42,6 @@ def _train(config: dict, before: "Run | None") -> None:
     from vidclf.features.recipe import hash_weights
     from vidclf.run import build, folder, grid, resume, sources, training
     from vidclf.run.config import output_folder
-    from vidclf.run.fitted import fit_head, fit_scaling
     from vidclf.system.disk import write_csv
     from vidclf.system.ranks import is_first, start_ranks
     from vidclf.system.terminal import table
@@ -50,7 +51,7 @@ def _train(config: dict, before: "Run | None") -> None:
     candidates = grid.spread(config)
     choose = grid.ChooseHead(candidates, describe) if candidates else None
     trainer = training.build_training(config, backbone, describe, choose)
-    is_complete = before and resume.is_complete(before, config, trainer.callbacks)  # type: ignore[attr-defined]
+    is_complete = bool(before and resume.is_complete(before, config, trainer.callbacks))  # type: ignore[attr-defined]
     start_ranks(trainer)
     run_folder, device = trainer.strategy.broadcast(output_folder()), trainer.strategy.root_device
 
@@ -74,15 +75,7 @@ def _train(config: dict, before: "Run | None") -> None:
     if before:
         folder.load_trained(before, learner)
         resumed = resume.take_over(before, run_folder, config, trainer)
-    else:
-        fit_scaling(learner, datamodule, device)
-    if fit := getattr(learner.loss, "fit", None):
-        fit(datamodule.train_labels())
-    rows: list = []
-    if hasattr(learner.head, "fit"):
-        rows = fit_head(trainer, learner, datamodule, device, run_folder / "checkpoints" / "best.ckpt")
-    elif not is_complete:
-        trainer.fit(learner, datamodule=datamodule, ckpt_path=resumed, weights_only=True)
+    rows = _fit(trainer, learner, datamodule, run_folder, resumed, is_complete)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     if choose:
@@ -94,6 +87,29 @@ def _train(config: dict, before: "Run | None") -> None:
         metrics = _leave(run_folder, config, trainer, corpus, judged, classifier, rows)
         num_trained = max(trainer.current_epoch, before.num_epochs if before else 0)
         table(f"Validation{_chosen(best.num_epochs, num_trained, rows)}", metrics, f"run {run_folder}")
+
+
+def _fit(
+    trainer: "L.Trainer",
+    learner: "Learner",
+    datamodule: "VideoDataModule",
+    run_folder: "Path",
+    resumed: "Path | None",
+    is_complete: bool,
+) -> list[dict]:
+    """Train, from `resumed` on, or solve a head that is not trained; return what is told of several heads."""
+    from vidclf.run.fitted import fit_head, fit_scaling
+
+    device = trainer.strategy.root_device
+    if resumed is None:
+        fit_scaling(learner, datamodule, device)
+    if fit := getattr(learner.loss, "fit", None):
+        fit(datamodule.train_labels())
+    if hasattr(learner.head, "fit"):
+        return fit_head(trainer, learner, datamodule, device, run_folder / "checkpoints" / "best.ckpt")
+    if not is_complete:
+        trainer.fit(learner, datamodule=datamodule, ckpt_path=resumed, weights_only=True)
+    return []
 
 
 def _leave(
