@@ -16,7 +16,7 @@ from vidclf.data.transforms import BackboneTransform
 from vidclf.features.extract import Extractor
 from vidclf.models.backbones.wrapped import FrozenBackbone
 
-OF_POSITIONS = {"on_train_batch_start", "pictures_of"}  # they look at what is never moved to a device
+OF_POSITIONS = {"on_train_batch_start"}  # it looks at what is never moved to a device
 
 
 class Looks(TorchDispatchMode):
@@ -25,8 +25,10 @@ class Looks(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.found: Counter[str] = Counter()
+        self.num_seen = 0  # of all functions, of this thread alone
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.num_seen += 1
         if any(name in str(function) for name in ("_local_scalar_dense", "nonzero", "unique", "is_nonzero")):
             stack = [frame for frame in traceback.extract_stack() if "/vidclf/" in frame.filename]
             self.found[stack[-1].name if stack else ""] += 1
@@ -47,7 +49,9 @@ def test_a_step_of_training_or_validation_looks_at_no_number():
             trainer.fit(learner, batches, batches)
         return looks
 
-    assert not fit(8).grown(fit(4)) - {""}  # "": Lightning's own and the optimiser's, of numbers that stay on the CPU
+    fewer, more = fit(4), fit(8)
+    assert more.found["on_train_batch_start"] - fewer.found["on_train_batch_start"] == 4  # it sees what looks
+    assert not more.grown(fewer) - {""}  # "": Lightning's own and the optimiser's, of numbers that stay on the CPU
 
 
 def test_an_extraction_looks_at_no_number_of_a_picture_or_a_feature(tmp_path: Path):
@@ -61,4 +65,6 @@ def test_an_extraction_looks_at_no_number_of_a_picture_or_a_feature(tmp_path: Pa
             assert len(list(extractor.compute([VideoViews(0, 0, torch.arange(num_frames), frames)]))) == 1
         return looks
 
-    assert not extract(128).grown(extract(64))
+    fewer, more = extract(64), extract(128)
+    assert more.num_seen > fewer.num_seen > 0  # it sees the batches
+    assert not more.grown(fewer)
