@@ -1,15 +1,9 @@
 """Every frame equals a plain full decode's, whatever the codec; every damaged file is an error."""
 
 import csv
-import io
-import os
 import shutil
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +11,31 @@ import av
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from videos import encode_video, numbered_frame, read_frame_number
+from videos import (
+    KEYED_XVID,
+    change_packets,
+    count_decoded,
+    cut_the_start,
+    encode_video,
+    full_decode,
+    key_framed,
+    numbered_frame,
+    read_frame_number,
+)
 
 from vidclf.contracts import VideoError
-from vidclf.data import decoding, mpeg4
 from vidclf.data.decoding import (
     VideoInfo,
     decode_frames,
     inspect,
-    is_stream,
     iterate_frames,
     naming_the_video,
-    stream_frames,
 )
 from vidclf.errors import VidclfError
 
 VOP_START = b"\x00\x00\x01\xb6"  # of a picture in MPEG-4 part 2; two bits of its kind follow
 X265 = {"x265-params": "log-level=none:pools=1"}
 FAST_VPX = {"deadline": "realtime", "cpu-used": "8"}
-KEYED_XVID: dict[str, Any] = {"codec_tag": "XVID", "max_b_frames": 0, "gop_size": 12}
 
 SOURCES: dict[str, dict[str, Any]] = {
     "xvid_b_frames.avi": {},
@@ -60,13 +59,6 @@ SOURCES: dict[str, dict[str, Any]] = {
     "repeated_frames.avi": {"codec": "mpeg4", "pts": [2 * i for i in range(40)]},
     "variable_rate.mkv": {"codec": "libx264", "pts": [i * i for i in range(40)]},
 }
-
-
-def full_decode(path: Path) -> Tensor:
-    """The reference: PyAV alone."""
-    with av.open(f"file:{path}") as container:
-        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -115,19 +107,6 @@ def test_frames_come_in_the_order_and_as_often_as_asked(source: Callable[[str], 
     assert [read_frame_number(frame) for frame in frames] == [7, 0, 7]
 
 
-def cut_the_start(path: Path, cut: Path) -> Path:
-    """Let an MP4 begin at its fifteenth frame by an edit list, without encoding again."""
-    with av.open(path) as old, av.open(cut, "w") as new:
-        stream = new.add_stream_from_template(old.streams.video[0])
-        for packet in old.demux(video=0):
-            if packet.size:
-                packet.dts -= int(15 / 25 / packet.time_base)
-                packet.pts -= int(15 / 25 / packet.time_base)
-                packet.stream = stream
-                new.mux(packet)
-    return cut
-
-
 def test_frames_before_an_edit_list_starts_do_not_count(source: Callable[[str], Path], tmp_path: Path):
     path = cut_the_start(source("h264.mp4"), tmp_path / "cut_without_encoding.mp4")
     numbers = [read_frame_number(frame) for _, frame in iterate_frames(path)]
@@ -139,18 +118,6 @@ def test_a_video_of_one_frame_has_one(tmp_path: Path):
     path = encode_video(tmp_path / "one.avi", 1)
     assert inspect(path).num_frames == 1
     assert [index for index, _ in iterate_frames(path)] == [0]
-
-
-def change_packets(source: Path, path: Path, change: Callable[[int, bytes], bytes]) -> Path:
-    """Write the packets of `source` to `path`, each as `change(number, packet)` gives it, without encoding again."""
-    with av.open(source) as old, av.open(path, "w") as new:
-        stream = new.add_stream_from_template(old.streams.video[0])
-        for number, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
-            changed = av.Packet(change(number, bytes(packet)))
-            changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
-            changed.stream, changed.is_keyframe = stream, packet.is_keyframe
-            new.mux(changed)
-    return path
 
 
 def say_as_before(number: int, packet: bytes) -> bytes:
@@ -433,163 +400,6 @@ def test_a_short_mkv_with_b_frames_is_sound(num_frames: int, tmp_path: Path):
     assert inspect(path).num_frames == num_frames
 
 
-# What is left out where key frames allow it
-
-
-def key_framed(path: Path, num_frames: int = 40, **settings: Any) -> Path:
-    """A clip of UCF101's other kind: a key frame every 12 frames, no B-frames."""
-    defaults = {"codec_tag": "XVID", "max_b_frames": 0, "gop_size": 12, "size": (320, 240)}
-    return encode_video(path, num_frames, **(defaults | settings))
-
-
-def count_decoded(path: Path, wanted: list[int], monkeypatch: pytest.MonkeyPatch, whole: bool = False) -> int:
-    """Return how many pictures went through the decoder."""
-    decoded = []
-    decode = decoding._decoded
-
-    def decode_and_note(*arguments: Any) -> Iterator[Any]:
-        for number, frame in decode(*arguments):
-            decoded.append(number)
-            yield number, frame
-
-    with monkeypatch.context() as patched:
-        patched.setattr(decoding, "_decoded", decode_and_note)
-        assert [number for number, _ in decoding.iterate_frames(path, wanted, whole)] == sorted(wanted)
-    return len(decoded)
-
-
-@pytest.mark.parametrize("gop_size", [1, 5, 12, 250])
-def test_every_frame_of_a_key_framed_clip_is_the_right_one(gop_size: int, tmp_path: Path):
-    path = key_framed(tmp_path / "clip.avi", gop_size=gop_size)
-    whole = torch.stack([frame for _, frame in decoding.iterate_frames(path)])
-    assert [read_frame_number(frame) for frame in whole] == list(range(40))
-    for wanted in ([0], [39], [11, 12, 13], [0, 25], [24], [5, 17, 38, 39], list(range(40))):
-        for known in (False, True):
-            assert torch.equal(decode_frames(path, torch.tensor(wanted), known), whole[wanted])
-
-
-@pytest.mark.parametrize("whole", [False, True])
-def test_pictures_that_no_wanted_one_is_built_on_are_not_decoded(
-    whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    path = key_framed(tmp_path / "clip.avi")
-    assert count_decoded(path, [0, 25], monkeypatch, whole) == 1 + 2  # frame 0; key frame 24 and frame 25
-    assert count_decoded(path, [11], monkeypatch, whole) == 12
-    assert count_decoded(path, list(range(40)), monkeypatch, whole) == 40
-
-
-B_FRAMES: dict[str, dict[str, Any]] = {
-    "one group": {"max_b_frames": 2, "gop_size": 250},
-    "groups of 12": {"max_b_frames": 2},
-    "one B-frame, 29.97 Hz": {"max_b_frames": 1, "fps": Fraction(30000, 1001)},
-}
-
-
-@pytest.mark.parametrize("kind", B_FRAMES)
-def test_every_frame_of_a_clip_with_b_frames_is_the_right_one(kind: str, tmp_path: Path):
-    path = key_framed(tmp_path / "clip.avi", **B_FRAMES[kind])
-    everything = full_decode(path)
-    for wanted in ([0], [1], [2], [39], [38], [5, 6], [12, 13], [0, 25], [5, 17, 38, 39], list(range(40))):
-        for whole in (False, True):
-            assert torch.equal(decode_frames(path, torch.tensor(wanted), whole), everything[wanted])
-
-
-def test_a_b_frame_that_is_not_wanted_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = key_framed(tmp_path / "clip.avi", **B_FRAMES["one group"])  # I B B P B B P ...: frames 0, 3, 6 are no B
-    assert count_decoded(path, [0, 24], monkeypatch) == 9  # 0, 3, ..., 24
-    assert count_decoded(path, [10], monkeypatch) == 6  # 0, 3, 6, 9 and 12, and itself
-    assert count_decoded(path, [10], monkeypatch, whole=True) <= 6
-    assert count_decoded(path, list(range(40)), monkeypatch) == 40
-
-
-def pack(source: Path, path: Path) -> Path:
-    """Pack a clip of single B-frames as DivX does: P and B in one packet, and one of no picture behind them."""
-    with av.open(source) as container:
-        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
-    are_b = [packet[packet.index(VOP_START) + 4] >> 6 == mpeg4.BIDIRECTIONAL for packet in packets]
-
-    def change(number: int, packet: bytes) -> bytes:
-        if are_b[number]:
-            return VOP_START + b"\x50\x01"
-        if number == 0:
-            return packet.replace(b"\x00\x00\x01\xb3", b"\x00\x00\x01\xb2DivX503b1393p\x00\x00\x01\xb3")
-        return packet + (packets[number + 1] if any(are_b[number + 1 : number + 2]) else b"")
-
-    return change_packets(source, path, change)
-
-
-def test_every_frame_of_packed_b_frames_is_the_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    source = key_framed(tmp_path / "clip.avi", max_b_frames=1, gop_size=250)
-    path = pack(source, tmp_path / "packed.avi")
-    everything = full_decode(path)
-    assert [read_frame_number(frame) for frame in everything] == list(range(40))
-    for wanted in ([0], [1], [2], [20, 21], [len(everything) - 1], list(range(len(everything)))):
-        for whole in (False, True):
-            assert torch.equal(decode_frames(path, torch.tensor(wanted), whole), everything[wanted])
-    assert count_decoded(path, [20], monkeypatch) == 11
-
-
-def test_frames_of_real_packed_b_frames_are_the_right_ones(shared: Path, monkeypatch: pytest.MonkeyPatch):
-    path = shared / "ucf101/UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi"  # its last B-frame is cut off
-    everything = full_decode(path)
-    for wanted in ([0, 25, 50, 75, 100, 125, 150], [7, 8, 9], [162, 163]):
-        assert torch.equal(decode_frames(path, torch.tensor(wanted)), everything[wanted])
-    assert count_decoded(path, [0, 25, 50, 75, 100, 125, 150], monkeypatch) < 0.7 * len(everything)
-
-
-@pytest.mark.parametrize("kind", ["late clock", "H.264", "too long to hold"])
-def test_all_is_decoded_where_leaving_out_would_not_be_exact(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    if kind == "late clock":  # groups of B-frames that each set the clock anew
-        path = key_framed(tmp_path / "clip.avi", max_b_frames=2)
-    elif kind == "H.264":
-        path = encode_video(tmp_path / "clip.mp4", 40, codec="libx264", gop_size=12, max_b_frames=0)
-    else:
-        path = key_framed(tmp_path / "clip.avi")
-        monkeypatch.setattr(decoding, "HELD_BYTES", 100)
-    assert count_decoded(path, [0, 25], monkeypatch) == 40
-
-
-def test_frames_before_an_edit_list_starts_do_not_count_in_a_key_framed_clip(tmp_path: Path):
-    cut = cut_the_start(key_framed(tmp_path / "whole.mp4", codec_tag="mp4v"), tmp_path / "cut.mp4")
-    shown = [read_frame_number(frame) for _, frame in iterate_frames(cut)]
-    assert shown == list(range(15, 40))
-    assert [read_frame_number(frame) for frame in decode_frames(cut, torch.tensor([0, 24]))] == [15, 39]
-
-
-def test_a_packet_that_may_code_no_picture_forbids_to_leave_out_any():
-    """XviD writes such packets of a dozen bytes, which would shift every later frame."""
-    intra, predicted = (VOP_START + bytes([kind << 6]) + b"\x55" * 100 for kind in (mpeg4.INTRA, mpeg4.PREDICTED))
-
-    def leave_no_doubt(*packets: bytes) -> bool:
-        pictures = mpeg4.Pictures(b"")
-        return all(pictures.add(av.Packet(packet)) for packet in packets)
-
-    assert leave_no_doubt(b"\x00\x00\x01\xb0\x01" + intra, predicted)
-    assert not leave_no_doubt(intra, predicted[:8])
-    assert not leave_no_doubt(intra, predicted * 2)  # two pictures in one packet
-    assert not leave_no_doubt(predicted)  # of what comes before nothing is known
-    assert not leave_no_doubt(b"\x55" * 100)
-
-
-def test_damage_is_found_in_what_is_decoded_and_by_a_check_of_the_whole(tmp_path: Path):
-    path = key_framed(tmp_path / "clip.avi")
-    data = bytearray(path.read_bytes())
-    start = data.index(b"movi") + 4
-    for _ in range(14):  # to the fifteenth picture, in the second group
-        start += 8 + int.from_bytes(data[start + 4 : start + 8], "little")
-        start += start % 2
-    size = int.from_bytes(data[start + 4 : start + 8], "little")
-    data[start + 8 + size // 4 : start + 8 + size] = b"\xa5" * (size - size // 4)
-    path.write_bytes(data)
-    with pytest.raises(VideoError, match="damaged"):
-        decode_frames(path, torch.tensor([20]))
-    with pytest.raises(VideoError, match="damaged"):
-        inspect(path)
-    assert read_frame_number(decode_frames(path, torch.tensor([30]))[0]) == 30
-
-
 # What is known to be whole
 
 
@@ -613,61 +423,6 @@ def test_of_a_whole_file_nothing_is_read_behind_the_last_wanted_frame(
         assert len(decode_frames(path, torch.tensor([0, 5]), whole=True)) == 2
         with pytest.raises(VideoError, match="damaged"):
             decode_frames(path, torch.tensor([0, 5]))
-
-
-def test_packets_of_b_frames_are_not_numbered_in_order(tmp_path: Path):
-    """Packets I P B decode to I B P: the second packet is frame 2 and not frame 1."""
-    path = key_framed(tmp_path / "b.avi", 6, max_b_frames=2)
-    for index in range(6):
-        assert torch.equal(decode_frames(path, torch.tensor(index), whole=True), full_decode(path)[index])
-
-
-# Streams
-
-
-def test_a_stream_is_told_from_a_file(tmp_path: Path):
-    (tmp_path / "a=b.avi").touch()
-    os.mkfifo(tmp_path / "pipe")
-    assert all(map(is_stream, ["-", "rtsp://camera/1", "http://host/a.mp4", "/dev/null", str(tmp_path / "pipe")]))
-    assert not any(map(is_stream, [str(tmp_path / "a=b.avi"), str(tmp_path), str(tmp_path / "missing.avi")]))
-
-
-def test_frames_of_a_stream_come_while_it_goes_on(source: Callable[[str], Path], tmp_path: Path):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    writer = threading.Thread(target=write_without_end, args=(pipe, source("h264.ts").read_bytes()))
-    writer.start()
-    fps, frames = stream_frames(str(pipe))
-    numbers = [read_frame_number(frame) for frame in islice(frames, 100)]
-    frames.close()
-    writer.join(timeout=10)
-    assert fps == 25
-    assert numbers[:40] == list(range(40))
-    assert len(numbers) == 100
-    assert not writer.is_alive()  # reading has ended, so the pipe is broken
-
-
-def write_without_end(pipe: Path, data: bytes) -> None:
-    with pipe.open("wb", buffering=0) as file:
-        while True:
-            try:
-                file.write(data)
-            except BrokenPipeError:
-                return
-
-
-def test_standard_input_is_a_stream(source: Callable[[str], Path], monkeypatch):
-    with source("h264.ts").open("rb") as file:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
-        fps, frames = stream_frames("-")
-        assert [read_frame_number(frame) for frame in frames] == list(range(40))
-        sys.stdin.detach()
-    assert fps == 25
-
-
-def test_a_stream_that_cannot_be_opened_is_refused():
-    with pytest.raises(VideoError, match=r"udpp://nowhere: the stream cannot be opened.*Allowed are"):
-        stream_frames("udpp://nowhere")
 
 
 def test_what_fails_for_another_reason_names_the_video_and_the_line(tmp_path: Path):

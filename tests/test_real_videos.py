@@ -12,7 +12,8 @@ from verbs import Outcome
 from videos import encode_video, read_frame_number
 
 from vidclf.contracts import VideoError
-from vidclf.data.decoding import decode_frames, inspect, stream_frames
+from vidclf.data.decoding import decode_frames, inspect
+from vidclf.data.streams import stream_frames
 from vidclf.data.timeline import are_even, fitting_rate, time_line
 from vidclf.evaluation.labelling import windows_of
 

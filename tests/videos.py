@@ -1,6 +1,6 @@
-"""Small real videos whose frames carry their number as black and white blocks, and a UCF101 tree of them."""
+"""Small real videos whose frames carry their number as black and white blocks, changed ones, a UCF101 tree of them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -9,11 +9,14 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
+import torch
 from torch import Tensor
 
 BLOCK = 8  # pixels: large enough that no lossy codec turns a block over
 NUM_BITS = 16
 
+KEYED_XVID: dict[str, Any] = {"codec_tag": "XVID", "max_b_frames": 0, "gop_size": 12}
 UCF101_SETTINGS = {"codec_tag": "XVID", "max_b_frames": 2, "gop_size": 250}
 
 
@@ -134,3 +137,58 @@ def write_ucf101_tree(
                 path = root / name / f"v_{name}_g{group:02d}_c{clip:02d}.avi"
                 path.write_bytes(encoded_bytes(num_frames, fps, size, seed))
     return root
+
+
+def full_decode(path: Path) -> Tensor:
+    """The reference: PyAV alone."""
+    with av.open(f"file:{path}") as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+
+def cut_the_start(path: Path, cut: Path) -> Path:
+    """Let an MP4 begin at its fifteenth frame by an edit list, without encoding again."""
+    with av.open(path) as old, av.open(cut, "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.dts -= int(15 / 25 / packet.time_base)
+                packet.pts -= int(15 / 25 / packet.time_base)
+                packet.stream = stream
+                new.mux(packet)
+    return cut
+
+
+def change_packets(source: Path, path: Path, change: Callable[[int, bytes], bytes]) -> Path:
+    """Write the packets of `source` to `path`, each as `change(number, packet)` gives it, without encoding again."""
+    with av.open(source) as old, av.open(path, "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
+            changed = av.Packet(change(number, bytes(packet)))
+            changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+            changed.stream, changed.is_keyframe = stream, packet.is_keyframe
+            new.mux(changed)
+    return path
+
+
+def count_decoded(path: Path, wanted: list[int], monkeypatch: pytest.MonkeyPatch, whole: bool = False) -> int:
+    """Return how many pictures went through the decoder."""
+    from vidclf.data import decoding  # not above: vidclf must be imported after jaxtyping's hook is set
+
+    decoded = []
+    decode = decoding._decoded
+
+    def decode_and_note(*arguments: Any) -> Iterator[Any]:
+        for number, frame in decode(*arguments):
+            decoded.append(number)
+            yield number, frame
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decoding, "_decoded", decode_and_note)
+        assert [number for number, _ in decoding.iterate_frames(path, wanted, whole)] == sorted(wanted)
+    return len(decoded)
+
+
+def key_framed(path: Path, num_frames: int = 40, **settings: Any) -> Path:
+    """A clip of UCF101's other kind: a key frame every 12 frames, no B-frames."""
+    return encode_video(path, num_frames, **(KEYED_XVID | {"size": (320, 240)} | settings))

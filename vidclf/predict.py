@@ -12,7 +12,7 @@ def main(cfg: DictConfig) -> None:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from vidclf.data.decoding import is_stream
+    from vidclf.data.streams import is_stream
     from vidclf.errors import VidclfError
     from vidclf.evaluation.labelling import Labeller, leave_out_damaged, videos_of
     from vidclf.run import build

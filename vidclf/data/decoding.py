@@ -6,7 +6,6 @@ format, they do not follow the pictures. Pixels that are not square are left as 
 """
 
 import struct
-import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
@@ -34,7 +33,6 @@ from vidclf.errors import VidclfError
 
 SKIP = "pass dataset.on_error=skip to leave it out (it is listed and counted)."
 ADVICE = f"Delete it and extract it again from the archive, or {SKIP}"
-STREAM_OPEN_TIMEOUT_S = 20
 NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 HELD_BYTES = 2**26  # of a file whose packets are held to choose among them
 
@@ -87,7 +85,7 @@ def inspect(path: Path | str) -> VideoInfo:
             duration_s = _duration_s(container, stream) if even else None
             if even and len(times_s) > 1:  # of the last frame a container may say how long one field is shown
                 duration_s = (times_s[-1] - times_s[0]) * len(times_s) / (len(times_s) - 1)
-            line = len(times), _known(path, fitting_rate(len(times), duration_s, stated)), ()
+            line = len(times), known_rate(path, fitting_rate(len(times), duration_s, stated)), ()
         transposed = _turn(frame)[0]
     width, height = (frame.height, frame.width) if transposed else (frame.width, frame.height)
     return VideoInfo(line[0], line[1], width, height, line[2])
@@ -164,10 +162,10 @@ def iterate_frames(
         for index, frame in _decoded(path, container, stream, asked, whole):
             num_frames = index + 1
             if missing is None:
-                yield index, _to_tensor(frame, reformatter)
+                yield index, to_tensor(frame, reformatter)
             elif index in missing:
                 missing.remove(index)
-                yield index, _to_tensor(frame, reformatter)
+                yield index, to_tensor(frame, reformatter)
             if whole and missing is not None and not missing:
                 return
     if missing:
@@ -175,59 +173,6 @@ def iterate_frames(
             f"{path}: frame {max(missing)} was asked for, but {num_frames} frames decode, numbered from 0. Ask for "
             "those alone; if the file has changed since it was looked at, start again."
         )
-
-
-def is_stream(source: str) -> bool:
-    """Whether `source` is standard input (`-`), a camera (`/dev/video0`), a named pipe or a URL, not a plain file."""
-    path = Path(source)
-    return source == "-" or path.is_char_device() or path.is_fifo() or ("://" in source and not path.exists())
-
-
-def stream_frames(source: str) -> tuple[float, Iterator[UInt8[Tensor, "3 H W"]]]:
-    """Return the fps of a stream and its frames as they come, without end if it has none.
-
-    A live stream is joined in the middle and loses packets on its way, so what cannot be decoded is left out
-    and nothing is said of damage.
-
-    Raises:
-        VideoError: the stream cannot be opened, holds no video, or breaks off with an error.
-    """
-    try:
-        container = _open_stream(source)
-    except (OSError, av.FFmpegError) as error:
-        raise VideoError(
-            f"{source}: the stream cannot be opened ({error.strerror or error}). Allowed are -, a URL that FFmpeg "
-            "reads (rtsp://..., http://...) and a camera such as /dev/video0."
-        ) from error
-    stream = _video_stream(source, container)
-    fps = fitting_rate(0, None, (stream.guessed_rate, stream.average_rate, stream.base_rate))
-    return _known(source, fps), _streamed(source, container, stream)
-
-
-def _streamed(source: str, container: InputContainer, stream: VideoStream) -> Iterator[Tensor]:
-    reformatter = VideoReformatter()
-    with container:
-        try:
-            for packet in container.demux(stream):
-                for frame in _decode_if_possible(packet):
-                    yield _to_tensor(frame, reformatter)
-        except av.FFmpegError as error:
-            raise VideoError(f"{source}: the stream broke off ({error.strerror}). Start it again.") from error
-
-
-def _decode_if_possible(packet: Packet) -> list[VideoFrame]:
-    try:
-        return packet.decode()
-    except av.InvalidDataError:
-        return []
-
-
-def _open_stream(source: str) -> InputContainer:
-    if source == "-":
-        return av.open(sys.stdin.buffer, "r", metadata_errors="replace")
-    if Path(source).is_char_device():
-        return av.open(source, "r", format="v4l2")
-    return av.open(source, "r", timeout=(STREAM_OPEN_TIMEOUT_S, None), metadata_errors="replace")
 
 
 @contextmanager
@@ -250,7 +195,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise VideoError(
                 f"{path}: the file cannot be read ({error.strerror}). A video file is needed here."
             ) from error
-        yield container, _video_stream(path, container)
+        yield container, video_stream(path, container)
 
 
 def _why_not_a_video(path: Path) -> str:
@@ -262,7 +207,7 @@ def _why_not_a_video(path: Path) -> str:
     )
 
 
-def _video_stream(source: Path | str, container: InputContainer) -> VideoStream:
+def video_stream(source: Path | str, container: InputContainer) -> VideoStream:
     """Return the video stream that players show, or the first that is no cover picture or preview, on one thread."""
     shown = container.streams.best("video")
     in_order = sorted(container.streams.video, key=lambda stream: stream is not shown)
@@ -277,7 +222,8 @@ def _video_stream(source: Path | str, container: InputContainer) -> VideoStream:
     return streams[0]
 
 
-def _known(source: Path | str, fps: float | None) -> float:
+def known_rate(source: Path | str, fps: float | None) -> float:
+    """Return the rate; raise VideoError where there is none."""
     if not fps:
         raise VideoError(f"{source}: the file states no frame rate, which sampling needs. Encode it again with one.")
     return fps
@@ -309,7 +255,8 @@ def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
     return (True, c < 0, b < 0) if transposed else (False, a < 0, d < 0)
 
 
-def _to_tensor(frame: VideoFrame, reformatter: VideoReformatter) -> UInt8[Tensor, "3 H W"]:
+def to_tensor(frame: VideoFrame, reformatter: VideoReformatter) -> UInt8[Tensor, "3 H W"]:
+    """Return a frame as bytes of red, green and blue, upright."""
     stored = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()  # (H, W, 3), padded rows
     picture = torch.from_numpy(np.ascontiguousarray(stored.transpose(2, 0, 1)))  # torch's own copy takes twice as long
     transposed, mirrored, upside_down = _turn(frame)

@@ -1,0 +1,60 @@
+"""Frames of standard input, pipes and URLs, as they come."""
+
+import io
+import os
+import sys
+import threading
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from videos import encode_video, read_frame_number
+
+from vidclf.contracts import VideoError
+from vidclf.data.streams import is_stream, stream_frames
+
+
+def test_a_stream_is_told_from_a_file(tmp_path: Path):
+    (tmp_path / "a=b.avi").touch()
+    os.mkfifo(tmp_path / "pipe")
+    assert all(map(is_stream, ["-", "rtsp://camera/1", "http://host/a.mp4", "/dev/null", str(tmp_path / "pipe")]))
+    assert not any(map(is_stream, [str(tmp_path / "a=b.avi"), str(tmp_path), str(tmp_path / "missing.avi")]))
+
+
+def test_frames_of_a_stream_come_while_it_goes_on(tmp_path: Path):
+    data = encode_video(tmp_path / "a.ts", 40, codec="libx264").read_bytes()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=write_without_end, args=(pipe, data))
+    writer.start()
+    fps, frames = stream_frames(str(pipe))
+    numbers = [read_frame_number(frame) for frame in islice(frames, 100)]
+    frames.close()
+    writer.join(timeout=10)
+    assert fps == 25
+    assert numbers[:40] == list(range(40))
+    assert len(numbers) == 100
+    assert not writer.is_alive()  # reading has ended, so the pipe is broken
+
+
+def write_without_end(pipe: Path, data: bytes) -> None:
+    with pipe.open("wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(data)
+            except BrokenPipeError:
+                return
+
+
+def test_standard_input_is_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with encode_video(tmp_path / "a.ts", 40, codec="libx264").open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        fps, frames = stream_frames("-")
+        assert [read_frame_number(frame) for frame in frames] == list(range(40))
+        sys.stdin.detach()
+    assert fps == 25
+
+
+def test_a_stream_that_cannot_be_opened_is_refused():
+    with pytest.raises(VideoError, match=r"udpp://nowhere: the stream cannot be opened.*Allowed are"):
+        stream_frames("udpp://nowhere")
