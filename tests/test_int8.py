@@ -57,7 +57,7 @@ class Forgetful(Pictures):
 
 def calibrated(backbone: nn.Module, pictures: Tensor) -> Int8Backbone:
     int8 = Int8Backbone(backbone)
-    int8.ranges = int8.calibrate(pictures.split(32))
+    int8.ranges = int8.calibrate(pictures.split(8))
     return int8
 
 
@@ -165,6 +165,8 @@ def test_a_run_is_trained_scored_and_used_in_int8(
     first, second = vidclf("train", *at), vidclf("train", *at, "head.widths=[8]")
     assert (first.status, second.status) == (0, 0), first.err + second.err
     assert "calibrating on" in first.err
+    assert "was measured for vgg16, resnet50" in first.err
+    assert "tiny is none of them" in first.err
     assert "calibrating on" not in second.err + vidclf("extract", *at, "shard=1/2").err  # it is kept
     stores = list((tmp_path / "data" / "features").glob("tiny-*"))
     assert len(stores) == 1

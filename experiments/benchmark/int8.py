@@ -18,7 +18,7 @@ from vidclf.models.backbones.wrapped import FrozenBackbone
 from vidclf.system.machine import num_cores
 
 LONGEST_S = 20  # of a steady state
-NUM_CALIBRATED = 8  # batches
+NUM_CALIBRATED = 4  # batches: as many pictures as a run draws
 CPU = torch.device("cpu")
 
 

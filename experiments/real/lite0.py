@@ -22,6 +22,7 @@ from vidclf.models.backbones.weights import load_weights
 class Lite0(nn.Module):
     """Pictures (N, T, 3, 224, 224) -> features (N, T, 1280), averaged over the picture; frozen."""
 
+    name = "efficientnet_lite0"
     picture_format = PictureFormat(
         size=224, resize=256, mean=(127 / 255,) * 3, std=(128 / 255,) * 3, interpolation="bicubic"
     )

@@ -27,7 +27,9 @@ from vidclf.system.machine import computes_in_bfloat16
 
 Ranges = dict[str, list[float]]  # of each tensor of the exported network: smallest, largest
 
-QUANTISED = ("Conv", "Gemm", "MatMul")  # what of a network is computed in integers
+PRODUCTS = ("Conv", "Gemm", "MatMul")
+CARRIED = ("Relu", "Clip", "MaxPool", "AveragePool")  # between products: integers stay integers
+FASTER = ("vgg16", "resnet50", "efficientnet_lite0")  # 1.5 times bfloat16's rate or more: experiments/benchmark
 MAX_BYTES = 2**31 - 1  # of an ONNX file without files beside it
 EXPORT_ERROR = 1e-3  # of the exported network's features, relative to the backbone's own
 
@@ -177,7 +179,7 @@ def _ranges_of(exported: Path, batches: Iterable[Tensor]) -> Ranges:
     from onnxruntime.quantization import create_calibrator
 
     augmented = exported.with_name("augmented.onnx")
-    calibrator = create_calibrator(exported, [*QUANTISED], str(augmented))
+    calibrator = create_calibrator(exported, [*PRODUCTS, *CARRIED], str(augmented))
     calibrator.collect_data(_Reader(batches))
     found = calibrator.compute_data()
     return {name: [float(value.item()) for value in data.range_value] for name, data in found.items()}
@@ -196,7 +198,7 @@ def _quantise(exported: Path, ranges: Ranges) -> Path:
             exported,
             quantised,
             calibration_cache_path=cache,
-            op_types_to_quantize=[*QUANTISED],
+            op_types_to_quantize=[*PRODUCTS, *CARRIED],
             per_channel=True,
             activation_type=QuantType.QUInt8,  # with signed weights: what AVX-512 VNNI multiplies
             weight_type=QuantType.QInt8,
