@@ -117,7 +117,13 @@ def library(
     size: int,
     setting: Setting,
 ) -> float:
-    loader = DataLoader(_Examples(setting.clips, examples), batch_size=size, num_workers=num_cores(), drop_last=True)
+    loader = DataLoader(
+        _Examples(setting.clips, examples),
+        batch_size=size,
+        num_workers=num_cores(),
+        drop_last=True,
+        multiprocessing_context="fork",  # Linux's own until Python 3.14; a measure's process was spawned
+    )
     return steady_rate((len(compute(batch)) for batch in loader), LONGEST_S)
 
 

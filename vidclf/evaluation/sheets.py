@@ -45,7 +45,7 @@ TILE, GAP = 160, 4  # pixels: what a view takes, and what of it stays white
 LINE, SIGN, MAX_LINES = 14, 7, 3  # pixels of a line, and of a sign in it; lines that a name may take
 FRAME_MS = 200  # of an animation
 MAX_NUMBERED = 20  # classes whose cells have room for a number
-FONT = ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 11)
+FONT = ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), 11)
 
 
 @dataclass(eq=False)

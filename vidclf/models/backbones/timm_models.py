@@ -20,7 +20,7 @@ from vidclf.models.backbones.trainable import resolve_precision
 from vidclf.models.backbones.weights import SUFFIXES, fetch_file, read_state_dict, verify_finite, verify_hash
 from vidclf.system.extras import require
 
-AT_LEAST = "1.0.20"  # the first with DINOv3
+AT_LEAST = "1.0.26"  # with DINOv3, and no warning of torch's own
 FEATURES = ("pooled", "cls", "tokens")
 LOCAL, HUB = "local-dir:", ("hf-hub:", "hf_hub:")
 
