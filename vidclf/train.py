@@ -54,7 +54,6 @@ def _train(config: dict, before: "Run | None") -> None:
     is_complete = bool(before and resume.is_complete(before, config, trainer.callbacks))  # type: ignore[attr-defined]
     start_ranks(trainer)
     run_folder, device = trainer.strategy.broadcast(output_folder()), trainer.strategy.root_device
-
     corpus = sources.build_corpus(config)
     corpus.require_for_training()
     if sources.calibrate_int8(config, backbone, corpus):
