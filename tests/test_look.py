@@ -98,6 +98,13 @@ def test_raw_dv_is_believed_to_have_25_frames_a_second(tmp_path: Path):
     assert (inspect(path).num_frames, inspect(path).fps, stream_frames(str(path))[0]) == (12, 25, 25)
 
 
+def test_parts_behind_one_another_have_the_rate_that_they_state(tmp_path: Path):
+    part = encode_video(tmp_path / "a.mpg", 12, codec="mpeg2video")
+    path = tmp_path / "both.mpg"
+    path.write_bytes(2 * part.read_bytes())  # as a DVD's, whose clock starts anew
+    assert (inspect(path).num_frames, inspect(path).fps) == (24, 25)  # not 24 in the half second of one part
+
+
 @pytest.mark.parametrize("name", ["a.ts", "a.mp4", "a.mkv", "a.h264"])
 def test_two_fields_are_one_picture(name: str, tmp_path: Path):
     path = write_field_coded(tmp_path / name)

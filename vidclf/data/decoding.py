@@ -82,7 +82,7 @@ def inspect(path: Path | str) -> VideoInfo:
         even = are_even(times_s)
         line = None if even else time_line(times_s, last_s, stated)
         if line is None:
-            duration_s = _duration_s(container, stream) if even else None
+            duration_s = _duration_s(container, stream) if even and not _turn_back(container, times) else None
             if even and len(times_s) > 1:  # of the last frame a container may say how long one field is shown
                 duration_s = (times_s[-1] - times_s[0]) * len(times_s) / (len(times_s) - 1)
             line = len(times), known_rate(path, fitting_rate(len(times), duration_s, stated)), ()
@@ -234,6 +234,15 @@ def _trusted(container: InputContainer, times: list[float | None]) -> list[float
     times_s = [time for time in times if time is not None]
     is_increasing = all(after > before for before, after in pairwise(times_s))
     return times_s if container.format.name != "avi" and len(times_s) == len(times) and is_increasing else []
+
+
+def _turn_back(container: InputContainer, times: list[float | None]) -> bool:
+    """Whether a container's clock starts anew on the way, as where discs and recorders put parts behind one another.
+
+    What FFmpeg says of its duration is then that of one part.
+    """
+    times_s = [time for time in times if time is not None]
+    return container.format.name != "avi" and any(after < before for before, after in pairwise(times_s))
 
 
 def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
