@@ -18,6 +18,7 @@ from videos import encode_video, read_frame_number
 from vidclf.contracts import VideoError
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.decoding import decode_frames, inspect
+from vidclf.data.files import VIDEO_ENDINGS
 from vidclf.data.streams import stream_frames
 
 TURNED = {"video_90.mov": 3, "video_180.mov": 2, "video_270.mov": 1, "nasa_13013_rotated.mp4": 1}  # quarters, as rot90
@@ -151,6 +152,14 @@ def test_the_streams_that_players_show_are_read_to_their_own_end(shared: Path):
     assert (info.num_frames, info.width, info.height) == (50, 160, 120)  # not the black preview of 64x48
     assert inspect(shared / "cases" / "mkv_long_subtitle" / "withsubs.mkv").num_frames == 50
     assert inspect(shared / "cases" / "nvop" / "nvop.avi").num_frames == 46
+
+
+def test_an_empty_file_is_a_sentence_whatever_its_ending(tmp_path: Path, capfd: pytest.CaptureFixture):
+    for ending in sorted(VIDEO_ENDINGS):
+        (path := tmp_path / f"a{ending}").touch()
+        with pytest.raises(VideoError, match=r"the file is empty \(0 bytes\)"):
+            inspect(path)
+    assert capfd.readouterr() == ("", "")  # PyAV prints a stack trace of some
 
 
 def animated_webp(path: Path) -> None:

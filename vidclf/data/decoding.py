@@ -5,6 +5,7 @@ Times are looked at only to tell a video whose frames come unevenly, and never i
 format, they do not follow the pictures. Pixels that are not square are left as they are stored.
 """
 
+import os
 import struct
 import traceback
 from collections.abc import Iterable, Iterator
@@ -186,6 +187,8 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         try:
             # By a file object: FFmpeg takes names such as `a:b.avi` for protocols and `%03d` for patterns.
             file = stack.enter_context(path.open("rb"))
+            if os.fstat(file.fileno()).st_size == 0:  # of which FFmpeg says this and that, by its ending
+                raise VideoError(f"{path}: the file is empty (0 bytes). {ADVICE}")
             # No protocol: a playlist named .avi must not open what it lists.
             options = {"protocol_whitelist": "none"}
             container = stack.enter_context(av.open(file, "r", options=options, metadata_errors="replace"))
@@ -199,8 +202,6 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _why_not_a_video(path: Path) -> str:
-    if path.stat().st_size == 0:
-        return f"the file is empty (0 bytes). {ADVICE}"
     return (
         f"FFmpeg finds no video in its {path.stat().st_size:,} bytes: it is another kind of file, or "
         f"damaged. Give a video that plays, or {SKIP}"
