@@ -162,6 +162,18 @@ def test_an_empty_file_is_a_sentence_whatever_its_ending(tmp_path: Path, capfd: 
     assert capfd.readouterr() == ("", "")  # PyAV prints a stack trace of some
 
 
+@pytest.mark.parametrize("place", [51, 201])
+def test_damage_that_points_before_the_file_is_no_error_of_the_machine(
+    place: int, tmp_path: Path, capfd: pytest.CaptureFixture
+):
+    path = encode_video(tmp_path / "a.wmv", 4, codec="wmv2", gop_size=12)
+    content = bytearray(path.read_bytes())
+    content[place] = 0xFF  # the highest byte of a length in its header
+    path.write_bytes(content)
+    assert inspect(path).num_frames == 4  # FFmpeg goes on without what it sought
+    assert capfd.readouterr() == ("", "")  # PyAV prints a stack trace of a seek that raises
+
+
 def animated_webp(path: Path) -> None:
     first, *others = (Image.new("RGB", (64, 48), (50 * number, 0, 0)) for number in range(4))
     first.save(path, save_all=True, append_images=others, duration=100)

@@ -28,6 +28,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from vidclf.contracts import VideoError
+from vidclf.data.files import FileForFFmpeg
 from vidclf.data.mpeg4 import leave_out
 from vidclf.data.timeline import are_even, fitting_rate, time_line
 from vidclf.errors import VidclfError
@@ -186,7 +187,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     with ExitStack() as stack:
         try:
             # By a file object: FFmpeg takes names such as `a:b.avi` for protocols and `%03d` for patterns.
-            file = stack.enter_context(path.open("rb"))
+            file = stack.enter_context(FileForFFmpeg(path))
             if os.fstat(file.fileno()).st_size == 0:  # of which FFmpeg says this and that, by its ending
                 raise VideoError(f"{path}: the file is empty (0 bytes). {ADVICE}")
             # No protocol: a playlist named .avi must not open what it lists.
