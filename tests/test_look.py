@@ -18,6 +18,7 @@ from videos import encode_video, read_frame_number
 from vidclf.contracts import VideoError
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.decoding import decode_frames, inspect
+from vidclf.data.files import VIDEO_ENDINGS
 from vidclf.data.streams import stream_frames
 
 TURNED = {"video_90.mov": 3, "video_180.mov": 2, "video_270.mov": 1, "nasa_13013_rotated.mp4": 1}  # quarters, as rot90
@@ -98,6 +99,13 @@ def test_raw_dv_is_believed_to_have_25_frames_a_second(tmp_path: Path):
     assert (inspect(path).num_frames, inspect(path).fps, stream_frames(str(path))[0]) == (12, 25, 25)
 
 
+def test_parts_behind_one_another_have_the_rate_that_they_state(tmp_path: Path):
+    part = encode_video(tmp_path / "a.mpg", 12, codec="mpeg2video")
+    path = tmp_path / "both.mpg"
+    path.write_bytes(2 * part.read_bytes())  # as a DVD's, whose clock starts anew
+    assert (inspect(path).num_frames, inspect(path).fps) == (24, 25)  # not 24 in the half second of one part
+
+
 @pytest.mark.parametrize("name", ["a.ts", "a.mp4", "a.mkv", "a.h264"])
 def test_two_fields_are_one_picture(name: str, tmp_path: Path):
     path = write_field_coded(tmp_path / name)
@@ -144,6 +152,26 @@ def test_the_streams_that_players_show_are_read_to_their_own_end(shared: Path):
     assert (info.num_frames, info.width, info.height) == (50, 160, 120)  # not the black preview of 64x48
     assert inspect(shared / "cases" / "mkv_long_subtitle" / "withsubs.mkv").num_frames == 50
     assert inspect(shared / "cases" / "nvop" / "nvop.avi").num_frames == 46
+
+
+def test_an_empty_file_is_a_sentence_whatever_its_ending(tmp_path: Path, capfd: pytest.CaptureFixture):
+    for ending in sorted(VIDEO_ENDINGS):
+        (path := tmp_path / f"a{ending}").touch()
+        with pytest.raises(VideoError, match=r"the file is empty \(0 bytes\)"):
+            inspect(path)
+    assert capfd.readouterr() == ("", "")  # PyAV prints a stack trace of some
+
+
+@pytest.mark.parametrize("place", [51, 201])
+def test_damage_that_points_before_the_file_is_no_error_of_the_machine(
+    place: int, tmp_path: Path, capfd: pytest.CaptureFixture
+):
+    path = encode_video(tmp_path / "a.wmv", 4, codec="wmv2", gop_size=12)
+    content = bytearray(path.read_bytes())
+    content[place] = 0xFF  # the highest byte of a length in its header
+    path.write_bytes(content)
+    assert inspect(path).num_frames == 4  # FFmpeg goes on without what it sought
+    assert capfd.readouterr() == ("", "")  # PyAV prints a stack trace of a seek that raises
 
 
 def animated_webp(path: Path) -> None:

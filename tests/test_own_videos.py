@@ -21,20 +21,22 @@ def test_a_table_of_segments_with_names_that_are_no_text_survives_every_verb(
     folder.mkdir()
     rows = ["path,label,split,start_s,end_s"]
     for number, side in enumerate(["train", "train", "val", "test"]):
-        encode_video(tmp_path / "clip.avi", 30, seed=number).rename(folder / f"{number}.avi")
-        rows += [f"{number}.avi,Café ☕ $x^,{side},0,0.6", f"{number}.avi,../../x,{side},0.6,"]
-    (folder / "videos.csv").write_text("\n".join(rows), encoding="utf-8")
+        encode_video(tmp_path / "clip.avi", 30, seed=number).rename(folder / f"{number}\n\r.avi")
+        rows += [f'"{number}\n\r.avi",Café ☕ $x^,{side},0,0.6', f'"{number}\n\r.avi",../../x,{side},0.6,']
+    (folder / "videos.csv").write_text("\n".join(rows), encoding="utf-8", newline="")
     trained = vidclf("train", "dataset=manifest", f"dataset.file={folder}/videos.csv", "split=given", *SMALL)
     assert trained.status == 0, trained.err
     assert vidclf("evaluate", f"run={trained.run}").status == 0
     with (trained.run / "test/predictions.csv").open(newline="", encoding="utf-8") as file:
         assert [(row["video"], row["label"]) for row in csv.DictReader(file)] == [
-            ("3.avi#0-0.6", "Café ☕ $x^"),
-            ("3.avi#0.6-", "../../x"),
+            ("3\n\r.avi#0-0.6", "Café ☕ $x^"),
+            ("3\n\r.avi#0.6-", "../../x"),
         ]
+    compared = vidclf("compare", str(trained.run))
+    assert compared.status == 0, compared.err
     predicted = vidclf("predict", f"run={trained.run}", f"source={folder}")
     assert [json.loads(line)["path"] for line in predicted.out.splitlines()] == [
-        str(folder / f"{n}.avi") for n in range(4)
+        str(folder / f"{n}\n\r.avi") for n in range(4)
     ]
     assert "1 file(s) are passed over, for their endings are of no video: videos.csv." in predicted.err
     assert not list(tmp_path.glob("x*"))

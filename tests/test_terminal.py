@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from vidclf.cli import report
+from vidclf.errors import VidclfError
 from vidclf.system.terminal import progress_bar, say, table, track
 
 ROWS = {"top1": 0.61234, "num_videos": 224}
@@ -44,6 +46,14 @@ def test_a_table_has_borders_and_a_whole_title_on_a_terminal(monkeypatch: pytest
 def test_notices_go_to_stderr(capsys: pytest.CaptureFixture[str]):
     say("a notice")
     assert capsys.readouterr() == ("", "a notice\n")
+
+
+def test_nothing_in_a_strangers_name_moves_the_cursor_or_colours_a_line(capsys: pytest.CaptureFixture[str]):
+    for tell in (say, lambda text: table(text, {}), lambda text: report(VidclfError(text))):
+        tell("a\x1b[31m\r\udce9\n\tb")
+    out, err = capsys.readouterr()
+    assert err == "a\ufffd[31m\ufffd\ufffd\n\tb\nVidclfError: a\ufffd[31m\ufffd\ufffd\n\tb\n"
+    assert out == "a\ufffd[31m\ufffd\ufffd\n\tb\n"
 
 
 def test_work_is_announced_once_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]):

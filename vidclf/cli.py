@@ -20,6 +20,7 @@ from vidclf.system.ranks import (
     reports_the_error,
     shut_down,
 )
+from vidclf.system.terminal import harmless
 
 RUN = "run=runs/demo/2026-01-31_12-00-00-000000"
 # Each with what it does, and an example of its arguments.
@@ -138,7 +139,7 @@ def _compare_the_sweep() -> None:
 
         show([folder], "val")
     except VidclfError as error:
-        print(f"No table of the sweep: {error}", file=sys.stderr)
+        print(harmless(f"No table of the sweep: {error}"), file=sys.stderr)
     except Exception as error:
         report(error)
 
@@ -203,7 +204,7 @@ def report(error: Exception) -> None:
     if sentence is None:
         traceback.print_exception(error)
     else:
-        print(sentence, file=sys.stderr)
+        print(harmless(sentence), file=sys.stderr)
 
 
 def _sentence(error: BaseException) -> str | None:

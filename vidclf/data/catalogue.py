@@ -22,7 +22,7 @@ from vidclf.system.disk import write_atomically
 from vidclf.system.ranks import gather, rank_and_size
 from vidclf.system.terminal import say, track
 
-FORMAT = 3  # whoever changes what a look says or how it is kept raises it
+FORMAT = 4  # whoever changes what a look says or how it is kept raises it
 SAVE_EVERY = 500  # files; a killed run repeats at most as many
 
 Stamp = tuple[int, int]  # a file's size in bytes, and when it was changed in ns

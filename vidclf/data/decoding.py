@@ -5,6 +5,7 @@ Times are looked at only to tell a video whose frames come unevenly, and never i
 format, they do not follow the pictures. Pixels that are not square are left as they are stored.
 """
 
+import os
 import struct
 import traceback
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from vidclf.contracts import VideoError
+from vidclf.data.files import FileForFFmpeg
 from vidclf.data.mpeg4 import leave_out
 from vidclf.data.timeline import are_even, fitting_rate, time_line
 from vidclf.errors import VidclfError
@@ -82,7 +84,7 @@ def inspect(path: Path | str) -> VideoInfo:
         even = are_even(times_s)
         line = None if even else time_line(times_s, last_s, stated)
         if line is None:
-            duration_s = _duration_s(container, stream) if even else None
+            duration_s = _duration_s(container, stream) if even and not _turn_back(container, times) else None
             if even and len(times_s) > 1:  # of the last frame a container may say how long one field is shown
                 duration_s = (times_s[-1] - times_s[0]) * len(times_s) / (len(times_s) - 1)
             line = len(times), known_rate(path, fitting_rate(len(times), duration_s, stated)), ()
@@ -185,7 +187,9 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     with ExitStack() as stack:
         try:
             # By a file object: FFmpeg takes names such as `a:b.avi` for protocols and `%03d` for patterns.
-            file = stack.enter_context(path.open("rb"))
+            file = stack.enter_context(FileForFFmpeg(path))
+            if os.fstat(file.fileno()).st_size == 0:  # of which FFmpeg says this and that, by its ending
+                raise VideoError(f"{path}: the file is empty (0 bytes). {ADVICE}")
             # No protocol: a playlist named .avi must not open what it lists.
             options = {"protocol_whitelist": "none"}
             container = stack.enter_context(av.open(file, "r", options=options, metadata_errors="replace"))
@@ -199,8 +203,6 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _why_not_a_video(path: Path) -> str:
-    if path.stat().st_size == 0:
-        return f"the file is empty (0 bytes). {ADVICE}"
     return (
         f"FFmpeg finds no video in its {path.stat().st_size:,} bytes: it is another kind of file, or "
         f"damaged. Give a video that plays, or {SKIP}"
@@ -234,6 +236,15 @@ def _trusted(container: InputContainer, times: list[float | None]) -> list[float
     times_s = [time for time in times if time is not None]
     is_increasing = all(after > before for before, after in pairwise(times_s))
     return times_s if container.format.name != "avi" and len(times_s) == len(times) and is_increasing else []
+
+
+def _turn_back(container: InputContainer, times: list[float | None]) -> bool:
+    """Whether a container's clock starts anew on the way, as where discs and recorders put parts behind one another.
+
+    What FFmpeg says of its duration is then that of one part.
+    """
+    times_s = [time for time in times if time is not None]
+    return container.format.name != "avi" and any(after < before for before, after in pairwise(times_s))
 
 
 def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:

@@ -1,5 +1,7 @@
 """Files by their names: which are videos, what lies below a folder, and the lists that name them."""
 
+import errno
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +12,29 @@ from vidclf.errors import VidclfError
 # Of containers of video; FFmpeg's own list of extensions holds pictures, sound, text and playlists, too.
 VIDEO_ENDINGS = frozenset(
     (
-        *(".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".h264", ".h265", ".hevc", ".ivf", ".m1v"),
-        *(".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut"),
+        *(".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".dav", ".dif", ".divx", ".dv", ".f4v", ".flv", ".h264"),
+        *(".h265", ".hevc", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4"),
+        *(".mpeg", ".mpg", ".mts", ".mxf", ".nut"),
         *(".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m"),
     )
 )
+
+
+class FileForFFmpeg(io.BufferedReader):
+    """A file that answers a seek to where nothing can be, as damage asks for, by a negative number.
+
+    That is FFmpeg's way. Of what is raised here PyAV prints a stack trace, or makes it an error of the machine's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Return the new position, or minus the number of an error."""
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:
+            return -(error.errno or errno.EINVAL)
 
 
 def is_video(path: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from vidclf.system.terminal import printable
+from vidclf.system.terminal import harmless, printable
 
 
 class Table(NamedTuple):
@@ -66,7 +66,7 @@ def print_table(table: Table) -> None:
 
 def one_line(text: str) -> str:
     """Return text without what moves a cursor, ends a line or is no character."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in printable(text))
+    return re.sub(r"[\n\t]", "\N{REPLACEMENT CHARACTER}", harmless(text))
 
 
 def _in_markdown(text: str) -> str:

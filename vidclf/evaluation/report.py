@@ -1,5 +1,6 @@
 """What evaluate leaves beside metrics.json: logits of views, predictions of videos, tables and pictures."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -60,12 +61,12 @@ def write_aggregations(
 def write_logits(folder: Path, judged: Judged, videos: Sequence[Video]) -> None:
     """Write logits.safetensors: `logits` (N, K), `labels`, `video`, `view` (N,), and the videos' names.
 
-    `video` counts the names in videos.txt's lines, from 0.
+    `video` counts the names in videos.txt from 0: one a line, quoted as in CSV where a name holds a line's end.
     """
     tensors = {name: getattr(judged, name).contiguous() for name in ("logits", "labels", "video", "view")}
     save_file(tensors, folder / "logits.safetensors")
-    names = "".join(f"{video.name}\n" for video in videos)
-    (folder / "videos.txt").write_text(names, encoding="utf-8", errors="surrogateescape")
+    with (folder / "videos.txt").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file, lineterminator="\n").writerows([video.name] for video in videos)
 
 
 def write_predictions(folder: Path, judged: JudgedVideos, corpus: Corpus) -> None:

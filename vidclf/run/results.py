@@ -172,8 +172,9 @@ def _check_logits(results: Path, scored: Scored) -> None:
         with safe_open(path, "numpy") as file:
             num_classes = file.get_slice("logits").get_shape()[1]
             of_views = dict(zip(file.get_tensor("video").tolist(), file.get_tensor("labels").tolist(), strict=True))
-        known = names.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
-        labels = {known[video]: label for video, label in of_views.items()}
+        with names.open(newline="", encoding="utf-8", errors="surrogateescape") as lines:
+            known = list(csv.reader(lines))
+        labels = {known[video][0]: label for video, label in of_views.items()}
     except Exception as error:  # whatever safetensors has to say of it
         raise VidclfError(f"{path}: it cannot be read ({type(error).__name__}). Evaluate the run again.") from error
     numbers = {name: label for label, name in enumerate(scored.class_names)}

@@ -69,10 +69,17 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def harmless(text: str) -> str:
+    """Return lines that can be shown on any terminal: nothing in a stranger's name moves its cursor or colours it."""
+    return "".join(
+        sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in printable(text)
+    )
+
+
 def say(sentence: str) -> None:
     """Print a notice on stderr, where it is never taken for a result; the first process says it for all."""
     if is_first():
-        print(sentence, file=sys.stderr)
+        print(harmless(sentence), file=sys.stderr)
 
 
 def table(title: str, rows: Mapping[str, object], last: str = "") -> None:
@@ -83,7 +90,7 @@ def table(title: str, rows: Mapping[str, object], last: str = "") -> None:
     if not is_first():
         return
     shown = {name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in rows.items()}
-    title, last = printable(title), printable(last)
+    title, last = harmless(title), harmless(last)
     if not sys.stdout.isatty():
         print(title, *(f"{name} {value}" for name, value in shown.items()), *filter(None, [last]), sep="\n", flush=True)
         return
