@@ -217,6 +217,7 @@ def test_a_backbone_is_compiled_where_the_work_pays_for_it(
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch 2.11's compiler warns of torch itself
 def test_a_compiled_backbone_gives_the_same_features():
     frozen = FrozenBackbone(Tiny())
     pictures = torch.rand(3, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,7 @@ from packaging.version import Version
 
 from vidclf.system.errors import VidclfError
 
-PYARROW = "14.0.1"  # before, a file could run code (CVE-2023-47248)
+PYARROW = "17.0.0"  # the first built for NumPy 2; before 14.0.1 a file could run code (CVE-2023-47248)
 
 
 def require(package: str, at_least: str, extra: str, what: str, otherwise: str = "") -> None:
