@@ -158,5 +158,5 @@ def test_parquet_without_a_safe_pyarrow_is_a_sentence(
 
     monkeypatch.setattr("vidclf.system.extras.version", version)
     (folder / "videos.parquet").touch()
-    with pytest.raises(VidclfError, match=r"Parquet needs pyarrow 14\.0\.1 or newer.*pip install 'vidclf\[parquet\]'"):
+    with pytest.raises(VidclfError, match=r"Parquet needs pyarrow 17\.0\.0 or newer.*pip install 'vidclf\[parquet\]'"):
         Manifest(folder / "videos.parquet")

@@ -90,5 +90,5 @@ def test_where_no_table_can_be_written_is_told_before_any_work(name: str, senten
 
 def test_without_pyarrow_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("vidclf.system.extras.version", lambda name: "13.0.0")
-    with pytest.raises(VidclfError, match=r"Parquet needs pyarrow 14\.0\.1 or newer.*pip install 'vidclf\[parquet\]'"):
+    with pytest.raises(VidclfError, match=r"Parquet needs pyarrow 17\.0\.0 or newer.*pip install 'vidclf\[parquet\]'"):
         check_target(Path("e.parquet"))
