@@ -286,6 +286,7 @@ def test_a_trainer_takes_every_logger_and_callbacks(
     trainer = training.build_trainer(config, wrap(made("backbone", "tiny")), made_logger, made_callbacks)
     assert isinstance(trainer, L.Trainer)
     assert trainer.checkpoint_callback.filename == "best"
+    assert isinstance(trainer.strategy.checkpoint_io, training.CheckpointFiles)
 
 
 def test_every_group_is_tried():

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from vidclf.run.folder import (
     write_scores,
 )
 from vidclf.run.resume import take_over
-from vidclf.run.training import build_learner
+from vidclf.run.training import CheckpointFiles, build_learner
 
 CALLBACKS = [ModelCheckpoint(monitor="val/loss"), ModelCheckpoint()]
 
@@ -202,3 +203,29 @@ def test_what_callbacks_are_set_to_now_holds_and_not_what_they_were(run: Path, t
     assert torch.load(path, weights_only=True)["callbacks"] == {early.state_key: {**early.state_dict(), "patience": 9}}
     path = taken_over(load_checkpoint(last), tmp_path / "newer", [EarlyStopping("val/top1", mode="max")])
     assert torch.load(path, weights_only=True)["callbacks"] == {}
+
+
+def test_a_checkpoint_that_is_broken_off_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    files, path = CheckpointFiles(), tmp_path / "checkpoints" / "last.ckpt"
+    files.save_checkpoint({"epoch": 1}, path)
+
+    def half(checkpoint: object, file: BinaryIO) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        files.save_checkpoint({"epoch": 2}, path)
+    monkeypatch.undo()
+    assert torch.load(path) == {"epoch": 1}
+    files.save_checkpoint({"epoch": 3}, path)
+    assert torch.load(path) == {"epoch": 3}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_checkpoint_that_the_disk_has_no_room_for_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Path, "open", lambda *_: open("/dev/full", "wb"))  # noqa: SIM115
+    with pytest.raises(
+        VidclfError, match=r"cannot write \(No space left on device\); what was written before is whole"
+    ):
+        CheckpointFiles().save_checkpoint({"weights": torch.zeros(1_000_000)}, tmp_path / "last.ckpt")

@@ -53,7 +53,7 @@ def run(options: Options, root: Path, work: Path) -> dict[str, float]:
     )
     extract = run_verb("extract", *shared)
     train = run_verb("train", *shared, f"trainer.max_epochs={options.epochs}", f"hydra.run.dir={work}/run")
-    evaluate = run_verb("evaluate", f"run={work}/run")
+    evaluate = run_verb("evaluate", f"run={work}/run", f"store.root={work}/features")
     return {"extract": extract.seconds, "train": train.seconds, "evaluate": evaluate.seconds}
 
 

@@ -124,7 +124,7 @@ def end_to_end(setting: Setting, precision: str = "auto") -> dict[str, float]:
     folders.append(f"backbone.precision={precision}")
     data = [f"dataset.root={twin(setting.size)}", "backbone.weights=null"]
     train = run_verb("train", "experiment=tutorial", *data, f"trainer.max_epochs={setting.epochs}", *folders)
-    evaluate = run_verb("evaluate", f"run={train.runs[0]}")
+    evaluate = run_verb("evaluate", f"run={train.runs[0]}", folders[0])  # no features of an earlier benchmark's
     train_frames, test_frames = num_frames(choose(all_clips(), setting.share))
     return {
         "train_s": train.seconds,

@@ -7,6 +7,7 @@ the process or a hang; beside it OpenCV, which says nothing of damage: whatever 
 """
 
 import multiprocessing
+import os
 import random
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import BinaryIO
 
 LIMIT_S = 60  # for one input
 NUM_CHILDREN = 2
@@ -112,7 +114,13 @@ READERS = {"vidclf": read_by_vidclf, "OpenCV": read_by_opencv}
 
 
 def serve(pipe: Connection, reader: str) -> None:
-    """Read what comes through the pipe, and answer with what became of it."""
+    """Read what comes through the pipe, and answer with what became of it; a printed stack trace is one, too."""
+    with tempfile.TemporaryFile(buffering=0) as printed:
+        os.dup2(printed.fileno(), sys.stderr.fileno())
+        _serve(pipe, reader, printed)
+
+
+def _serve(pipe: Connection, reader: str, printed: BinaryIO) -> None:
     from vidclf.contracts import VideoError
 
     while True:
@@ -127,6 +135,11 @@ def serve(pipe: Connection, reader: str) -> None:
             answer = OUTCOMES[0] if isinstance(error, VideoError) or reader == "OpenCV" else repr(error)
         except Exception as error:
             answer = f"{type(error).__name__}: {error}"
+        printed.seek(0)
+        if b"Traceback" in (lines := printed.read()):  # as where PyAV calls back
+            answer = lines.decode(errors="replace").splitlines()[-1]
+        printed.truncate(0)
+        printed.seek(0)
         pipe.send(answer)
 
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
 from vidclf.errors import VidclfError
@@ -14,6 +17,7 @@ from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone
 from vidclf.models.learner import Learner
 from vidclf.run.build import Config, build, build_classifier, call, checked
 from vidclf.run.folder import DESCRIPTION, FORMAT
+from vidclf.system.disk import writing_to
 from vidclf.system.terminal import progress_bar, say
 
 METRICS = ("train/loss", "train/view_top1", "val/loss", "val/view_top1", "val/top1")  # that training logs
@@ -104,6 +108,29 @@ def build_callbacks(config: Config) -> list[Callback]:
     return callbacks
 
 
+class CheckpointFiles(TorchCheckpointIO):
+    """Checkpoints are written beside their place and then put there: one copy, whole or not at all.
+
+    Lightning's own go through memory and the system's folder for temporary files.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+        """Write what `torch.save` takes; raise VidclfError where the disk refuses."""
+        path = Path(path)
+        part = path.with_name(f".{path.name}.part")  # of one name, so that what a killed process left goes
+        with writing_to(path, f"Make room; resume={path.parent.parent} goes on."):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                part.unlink(missing_ok=True)
+                with part.open("xb") as file:
+                    torch.save(checkpoint, file)
+                part.replace(path)
+            except RuntimeError as error:  # torch's own, over what the disk said
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+            finally:
+                part.unlink(missing_ok=True)
+
+
 def build_training(
     config: Config, backbone: FrozenBackbone | TunedBackbone, describe: Callback, choose: Any = None
 ) -> L.Trainer:
@@ -135,7 +162,7 @@ def build_trainer(
 ) -> L.Trainer:
     """Return Lightning's Trainer, quiet where there is no terminal."""
     bar = progress_bar()
-    return call(
+    trainer: L.Trainer = call(
         build(config["trainer"], _partial_=True),
         logger=logger or False,
         callbacks=[*callbacks, *bar],
@@ -143,6 +170,10 @@ def build_trainer(
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         precision=_precision(config, backbone),
     )
+    strategy = trainer.strategy
+    if type(strategy) in (SingleDeviceStrategy, DDPStrategy) and type(strategy.checkpoint_io) is TorchCheckpointIO:
+        strategy.checkpoint_io = CheckpointFiles()
+    return trainer
 
 
 def _precision(config: Config, backbone: FrozenBackbone | TunedBackbone) -> str:
