@@ -71,7 +71,7 @@ def test_a_folder_is_searched_for_videos_in_order_and_other_files_are_left(
 def test_a_folder_without_videos_is_a_sentence(predict: Callable[..., Outcome], tmp_path: Path):
     outcome = predict(tmp_path)
     assert (outcome.status, outcome.out) == (1, "")
-    assert f"source={tmp_path}: no video below this folder; looked for .3g2, .3gp," in outcome.err
+    assert f"source={tmp_path}: no video below this folder; looked for .264, .265, .3g2," in outcome.err
 
 
 def test_a_folder_is_searched_through_links_and_what_is_passed_over_is_said(
