@@ -51,6 +51,11 @@ def panels_of(results: Results) -> Iterable[tuple[str, list[Bar]]]:
             ("torch float32, plain layout", "plain_extraction", "frames_per_s", PLAIN),
             ("ours", "extraction", "frames_per_s", OURS),
             ("limit: the backbone alone", "backbone", "frames_per_s", LIMIT),
+        )
+        + bars_of(
+            results.get("int8", {}),
+            ("ours, int8", "vgg16", "int8_frames_per_s", OURS),
+            ("limit: the backbone alone, int8", "vgg16", "int8_alone_frames_per_s", LIMIT),
         ),
     )
     yield (
@@ -84,6 +89,7 @@ def panels_of(results: Results) -> Iterable[tuple[str, list[Bar]]]:
             [
                 ("Keras", results["keras_end_to_end"]["seconds"], KERAS),
                 ("ours", ours_s(results["end_to_end"]), OURS),
+                *(("ours, int8", ours_s(whole), OURS) for whole in [results.get("end_to_end_int8")] if whole),
             ],
         )
 
