@@ -83,15 +83,11 @@ def panels_of(results: Results) -> Iterable[tuple[str, list[Bar]]]:
             )
         ],
     )
-    if {"keras_end_to_end", "end_to_end"} <= {*results}:
-        yield (
-            "Training and evaluation end to end, start-up and all, seconds (less is better)",
-            [
-                ("Keras", results["keras_end_to_end"]["seconds"], KERAS),
-                ("ours", ours_s(results["end_to_end"]), OURS),
-                *(("ours, int8", ours_s(whole), OURS) for whole in [results.get("end_to_end_int8")] if whole),
-            ],
-        )
+    if theirs := results.get("keras_end_to_end"):
+        sides = (("ours", "end_to_end"), ("ours, int8", "end_to_end_int8"))
+        ours = [(label, ours_s(results[name]), OURS) for label, name in sides if name in results]
+        title = "Training and evaluation end to end, start-up and all, seconds (less is better)"
+        yield title, [("Keras", theirs["seconds"], KERAS), *ours]
 
 
 def bars_of(results: Results, *wanted: tuple[str, str, str, str]) -> list[Bar]:

@@ -18,7 +18,7 @@ from vidclf.errors import VidclfError
 from vidclf.features.extract import pictures_of
 from vidclf.features.recipe import hash_weights
 from vidclf.features.store import REMEDY
-from vidclf.models.backbones.int8 import FASTER, Int8Backbone, Ranges, checked_ranges
+from vidclf.models.backbones.int8 import CARRIED, FASTER, PRODUCTS, Int8Backbone, Ranges, checked_ranges
 from vidclf.system.disk import write_json, writing_to
 from vidclf.system.seeds import generator_for
 from vidclf.system.terminal import say
@@ -50,6 +50,7 @@ def calibrate(
     what = {
         "weights": hash_weights(network.backbone),
         "recipe": recipe,
+        "integers": (PRODUCTS, CARRIED),
         "frames": [(corpus.facts[video].content, frames) for video, frames in drawn.items()],
     }
     digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
