@@ -40,7 +40,7 @@ def write_run(
         content: what the hashes of the files begin with.
         config: what differs from CONFIG.
     """
-    from vidclf.evaluation.report import PREDICTIONS  # not above: after jaxtyping's hook is set
+    from vidclf.evaluation.results import PREDICTIONS  # not above: after jaxtyping's hook is set
     from vidclf.run.folder import FORMAT
     from vidclf.system.disk import write_csv, write_json
 

@@ -13,10 +13,10 @@ import pytest
 from doubles import halve, spoil
 from videos import encode_video
 
-from vidclf.contracts import VideoError
 from vidclf.data import catalogue
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.decoding import VideoInfo, inspect
+from vidclf.errors import VideoError
 
 
 @pytest.fixture

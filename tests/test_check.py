@@ -15,9 +15,8 @@ from doubles import halve, make_corpus
 from verbs import Outcome
 from videos import encode_video, numbered_frame
 
-from vidclf.data.datasets.ucf101 import Official
-from vidclf.evaluation import check as evaluation_check
-from vidclf.evaluation.shortcuts import (
+from vidclf.audit import findings as evaluation_check
+from vidclf.audit.shortcuts import (
     Shortcut,
     Videos,
     keep_shortcuts,
@@ -25,6 +24,7 @@ from vidclf.evaluation.shortcuts import (
     measure_containers,
     measure_one_frame,
 )
+from vidclf.data.datasets.ucf101 import Official
 
 HOSTILE = "<script>alert(1)</script>"
 

@@ -128,7 +128,7 @@ def test_ctrl_c_before_training_is_a_sentence_too(vidclf: Callable[..., Outcome]
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vidclf.run.build.build_backbone", interrupt)
+    monkeypatch.setattr("vidclf.build.parts.build_backbone", interrupt)
     outcome = vidclf("train")
     assert (outcome.status, outcome.err) == (130, "Interrupted; what was written before is whole.\n")
 

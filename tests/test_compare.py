@@ -17,14 +17,14 @@ from verbs import Outcome
 
 from experiments.intervals.seeds import study
 from vidclf.compare import show
+from vidclf.comparison.differences import compare_pairs, holm
+from vidclf.comparison.leaderboard import Leaderboard, build_leaderboard
+from vidclf.comparison.scored import find_runs, note_failure, read_scored, why_missing
+from vidclf.comparison.settings import choices_of, varying
+from vidclf.comparison.tables import notes_on, write_leaderboard
 from vidclf.errors import VidclfError
-from vidclf.evaluation.comparison import compare_pairs, holm
 from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
-from vidclf.evaluation.rendering import Table, as_csv, as_markdown, print_table
-from vidclf.run.choices import choices_of, varying
-from vidclf.run.leaderboard import Leaderboard, build_leaderboard
-from vidclf.run.leaderboard_tables import notes_on, write_leaderboard
-from vidclf.run.results import find_runs, note_failure, read_scored, why_missing
+from vidclf.pages.rendering import Table, as_csv, as_markdown, print_table
 
 HOSTILE = "<script>alert(1)</script>|[x](javascript:1)\x1b[31m`=1+1"
 

@@ -18,10 +18,11 @@ from torch import nn
 
 import vidclf.train  # noqa: F401 (registers the resolvers that conf/ uses)
 from vidclf import cli
+from vidclf.build import parts as build
+from vidclf.build import training
 from vidclf.contracts import PictureFormat, Video, Views
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrapped import wrap
-from vidclf.run import build, training
 from vidclf.run.config import CONF, HYDRA, OF_HYDRA, check_keys
 from vidclf.run.sweep import check_study
 

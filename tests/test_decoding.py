@@ -23,7 +23,6 @@ from videos import (
     read_frame_number,
 )
 
-from vidclf.contracts import VideoError
 from vidclf.data.decoding import (
     VideoInfo,
     decode_frames,
@@ -31,7 +30,7 @@ from vidclf.data.decoding import (
     iterate_frames,
     naming_the_video,
 )
-from vidclf.errors import VidclfError
+from vidclf.errors import VidclfError, VideoError
 
 VOP_START = b"\x00\x00\x01\xb6"  # of a picture in MPEG-4 part 2; two bits of its kind follow
 X265 = {"x265-params": "log-level=none:pools=1"}

@@ -14,10 +14,10 @@ from doubles import Clips, Counter, Pictures, TwoCrops, spoil, units
 from torch import Tensor, nn
 from videos import encode_video
 
-from vidclf.contracts import VideoError, VideoViews
+from vidclf.contracts import VideoViews
 from vidclf.data.decoding import decode_frames, iterate_frames
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
-from vidclf.errors import VidclfError
+from vidclf.errors import VidclfError, VideoError
 from vidclf.features import extract as extraction
 from vidclf.features.extract import Extractor, fill_store, pictures_of, units_of, views_of
 from vidclf.features.store import FeatureStore

@@ -12,14 +12,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 from verbs import SMALL, Outcome
 
+from vidclf.build import fit_features as fitted
+from vidclf.build.fit_features import fit_head
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrapped import wrap
 from vidclf.models.heads import logistic
 from vidclf.models.heads.knn import KNN
 from vidclf.models.heads.logistic import Logistic
 from vidclf.models.loss import CrossEntropy
-from vidclf.run import fitted
-from vidclf.run.fitted import fit_head
 
 
 def drawn(seed: int, num: int) -> tuple[Tensor, Tensor]:

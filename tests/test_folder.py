@@ -12,9 +12,10 @@ from doubles import make_trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
 
-from vidclf.contracts import Video, VideoError
-from vidclf.errors import VidclfError
-from vidclf.run.build import build_backbone, build_classifier
+from vidclf.build.parts import build_backbone, build_classifier
+from vidclf.build.training import CheckpointFiles, build_learner
+from vidclf.contracts import Video
+from vidclf.errors import VidclfError, VideoError
 from vidclf.run.folder import (
     Run,
     checkpoint_of,
@@ -25,7 +26,6 @@ from vidclf.run.folder import (
     write_scores,
 )
 from vidclf.run.resume import take_over
-from vidclf.run.training import CheckpointFiles, build_learner
 
 CALLBACKS = [ModelCheckpoint(monitor="val/loss"), ModelCheckpoint()]
 

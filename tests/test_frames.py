@@ -14,9 +14,10 @@ from doubles import spoil
 from picklable import AsDecoded, Deadly, Mistaken, noisy
 from videos import encode_video, read_frame_number
 
-from vidclf.contracts import VideoError, VideoViews, Views
+from vidclf.contracts import VideoViews, Views
 from vidclf.data import frames
 from vidclf.data.frames import FrameReader, num_workers_for, plan_training
+from vidclf.errors import VideoError
 
 NUM_VIEWS = (3, 1, 4, 2, 5, 3)  # of six videos
 ALL_NAMES = [(video, 2 * view, video % 2) for video, count in enumerate(NUM_VIEWS) for view in range(count)]

@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAverag
 from torch import Tensor, nn
 
 import vidclf.train  # noqa: F401 (registers the resolvers that conf/ uses)
+from vidclf.build import grid
+from vidclf.build.training import Describe
 from vidclf.contracts import Views
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrapped import FrozenBackbone
@@ -28,8 +30,6 @@ from vidclf.models.loss import CrossEntropy
 from vidclf.models.mixing import Mixing
 from vidclf.models.scaling import Scaling
 from vidclf.models.schedules import cosine
-from vidclf.run import grid
-from vidclf.run.training import Describe
 
 SGD = partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-3)
 ADAMW = partial(torch.optim.AdamW, weight_decay=0.1)

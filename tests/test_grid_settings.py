@@ -13,12 +13,12 @@ from omegaconf import OmegaConf
 from verbs import SMALL, Outcome
 
 import vidclf.train  # noqa: F401 (registers the resolvers that conf/ uses)
+from vidclf.build import grid
+from vidclf.build.training import build_learner
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrapped import wrap
-from vidclf.run import grid
 from vidclf.run.config import CONF, HYDRA, OPTIONAL
 from vidclf.run.folder import checkpoint_to_resume
-from vidclf.run.training import build_learner
 
 
 @pytest.fixture

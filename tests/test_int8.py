@@ -12,6 +12,7 @@ from doubles import Clips, Pictures, make_corpus
 from torch import Tensor, nn
 from verbs import SMALL, Outcome
 
+from vidclf.build.parts import build_backbone
 from vidclf.contracts import PictureFormat
 from vidclf.data.sampling import Rate
 from vidclf.data.transforms import BackboneTransform
@@ -22,7 +23,6 @@ from vidclf.features.recipe import hash_weights
 from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.tiny import Tiny
 from vidclf.models.backbones.wrapped import FrozenBackbone
-from vidclf.run.build import build_backbone
 
 INT8 = (*SMALL, "backbone.precision=int8", "backbone.weights=shipped")
 
@@ -96,7 +96,7 @@ def test_pictures_of_another_number_are_computed_too_and_nothing_is_compiled(mon
 
 
 def test_a_gpu_is_refused_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("vidclf.run.build.choose_device", lambda *_: torch.device("cuda", 0))
+    monkeypatch.setattr("vidclf.build.parts.choose_device", lambda *_: torch.device("cuda", 0))
     backbone = {"_target_": "vidclf.models.backbones.tiny.Tiny", "precision": "int8"}
     with pytest.raises(VidclfError, match=r"int8 is computed by the CPU.*trainer\.accelerator=cpu"):
         build_backbone({"seed": 0, "backbone": backbone, "trainer": {}})

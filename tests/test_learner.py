@@ -26,7 +26,7 @@ from videos import encode_video
 from vidclf.contracts import Views
 from vidclf.data.sampling import Rate, Segments
 from vidclf.errors import VidclfError
-from vidclf.evaluation.judge import Judged, judge
+from vidclf.evaluation.logits import Judged, judge
 from vidclf.models.aggregation import mean, mode
 from vidclf.models.backbones.wrapped import FrozenBackbone, wrap
 from vidclf.models.classifier import Classifier, gather_views

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidclf.evaluation import lookalikes
-from vidclf.evaluation.lookalikes import NUM_FRAMES, choose_frames, find_pairs, join_units
+from vidclf.audit import lookalikes
+from vidclf.audit.lookalikes import NUM_FRAMES, choose_frames, find_pairs, join_units
 
 NUM_VIDEOS = 40
 LABELS = [video % 2 for video in range(NUM_VIDEOS)]

@@ -17,9 +17,9 @@ from videos import (
     read_frame_number,
 )
 
-from vidclf.contracts import VideoError
 from vidclf.data import decoding, mpeg4
 from vidclf.data.decoding import decode_frames, inspect, iterate_frames
+from vidclf.errors import VideoError
 
 VOP_START = b"\x00\x00\x01\xb6"  # of a picture; two bits of its kind follow
 

@@ -11,11 +11,11 @@ import torch
 from verbs import Outcome
 from videos import encode_video, read_frame_number
 
-from vidclf.contracts import VideoError
 from vidclf.data.decoding import decode_frames, inspect
 from vidclf.data.streams import stream_frames
 from vidclf.data.timeline import are_even, fitting_rate, time_line
-from vidclf.evaluation.labelling import windows_of
+from vidclf.errors import VideoError
+from vidclf.prediction.files import windows_of
 
 
 def test_real_phones_are_upright(shared: Path):

@@ -16,8 +16,8 @@ from vidclf.data.corpus import Corpus
 from vidclf.errors import VidclfError
 from vidclf.evaluation.calibration import calibration_error, fit_temperature, interval_of_calibration_error, reliability
 from vidclf.evaluation.intervals import Clusters
-from vidclf.evaluation.judge import Judged, judge, say_warnings, scores_of
-from vidclf.evaluation.report import CLASSES, classes_of
+from vidclf.evaluation.logits import Judged, judge, say_warnings, scores_of
+from vidclf.evaluation.results import CLASSES, classes_of
 from vidclf.evaluation.scores import (
     JudgedVideos,
     bounds_of,

@@ -7,12 +7,13 @@ import pytest
 from doubles import halve, make_corpus, make_stored, spoil
 from videos import encode_video, read_frame_number
 
-from vidclf.contracts import PARTS, VideoError
+from vidclf.contracts import PARTS
 from vidclf.data.corpus import Corpus
 from vidclf.data.datasets.manifest import Manifest
 from vidclf.data.decoding import decode_frames
 from vidclf.data.sampling import Dense, Rate, Segments, Uniform
 from vidclf.data.splits import Given
+from vidclf.errors import VideoError
 from vidclf.features import extract
 
 ROWS = """path,label,split,start_s,end_s

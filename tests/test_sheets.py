@@ -22,9 +22,7 @@ from vidclf.data.corpus import Corpus
 from vidclf.data.sampling import Rate, Segments, Uniform
 from vidclf.datamodule import VideoDataModule
 from vidclf.errors import VidclfError
-from vidclf.evaluation.judge import Judged
-from vidclf.evaluation.scores import JudgedVideos
-from vidclf.evaluation.sheets import (
+from vidclf.evaluation.figures import (
     LINE,
     MAX_FRAMES,
     MAX_NUMBERED,
@@ -36,6 +34,8 @@ from vidclf.evaluation.sheets import (
     draw_sheet,
     drawn_videos,
 )
+from vidclf.evaluation.logits import Judged
+from vidclf.evaluation.scores import JudgedVideos
 from vidclf.models.aggregation import mean
 from vidclf.models.heads.linear import Linear
 

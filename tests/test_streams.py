@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from videos import encode_video, read_frame_number
 
-from vidclf.contracts import VideoError
 from vidclf.data.streams import is_stream, stream_frames
+from vidclf.errors import VideoError
 
 
 def test_a_stream_is_told_from_a_file(tmp_path: Path):

@@ -36,7 +36,7 @@ def check(config: dict[str, Any], trust: bool = False) -> None:
         ("scheduler", "torch.optim.lr_scheduler.CosineAnnealingLR"),
         ("trainer", "lightning.Trainer"),
         ("callbacks", "lightning.pytorch.callbacks.EarlyStopping"),
-        ("callbacks", "vidclf.evaluation.sheets.ViewSheets"),
+        ("callbacks", "vidclf.evaluation.figures.ViewSheets"),
         ("logger", "lightning.pytorch.loggers.CSVLogger"),
     ],
 )
@@ -70,7 +70,7 @@ def test_parts_of_a_classifier_are_trusted(group: str, target: str):
         "lightning.LightningModule.load_from_checkpoint",
         "hydra.utils.instantiate",
         "vidclf.cli.os.execv",
-        "vidclf.run.build.instantiate",
+        "vidclf.build.parts.instantiate",
         "vidclf.system.disk.write_atomically",
         "vidclf.data.splits.os.system",
         "vidclf.data.datasets.demo.os.remove",

@@ -10,7 +10,7 @@ from vidclf.errors import VidclfError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vidclf.evaluation.check import Checked
+    from vidclf.audit.findings import Checked
 
 
 @verb
@@ -18,12 +18,13 @@ def main(cfg: DictConfig) -> None:
     """Print what was found; leave a page, and a table of sound videos if `out` names one."""
     from pathlib import Path
 
-    from vidclf.evaluation.check import check
-    from vidclf.evaluation.lookalikes import ALIKE, ALIKE_IN_PIXELS
-    from vidclf.evaluation.page import write_manifest, write_page
-    from vidclf.evaluation.shortcuts import keep_shortcuts
+    from vidclf.audit.findings import check
+    from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS
+    from vidclf.audit.page import write_manifest, write_page
+    from vidclf.audit.shortcuts import keep_shortcuts
+    from vidclf.build import datasets as sources
+    from vidclf.build import parts as build
     from vidclf.models.backbones.pixels import Pixels
-    from vidclf.run import build, sources
     from vidclf.run.config import asked
     from vidclf.system.disk import writing_to
     from vidclf.system.machine import num_cores
@@ -76,18 +77,18 @@ def _check_files(page: "Path | None", out: "Path | None") -> None:
 
 def _say(checked: "Checked") -> None:
     """Print a line a class, what cannot be read, and what is wrong."""
-    from vidclf.evaluation.page import table_of_classes
-    from vidclf.evaluation.rendering import one_line
+    from vidclf.audit.page import table_of_classes
     from vidclf.system.terminal import say
+    from vidclf.system.text import sanitize
 
     classes = table_of_classes(checked)
     for name, *counts in classes.rows:
         told = ", ".join(f"{key} {value}" for key, value in zip(classes.header[1:], counts, strict=True))
-        say(one_line(f"{name}: {told}"))
+        say(sanitize(f"{name}: {told}"))
     for error in checked.corpus.failed.values():
-        say(one_line(f"cannot be read: {error}"))
+        say(sanitize(f"cannot be read: {error}"))
     for problem in checked.problems:
-        say(one_line(problem))
+        say(sanitize(problem))
 
 
 def _rows(checked: "Checked") -> dict[str, object]:
@@ -106,7 +107,7 @@ def _backbone(config: dict[str, Any]) -> Any:
     from hydra.errors import InstantiationException
     from omegaconf import OmegaConf
 
-    from vidclf.run import build
+    from vidclf.build import parts as build
     from vidclf.run.config import explicit_overrides, key_of
     from vidclf.system.terminal import say
 

@@ -11,7 +11,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from vidclf.system.errors import VidclfError, is_of_ones_own, is_refusal
+from vidclf.errors import VidclfError
+from vidclf.system.errors import is_of_ones_own, is_refusal
 from vidclf.system.ranks import (
     end_with_the_first,
     is_first,
@@ -20,7 +21,7 @@ from vidclf.system.ranks import (
     reports_the_error,
     shut_down,
 )
-from vidclf.system.terminal import harmless
+from vidclf.system.text import sanitize
 
 RUN = "run=runs/demo/2026-01-31_12-00-00-000000"
 # Each with what it does, and an example of its arguments.
@@ -139,7 +140,7 @@ def _compare_the_sweep() -> None:
 
         show([folder], "val")
     except VidclfError as error:
-        print(harmless(f"No table of the sweep: {error}"), file=sys.stderr)
+        print(sanitize(f"No table of the sweep: {error}"), file=sys.stderr)
     except Exception as error:
         report(error)
 
@@ -171,7 +172,7 @@ def _noting(job: Callable, failures: list[Exception], given: list[str]) -> Calla
             if HydraConfig.get().mode is RunMode.MULTIRUN:  # Hydra notes which job failed and goes on with the others
                 reason = _sentence(error) or f"{type(error).__name__}: {error}"
                 if HydraConfig.get().job.name == "train":
-                    from vidclf.run.results import note_failure
+                    from vidclf.comparison.scored import note_failure
 
                     note_failure(output_folder(), reason)
                 raise JobError(reason) from None  # whatever it was, a launcher's process can send this one
@@ -204,7 +205,7 @@ def report(error: Exception) -> None:
     if sentence is None:
         traceback.print_exception(error)
     else:
-        print(harmless(sentence), file=sys.stderr)
+        print(sanitize(sentence, keep="\n\t"), file=sys.stderr)
 
 
 def _sentence(error: BaseException) -> str | None:

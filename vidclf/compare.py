@@ -32,9 +32,9 @@ def show(paths: Sequence[Path], part: str, out: Path | None = None) -> None:
     Raises:
         VidclfError: a run that was named cannot be compared, or none of a sweep can.
     """
-    from vidclf.evaluation.rendering import one_line, print_table
-    from vidclf.run.leaderboard import build_leaderboard
-    from vidclf.run.leaderboard_tables import (
+    from vidclf.comparison.leaderboard import build_leaderboard
+    from vidclf.comparison.scored import is_run
+    from vidclf.comparison.tables import (
         notes_on,
         pairs_table,
         runs_table,
@@ -42,22 +42,23 @@ def show(paths: Sequence[Path], part: str, out: Path | None = None) -> None:
         verdict_on,
         write_leaderboard,
     )
-    from vidclf.run.results import is_run
+    from vidclf.pages.rendering import print_table
     from vidclf.system.disk import writing_to
     from vidclf.system.terminal import say
+    from vidclf.system.text import sanitize
 
     scored, left_out = _read(paths, part)
     for reason in left_out:
-        say(one_line(f"left out: {reason}"))
+        say(sanitize(f"left out: {reason}"))
     board = build_leaderboard(scored, pool_splits=not all(map(is_run, paths)))
     notes = notes_on(board, part)
     title = f"{len(board.entries)} on {part}"
     print(f"Compared: {title}, the best first")
     print_table(runs_table(board))
     for note in notes:
-        print(one_line(note))
+        print(sanitize(note))
     if len(board.differences) == 1:
-        print(one_line(verdict_on(board.differences[0], board)))
+        print(sanitize(verdict_on(board.differences[0], board)))
     elif board.differences:
         print_table(pairs_table(board))
     if board.seeds:
@@ -65,12 +66,12 @@ def show(paths: Sequence[Path], part: str, out: Path | None = None) -> None:
     if out is not None:
         with writing_to(out, "Name another folder with out=..., or out=null for none."):
             write_leaderboard(out, board, title, [*notes, *(f"Left out: {reason}" for reason in left_out)])
-        print(one_line(f"results {out}"))
+        print(sanitize(f"results {out}"))
 
 
 def _read(paths: Sequence[Path], part: str) -> tuple[list, list[str]]:
     """Return what was scored, and why runs of sweeps are left out."""
-    from vidclf.run.results import find_runs, is_run, read_scored, why_missing
+    from vidclf.comparison.scored import find_runs, is_run, read_scored, why_missing
 
     found, failed = find_runs(paths)
     left_out = [f"{job}: {why_missing(job)}" for job in failed]

@@ -9,14 +9,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
-from vidclf.errors import VidclfError
-from vidclf.system.ranks import rank_and_size
-
 PARTS = ("train", "val", "test")
-
-
-class VideoError(VidclfError):
-    """A file that is not a video, or a damaged one. The message names the file and what to do."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +80,6 @@ class Views(NamedTuple):
     labels: Int[Tensor, " N"] | Float[Tensor, "N K"]
     video: Int[Tensor, " N"]
     view: Int[Tensor, " N"]
-
-
-def of_rank(views: Sequence[VideoViews], rank: int | None = None) -> Sequence[VideoViews]:
-    """Return those of a process's own videos, or of another's."""
-    own, size = rank_and_size()
-    return views[own if rank is None else rank :: size]
 
 
 def count_views(views: Sequence[VideoViews]) -> int:
@@ -182,9 +169,3 @@ class Transform(Protocol):
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "views T 3 h w"]:
         """Return V * num_crops views of pictures, the crops of a view behind one another."""
-
-
-def first_five(names: Sequence[str]) -> str:
-    """Return up to five of `names` for a message, and how many are left."""
-    left = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + left or "none"

@@ -9,7 +9,7 @@ from vidclf.cli import verb
 
 if TYPE_CHECKING:
     from vidclf.data.corpus import Corpus
-    from vidclf.evaluation.judge import Judged
+    from vidclf.evaluation.logits import Judged
     from vidclf.evaluation.scores import JudgedVideos
     from vidclf.models.classifier import Classifier
     from vidclf.run.folder import Run
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 @verb
 def main(cfg: DictConfig) -> None:
     """Leave metrics.json, logits, predictions, failed.csv, tables and pictures in the run's folder."""
+    from vidclf.build import datasets as sources
+    from vidclf.build import parts as build
+    from vidclf.build.training import build_trainer
     from vidclf.contracts import PARTS
     from vidclf.errors import VidclfError
-    from vidclf.evaluation.judge import judge
+    from vidclf.evaluation.logits import judge
     from vidclf.evaluation.probes import Prober, names_of
-    from vidclf.run import build, compatible, sources
+    from vidclf.run import compatible
     from vidclf.run.config import asked, explicit_overrides
-    from vidclf.run.training import build_trainer
     from vidclf.system.ranks import start_ranks
     from vidclf.system.terminal import quiet_lightning
 
@@ -69,12 +71,13 @@ def _leave_scores(
     """Write the scores of a part, tables and pictures, and print the scores."""
     from pathlib import Path
 
-    from vidclf.evaluation.judge import say_warnings, scores_of
-    from vidclf.evaluation.report import write_aggregations, write_report
-    from vidclf.evaluation.shortcuts import kept_shortcuts
+    from vidclf.audit.shortcuts import kept_shortcuts
+    from vidclf.build import parts as build
+    from vidclf.comparison.scored import temperature_in
+    from vidclf.evaluation.logits import say_warnings, scores_of
+    from vidclf.evaluation.results import write_aggregations, write_report
     from vidclf.evaluation.tensorboard import BEST, log_report
-    from vidclf.run import build, compatible, folder
-    from vidclf.run.results import temperature_in
+    from vidclf.run import compatible, folder
     from vidclf.system.ranks import is_first
     from vidclf.system.terminal import table
 

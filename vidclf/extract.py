@@ -11,12 +11,13 @@ from vidclf.errors import VidclfError
 @verb
 def main(cfg: DictConfig) -> None:
     """Leave the store, and with `to` a table of it."""
+    from vidclf.build import datasets as sources
+    from vidclf.build import parts as build
+    from vidclf.build.training import build_trainer
     from vidclf.contracts import PARTS
     from vidclf.features.batches import StoredFeatures
     from vidclf.features.table import check_target, write_table
-    from vidclf.run import build, sources
     from vidclf.run.config import asked
-    from vidclf.run.training import build_trainer
     from vidclf.system.ranks import gather, is_first, start_ranks
     from vidclf.system.terminal import quiet_lightning, say, table
 

@@ -12,10 +12,10 @@ def main(cfg: DictConfig) -> None:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from vidclf.build import parts as build
     from vidclf.data.streams import is_stream
     from vidclf.errors import VidclfError
-    from vidclf.evaluation.labelling import Labeller, leave_out_damaged, videos_of
-    from vidclf.run import build
+    from vidclf.prediction.files import Labeller, leave_out_damaged, videos_of
     from vidclf.run.config import asked
     from vidclf.system.machine import num_cores
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from vidclf.data.corpus import Corpus
     from vidclf.datamodule import VideoDataModule
-    from vidclf.evaluation.judge import Judged
+    from vidclf.evaluation.logits import Judged
     from vidclf.models.classifier import Classifier
     from vidclf.models.learner import Learner
     from vidclf.run.folder import Run
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @verb
 def main(cfg: DictConfig) -> None:
     """Leave a run's folder: see vidclf/run/folder.py. A job of a sweep that was called again goes on where it was."""
-    from vidclf.run.build import settle_precision
+    from vidclf.build.parts import settle_precision
     from vidclf.run.config import asked, output_folder
     from vidclf.run.jobs import Progress, job_of_sweep
     from vidclf.system.terminal import quiet_lightning
@@ -37,10 +37,13 @@ def main(cfg: DictConfig) -> None:
 
 
 def _train(config: dict, before: "Run | None") -> None:
+    from vidclf.build import datasets as sources
+    from vidclf.build import grid, training
+    from vidclf.build import parts as build
     from vidclf.datamodule import VideoDataModule
-    from vidclf.evaluation.judge import judge
+    from vidclf.evaluation.logits import judge
     from vidclf.features.recipe import hash_weights
-    from vidclf.run import build, folder, grid, resume, sources, training
+    from vidclf.run import folder, resume
     from vidclf.run.config import output_folder
     from vidclf.system.disk import write_csv
     from vidclf.system.ranks import is_first, start_ranks
@@ -97,7 +100,7 @@ def _fit(
     is_complete: bool,
 ) -> list[dict]:
     """Train, from `resumed` on, or solve a head that is not trained; return what is told of several heads."""
-    from vidclf.run.fitted import fit_head, fit_scaling
+    from vidclf.build.fit_features import fit_head, fit_scaling
 
     device = trainer.strategy.root_device
     if resumed is None:
@@ -121,11 +124,12 @@ def _leave(
     rows: Sequence[dict],
 ) -> dict[str, float]:
     """Write and return the scores, and of several heads those of each."""
+    from vidclf.build import parts as build
+    from vidclf.comparison.settings import made_choices
     from vidclf.evaluation import tensorboard
-    from vidclf.evaluation.judge import scores_of
-    from vidclf.evaluation.report import write_predictions
-    from vidclf.run import build, folder
-    from vidclf.run.choices import made_choices
+    from vidclf.evaluation.logits import scores_of
+    from vidclf.evaluation.results import write_predictions
+    from vidclf.run import folder
     from vidclf.run.config import as_yaml, explicit_overrides
     from vidclf.system.disk import write_csv
 

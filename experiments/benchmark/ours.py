@@ -21,6 +21,7 @@ from experiments.benchmark.backbones import Wide
 from experiments.benchmark.heads import EpochEnds
 from experiments.benchmark.limits import read_file, ready_pictures, vgg16
 from experiments.benchmark.setting import Setting, arrivals, device, median_s, now, timed, twin
+from vidclf.build.training import build_learner, build_optimizer, build_trainer
 from vidclf.contracts import VideoViews
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.corpus import Corpus
@@ -36,7 +37,6 @@ from vidclf.features.store import FeatureStore
 from vidclf.models.backbones.wrapped import fixed_batch, wrap
 from vidclf.models.learner import Learner
 from vidclf.run.config import CONF, HYDRA, OPTIONAL
-from vidclf.run.training import build_learner, build_optimizer, build_trainer
 from vidclf.system.machine import num_cores
 from vidclf.system.terminal import quiet_lightning
 

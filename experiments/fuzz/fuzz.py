@@ -121,7 +121,7 @@ def serve(pipe: Connection, reader: str) -> None:
 
 
 def _serve(pipe: Connection, reader: str, printed: BinaryIO) -> None:
-    from vidclf.contracts import VideoError
+    from vidclf.errors import VideoError
 
     while True:
         try:

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from vidclf.evaluation.comparison import compare_pairs
+from vidclf.comparison.differences import compare_pairs
 from vidclf.evaluation.intervals import Clusters
 
 NUM_RUNS, NUM_CLUSTERS = 20, 57

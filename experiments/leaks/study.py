@@ -19,12 +19,13 @@ from omegaconf import OmegaConf
 from torch.nn.functional import normalize
 
 from experiments.leaks.plant import TWINS, plant
+from vidclf.audit.findings import Checked, _features_of, check
+from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS, _rows
+from vidclf.build import datasets as sources
+from vidclf.build import parts as build
 from vidclf.data.corpus import name_videos
 from vidclf.data.datasets.ucf101 import UCF101, Official
-from vidclf.evaluation.check import Checked, _features_of, check
-from vidclf.evaluation.lookalikes import ALIKE, ALIKE_IN_PIXELS, _rows
 from vidclf.models.backbones.pixels import Pixels
-from vidclf.run import build, sources
 from vidclf.run.config import CONF, HYDRA
 from vidclf.system.machine import keep_memory, num_cores
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import av
 from filelock import FileLock, Timeout
 
-from vidclf.contracts import VideoError
 from vidclf.data.decoding import VideoInfo, inspect, naming_the_video
 from vidclf.data.prefetch import run_ahead
+from vidclf.errors import VideoError
 from vidclf.system.disk import write_atomically
 from vidclf.system.ranks import gather, rank_and_size
 from vidclf.system.terminal import say, track

@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from vidclf.contracts import Dataset, Sampling, Video, VideoError, VideoViews, first_five
+from vidclf.contracts import Dataset, Sampling, Video, VideoViews
 from vidclf.data.catalogue import Catalogue, VideoFacts
 from vidclf.data.splits import Split
-from vidclf.errors import VidclfError
+from vidclf.errors import VidclfError, VideoError
 from vidclf.system.ranks import gather, rank_and_size
 from vidclf.system.seeds import generator_for
+from vidclf.system.text import first_five
 
 KEPT = 16  # lists of views that are not drawn anew when they are asked for again
 LATE_S = 0.1  # that a segment may end after its video's last frame: a container's length counts its sound

@@ -27,11 +27,10 @@ from av.video.stream import VideoStream
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from vidclf.contracts import VideoError
 from vidclf.data.files import FileForFFmpeg
 from vidclf.data.mpeg4 import leave_out
 from vidclf.data.timeline import are_even, fitting_rate, time_line
-from vidclf.errors import VidclfError
+from vidclf.errors import VidclfError, VideoError
 
 SKIP = "pass dataset.on_error=skip to leave it out (it is listed and counted)."
 ADVICE = f"Delete it and extract it again from the archive, or {SKIP}"

@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from vidclf.contracts import first_five
 from vidclf.errors import VidclfError
+from vidclf.system.text import first_five
 
 # Of containers of video; FFmpeg's own list of extensions holds pictures, sound, text and playlists, too.
 VIDEO_ENDINGS = frozenset(

@@ -20,10 +20,11 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from vidclf.contracts import Transform, VideoError, VideoViews, Views, name_views, nobodys, of_rank
+from vidclf.contracts import Transform, VideoViews, Views, name_views, nobodys
 from vidclf.data.decoding import decode_frames, naming_the_video
+from vidclf.errors import VideoError
 from vidclf.system.machine import keep_memory
-from vidclf.system.ranks import rank_and_size
+from vidclf.system.ranks import of_rank, rank_and_size
 from vidclf.system.seeds import generator_for
 
 FRAMES_PER_WINDOW = 1024  # at least, where videos have several views: among as many, views are shuffled

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, train_test_split
 
-from vidclf.contracts import PARTS, Video, first_five
+from vidclf.contracts import PARTS, Video
 from vidclf.errors import VidclfError
 from vidclf.system.seeds import generator_for
 from vidclf.system.terminal import say
+from vidclf.system.text import first_five
 
 DRAWS = 10  # of shared groups, of which the one nearest to the fractions is taken
 NEAR = 0.02  # a draw that no class misses by more is taken at once

@@ -13,9 +13,9 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vidclf.contracts import VideoError
 from vidclf.data.decoding import known_rate, to_tensor, video_stream
 from vidclf.data.timeline import fitting_rate
+from vidclf.errors import VideoError
 
 STREAM_OPEN_TIMEOUT_S = 20
 

@@ -15,7 +15,7 @@ from vidclf.data.corpus import Corpus
 from vidclf.data.frames import FrameReader
 from vidclf.errors import VidclfError
 from vidclf.evaluation.intervals import bootstrap_mean
-from vidclf.evaluation.judge import Judged, judge
+from vidclf.evaluation.logits import Judged, judge
 from vidclf.evaluation.scores import JudgedVideos, score_videos
 from vidclf.features.batches import StoredFeatures
 from vidclf.models.classifier import Classifier

@@ -10,11 +10,10 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from vidclf.data.corpus import Corpus
-from vidclf.evaluation.judge import Judged
-from vidclf.evaluation.rendering import one_line
+from vidclf.evaluation.figures import ViewSheets, add_pictures, draw_sheet
+from vidclf.evaluation.logits import Judged
 from vidclf.evaluation.scores import JudgedVideos
-from vidclf.evaluation.sheets import ViewSheets, add_pictures, draw_sheet
-from vidclf.system.terminal import printable
+from vidclf.system.text import sanitize
 
 BEST = "best"  # below a run's logs: what HParams shows of it
 MAX_SIGNS = 200  # of a setting that HParams shows
@@ -23,7 +22,7 @@ MAX_SIGNS = 200  # of a setting that HParams shows
 def log_run(trainer: L.Trainer, text: str, choices: Mapping[str, str], metrics: Mapping[str, float]) -> None:
     """Show the configuration, as it is, in the text tab, and what was chosen and came of it in HParams."""
     if isinstance(logger := trainer.logger, TensorBoardLogger):
-        logger.experiment.add_text("configuration", "".join(f"    {printable(line)}\n" for line in text.splitlines()))
+        logger.experiment.add_text("configuration", "".join(f"    {sanitize(line)}\n" for line in text.splitlines()))
         log_best(Path(logger.log_dir, BEST), {f"val/{name}": metrics[name] for name in ("top1", "loss")}, choices)
         logger.finalize("success")
 
@@ -65,7 +64,7 @@ def log_best(folder: Path, scores: Mapping[str, float], choices: Mapping[str, st
     """
     with SummaryWriter(str(folder)) as writer:
         if choices is not None:
-            shown = {one_line(key): one_line(value)[:MAX_SIGNS] for key, value in choices.items()}
+            shown = {sanitize(key): sanitize(value)[:MAX_SIGNS] for key, value in choices.items()}
             for summary in hparams(shown, {})[1:]:  # the session's beginning, and its end
                 writer.file_writer.add_summary(summary)
         for name, score in scores.items():
@@ -76,5 +75,5 @@ def log_table(logger: Logger | None, name: str, rows: Sequence[Mapping[str, obje
     """Show rows with the same keys as a table in the text tab."""
     if isinstance(logger, TensorBoardLogger):
         lines = [[*rows[0]], ["---"] * len(rows[0]), *([f"{value}" for value in row.values()] for row in rows)]
-        logger.experiment.add_text(name, "\n".join(f"| {' | '.join(map(printable, line))} |" for line in lines))
+        logger.experiment.add_text(name, "\n".join(f"| {' | '.join(map(sanitize, line))} |" for line in lines))
         logger.experiment.flush()

@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vidclf.contracts import VideoError, VideoViews, Views, count_views, name_views, nobodys, of_rank
+from vidclf.contracts import VideoViews, Views, count_views, name_views, nobodys
+from vidclf.errors import VideoError
 from vidclf.features.extract import Extractor, fill_store, units_of, views_of
 from vidclf.features.store import REMEDY, FeatureStore
 from vidclf.system.disk import empty_on_disk
 from vidclf.system.machine import free_memory
-from vidclf.system.ranks import num_here, rank_and_size
+from vidclf.system.ranks import num_here, of_rank, rank_and_size
 from vidclf.system.seeds import generator_for
 
 KEPT = 8  # lists of views whose features stay in memory

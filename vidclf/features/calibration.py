@@ -10,11 +10,11 @@ from filelock import FileLock
 from jaxtyping import Float
 from torch import Tensor
 
-from vidclf.contracts import Transform, VideoError
+from vidclf.contracts import Transform
 from vidclf.data.corpus import Corpus
 from vidclf.data.decoding import naming_the_video
 from vidclf.data.transforms import halves_of
-from vidclf.errors import VidclfError
+from vidclf.errors import VidclfError, VideoError
 from vidclf.features.extract import pictures_of
 from vidclf.features.recipe import hash_weights
 from vidclf.features.store import REMEDY

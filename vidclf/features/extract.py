@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidclf.contracts import Transform, VideoError, VideoViews
+from vidclf.contracts import Transform, VideoViews
 from vidclf.data.decoding import iterate_frames, naming_the_video
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.transforms import halves_of
-from vidclf.errors import VidclfError
+from vidclf.errors import VidclfError, VideoError
 from vidclf.features.store import REMEDY, FeatureStore
 from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone, fixed_batch

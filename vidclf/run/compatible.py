@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vidclf.contracts import first_five
 from vidclf.errors import VidclfError
 from vidclf.run.config import key_of, value_at
 from vidclf.run.folder import Run
 from vidclf.system.terminal import say
+from vidclf.system.text import first_five
 
 if TYPE_CHECKING:  # scikit-learn, which splits, takes a second
     from vidclf.data.corpus import Corpus

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vidclf.errors import VidclfError
 from vidclf.run.trust import check_plain, check_trusted, walk
-from vidclf.system.terminal import printable, say
+from vidclf.system.terminal import say
 
 if TYPE_CHECKING:
     from vidclf.run.folder import Run
@@ -272,13 +272,13 @@ def _as_sweep(runs: Sequence[str]) -> list[str]:
     paths = [Path(run) for run in runs]
     if not paths or (len(paths) == 1 and (not paths[0].is_dir() or (paths[0] / "checkpoints").is_dir())):
         return []
-    from vidclf.run.results import find_runs, jobs_of, why_missing
+    from vidclf.comparison.scored import find_runs, jobs_of, why_missing
 
     if len(paths) == 1 and not jobs_of(paths[0]):
         return []
     found, failed = find_runs(paths)
     for job in failed:
-        say(printable(f"left out: {job}: {why_missing(job)}"))
+        say(f"left out: {job}: {why_missing(job)}")
     if not found:
         raise VidclfError(f"run={', '.join(runs)}: none of {len(failed)} jobs has left a run. See what they said.")
     names = ",".join(_in_quotes(str(run)) for run in found)

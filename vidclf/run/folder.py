@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidclf.contracts import Video, VideoError
-from vidclf.errors import VidclfError
+from vidclf.contracts import Video
+from vidclf.errors import VidclfError, VideoError
 from vidclf.system.disk import write_csv, write_json
 from vidclf.system.terminal import say
 

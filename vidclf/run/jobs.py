@@ -11,14 +11,14 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from vidclf.contracts import first_five
+from vidclf.comparison.scored import ERROR
 from vidclf.errors import VidclfError
 from vidclf.run.compatible import flatten
 from vidclf.run.config import CALIBRATION, OF_THIS_CALL
 from vidclf.run.folder import Run, UnreadableError, describe_checkpoint, load_checkpoint
-from vidclf.run.results import ERROR
 from vidclf.run.trust import check_plain
-from vidclf.system.terminal import printable, say
+from vidclf.system.terminal import say
+from vidclf.system.text import first_five, sanitize
 
 SHOWN = 200  # characters of a setting
 
@@ -47,11 +47,11 @@ def job_of_sweep(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[Prog
         progress = read_job(folder, config)
         (folder / ERROR).unlink(missing_ok=True)  # of the time before
         if progress is Progress.DONE:
-            say(printable(f"{folder}: done before; its scores stand."))
+            say(f"{folder}: done before; its scores stand.")
         run = None
         if progress is Progress.BEGUN:
             run = load_checkpoint(folder / "checkpoints" / "last.ckpt")
-            say(printable(f"{folder}: goes on after epoch {run.num_epochs}."))
+            say(f"{folder}: goes on after epoch {run.num_epochs}.")
         elif progress is Progress.NEW:
             _put_aside_unreadable(folder)
         yield progress, run
@@ -93,7 +93,7 @@ def _check_same(folder: Path, was: Mapping[str, Any], now: Mapping[str, Any]) ->
     if keys:
         told = [f"{key}={_shown(asked, key)} (was {_shown(before, key)})" for key in keys]
         raise VidclfError(
-            f"{folder}: the job there was trained otherwise: {printable(first_five(told))}. To go on with the sweep in "
+            f"{folder}: the job there was trained otherwise: {sanitize(first_five(told))}. To go on with the sweep in "
             "that folder, call it as before; for another one, name another hydra.sweep.dir, or none."
         )
 
@@ -122,7 +122,7 @@ def _put_aside_unreadable(folder: Path) -> None:
             describe_checkpoint(path)
         except UnreadableError:
             path.replace(path.with_name(f"{path.name}.unreadable"))
-            say(printable(f"{path}: it cannot be read, and stands aside as {path.name}.unreadable."))
+            say(f"{path}: it cannot be read, and stands aside as {path.name}.unreadable.")
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        say(printable(f"{folder}: another process is training it; waiting for that."))
+        say(f"{folder}: another process is training it; waiting for that.")
         lock.acquire()
     try:
         yield

@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
-from vidclf.contracts import first_five
 from vidclf.data.splits import Split
 from vidclf.errors import VidclfError
 from vidclf.run.compatible import TRAINED_BY, TRAINER, check_classes, check_weights, flatten
@@ -19,6 +18,7 @@ from vidclf.run.config import as_yaml
 from vidclf.run.folder import Run, read_checkpoint
 from vidclf.system.disk import write_atomically
 from vidclf.system.ranks import is_first
+from vidclf.system.text import first_five
 
 
 def is_complete(run: Run, config: Mapping[str, Any], callbacks: Iterable[Callback]) -> bool:

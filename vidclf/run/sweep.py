@@ -16,7 +16,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from vidclf.errors import VidclfError
-from vidclf.system.terminal import printable, say
+from vidclf.system.terminal import say
+from vidclf.system.text import sanitize
 
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"  # whose jobs are known before they run
 _folders: list[Path] = []  # of a sweep of trainings
@@ -38,7 +39,7 @@ class BeginSweep(Callback):
             return
         if config.hydra.job.name == "train":
             _folders[:] = [Path(config.hydra.sweep.dir)]
-            say(printable(f"sweep {_folders[0]} (if it is broken off: the same again, with hydra.sweep.dir=...)"))
+            say(f"sweep {_folders[0]} (if it is broken off: the same again, with hydra.sweep.dir=...)")
         else:
             _leave_nothing(config)
 
@@ -73,8 +74,8 @@ def check_folder(config: DictConfig) -> None:
 
     A job that is there must be this sweep's of that number, with the configuration that it would be trained by.
     """
-    from vidclf.contracts import first_five  # torch takes seconds
     from vidclf.run.jobs import read_job
+    from vidclf.system.text import first_five
 
     folder = Path(config.hydra.sweep.dir)
     if config.hydra.sweeper._target_ != BASIC or not folder.is_dir():
@@ -89,8 +90,8 @@ def check_folder(config: DictConfig) -> None:
             read_job(path, settings)
     if others := sorted(there - asked):
         raise VidclfError(
-            f"hydra.sweep.dir={printable(str(folder))}: it holds {len(others)} jobs that this sweep does not have: "
-            f"{printable(first_five(others))}. This one has {printable(first_five(sorted(asked)))}. To go on with the "
+            f"hydra.sweep.dir={sanitize(str(folder))}: it holds {len(others)} jobs that this sweep does not have: "
+            f"{sanitize(first_five(others))}. This one has {sanitize(first_five(sorted(asked)))}. To go on with the "
             "sweep in that folder, call it as before; for another one, name another folder, or none."
         )
 
@@ -99,7 +100,7 @@ def _jobs(config: DictConfig) -> Iterator[tuple[Path, dict | None]]:
     """Yield of each job its folder, and what it will be asked; None: that begins with another run's settings."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-    from vidclf.run.build import settle_precision
+    from vidclf.build.parts import settle_precision
     from vidclf.run.config import asked
 
     loader = GlobalHydra.instance().config_loader()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidclf.system.errors import VidclfError
+from vidclf.errors import VidclfError
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from packaging.version import Version
 
-from vidclf.system.errors import VidclfError
+from vidclf.errors import VidclfError
 
 PYARROW = "17.0.0"  # the first built for NumPy 2; before 14.0.1 a file could run code (CVE-2023-47248)
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from vidclf.system.errors import VidclfError
+from vidclf.errors import VidclfError
 
 if TYPE_CHECKING:
     import torch

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -44,6 +45,12 @@ def rank_and_size() -> tuple[int, int]:
     import torch.distributed as dist
 
     return dist.get_rank(), dist.get_world_size()
+
+
+def of_rank(items: Sequence[Value], rank: int | None = None) -> Sequence[Value]:
+    """Return the items that belong to this process, or to process `rank`: every `size`-th one."""
+    this_rank, size = rank_and_size()
+    return items[this_rank if rank is None else rank :: size]
 
 
 def gather(value: Value) -> list[Value]:

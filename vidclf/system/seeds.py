@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Generator
 
-from vidclf.system.errors import VidclfError
+from vidclf.errors import VidclfError
 
 
 def generator_for(seed: int, purpose: str, *numbers: int) -> Generator:

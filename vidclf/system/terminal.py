@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from vidclf.system.ranks import is_first
+from vidclf.system.text import sanitize
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -64,22 +65,10 @@ def track(
             progress.update(task, advance=1, rate=rate())
 
 
-def printable(text: str) -> str:
-    """Return text that can be shown anywhere: bytes that are no UTF-8 become the sign for that."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def harmless(text: str) -> str:
-    """Return lines that can be shown on any terminal: nothing in a stranger's name moves its cursor or colours it."""
-    return "".join(
-        sign if sign.isprintable() or sign in "\n\t" else "\N{REPLACEMENT CHARACTER}" for sign in printable(text)
-    )
-
-
 def say(sentence: str) -> None:
     """Print a notice on stderr, where it is never taken for a result; the first process says it for all."""
     if is_first():
-        print(harmless(sentence), file=sys.stderr)
+        print(sanitize(sentence, keep="\n\t"), file=sys.stderr)
 
 
 def table(title: str, rows: Mapping[str, object], last: str = "") -> None:
@@ -90,7 +79,7 @@ def table(title: str, rows: Mapping[str, object], last: str = "") -> None:
     if not is_first():
         return
     shown = {name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in rows.items()}
-    title, last = harmless(title), harmless(last)
+    title, last = sanitize(title, keep="\n\t"), sanitize(last, keep="\n\t")
     if not sys.stdout.isatty():
         print(title, *(f"{name} {value}" for name, value in shown.items()), *filter(None, [last]), sep="\n", flush=True)
         return

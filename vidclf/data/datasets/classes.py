@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-from vidclf.contracts import first_five
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
+from vidclf.system.text import first_five
 
 
 def sort_names(names: Iterable[str]) -> list[str]:

@@ -5,11 +5,12 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vidclf.contracts import Video, first_five
+from vidclf.contracts import Video
 from vidclf.data.datasets.classes import check_choice, check_classes_of_ones_own, choose_classes, sort_names
 from vidclf.data.files import find_videos, is_video, names_below
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
+from vidclf.system.text import first_five
 
 GROUPS = """dataset.group must say which videos belong together, so that a split keeps them on one side:
   dataset.group=parent             the sub-folder that they lie in: <root>/<class>/<group>/<file>

@@ -8,13 +8,14 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vidclf.contracts import Video, first_five
+from vidclf.contracts import Video
 from vidclf.data.datasets.classes import check_choice, choose_classes, sort_names
 from vidclf.data.datasets.ucf101_lists import check_listed
 from vidclf.data.files import is_video, names_below, read_names
 from vidclf.data.splits import torn_groups
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
+from vidclf.system.text import first_five
 
 SIDES = {"1": "train", "2": "test", "0": "unused"}
 EXPECTED = """Expected is a folder for each action:

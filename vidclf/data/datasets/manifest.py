@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vidclf.contracts import PARTS, Video, first_five
+from vidclf.contracts import PARTS, Video
 from vidclf.data.datasets.classes import check_choice, check_classes_of_ones_own, choose_classes, sort_names
 from vidclf.data.files import read_text
 from vidclf.errors import VidclfError
 from vidclf.system.extras import PYARROW, require
 from vidclf.system.terminal import say
+from vidclf.system.text import first_five
 
 COLUMNS = ("path", "label", "group", "split", "start_s", "end_s")
 NEEDED = ("path", "label")

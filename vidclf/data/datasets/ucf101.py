@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from vidclf.contracts import Video, first_five
+from vidclf.contracts import Video
 from vidclf.data.datasets import hmdb51
 from vidclf.data.datasets.classes import check_choice, choose_classes, sort_names
 from vidclf.data.datasets.ucf101_lists import all_listed, check_listed, class_order, in_test_list, read_list
@@ -24,6 +24,7 @@ from vidclf.data.splits import (
 )
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
+from vidclf.system.text import first_five
 
 CLIP_NAME = re.compile(r"v_(?P<action>.+)_(?P<group>g\d\d)_c\d\d+\.avi", re.IGNORECASE)
 

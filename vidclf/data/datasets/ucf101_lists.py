@@ -5,9 +5,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from vidclf.contracts import Video, first_five
+from vidclf.contracts import Video
 from vidclf.data.files import read_names
 from vidclf.errors import VidclfError
+from vidclf.system.text import first_five
 
 
 def class_order(lists: Path) -> list[str] | None:

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidclf.contracts import PictureFormat, first_five
+from vidclf.contracts import PictureFormat
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.trainable import set_trainable
+from vidclf.system.text import first_five
 
 
 class LibraryBackbone(nn.Module):

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from vidclf.contracts import first_five
 from vidclf.data.datasets.demo.clips import Scene, encode, scenes
 from vidclf.data.datasets.demo.drawing import CREDIT
 from vidclf.data.datasets.ucf101 import UCF101
 from vidclf.errors import VidclfError
 from vidclf.system.disk import require_space, writing_to
 from vidclf.system.terminal import track
+from vidclf.system.text import first_five
 
 ABOUT_FILE = "README.txt"
 ABOUT = f"""The demo data set of vidclf, edition 2: digits moving over photographs, in UCF101's layout.

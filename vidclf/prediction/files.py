@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vidclf.contracts import Sampling, Transform, VideoError, VideoViews, Views
+from vidclf.contracts import Sampling, Transform, VideoViews, Views
 from vidclf.data.decoding import VideoInfo, inspect, naming_the_video
 from vidclf.data.files import VIDEO_ENDINGS, find_videos, names_below
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.streams import stream_frames
-from vidclf.errors import VidclfError
+from vidclf.errors import VidclfError, VideoError
 from vidclf.features.extract import Extractor, units_of, views_of
 from vidclf.models.classifier import Classifier
 from vidclf.system.terminal import say

@@ -9,18 +9,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.contracts import Video, VideoError, VideoViews, first_five
-from vidclf.data.container import Container, describe
+from vidclf.audit.containers import Container, describe
+from vidclf.audit.lookalikes import Pair, Unit, choose_frames, find_pairs, join_units
+from vidclf.audit.shortcuts import Shortcut, Videos, measure_containers, measure_one_frame
+from vidclf.contracts import Video, VideoViews
 from vidclf.data.corpus import Corpus, window_of
 from vidclf.data.decoding import naming_the_video
 from vidclf.data.frames import FrameReader
 from vidclf.data.prefetch import run_ahead
-from vidclf.errors import VidclfError
-from vidclf.evaluation.lookalikes import Pair, Unit, choose_frames, find_pairs, join_units
-from vidclf.evaluation.shortcuts import Shortcut, Videos, measure_containers, measure_one_frame
+from vidclf.errors import VidclfError, VideoError
 from vidclf.features.batches import StoredFeatures
 from vidclf.models.backbones.wrapped import picture_format_of
 from vidclf.system.terminal import track
+from vidclf.system.text import first_five
 
 IMBALANCED = 3  # times as many videos in the largest class as in the smallest
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from safetensors import safe_open
 
-from vidclf.contracts import first_five
 from vidclf.errors import VidclfError
-from vidclf.evaluation.report import PREDICTIONS
+from vidclf.evaluation.results import PREDICTIONS
 from vidclf.run.folder import checkpoint_of, describe_checkpoint
 from vidclf.run.trust import check_plain
 from vidclf.system.disk import write_atomically
+from vidclf.system.text import first_five
 
 MAX_BYTES = 1_000_000  # of metrics.json, which is flat and short
 ERROR = "error.txt"  # in the folder of a sweep's job: why it has failed

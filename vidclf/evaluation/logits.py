@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vidclf.contracts import Video, VideoViews, Views, first_five
+from vidclf.contracts import Video, VideoViews, Views
 from vidclf.data.corpus import Corpus
 from vidclf.data.frames import FrameReader
 from vidclf.errors import VidclfError
@@ -25,7 +25,8 @@ from vidclf.evaluation.scores import (
 )
 from vidclf.features.batches import StoredFeatures
 from vidclf.models.classifier import Classifier, gather_views, inputs_to
-from vidclf.system.terminal import printable, say
+from vidclf.system.terminal import say
+from vidclf.system.text import first_five, sanitize
 
 
 @dataclass(frozen=True)
@@ -176,5 +177,5 @@ def say_warnings(videos: JudgedVideos, class_names: Sequence[str]) -> None:
     tested = {*videos.labels.tolist()}
     untested = [name for label, name in enumerate(class_names) if label not in tested]
     if untested:
-        found = printable(first_five(untested))
+        found = sanitize(first_five(untested))
         say(f"{len(untested)} class(es) have no video in this part, and are in no score of it: {found}.")

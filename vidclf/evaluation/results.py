@@ -13,11 +13,11 @@ from sklearn.metrics import precision_recall_fscore_support
 from vidclf.contracts import Video
 from vidclf.data.corpus import Corpus
 from vidclf.evaluation.calibration import reliability
+from vidclf.evaluation.figures import draw_confusion
 from vidclf.evaluation.intervals import Clusters, Interval, interval_of_accuracy
-from vidclf.evaluation.judge import Judged
-from vidclf.evaluation.labelling import most_probable
+from vidclf.evaluation.logits import Judged
 from vidclf.evaluation.scores import Aggregation, JudgedVideos, score_numbers_of_views
-from vidclf.evaluation.sheets import draw_confusion
+from vidclf.prediction.files import most_probable
 from vidclf.system.disk import write_csv
 
 PREDICTIONS = ("video", "label", "predicted", "probability", "group", "shared", "content")

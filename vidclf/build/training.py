@@ -12,10 +12,10 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
+from vidclf.build.parts import Config, build, build_classifier, call, checked
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone
 from vidclf.models.learner import Learner
-from vidclf.run.build import Config, build, build_classifier, call, checked
 from vidclf.run.folder import DESCRIPTION, FORMAT
 from vidclf.system.disk import writing_to
 from vidclf.system.terminal import progress_bar, say

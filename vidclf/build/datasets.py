@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from vidclf.build.parts import Config, build, build_transform, call
 from vidclf.contracts import Transform
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.corpus import Corpus
@@ -16,7 +17,6 @@ from vidclf.features.recipe import hash_weights, recipe_of, why_not_stored
 from vidclf.features.store import REMEDY, FeatureStore
 from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone, fixed_batch
-from vidclf.run.build import Config, build, build_transform, call
 from vidclf.system.disk import writing_to
 from vidclf.system.machine import num_cores, set_number_formats
 from vidclf.system.ranks import gather, is_first, num_here

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from vidclf.contracts import first_five
+from vidclf.comparison.differences import Difference, compare_pairs
+from vidclf.comparison.scored import Scored
+from vidclf.comparison.settings import choices_of, varying
 from vidclf.errors import VidclfError
-from vidclf.evaluation.comparison import Difference, compare_pairs
 from vidclf.evaluation.intervals import Clusters, Interval, interval_of_accuracy
-from vidclf.run.choices import choices_of, varying
-from vidclf.run.results import Scored
+from vidclf.system.text import first_five
 
 SPLIT, SEED = "split.number", "seed"
 

@@ -29,11 +29,10 @@ from torchvision.utils import make_grid
 from vidclf.contracts import VideoViews
 from vidclf.data.decoding import decode_frames
 from vidclf.errors import VidclfError
-from vidclf.evaluation.judge import Judged
-from vidclf.evaluation.rendering import one_line
+from vidclf.evaluation.logits import Judged
 from vidclf.evaluation.scores import JudgedVideos
 from vidclf.system.seeds import generator_for
-from vidclf.system.terminal import printable
+from vidclf.system.text import sanitize
 
 if TYPE_CHECKING:
     from vidclf.data.corpus import Corpus
@@ -173,7 +172,7 @@ def _draw_text(texts: Sequence[str], width: int, most: int = 1, colour: str = "b
     lines = [
         line
         for text in texts
-        for line in textwrap.wrap(one_line(text), width // SIGN, max_lines=most, placeholder="...") or [""]
+        for line in textwrap.wrap(sanitize(text), width // SIGN, max_lines=most, placeholder="...") or [""]
     ]
     picture = Image.new("RGB", (width, LINE * len(lines)), "white")
     for number, line in enumerate(lines):
@@ -201,7 +200,7 @@ def draw_confusion(labels: Int[Tensor, " M"], predicted: Int[Tensor, " M"], clas
         labels.numpy(),
         predicted.numpy(),
         labels=list(range(num_classes)),
-        display_labels=[printable(name).replace("$", r"\$") for name in class_names],  # $ begins a formula
+        display_labels=[sanitize(name).replace("$", r"\$") for name in class_names],  # $ begins a formula
         normalize="true",
         include_values=num_classes <= MAX_NUMBERED,
         values_format=".2f",

@@ -14,14 +14,15 @@ import torch
 from matplotlib.image import imsave
 from torchvision.transforms.v2 import functional as F
 
-from vidclf.contracts import PARTS, VideoError, VideoViews, first_five
+from vidclf.audit.findings import Checked
+from vidclf.audit.lookalikes import Unit
+from vidclf.contracts import PARTS, VideoViews
 from vidclf.data.decoding import decode_frames
-from vidclf.errors import VidclfError
-from vidclf.evaluation.check import Checked
-from vidclf.evaluation.lookalikes import Unit
-from vidclf.evaluation.rendering import Table, render_page
+from vidclf.errors import VidclfError, VideoError
+from vidclf.pages.rendering import Table, render_page
 from vidclf.system.disk import write_atomically
-from vidclf.system.terminal import printable, say
+from vidclf.system.terminal import say
+from vidclf.system.text import first_five, sanitize
 
 MANY_KINDS = 8  # of one property that are shown, the commonest
 MANY_PAIRS = 40  # that are shown with their frames, those on two sides of the split first
@@ -135,9 +136,9 @@ def write_manifest(path: Path, checked: Checked) -> None:
     try:
         content = text.getvalue().encode()
     except UnicodeEncodeError as error:
-        bad = [str(row[0]) for row in rows if printable("".join(map(str, row))) != "".join(map(str, row))]
+        bad = [str(row[0]) for row in rows if sanitize("".join(map(str, row))) != "".join(map(str, row))]
         raise VidclfError(
-            f"out={path}: {len(bad)} name(s) are no UTF-8: {printable(first_five(bad))}. Rename them."
+            f"out={path}: {len(bad)} name(s) are no UTF-8: {sanitize(first_five(bad))}. Rename them."
         ) from error
     write_atomically(path, content)
     anywhere = " dataset.anywhere=true" if outside else ""

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vidclf.evaluation.comparison import Difference
+from vidclf.comparison.differences import Difference
+from vidclf.comparison.leaderboard import SEED, Leaderboard
 from vidclf.evaluation.intervals import FEWEST_CLUSTERS, Interval
-from vidclf.evaluation.rendering import Table, as_csv, as_markdown, one_line, render_page
-from vidclf.run.leaderboard import SEED, Leaderboard
+from vidclf.pages.rendering import Table, as_csv, as_markdown, render_page
 from vidclf.system.disk import write_atomically
+from vidclf.system.text import sanitize
 
 MANY_PAIRS = 50  # that are shown; all are in pairs.csv
 ACCURACIES = ("top5", "mean_class")
@@ -113,7 +114,7 @@ def verdict_on(one: Difference, board: Leaderboard) -> str:
 def write_leaderboard(folder: Path, board: Leaderboard, title: str, notes: Sequence[str]) -> None:
     """Write compare.html, compare.md, runs.csv and pairs.csv; all pairs are in the last."""
     runs, pairs, seeds = runs_table(board), pairs_table(board), seeds_table(board)
-    texts = [f"# {one_line(title)}\n", as_markdown(runs), *(f"{one_line(note)}\n" for note in notes)]
+    texts = [f"# {sanitize(title)}\n", as_markdown(runs), *(f"{sanitize(note)}\n" for note in notes)]
     texts += [
         f"## {name}\n\n{as_markdown(table)}" for name, table in (("Pairs", pairs), ("Seeds", seeds)) if table.rows
     ]

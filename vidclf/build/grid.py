@@ -20,13 +20,13 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, Lea
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from vidclf.build import parts as build
+from vidclf.build.training import Describe, build_learner
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone
 from vidclf.models.grid import LINEAR_IN_RATE, Grid, Heads, can_be_stacked
 from vidclf.models.learner import Learner
 from vidclf.models.scaling import METHODS, Scaling
-from vidclf.run import build
-from vidclf.run.training import Describe, build_learner
 from vidclf.system.machine import free_memory
 from vidclf.system.terminal import say
 

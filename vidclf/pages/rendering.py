@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from vidclf.system.terminal import harmless, printable
+from vidclf.system.text import sanitize
 
 
 class Table(NamedTuple):
@@ -27,7 +27,7 @@ def render_page(template: str, **values: object) -> bytes:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,  # not what is markup already
+        finalize=lambda value: sanitize(value) if type(value) is str else value,  # not what is markup already
     )
     return environment.get_template(template).render(**values).encode()
 
@@ -44,7 +44,7 @@ def as_csv(table: Table) -> bytes:
     text = io.StringIO(newline="")
     rows = [[_not_computed(value) for value in row] for row in [table.header, *table.rows]]
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return printable(text.getvalue()).encode()
+    return sanitize(text.getvalue(), keep="\n\r\t").encode()
 
 
 def print_table(table: Table) -> None:
@@ -58,19 +58,14 @@ def print_table(table: Table) -> None:
 
     grid = Grid()
     for name in table.header:
-        grid.add_column(Text(one_line(name)))
+        grid.add_column(Text(sanitize(name)))
     for row in table.rows:
-        grid.add_row(*(Text(one_line(str(value))) for value in row))  # a plain string would be markup
+        grid.add_row(*(Text(sanitize(str(value))) for value in row))  # a plain string would be markup
     Console().print(grid)
 
 
-def one_line(text: str) -> str:
-    """Return text without what moves a cursor, ends a line or is no character."""
-    return re.sub(r"[\n\t]", "\N{REPLACEMENT CHARACTER}", harmless(text))
-
-
 def _in_markdown(text: str) -> str:
-    escaped = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = sanitize(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|~])", r"\\\1", escaped)
 
 

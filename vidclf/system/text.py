@@ -1,0 +1,26 @@
+"""Text for messages: names from strangers made safe to show, long lists made short."""
+
+import unicodedata
+from collections.abc import Sequence
+
+UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible format characters, undecoded bytes, line separators
+
+
+def sanitize(text: str, keep: str = "") -> str:
+    """Replace every character that could move a cursor, change a colour, end a line or break an encoder.
+
+    Args:
+        text: may hold bytes of a file name that are not UTF-8 (as `surrogateescape` decodes them).
+        keep: characters that stay, such as "\\n" where lines are meant.
+    """
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in UNSAFE and char not in keep else char
+        for char in text
+    )
+
+
+def first_five(names: Sequence[str]) -> str:
+    """Return up to five of `names` for a message, and how many more there are."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more or "none"
