@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from vidclf.contracts import PictureFormat
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.corpus import Corpus
-from vidclf.data.datasets.ucf101 import UCF101, Official
+from vidclf.data.datasets.ucf101 import UCF101
 from vidclf.data.frames import FrameReader
 from vidclf.data.sampling import Rate
+from vidclf.data.splits import Official
 from vidclf.data.transforms import BackboneTransform
 from vidclf.datamodule import VideoDataModule
 from vidclf.features.batches import StoredFeatures

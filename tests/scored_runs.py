@@ -10,7 +10,7 @@ import torch
 CLASSES = ["jump", "run", "walk"]
 CONFIG = {
     "dataset": {"_target_": "vidclf.data.datasets.ucf101.UCF101", "root": "somewhere"},
-    "split": {"_target_": "vidclf.data.datasets.ucf101.Official", "number": 1},
+    "split": {"_target_": "vidclf.data.splits.Official", "number": 1},
     "head": {"_target_": "vidclf.models.heads.linear.Linear", "_partial_": True},
     "trainer": {"max_epochs": 3},
     "seed": 0,

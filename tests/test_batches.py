@@ -13,8 +13,8 @@ from videos import encode_video
 from vidclf import contracts
 from vidclf.contracts import PARTS, Views
 from vidclf.data.corpus import Corpus
-from vidclf.data.datasets.ucf101 import Official
 from vidclf.data.sampling import Dense, Rate, Segments, Uniform
+from vidclf.data.splits import Official
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
 from vidclf.features import batches as batches_module
 from vidclf.features.batches import StoredFeatures

@@ -24,7 +24,7 @@ from vidclf.audit.shortcuts import (
     measure_containers,
     measure_one_frame,
 )
-from vidclf.data.datasets.ucf101 import Official
+from vidclf.data.splits import Official
 
 HOSTILE = "<script>alert(1)</script>"
 

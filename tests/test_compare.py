@@ -19,12 +19,13 @@ from experiments.intervals.seeds import study
 from vidclf.compare import show
 from vidclf.comparison.differences import compare_pairs, holm
 from vidclf.comparison.leaderboard import Leaderboard, build_leaderboard
-from vidclf.comparison.scored import find_runs, note_failure, read_scored, why_missing
+from vidclf.comparison.scored import read_scored
 from vidclf.comparison.settings import choices_of, varying
 from vidclf.comparison.tables import notes_on, write_leaderboard
 from vidclf.errors import VidclfError
 from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
 from vidclf.pages.rendering import Table, as_csv, as_markdown, print_table
+from vidclf.run.sweep import find_runs, why_missing, write_failure
 
 HOSTILE = "<script>alert(1)</script>|[x](javascript:1)\x1b[31m`=1+1"
 
@@ -38,7 +39,7 @@ def board_of(*folders: Path, pool_splits: bool = False) -> Leaderboard:
 
 
 def official(number: int) -> dict[str, object]:
-    return {"_target_": "vidclf.data.datasets.ucf101.Official", "number": number}
+    return {"_target_": "vidclf.data.splits.Official", "number": number}
 
 
 # The numbers
@@ -211,7 +212,7 @@ def test_a_sweeps_runs_are_found_in_order_and_its_failed_jobs_listed(tmp_path: P
     for job in (0, 2, 10):
         write_run(tmp_path / f"{job}_seed-{job}", rights(0.7))
     (tmp_path / "1_seed-1" / ".hydra").mkdir(parents=True)
-    note_failure(tmp_path / "1_seed-1", "VidclfError: no\n\x1b[31mluck" + 9999 * "!")
+    write_failure(tmp_path / "1_seed-1", "VidclfError: no\n\x1b[31mluck" + 9999 * "!")
     killed = write_run(tmp_path / "3_seed-3", rights(0.7))
     (killed / "metrics.json").unlink()  # in training: best.ckpt is that of some epoch
     (tmp_path / "notes").mkdir()

@@ -16,21 +16,20 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-import vidclf.train  # noqa: F401 (registers the resolvers that conf/ uses)
 from vidclf import cli
 from vidclf.build import parts as build
 from vidclf.build import training
+from vidclf.comparison.sweep import check_study
 from vidclf.contracts import PictureFormat, Video, Views
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrapped import wrap
-from vidclf.run.config import CONF, HYDRA, OF_HYDRA, check_keys
-from vidclf.run.sweep import check_study
+from vidclf.run.config import CONF, GLOBAL_GROUPS, HYDRA, check_keys
 
 FILES = sorted(Path(CONF).rglob("*.yaml"))
 VERBS = [path.stem for path in FILES if path.parent == Path(CONF)]
 OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent != Path(CONF)]
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
-STAGES = [(group, name) for group, name in OPTIONS if group not in OF_HYDRA]
+STAGES = [(group, name) for group, name in OPTIONS if group not in GLOBAL_GROUPS]
 OF_NO_JOB = ("~callbacks", "~logger")  # they name the folder of the job that runs
 PRESET = PictureFormat(size=8, resize=9, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
 
@@ -61,10 +60,10 @@ def options(group: str) -> list[str]:
 def test_a_file_begins_with_its_purpose(path: Path):
     lines = path.read_text(encoding="utf-8").splitlines()
     if lines[0] == "# @package _global_":
-        assert path.parent.name in OF_HYDRA
+        assert path.parent.name in GLOBAL_GROUPS
         lines = lines[1:]
     else:
-        assert path.parent.name not in OF_HYDRA
+        assert path.parent.name not in GLOBAL_GROUPS
     assert lines[0].startswith("# ")
     assert len(lines[0].split()) > 3
     assert "@package" not in "".join(lines)
@@ -293,4 +292,4 @@ def test_a_trainer_takes_every_logger_and_callbacks(
 def test_every_group_is_tried():
     tried = {"dataset", "split", "sampling", "transform", "backbone", "head", "aggregation", "optimizer", "scheduler"}
     tried |= {"augmentation", "mixing", "loss"}
-    assert {group for group, _ in OPTIONS} == tried | {"trainer", "logger", "callbacks", *OF_HYDRA}
+    assert {group for group, _ in OPTIONS} == tried | {"trainer", "logger", "callbacks", *GLOBAL_GROUPS}

@@ -8,9 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-import vidclf.train  # noqa: F401 (registers the resolvers that conf/ uses)
 from vidclf.errors import VidclfError
-from vidclf.run.config import CONF, HYDRA, finish, known_keys, prepare
+from vidclf.run.config import CONF, HYDRA, apply_to_run, known_keys, prepare_arguments
 
 AWKWARD = [
     "a b",
@@ -46,7 +45,7 @@ def read_by_hydra(argument: str) -> object:
 @pytest.mark.parametrize("name", AWKWARD)
 @pytest.mark.parametrize("key", ["source", "resume"])
 def test_a_literal_path_reaches_the_verb_as_it_was_typed(name: str, key: str):
-    (argument,) = prepare("predict", [f"{key}=/data/{name}"])
+    (argument,) = prepare_arguments("predict", [f"{key}=/data/{name}"])
     assert read_by_hydra(argument) == f"/data/{name}"
 
 
@@ -57,7 +56,7 @@ def test_a_path_that_exists_reaches_the_verb_as_it_was_typed(
 ):
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    (argument,) = prepare("train", [f"{key}={name}"])
+    (argument,) = prepare_arguments("train", [f"{key}={name}"])
     expected = str(tmp_path / name) if name.startswith("~") else name  # data sets would read ~ as a user's home
     assert read_by_hydra(argument) == expected
 
@@ -65,19 +64,19 @@ def test_a_path_that_exists_reaches_the_verb_as_it_was_typed(
 @pytest.mark.parametrize("typed", [r"dataset.group='(person\d+)'", r"dataset.group=(person\d+)"])
 def test_a_regular_expression_reaches_the_data_set_as_it_was_typed(typed: str):
     with initialize_config_dir(CONF, **HYDRA):
-        cfg = compose("train", prepare("train", ["dataset=folder", typed, "~callbacks", "~logger"]))
+        cfg = compose("train", prepare_arguments("train", ["dataset=folder", typed, "~callbacks", "~logger"]))
     assert cfg.dataset.group == r"(person\d+)"
 
 
 def test_what_is_no_path_is_left_to_hydra():
     many = "dataset.classes=[" + ",".join(f"AClassOfVideos{i}" for i in range(101)) + "]"
     arguments = ["head=linear,mlp", "resume=null", many, "dataset.root=a,b", "+source.x=1", "~callbacks.best"]
-    assert prepare("train", arguments) == arguments
+    assert prepare_arguments("train", arguments) == arguments
 
 
 def test_flags_stand_before_the_overrides_wherever_they_stood():
     arguments = ["seed=1", "-m", "head=linear,mlp", "~callbacks.best", "--cfg", "job"]
-    assert prepare("train", arguments) == [
+    assert prepare_arguments("train", arguments) == [
         "-m",
         "--cfg",
         "job",
@@ -91,9 +90,9 @@ def test_what_changes_a_run_is_taken_by_hydra_whatever_its_defaults_are():
     arguments = ["run=DIR", "head.hidden=8", "+head.k=1,2", "sampling=dense", "sampling.num_frames=4", "seed=1"]
     arguments += ["~callbacks.best", "hydra.run.dir=x", "logger.name=y", "part=val"]
     prepared = ["run='DIR'", "++head.hidden=8", "++head.k=1,2", "sampling=dense", "sampling.num_frames=4", "seed=1"]
-    assert prepare("evaluate", arguments) == [*prepared, "hydra.run.dir=x", "logger.name=y", "part=val"]
-    assert prepare("train", ["resume=DIR", "head.hidden=8"]) == ["resume='DIR'", "++head.hidden=8"]
-    assert prepare("train", ["resume=null", "head.hidden=8"]) == ["resume=null", "head.hidden=8"]
+    assert prepare_arguments("evaluate", arguments) == [*prepared, "hydra.run.dir=x", "logger.name=y", "part=val"]
+    assert prepare_arguments("train", ["resume=DIR", "head.hidden=8"]) == ["resume='DIR'", "++head.hidden=8"]
+    assert prepare_arguments("train", ["resume=null", "head.hidden=8"]) == ["resume=null", "head.hidden=8"]
 
 
 # A run's configuration, and what this command line makes of it
@@ -114,10 +113,10 @@ def finished(*typed: str, run: dict[str, Any] = RUN) -> dict[str, Any]:
     """Return what evaluate makes of a run and of what is typed behind run=."""
     arguments = ["run=DIR", *typed]
     with initialize_config_dir(CONF, **HYDRA):
-        cfg = compose("evaluate", prepare("evaluate", arguments), return_hydra_config=True)
+        cfg = compose("evaluate", prepare_arguments("evaluate", arguments), return_hydra_config=True)
     overrides = OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False)
     composed = {key: value for key, value in OmegaConf.to_container(cfg).items() if key != "hydra"}
-    config = OmegaConf.create(finish(run, composed, overrides, arguments))
+    config = OmegaConf.create(apply_to_run(run, composed, overrides, arguments))
     del config.callbacks, config.logger  # they name the folder of the job that runs
     return OmegaConf.to_container(config, resolve=True)
 
@@ -213,18 +212,18 @@ def test_the_demo_is_written_nowhere_else_wherever_a_run_hides_it():
 
 def test_callbacks_write_to_this_runs_checkpoints():
     callbacks = {"best": {**BEST, "dirpath": "/theirs"}, "a.b": [{**BEST, "dirpath": "/theirs"}]}
-    config = finish({**RUN, "callbacks": callbacks}, DEFAULTS, [], [])
+    config = apply_to_run({**RUN, "callbacks": callbacks}, DEFAULTS, [], [])
     assert config["callbacks"]["best"]["dirpath"] == "${hydra:runtime.output_dir}/checkpoints"
     assert config["callbacks"]["a.b"][0]["dirpath"] == "${hydra:runtime.output_dir}/checkpoints"
     given = {**DEFAULTS, "callbacks": {"best": {"dirpath": "/mine"}}}
-    config = finish({**RUN, "callbacks": callbacks}, given, ["++callbacks.best.dirpath=/mine"], [])
+    config = apply_to_run({**RUN, "callbacks": callbacks}, given, ["++callbacks.best.dirpath=/mine"], [])
     assert config["callbacks"]["best"]["dirpath"] == "/mine"
 
 
 def test_strings_of_a_run_are_data():
     run = {**RUN, "callbacks": {}, "dataset": {"_target_": RUN["dataset"]["_target_"], "classes": AWKWARD}}
     given = {**DEFAULTS, "backbone": {**RUN["backbone"], "layer": "${dataset.classes}"}}
-    config = OmegaConf.create(finish(run, given, ["++backbone.layer='${dataset.classes}'"], []))
+    config = OmegaConf.create(apply_to_run(run, given, ["++backbone.layer='${dataset.classes}'"], []))
     plain = OmegaConf.to_container(config, resolve=True)
     assert plain["dataset"]["classes"] == plain["backbone"]["layer"] == AWKWARD
 

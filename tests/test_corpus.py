@@ -12,8 +12,8 @@ from videos import encode_video
 from vidclf.contracts import PARTS, Video
 from vidclf.data import corpus as corpus_module
 from vidclf.data.corpus import Corpus, name_videos
-from vidclf.data.datasets.ucf101 import Official
 from vidclf.data.sampling import Dense, Rate, Segments, Uniform
+from vidclf.data.splits import Official
 from vidclf.errors import VidclfError, VideoError
 
 NUM_VIDEOS = {"train": 4, "val": 4, "test": 8}  # of the tree below; groups 1 and 2 of a class test

@@ -29,9 +29,9 @@ from vidclf.data.datasets.demo.clips import (
     zoom,
 )
 from vidclf.data.datasets.demo.drawing import CREDIT, draw, handwriting, photographs
-from vidclf.data.datasets.ucf101 import Official
 from vidclf.data.decoding import decode_frames, inspect
 from vidclf.data.sampling import Rate, Uniform
+from vidclf.data.splits import Official
 from vidclf.errors import VidclfError
 
 FEW = [scene for scene in scenes() if scene.group in (1, 8)]

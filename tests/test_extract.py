@@ -86,7 +86,7 @@ def test_an_extraction_that_was_broken_off_goes_on_where_it_stopped(
     (tmp_path / "stop").touch()
     arguments = [f"dataset.root={clips}", "sampling.rate_hz=10", "backbone=custom", "num_threads=1"]
     arguments += ["backbone._target_=my_backbones.Stopping"]
-    command = [sys.executable, "-m", "vidclf.extract", *arguments]
+    command = [sys.executable, "-m", "vidclf", "extract", *arguments]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     store = tmp_path / "data" / "features"
     while len(list(store.glob("stopping-*/*.safetensors"))) < 5:

@@ -8,9 +8,9 @@ import pytest
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.corpus import Corpus
 from vidclf.data.datasets.folder import Folder
-from vidclf.data.datasets.ucf101 import Official
 from vidclf.data.files import find_videos
 from vidclf.data.sampling import Rate
+from vidclf.data.splits import Official
 from vidclf.errors import VidclfError
 
 NAMES = ["run/anna/a.MP4", "run/ben/b.mov", "walk/anna/deep/c.MTS", "walk/ben/d.webm"]

@@ -12,7 +12,6 @@ from doubles import Pictures, make_learner, make_trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor, nn
 
-import vidclf.train  # noqa: F401 (registers the resolvers that conf/ uses)
 from vidclf.build import grid
 from vidclf.build.training import Describe
 from vidclf.contracts import Views

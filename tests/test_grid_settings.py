@@ -12,12 +12,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from verbs import SMALL, Outcome
 
-import vidclf.train  # noqa: F401 (registers the resolvers that conf/ uses)
 from vidclf.build import grid
 from vidclf.build.training import build_learner
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrapped import wrap
-from vidclf.run.config import CONF, HYDRA, OPTIONAL
+from vidclf.run.config import CONF, HYDRA, OPTIONAL_GROUPS
 from vidclf.run.folder import checkpoint_to_resume
 
 
@@ -27,7 +26,7 @@ def config() -> Iterator[Callable[..., dict[str, Any]]]:
 
     def composed(*overrides: str) -> dict[str, Any]:
         cfg = compose("train", ["head=grid", "~callbacks", "~logger", *overrides])
-        return {**dict.fromkeys(OPTIONAL), **OmegaConf.to_container(cfg, resolve=True)}
+        return {**dict.fromkeys(OPTIONAL_GROUPS), **OmegaConf.to_container(cfg, resolve=True)}
 
     with initialize_config_dir(CONF, **HYDRA):
         yield composed

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vidclf.data.datasets.hmdb51 import HMDB51
-from vidclf.data.datasets.ucf101 import Official
+from vidclf.data.splits import Official
 from vidclf.errors import VidclfError
 
 FILMS = {"wave": ["RATRACE", "TrumanShow", "April_09"], "walk": ["RATRACE", "Die_Hard_walk", "KungFu"]}

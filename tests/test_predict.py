@@ -192,7 +192,7 @@ def test_predicting_a_clip_imports_nothing_that_trains_or_draws(trained: Outcome
 def test_a_pipe_into_a_process_of_its_own_gives_json_lines_and_nothing_else(trained: Outcome, clips: Path):
     clip = clips / "Archery" / "v_Archery_g01_c01.avi"
     with clip.open("rb") as stdin:
-        printed = in_a_process_of_its_own(trained.run, "-m", "vidclf.predict", stdin=stdin)
+        printed = in_a_process_of_its_own(trained.run, "-m", "vidclf", "predict", stdin=stdin)
     (line,) = map(json.loads, printed.splitlines())
     assert (line["path"], line["start_s"]) == ("-", 0)
     assert not (trained.run / "runs").exists()

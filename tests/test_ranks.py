@@ -54,7 +54,7 @@ def assert_same_training(run: Path, alone: Path) -> None:
 
 def test_two_processes_train_and_score_as_one(alone: Outcome, clips: Path, tmp_path: Path):
     torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
-    result = start(*torchrun, "vidclf.train", f"dataset.root={clips}", *TRAINED, *TWO, folder=tmp_path)
+    result = start(*torchrun, "vidclf", "train", f"dataset.root={clips}", *TRAINED, *TWO, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("Extracting features of 6 videos") == 1
     assert "UserWarning" not in result.stderr
@@ -65,7 +65,7 @@ def test_two_processes_train_and_score_as_one(alone: Outcome, clips: Path, tmp_p
 
     assert call("evaluate", f"run={alone.run}", folder=alone.run.parents[2]).status == 0
     (alone.run / "test").rename(tmp_path / "once")
-    result = start("vidclf.evaluate", f"run={alone.run}", *TWO, folder=alone.run.parents[2])
+    result = start("vidclf", "evaluate", f"run={alone.run}", *TWO, folder=alone.run.parents[2])
     assert result.returncode == 0, result.stderr
     once, twice = tmp_path / "once", alone.run / "test"
     assert metrics(twice) == pytest.approx(metrics(once), abs=1e-6)
@@ -77,12 +77,12 @@ def test_two_processes_train_and_score_as_one(alone: Outcome, clips: Path, tmp_p
 def test_a_damaged_video_of_any_rank_is_one_sentence_and_ends_all(clips: Path, tmp_path: Path):
     root = write_ucf101_tree(tmp_path / "UCF-101", groups=(1, 8, 9), clips_per_group=1)
     spoil(sorted(root.rglob("*.avi"))[1])
-    result = start("vidclf.extract", f"dataset.root={root}", *SMALL, *TWO, folder=tmp_path)
+    result = start("vidclf", "extract", f"dataset.root={root}", *SMALL, *TWO, folder=tmp_path)
     assert result.returncode != 0
     said = [line for line in result.stderr.splitlines() if "Error" in line]
     assert len(said) == 1
     assert said[0].startswith(f"VideoError: {sorted(root.rglob('*.avi'))[1]}: ")
-    result = start("vidclf.extract", f"dataset.root={root}", *SMALL, *TWO, "dataset.on_error=skip", folder=tmp_path)
+    result = start("vidclf", "extract", f"dataset.root={root}", *SMALL, *TWO, "dataset.on_error=skip", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "num_videos 5\nnum_failed 1\n" in result.stdout
     assert result.stderr.count("left out: ") == 1

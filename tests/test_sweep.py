@@ -44,7 +44,7 @@ def test_no_frame_goes_through_the_backbone_twice_in_a_sweep(
         outcome = vidclf("train", *settings)
         assert outcome.status == 0, outcome.err
     else:
-        command = [sys.executable, "-m", "vidclf.train", *settings, "sweep=local_parallel"]
+        command = [sys.executable, "-m", "vidclf", "train", *settings, "sweep=local_parallel"]
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
     assert len(list(tmp_path.glob("runs/train/*/*/metrics.json"))) == 4
@@ -55,7 +55,7 @@ def test_jobs_run_under_submitit(clips: Path, tmp_path: Path):
     # A folder without the job's number in it: submitit's local jobs may start before it is made.
     launcher = ("hydra/launcher=submitit_local", "hydra.launcher.submitit_folder=${hydra.sweep.dir}/.submitit")
     settings = (*launcher, "seed=0,1", "trainer.max_epochs=1")
-    command = [sys.executable, "-m", "vidclf.train", "-m", f"dataset.root={clips}", *SMALL, *settings]
+    command = [sys.executable, "-m", "vidclf", "train", "-m", f"dataset.root={clips}", *SMALL, *settings]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert len(list(tmp_path.glob("runs/train/*/*/metrics.json"))) == 2

@@ -20,7 +20,6 @@ from tensorboard.plugins.hparams.get_experiment import Handler as GetExperiment
 from tensorboard.plugins.hparams.list_session_groups import Handler as ListSessions
 from verbs import SMALL, Outcome
 
-import vidclf.train  # noqa: F401 (registers the resolvers that conf/ uses)
 from vidclf.comparison.settings import made_choices
 from vidclf.evaluation.tensorboard import log_best
 from vidclf.run.config import CONF, HYDRA

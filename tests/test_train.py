@@ -263,7 +263,7 @@ def test_a_run_can_log_plain_csv_files_instead(train: Callable[..., Outcome]):
 
 
 def test_train_runs_as_a_process_of_its_own_without_a_warning(clips: Path, tmp_path: Path):
-    command = [sys.executable, "-m", "vidclf.train", f"dataset.root={clips}", *SMALL, "trainer.max_epochs=1"]
+    command = [sys.executable, "-m", "vidclf", "train", f"dataset.root={clips}", *SMALL, "trainer.max_epochs=1"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("Validation, epoch 1 (the best of 1)\ntop1 ")

@@ -1,7 +1,6 @@
 """Calls a verb as the command line does, in this process: a fresh one costs seconds of imports."""
 
 import contextlib
-import importlib
 import io
 import logging
 import os
@@ -12,6 +11,8 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
+
+from vidclf.cli import main
 
 # Cheap, and real: the embedded demo's network with random weights, and a network of 16 numbers behind it.
 SMALL = (
@@ -40,10 +41,9 @@ class Outcome(NamedTuple):
 def call(verb: str, *arguments: str, folder: Path) -> Outcome:
     """Run `vidclf VERB ARGUMENTS` in `folder`, which must not change what later calls do."""
     out, err = io.StringIO(), io.StringIO()
-    main = importlib.import_module(f"vidclf.{verb}").main
     with (
         contextlib.chdir(folder),
-        patch.object(sys, "argv", [f"vidclf.{verb}", *arguments]),
+        patch.object(sys, "argv", ["vidclf", verb, *arguments]),
         patch.object(sys, "path", [str(folder), *sys.path]),
         patch.dict(os.environ),
         contextlib.redirect_stdout(out),

@@ -1,36 +1,30 @@
 """Look through a data set before anyone trains: what is in it, what is wrong with it, what could cheat."""
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from hydra import compose
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
 
-from vidclf.cli import verb
+from vidclf.audit.findings import Checked, check
+from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS
+from vidclf.audit.page import table_of_classes, write_manifest, write_page
+from vidclf.audit.shortcuts import keep_shortcuts
+from vidclf.build.datasets import build_corpus, build_source
+from vidclf.build.parts import build_backbone, build_device
 from vidclf.errors import VidclfError
+from vidclf.models.backbones.pixels import Pixels
+from vidclf.run.config import Config, explicit_overrides, key_of
+from vidclf.run.folder import Run
+from vidclf.system.disk import writing_to
+from vidclf.system.machine import num_cores
+from vidclf.system.terminal import say, table
+from vidclf.system.text import sanitize
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-    from vidclf.audit.findings import Checked
-
-
-@verb
-def main(cfg: DictConfig) -> None:
-    """Print what was found; leave a page, and a table of sound videos if `out` names one."""
-    from pathlib import Path
-
-    from vidclf.audit.findings import check
-    from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS
-    from vidclf.audit.page import write_manifest, write_page
-    from vidclf.audit.shortcuts import keep_shortcuts
-    from vidclf.build import datasets as sources
-    from vidclf.build import parts as build
-    from vidclf.models.backbones.pixels import Pixels
-    from vidclf.run.config import asked
-    from vidclf.system.disk import writing_to
-    from vidclf.system.machine import num_cores
-    from vidclf.system.terminal import table
-
-    config, _ = asked(cfg, "check")
+def run(config: Config, run: Run | None) -> None:
+    """Print what was found; write a page, and a table of sound videos if `out` names one."""
     page, out, alike = config["check"]["page"], config["out"], config["check"]["alike"]
     if alike is not None and not (isinstance(alike, int | float) and 0 < alike < 1):
         raise VidclfError(f"check.alike={alike}: it must be between 0 (as alike as many are) and 1 (identical).")
@@ -38,14 +32,14 @@ def main(cfg: DictConfig) -> None:
     _check_files(page, out)
     if "on_error" in config["dataset"]:  # damaged files are listed, and end nothing
         config["dataset"] = {**config["dataset"], "on_error": "skip"}
-    backbone = _backbone(config)
+    backbone = _build_backbone(config)
     alike = alike or (ALIKE_IN_PIXELS if isinstance(backbone.backbone, Pixels) else ALIKE)
-    device = build.build_device(config)
+    device = build_device(config)
     backbone.to(device).eval()
-    corpus = sources.build_corpus(config)
-    source = sources.build_source(config, corpus, backbone, device)
+    corpus = build_corpus(config)
+    source = build_source(config, corpus, backbone, device)
     checked = check(corpus, source, backbone, alike, config["num_threads"] or num_cores())
-    _say(checked)
+    _print_findings(checked)
     with writing_to(Path(config["store"]["root"]), "Name another folder with store.root=..."):
         keep_shortcuts(Path(config["store"]["root"]), corpus, checked.shortcuts)
     for path, write in ((page, write_page), (out, write_manifest)):
@@ -56,42 +50,36 @@ def main(cfg: DictConfig) -> None:
     if corpus.failed:
         raise VidclfError(f"{len(corpus.failed)} of {len(corpus.videos)} videos cannot be read; see above.")
     if config["check"]["strict"] and checked.num_leaks:
-        raise VidclfError(f"check.strict: {checked.num_leaks} leak(s) between the sides of the split; see above.")
+        raise VidclfError(f"check.strict: {checked.num_leaks} leak(s) between the parts of the split; see above.")
 
 
-def _check_files(page: "Path | None", out: "Path | None") -> None:
-    """Raise VidclfError where what is to be written would not be, or over what is there: before hours of work."""
-    from vidclf.system.disk import writing_to
-
+def _check_files(page: Path | None, out: Path | None) -> None:
+    """Raise VidclfError where a file could not be written, or exists already: before hours of work."""
     if out is not None and out.exists():
-        raise VidclfError(f"out={out}: there is such a file, and it is not overwritten. Name another, or remove it.")
+        raise VidclfError(f"out={out}: the file exists. Choose another name or delete it.")
     if out is not None and (out.suffix.lower() != ".csv" or out == page):
-        raise VidclfError(f"out={out}: it is a CSV, in a file of its own; let its name end in .csv.")
+        raise VidclfError(f"out={out}: the name must end in .csv, and differ from check.page.")
     if page is not None and (page.is_dir() or page.suffix.lower() not in (".html", ".htm")):
-        raise VidclfError(f"check.page={page}: it is an HTML file; let its name end in .html, or say null for none.")
+        raise VidclfError(f"check.page={page}: the name must end in .html; null writes no page.")
     for path in (page, out):
         if path is not None:
             with writing_to(path, "Name another file with check.page=... or out=..."):
                 path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _say(checked: "Checked") -> None:
-    """Print a line a class, what cannot be read, and what is wrong."""
-    from vidclf.audit.page import table_of_classes
-    from vidclf.system.terminal import say
-    from vidclf.system.text import sanitize
-
+def _print_findings(checked: Checked) -> None:
+    """Print a line for each class, each file that cannot be read, and each problem."""
     classes = table_of_classes(checked)
     for name, *counts in classes.rows:
-        told = ", ".join(f"{key} {value}" for key, value in zip(classes.header[1:], counts, strict=True))
-        say(sanitize(f"{name}: {told}"))
+        text = ", ".join(f"{key} {value}" for key, value in zip(classes.header[1:], counts, strict=True))
+        say(sanitize(f"{name}: {text}"))
     for error in checked.corpus.failed.values():
         say(sanitize(f"cannot be read: {error}"))
     for problem in checked.problems:
         say(sanitize(problem))
 
 
-def _rows(checked: "Checked") -> dict[str, object]:
+def _rows(checked: Checked) -> dict[str, object]:
     rows: dict[str, object] = {"num_videos": len(checked.corpus.videos), "num_failed": len(checked.corpus.failed)}
     rows |= {"num_copies": len(checked.copies), "num_alike": len(checked.pairs), "num_leaks": checked.num_leaks}
     for name, shortcut in checked.shortcuts.items():
@@ -101,29 +89,17 @@ def _rows(checked: "Checked") -> dict[str, object]:
     return rows
 
 
-def _backbone(config: dict[str, Any]) -> Any:
-    """Return the backbone; where nobody chose one and its weights cannot be had: pixels, and so in `config`."""
-    from hydra import compose
-    from hydra.errors import InstantiationException
-    from omegaconf import OmegaConf
-
-    from vidclf.build import parts as build
-    from vidclf.run.config import explicit_overrides, key_of
-    from vidclf.system.terminal import say
-
+def _build_backbone(config: Config) -> Any:
+    """Return the backbone; pixels, also in `config`, where none was chosen and the default's weights are missing."""
     try:
-        return build.build_backbone(config)
+        return build_backbone(config)
     except InstantiationException as error:
         chosen = {key_of(override).partition(".")[0] for override in explicit_overrides()}
         if not isinstance(error.__cause__, VidclfError) or "backbone" in chosen:
             raise
         say(
-            f"{error.__cause__}\nSo videos are compared by their pixels: what is encoded again or mirrored is found, "
-            "what is cropped or another take of a scene is not. backbone=... chooses a network."
+            f"{error.__cause__}\nVideos are compared by their pixels instead. That finds copies encoded again or "
+            "mirrored, not cropped ones or other takes of a scene. backbone=... chooses a network."
         )
     config["backbone"] = OmegaConf.to_container(compose("backbone/pixels").backbone)
-    return build.build_backbone(config)
-
-
-if __name__ == "__main__":
-    main()
+    return build_backbone(config)

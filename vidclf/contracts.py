@@ -1,13 +1,17 @@
-"""What travels between the rooms, and what each stage promises; the way itself is drawn in `vidclf/__init__.py`."""
+"""What travels between the stages, and what each stage promises. `vidclf/__init__.py` draws the data's path.
 
-from collections.abc import Sequence
+A stage is any object that fits its protocol. Members that a protocol gives a default are optional: `optional` reads
+them from a stage, or else takes the default.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 PARTS = ("train", "val", "test")
 
@@ -19,20 +23,20 @@ class Video:
     Attributes:
         path: of the file.
         label: class index.
-        group: what it was cut from or who is in it (UCF101's `g07`): videos of a group are not independent.
-        side: train, val or test, where its data set says so.
+        group: what it was cut from, or who is in it (UCF101's `g07`): videos of one group are not independent.
+        part: train, val or test, where the data set says so.
         start_s: where the segment begins, in seconds; None: at the first frame.
         end_s: where the segment ends; None: at the last frame.
-        name: the same on every machine, and no other video's. Where the data set gives none it is the path (below
-            the data set's `root`, once listed), and the segment: `a/b.mp4#1.5-4`.
-        shared: whether the group's name means one thing in all classes (a person, a camera), or in its class alone.
-        class_name: of its label, for messages; "": its name begins with it.
+        name: unique, and the same on every machine. By default the path (below the data set's `root`, once listed) and
+            the segment: `a/b.mp4#1.5-4`.
+        shared: whether the group's name means one thing in all classes (a person, a camera), or only in its class.
+        class_name: of its label, for messages; "": the first folder of its name.
     """
 
     path: Path
     label: int
     group: str
-    side: str | None = None
+    part: str | None = None
     start_s: float | int | None = None
     end_s: float | int | None = None
     name: str = ""
@@ -47,7 +51,7 @@ class Video:
 
     @property
     def unit(self) -> tuple[int, str]:
-        """What stands on one side of a split as a whole: the group, of its class or of all of them."""
+        """What a split never divides: the group, of its class (label) or of all classes (-1)."""
         return -1 if self.shared else self.label, self.group
 
 
@@ -58,8 +62,8 @@ class VideoViews:
     Attributes:
         video: its position in the list of videos.
         label: class index.
-        views: which of its views, (V,).
-        frames: the frames of each, (V, T).
+        views: the numbers of its views, (V,).
+        frames: the frames of each view, (V, T).
     """
 
     video: int
@@ -69,11 +73,11 @@ class VideoViews:
 
 
 class Views(NamedTuple):
-    """A batch of N views, and whose they are.
+    """A batch of N views, labelled with their video and view.
 
-    `inputs` are pictures (N, T, 3, h, w) or features (N, S, D); `labels` are class indices (N,) or
-    probabilities (N, K); `video` and `view` (N,) are the position of the video in its list and of the view in
-    its video. A view of video -1 is nobody's: it fills a batch of a process that has none left.
+    `inputs` are images (N, T, 3, h, w) or features (N, S, D); `labels` are class indices (N,) or probabilities (N, K);
+    `video` and `view` (N,) are positions in the list of videos and in the video's views. A view of video -1 is
+    padding: it fills a batch of a process that has none left.
     """
 
     inputs: Float[Tensor, "N ..."]
@@ -84,34 +88,34 @@ class Views(NamedTuple):
 
 def count_views(views: Sequence[VideoViews]) -> int:
     """Return the number of views of all videos."""
-    return sum(len(one.views) for one in views)
+    return sum(len(video.views) for video in views)
 
 
-def name_views(inputs: Tensor, views: Sequence[VideoViews], num_crops: int) -> Views:
-    """Say of each input whose it is; the crops of view v are the views v * num_crops and following."""
-    counts = torch.tensor([len(one.views) * num_crops for one in views], dtype=torch.int64)
-    labels = torch.tensor([one.label for one in views], dtype=torch.int64).repeat_interleave(counts)
-    video = torch.tensor([one.video for one in views], dtype=torch.int64).repeat_interleave(counts)
-    numbers = torch.cat([one.views for one in views]) if views else torch.empty(0, dtype=torch.int64)
+def label_views(inputs: Tensor, views: Sequence[VideoViews], num_crops: int) -> Views:
+    """Label each input with its video and view; the crops of view v are the views v * num_crops and following."""
+    counts = torch.tensor([len(video.views) * num_crops for video in views], dtype=torch.int64)
+    labels = torch.tensor([video.label for video in views], dtype=torch.int64).repeat_interleave(counts)
+    positions = torch.tensor([video.video for video in views], dtype=torch.int64).repeat_interleave(counts)
+    numbers = torch.cat([video.views for video in views]) if views else torch.empty(0, dtype=torch.int64)
     view = (numbers[:, None] * num_crops + torch.arange(num_crops)).flatten()
-    return Views(inputs, labels, video, view)
+    return Views(inputs, labels, positions, view)
 
 
-def nobodys(views: Views) -> Views:
-    """Return a batch of one view that counts for nothing: it is video -1's."""
-    first = Views(*(part[:1] for part in views))
+def padding_batch(views: Views) -> Views:
+    """Return a batch of one view that counts for nothing: its video is -1."""
+    first = Views(*(column[:1] for column in views))
     return first._replace(video=torch.full_like(first.video, -1))
 
 
 @dataclass(frozen=True)
 class PictureFormat:
-    """How frames become a backbone's pictures.
+    """How frames become a backbone's images.
 
-    The shorter side is resized to `resize` pixels (a pair: height and width), the middle `size` x `size` pixels
-    are cut out, values in 0..1 are normalised by `mean` and `std` (one for each of R, G, B), and `clip_length`
-    frames go in at once: 1 for a picture backbone. `antialias` says whether what is resized is smoothed first;
-    None: pictures are and clips are not, as torchvision evaluates its own. Where the middle lies between two pixels,
-    its corner is rounded as torchvision does, or `crop_down`, as transformers does.
+    The shorter side is resized to `resize` pixels (a pair: height and width), the middle `size` x `size` pixels are
+    cropped, values in 0..1 are normalised by `mean` and `std` (one for each of R, G, B), and `clip_length` frames go in
+    at once: 1 for an image backbone. `antialias` says whether resizing smooths first; None: for images, not for clips,
+    as torchvision evaluates its own. Where the middle lies between two pixels, its corner is rounded as torchvision
+    does, or down with `crop_down`, as transformers does.
     """
 
     size: int
@@ -125,47 +129,195 @@ class PictureFormat:
 
     @property
     def is_antialiased(self) -> bool:
-        """Whether what is resized is smoothed first."""
+        """Whether resizing smooths first."""
         return self.clip_length == 1 if self.antialias is None else self.antialias
 
 
-@runtime_checkable
-class Dataset(Protocol):
-    """A data set lists its videos; it reads names and lists, no video."""
+@dataclass(frozen=True)
+class OfficialParts:
+    """The parts of an official split, as its data set knows them.
 
-    class_names: list[str]  # in label order
-    on_error: str  # raise: a damaged video ends the work; skip: it is left out, counted and listed
+    Attributes:
+        parts: train, val, test or unused, one for each video.
+        num_missing: test videos that the official lists name and that are not on disk.
+        groups_may_cross: whether the published split puts videos of one group into two parts, and is kept all the same.
+    """
+
+    parts: Sequence[str]
+    num_missing: int = 0
+    groups_may_cross: bool = False
+
+
+class Dataset(Protocol):
+    """A data set lists its videos. It reads names and tables, no video.
+
+    Attributes:
+        class_names: in label order.
+        on_error: `raise`: a damaged video ends the work; `skip`: it is left out, counted and listed.
+        root: videos without a name of their own are named by their path below this folder.
+        split_numbers: of the official splits; empty: there are none.
+        official_parts: (videos, number, folder that split.lists names) -> OfficialParts; required with split_numbers.
+        credit: shown below images of its videos.
+    """
+
+    class_names: list[str]
+    on_error: str = "raise"
+    root: str | Path | None = None
+    split_numbers: Sequence[int] = ()
+    official_parts: Callable[[Sequence[Video], int, Path | None], OfficialParts] | None = None
+    credit: str = ""
 
     def videos(self) -> list[Video]:
         """Return every labelled video."""
+        ...
 
 
-@runtime_checkable
+class SplitRule(Protocol):
+    """A split decides the part of every view, from labels and groups alone.
+
+    It is called with the videos and the number of views of each, and returns a `vidclf.data.splits.Split`.
+
+    Attributes:
+        official: whether it is called with the data set's `OfficialParts` as a third argument.
+        number: of the official split that it wants.
+        lists: the folder of official lists, for data sets that read them.
+        per_view: whether it puts single views into parts, so that the sampling must not be random.
+    """
+
+    official: bool = False
+    number: int | None = None
+    lists: Path | None = None
+    per_view: bool = False
+
+
 class Sampling(Protocol):
-    """Which frames of a video are looked at."""
+    """A sampling chooses the frames of a video that are used.
 
-    @property
-    def random(self) -> bool:
-        """Whether a generator changes the indices."""
+    Attributes:
+        random: whether a generator changes the indices.
+    """
+
+    random: bool = False
 
     def __call__(self, num_frames: int, fps: float | int, generator: Generator | None = None) -> Int[Tensor, "V T"]:
         """Return int64 frame indices; V depends on the video, T does not. A generator means training."""
+        ...
 
 
-@runtime_checkable
 class Transform(Protocol):
-    """From frames to the pictures that a backbone wants.
+    """A transform turns frames into the images that a backbone wants.
 
-    One may have two halves, `crop` to bytes and `normalize` to numbers, see `vidclf.data.transforms.halves_of`.
+    One may have two halves, see `vidclf.data.transforms.halves_of`.
+
+    Attributes:
+        num_crops: images made of a frame.
+        random: whether images are drawn by chance; their features are then not stored.
     """
 
-    @property
-    def num_crops(self) -> int:
-        """Pictures made of a frame."""
-
-    @property
-    def random(self) -> bool:
-        """Whether pictures are drawn by chance; their features are then not stored."""
+    num_crops: int = 1
+    random: bool = False
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "views T 3 h w"]:
-        """Return V * num_crops views of pictures, the crops of a view behind one another."""
+        """Return V * num_crops views of images, the crops of one view next to each other."""
+        ...
+
+
+class Augmentation(Protocol):
+    """An augmentation turns training frames into random images, in place of the transform.
+
+    Attributes:
+        check_classes: called with the class names; raises where the augmentation would make labels wrong.
+    """
+
+    check_classes: Callable[[Sequence[str]], None] | None = None
+
+    def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "V T 3 h w"]:
+        """Return images, drawn from the global random state."""
+        ...
+
+
+class Backbone(Protocol):
+    """A backbone is an nn.Module that turns images (N, T, 3, h, w) into features (N, S, D).
+
+    It is frozen, and its features are stored, if none of its parameters wants a gradient.
+
+    Attributes:
+        feature_dim: D.
+        picture_format: the images that it wants.
+        name: for messages and the store's folder; None: its class's name in lower case.
+        precision: the number format of its features.
+        configuration: text that determines its features besides the weights.
+    """
+
+    feature_dim: int
+    picture_format: PictureFormat
+    name: str | None = None
+    precision: str = "float32"
+    configuration: str = ""
+
+
+class Head(Protocol):
+    """A head is an nn.Module with `__init__(feature_dim, num_classes, ...)` that turns features (N, S, D) into logits.
+
+    Attributes:
+        scaling: the scaling before it where scaling=auto: standard, max or none.
+        fit: ((features, labels) of train, the same of val, loss) -> rows of heads.csv; for a head that is solved, not
+            trained by gradients.
+        forward_stacked: features -> logits (H, N, K) of H heads whose parameters are stacked in this one.
+    """
+
+    scaling: str = "none"
+    fit: Callable[..., list[dict[str, object]]] | None = None
+    forward_stacked: Callable[[Tensor], Tensor] | None = None
+
+
+class Loss(Protocol):
+    """A loss is called with logits (N, K) and labels, and returns their mean loss.
+
+    Attributes:
+        fit: called with the labels of the training views.
+    """
+
+    fit: Callable[[Tensor], None] | None = None
+
+
+class Source(Protocol):
+    """A source turns lists of VideoViews into batches of Views: of stored features, or of images."""
+
+    @property
+    def num_draws(self) -> int:
+        """How many draws of random training views are prepared at once."""
+        ...
+
+    def draw_of(self, epoch: int) -> int:
+        """Return which draw of the training views an epoch uses."""
+        ...
+
+    def prepare(self, views: Sequence[VideoViews], shard: tuple[int, int] = (1, 1)) -> int:
+        """Compute what is missing; return how many units (frames or clips) were computed here."""
+        ...
+
+    def training_batches(self, views: Sequence[VideoViews], batch_size: int, epoch: int) -> Iterable[Views]:
+        """Return shuffled batches: `batch_size` views in all processes, of which this one has those of its videos."""
+        ...
+
+    def scoring_batches(
+        self, views: Sequence[VideoViews], batch_size: int | None = None, keep_as: str | None = None
+    ) -> Iterable[Views]:
+        """Return all views of this process's videos in order: `batch_size` at once, or one video a batch.
+
+        With `keep_as`, the name of a part, all processes get the same number of batches, and the part's views may stay
+        in memory, because they will be asked for again.
+        """
+        ...
+
+    def features(self, views: Sequence[VideoViews], backbone: nn.Module) -> Float[Tensor, "N S D"]:
+        """Return the features of all views, those of one video next to each other; damaged videos are left out."""
+        ...
+
+
+def optional(stage: object, protocol: type, name: str) -> Any:
+    """Return an optional member of a stage, or the default that its protocol declares."""
+    return getattr(stage, name, getattr(protocol, name))
+
+

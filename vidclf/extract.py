@@ -2,39 +2,33 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from vidclf.cli import verb
+from vidclf.build.datasets import build_corpus, build_source, calibrate_int8
+from vidclf.build.parts import build_backbone
+from vidclf.build.training import build_trainer
+from vidclf.contracts import PARTS
 from vidclf.errors import VidclfError
+from vidclf.features.batches import StoredFeatures
+from vidclf.features.table import check_target, write_table
+from vidclf.run.config import Config
+from vidclf.run.folder import Run
+from vidclf.system.ranks import gather, is_rank_zero, start_ranks
+from vidclf.system.terminal import say, table
 
 
-@verb
-def main(cfg: DictConfig) -> None:
-    """Leave the store, and with `to` a table of it."""
-    from vidclf.build import datasets as sources
-    from vidclf.build import parts as build
-    from vidclf.build.training import build_trainer
-    from vidclf.contracts import PARTS
-    from vidclf.features.batches import StoredFeatures
-    from vidclf.features.table import check_target, write_table
-    from vidclf.run.config import asked
-    from vidclf.system.ranks import gather, is_first, start_ranks
-    from vidclf.system.terminal import quiet_lightning, say, table
-
-    quiet_lightning()
-    config, _ = asked(cfg, "extract")
+def run(config: Config, run: Run | None) -> None:
+    """Fill the store, and write a table of it to `to`."""
     shard = _parse_shard(config["shard"])
     target = None if config["to"] is None else Path(config["to"])
     if target:
         check_target(target)
     if config["features"] == "frames":
         raise _nothing_stored("frames")
-    backbone = build.build_backbone(config)
+    backbone = build_backbone(config)
     trainer = build_trainer(config, backbone)
     start_ranks(trainer)
-    corpus = sources.build_corpus(config, shard)
-    sources.calibrate_int8(config, backbone, corpus, shard)
-    source = sources.build_source(config, corpus, backbone, trainer.strategy.root_device)
+    corpus = build_corpus(config, shard)
+    calibrate_int8(config, backbone, corpus, shard)
+    source = build_source(config, corpus, backbone, trainer.strategy.root_device)
     if not isinstance(source, StoredFeatures):
         raise _nothing_stored(config["features"])
     draws = range(source.num_draws if corpus.sampling.random else 0)
@@ -44,7 +38,7 @@ def main(cfg: DictConfig) -> None:
     for error in corpus.failed.values():
         say(f"left out: {error}")
     rows = {"num_videos": len(corpus.facts), "num_failed": len(corpus.failed), "computed": computed}
-    if target and is_first():
+    if target and is_rank_zero():
         rows["rows"] = write_table(target, corpus, source)
     table(f"Features in {source.store.folder}", rows)
 
@@ -54,12 +48,8 @@ def _nothing_stored(features: str) -> VidclfError:
 
 
 def _parse_shard(shard: str | int) -> tuple[int, int]:
-    """Return (k, n) of `k/n`."""
+    """Return (k, n) for `k/n`."""
     number, _, count = str(shard).partition("/")
     if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
         return int(number), int(count)
-    raise VidclfError(f"shard={shard}: it is k/n, the k-th of n parts: 1/64 to 64/64.")
-
-
-if __name__ == "__main__":
-    main()
+    raise VidclfError(f"shard={shard}: it must be k/n, the k-th of n parts: 1/64 to 64/64.")

@@ -1,37 +1,32 @@
 """Label a file, a folder of files or a stream with a run: JSON lines on stdout."""
 
-from omegaconf import DictConfig
+import json
+from collections.abc import Iterable
+from pathlib import Path
 
-from vidclf.cli import verb
+from vidclf.build.parts import build, build_device, build_transform, rebuild
+from vidclf.data.streams import is_stream
+from vidclf.errors import VidclfError
+from vidclf.prediction.files import Labeller, leave_out_damaged, videos_of
+from vidclf.run.config import Config
+from vidclf.run.folder import Run
+from vidclf.system.machine import num_cores
 
 
-@verb
-def main(cfg: DictConfig) -> None:
+def run(config: Config, run: Run | None) -> None:
     """Print {"path", "label", "probability", "top5"} for each video, and "start_s" for each window of a stream."""
-    import json
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from vidclf.build import parts as build
-    from vidclf.data.streams import is_stream
-    from vidclf.errors import VidclfError
-    from vidclf.prediction.files import Labeller, leave_out_damaged, videos_of
-    from vidclf.run.config import asked
-    from vidclf.system.machine import num_cores
-
-    config, run = asked(cfg, "predict")
     assert run is not None
     source, window_s = config["source"], config["window_s"]
     if not window_s > 0:
         raise VidclfError(f"window_s={window_s}: it must be above 0, in seconds.")
     if not source:
         raise VidclfError("source= names nothing; give a video, a folder of videos, a URL, a camera, or -.")
-    device = build.build_device(config)
-    classifier = build.rebuild(config, run)
+    device = build_device(config)
+    classifier = rebuild(config, run)
     labeller = Labeller(
         classifier,
-        build.build(config["sampling"]),
-        build.build_transform(config, classifier.backbone.picture_format),
+        build(config["sampling"]),
+        build_transform(config, classifier.backbone.picture_format),
         run.class_names,
         device,
     )
@@ -42,7 +37,3 @@ def main(cfg: DictConfig) -> None:
         lines = leave_out_damaged(labelled, skip=config["dataset"].get("on_error") == "skip")
     for line in lines:
         print(json.dumps(line), flush=True)  # ASCII: any file name, on any terminal
-
-
-if __name__ == "__main__":
-    main()

@@ -1,157 +1,183 @@
-"""Fit a head on train and choose it on val; no test label is scored."""
+"""Fit a head on train and choose the best on val; no test label is scored."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from omegaconf import DictConfig
+import lightning as L
+import torch
 
-from vidclf.cli import verb
+from vidclf.build.datasets import build_corpus, build_source, calibrate_int8
+from vidclf.build.grid import ChooseHead, build_grid, spread
+from vidclf.build.parts import build_aggregations, build_backbone, build_classifier, settle_precision
+from vidclf.build.training import Describe, build_learner, build_training
+from vidclf.comparison.settings import made_choices
+from vidclf.data.corpus import Corpus
+from vidclf.datamodule import VideoDataModule
+from vidclf.errors import VidclfError
+from vidclf.evaluation import tensorboard
+from vidclf.evaluation.logits import Judged, judge, scores_of
+from vidclf.evaluation.results import write_predictions
+from vidclf.features.recipe import hash_weights
+from vidclf.models.backbones.wrapped import FrozenBackbone
+from vidclf.models.classifier import Classifier
+from vidclf.models.learner import Learner
+from vidclf.run.config import Config, as_yaml, explicit_overrides, output_folder
+from vidclf.run.folder import Run, load_best, load_trained, write_scores
+from vidclf.run.jobs import Progress, job_of_sweep
+from vidclf.run.resume import check_resumed, copy_checkpoints, is_complete
+from vidclf.system.disk import write_csv
+from vidclf.system.machine import free_memory
+from vidclf.system.ranks import is_rank_zero, start_ranks
+from vidclf.system.terminal import say, table
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import lightning as L
-
-    from vidclf.data.corpus import Corpus
-    from vidclf.datamodule import VideoDataModule
-    from vidclf.evaluation.logits import Judged
-    from vidclf.models.classifier import Classifier
-    from vidclf.models.learner import Learner
-    from vidclf.run.folder import Run
+COPIES = 3  # of the features in memory: scaled, averaged over steps, and what is computed from that
 
 
-@verb
-def main(cfg: DictConfig) -> None:
-    """Leave a run's folder: see vidclf/run/folder.py. A job of a sweep that was called again goes on where it was."""
-    from vidclf.build.parts import settle_precision
-    from vidclf.run.config import asked, output_folder
-    from vidclf.run.jobs import Progress, job_of_sweep
-    from vidclf.system.terminal import quiet_lightning
+def run(config: Config, run: Run | None) -> None:
+    """Leave a run's folder, see vidclf/run/folder.py; a repeated job of a sweep goes on where it stopped.
 
-    quiet_lightning()
-    config, before = asked(cfg, "train")
+    Args:
+        config: of the job.
+        run: to resume; None: a new one.
+    """
     config = settle_precision(config)
-    with job_of_sweep(output_folder(), config) as (progress, begun):
+    with job_of_sweep(output_folder(), config) as (progress, unfinished):
         if progress is not Progress.DONE:
-            _train(config, begun or before)
+            _train(config, unfinished or run)
 
 
-def _train(config: dict, before: "Run | None") -> None:
-    from vidclf.build import datasets as sources
-    from vidclf.build import grid, training
-    from vidclf.build import parts as build
-    from vidclf.datamodule import VideoDataModule
-    from vidclf.evaluation.logits import judge
-    from vidclf.features.recipe import hash_weights
-    from vidclf.run import folder, resume
-    from vidclf.run.config import output_folder
-    from vidclf.system.disk import write_csv
-    from vidclf.system.ranks import is_first, start_ranks
-    from vidclf.system.terminal import table
-
-    backbone = build.build_backbone(config)
-    describe = training.Describe(config, hash_weights(backbone.backbone))
-    candidates = grid.spread(config)
-    choose = grid.ChooseHead(candidates, describe) if candidates else None
-    trainer = training.build_training(config, backbone, describe, choose)
-    is_complete = bool(before and resume.is_complete(before, config, trainer.callbacks))  # type: ignore[attr-defined]
+def _train(config: Config, before: Run | None) -> None:
+    backbone = build_backbone(config)
+    describe = Describe(config, hash_weights(backbone.backbone))
+    candidates = spread(config)
+    choose = ChooseHead(candidates, describe) if candidates else None
+    trainer = build_training(config, backbone, describe, choose)
+    is_trained = bool(before and is_complete(before, config, trainer.callbacks))  # type: ignore[attr-defined]
     start_ranks(trainer)
-    run_folder, device = trainer.strategy.broadcast(output_folder()), trainer.strategy.root_device
-    corpus = sources.build_corpus(config)
+    folder, device = trainer.strategy.broadcast(output_folder()), trainer.strategy.root_device
+    corpus = build_corpus(config)
     corpus.require_for_training()
-    if sources.calibrate_int8(config, backbone, corpus):
+    if calibrate_int8(config, backbone, corpus):
         describe.weights_hash = hash_weights(backbone.backbone)
     if before:
-        resume.check_resumed(before, config, corpus.class_names, corpus.sides, describe.weights_hash)
-    if is_first():
-        write_csv(run_folder / "split.csv", ("video", "side"), corpus.sides.rows())
-    source = sources.build_source(config, corpus, backbone, device, training=True)
+        check_resumed(before, config, corpus.class_names, corpus.sides, describe.weights_hash)
+    if is_rank_zero():
+        write_csv(folder / "split.csv", ("video", "side"), corpus.sides.rows())
+    source = build_source(config, corpus, backbone, device, training=True)
     datamodule = VideoDataModule(corpus, source, config["batch_size"])
     num_classes = len(corpus.class_names)
     if choose is None:
-        learner = training.build_learner(config, backbone, num_classes)
-    else:  # of all heads: what does not fit into memory is told before anything is computed
-        learner = grid.build_grid(candidates, backbone, num_classes, device)
+        learner = build_learner(config, backbone, num_classes)
+    else:  # all heads: what does not fit into memory is refused before anything is computed
+        learner = build_grid(candidates, backbone, num_classes, device)
     datamodule.prepare(trainer.max_epochs)
-    resumed = None
     if before:
-        folder.load_trained(before, learner)
-        resumed = resume.take_over(before, run_folder, config, trainer)
-    rows = _fit(trainer, learner, datamodule, run_folder, resumed, is_complete)
+        load_trained(before, learner)
+        copy_checkpoints(before, folder)
+        describe.resumed_in = folder / "checkpoints"
+    else:
+        fit_scaling(learner, datamodule, device)
+    rows = _fit(trainer, learner, datamodule, folder, before.path if before else None, is_trained)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     if choose:
         rows, config = choose.rows(learner), describe.config  # type: ignore[arg-type]
-    classifier = build.build_classifier(config, backbone, num_classes) if choose else learner
-    best = folder.load_best(run_folder, trainer.global_step, classifier)
+    classifier = build_classifier(config, backbone, num_classes) if choose else learner
+    best = load_best(folder, trainer.global_step, classifier)
     judged = judge(trainer, classifier, source, corpus, "val")
-    if is_first():
-        metrics = _leave(run_folder, config, trainer, corpus, judged, classifier, rows)
+    if is_rank_zero():
+        metrics = _write(folder, config, trainer, corpus, judged, classifier, rows)
         num_trained = max(trainer.current_epoch, before.num_epochs if before else 0)
-        table(f"Validation{_chosen(best.num_epochs, num_trained, rows)}", metrics, f"run {run_folder}")
+        table(f"Validation{_chosen(best.num_epochs, num_trained, rows)}", metrics, f"run {folder}")
 
 
 def _fit(
-    trainer: "L.Trainer",
-    learner: "Learner",
-    datamodule: "VideoDataModule",
-    run_folder: "Path",
-    resumed: "Path | None",
-    is_complete: bool,
-) -> list[dict]:
-    """Train, from `resumed` on, or solve a head that is not trained; return what is told of several heads."""
-    from vidclf.build.fit_features import fit_head, fit_scaling
-
-    device = trainer.strategy.root_device
-    if resumed is None:
-        fit_scaling(learner, datamodule, device)
+    trainer: L.Trainer,
+    learner: Learner,
+    datamodule: VideoDataModule,
+    folder: Path,
+    resumed: Path | None,
+    is_trained: bool,
+) -> list[dict[str, object]]:
+    """Train, or solve a head that is not trained by gradients; return the rows of heads.csv, if any."""
     if fit := getattr(learner.loss, "fit", None):
         fit(datamodule.train_labels())
     if hasattr(learner.head, "fit"):
-        return fit_head(trainer, learner, datamodule, device, run_folder / "checkpoints" / "best.ckpt")
-    if not is_complete:
+        return fit_head(trainer, learner, datamodule, folder / "checkpoints" / "best.ckpt")
+    if not is_trained:
         trainer.fit(learner, datamodule=datamodule, ckpt_path=resumed, weights_only=True)
     return []
 
 
-def _leave(
-    run_folder: "Path",
-    config: dict,
-    trainer: "L.Trainer",
-    corpus: "Corpus",
-    judged: "Judged",
-    classifier: "Classifier",
-    rows: Sequence[dict],
-) -> dict[str, float]:
-    """Write and return the scores, and of several heads those of each."""
-    from vidclf.build import parts as build
-    from vidclf.comparison.settings import made_choices
-    from vidclf.evaluation import tensorboard
-    from vidclf.evaluation.logits import scores_of
-    from vidclf.evaluation.results import write_predictions
-    from vidclf.run import folder
-    from vidclf.run.config import as_yaml, explicit_overrides
-    from vidclf.system.disk import write_csv
+def fit_scaling(learner: Learner, datamodule: VideoDataModule, device: torch.device) -> None:
+    """Fit the scaling before the head, or before each head of a grid, to the training features."""
+    scalings = [scaling for scaling in learner.scalings if scaling.method != "none"]
+    if scalings:
+        features = datamodule.train_features(learner.backbone, device)
+        for scaling in scalings:
+            scaling.fit(features)
 
+
+def fit_head(
+    trainer: L.Trainer, learner: Learner, datamodule: VideoDataModule, checkpoint: Path
+) -> list[dict[str, object]]:
+    """Solve the head on the training features and write the run's checkpoint; return the rows of heads.csv.
+
+    Raises:
+        VidclfError: the backbone is trained, or memory has no room for the features.
+    """
+    name, device = type(learner.head).__name__, trainer.strategy.root_device
+    if not isinstance(learner.backbone, FrozenBackbone):
+        raise VidclfError(
+            f"head: {name} needs fixed features, and those of a trained backbone change. Set backbone.trainable=none."
+        )
+    if learner.mixing:
+        say(f"mixing is off: {name} is solved on the features as they are.")
+    learner.to(device)
+    parts = []
+    for part in ("train", "val"):
+        features, labels = datamodule.labelled(part, learner.backbone, device)
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+        num_bytes = COPIES * 4 * features.numel()
+        if num_bytes > free:
+            raise VidclfError(
+                f"head: {name} needs all features of {part} at once, {num_bytes / 1e9:.1f} GB of memory, and "
+                f"{free / 1e9:.1f} GB are free. Use fewer views (sampling), narrower features (backbone.layer), or "
+                "head=linear."
+            )
+        parts.append((learner.scaling(learner.features(features.to(device))), labels.to(device)))
+    rows = learner.head.fit(*parts, learner.loss)  # type: ignore[operator]
+    trainer.validate(learner, datamodule=datamodule, verbose=False)
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        trainer.save_checkpoint(checkpoint)
+    return rows
+
+
+def _write(
+    folder: Path,
+    config: Config,
+    trainer: L.Trainer,
+    corpus: Corpus,
+    judged: Judged,
+    classifier: Classifier,
+    rows: Sequence[dict[str, object]],
+) -> dict[str, float]:
+    """Write and return the validation scores; of several heads, write those of each."""
     videos = judged.by(classifier.aggregation, corpus.videos)
-    metrics = scores_of(judged, videos, corpus, "val", build.build_aggregations())
-    write_predictions(run_folder, videos, corpus)
-    folder.write_scores(run_folder, metrics, corpus.videos, corpus.failed)
+    metrics = scores_of(judged, videos, corpus, "val", build_aggregations())
+    write_predictions(folder, videos, corpus)
+    write_scores(folder, metrics, corpus.videos, corpus.failed)
     tensorboard.log_views(trainer, corpus, judged, videos)
     tensorboard.log_run(trainer, as_yaml(config), made_choices(config, explicit_overrides()), metrics)
     if rows:
-        write_csv(run_folder / "heads.csv", rows[0], (row.values() for row in rows))
+        write_csv(folder / "heads.csv", rows[0], (row.values() for row in rows))
         tensorboard.log_table(trainer.logger, "heads", rows)
     return metrics
 
 
 def _chosen(epoch: int, num_trained: int, rows: Sequence[Mapping[str, object]]) -> str:
-    """Return which epoch the scores are of, and of how many scores they are the best."""
-    of_heads = next((str(row["chosen"]) for row in rows if row["chosen"]), "")
+    """Return which epoch the scores are from, and how many scores it is the best of."""
+    best_of = next((str(row["chosen"]) for row in rows if row["chosen"]), "")
     if num_trained:
-        return f", epoch {epoch} ({of_heads or f'the best of {num_trained}'})"
-    return f" ({of_heads})" if of_heads else ""
-
-
-if __name__ == "__main__":
-    main()
+        return f", epoch {epoch} ({best_of or f'the best of {num_trained}'})"
+    return f" ({best_of})" if best_of else ""

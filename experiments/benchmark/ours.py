@@ -25,9 +25,10 @@ from vidclf.build.training import build_learner, build_optimizer, build_trainer
 from vidclf.contracts import VideoViews
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.corpus import Corpus
-from vidclf.data.datasets.ucf101 import UCF101, Official
+from vidclf.data.datasets.ucf101 import UCF101
 from vidclf.data.decoding import decode_frames, inspect
 from vidclf.data.sampling import Rate
+from vidclf.data.splits import Official
 from vidclf.data.transforms import TutorialTransform
 from vidclf.datamodule import VideoDataModule
 from vidclf.features.batches import StoredFeatures
@@ -36,7 +37,7 @@ from vidclf.features.recipe import Recipe
 from vidclf.features.store import FeatureStore
 from vidclf.models.backbones.wrapped import fixed_batch, wrap
 from vidclf.models.learner import Learner
-from vidclf.run.config import CONF, HYDRA, OPTIONAL
+from vidclf.run.config import CONF, HYDRA, OPTIONAL_GROUPS
 from vidclf.system.machine import num_cores
 from vidclf.system.terminal import quiet_lightning
 
@@ -135,7 +136,7 @@ def configuration() -> dict[str, Any]:
     settings = ["trainer.max_epochs=3", "+trainer.limit_val_batches=0", "~callbacks", "~logger"]
     with initialize_config_dir(CONF, **HYDRA):
         cfg = compose("train", ["experiment=tutorial", *settings])
-    return {**dict.fromkeys(OPTIONAL), **OmegaConf.to_container(cfg, resolve=True)}
+    return {**dict.fromkeys(OPTIONAL_GROUPS), **OmegaConf.to_container(cfg, resolve=True)}
 
 
 def fit(datamodule: VideoDataModule) -> tuple[L.Trainer, float]:

@@ -24,7 +24,8 @@ from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS, _rows
 from vidclf.build import datasets as sources
 from vidclf.build import parts as build
 from vidclf.data.corpus import name_videos
-from vidclf.data.datasets.ucf101 import UCF101, Official
+from vidclf.data.datasets.ucf101 import UCF101
+from vidclf.data.splits import Official
 from vidclf.models.backbones.pixels import Pixels
 from vidclf.run.config import CONF, HYDRA
 from vidclf.system.machine import keep_memory, num_cores

@@ -19,7 +19,7 @@ from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone, fixed_batch
 from vidclf.system.disk import writing_to
 from vidclf.system.machine import num_cores, set_number_formats
-from vidclf.system.ranks import gather, is_first, num_here
+from vidclf.system.ranks import gather, is_rank_zero, local_world_size
 from vidclf.system.terminal import say
 
 FEATURES = ("auto", "store", "frames")
@@ -52,7 +52,7 @@ def calibrate_int8(
     if not isinstance(network, Int8Backbone) or network.ranges is not None:
         return False
     ranges = None
-    if is_first():
+    if is_rank_zero():
         corpus = corpus if shard == (1, 1) else build_corpus(config)
         transform = build_transform(config, network.picture_format)
         recipe = {"backbone": node, "transform": config["transform"]}
@@ -95,7 +95,7 @@ def build_source(
     if num_workers is None:
         num_epochs = (config["trainer"]["max_epochs"] or 1000) if training else 1
         num_frames = num_epochs * sum(facts.info.num_frames for facts in corpus.facts.values())
-        num_workers = num_workers_for(num_frames, max(1, num_cores() // num_here()))
+        num_workers = num_workers_for(num_frames, max(1, num_cores() // local_world_size()))
     paths, pin = [video.path for video in corpus.videos], device.type == "cuda"
     return FrameReader(paths, transform, corpus.leave_out, augmentation, config["seed"], num_workers, pin)
 
@@ -154,4 +154,4 @@ def _num_threads(config: Config) -> int:
     num_threads = config["num_threads"]
     if num_threads is not None and num_threads < 1:
         raise VidclfError(f"num_threads={num_threads}: it must be 1 or more.")
-    return num_threads or max(1, num_cores() // num_here())
+    return num_threads or max(1, num_cores() // local_world_size())

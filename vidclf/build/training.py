@@ -17,6 +17,7 @@ from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone
 from vidclf.models.learner import Learner
 from vidclf.run.folder import DESCRIPTION, FORMAT
+from vidclf.run.resume import relocate_states
 from vidclf.system.disk import writing_to
 from vidclf.system.terminal import progress_bar, say
 
@@ -29,9 +30,14 @@ class Describe(Callback):
 
     config: dict[str, Any]
     weights_hash: str  # of the backbone, before any training
+    resumed_in: Path | None = None  # the folder of checkpoints of a run that goes on from another checkpoint
 
     def __post_init__(self) -> None:
         self.asked = self.config  # of a grid, whose head and rates `config` becomes, all of it
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.resumed_in is not None:
+            relocate_states(checkpoint["callbacks"], trainer.callbacks, self.resumed_in)  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         corpus = trainer.datamodule.corpus  # type: ignore[attr-defined]

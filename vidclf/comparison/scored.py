@@ -3,9 +3,7 @@
 import csv
 import json
 import math
-import re
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,9 @@ from vidclf.errors import VidclfError
 from vidclf.evaluation.results import PREDICTIONS
 from vidclf.run.folder import checkpoint_of, describe_checkpoint
 from vidclf.run.trust import check_plain
-from vidclf.system.disk import write_atomically
 from vidclf.system.text import first_five
 
 MAX_BYTES = 1_000_000  # of metrics.json, which is flat and short
-ERROR = "error.txt"  # in the folder of a sweep's job: why it has failed
-MAX_REASON = 500  # characters of it that are shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,67 +44,6 @@ class Scored:
     is_right: list[bool] = field(default_factory=list)
     units: list[tuple[str, str]] = field(default_factory=list)
     contents: list[str] = field(default_factory=list)
-
-
-def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the runs that folders are, or hold as a sweep's do, and the jobs of sweeps that left none.
-
-    Raises:
-        VidclfError: a folder is neither.
-    """
-    runs, failed = list[Path](), list[Path]()
-    for path in paths:
-        if is_run(path) or path.is_file():
-            runs.append(path)
-            continue
-        if path.is_dir() and is_run(path.parent):
-            raise VidclfError(
-                f"{path}: what evaluate found of a run, and not the run. Runs are compared by their own settings: name "
-                f"{path.parent}. What came out by others, such as sampling.rate_hz=5, stands in {path}/metrics.json."
-            )
-        if not path.is_dir():
-            raise VidclfError(f"{path}: there is no such folder. Give runs, or the folder of a sweep, under runs/.")
-        jobs = jobs_of(path)
-        if not jobs:
-            raise VidclfError(f"{path}: neither a run (it has no checkpoints/best.ckpt) nor a sweep with runs in it.")
-        runs += [job for job in jobs if is_complete(job)]
-        failed += [job for job in jobs if not is_complete(job)]
-    return runs, failed
-
-
-def is_run(path: Path) -> bool:
-    """Whether a folder holds the best checkpoint of a run."""
-    return (path / "checkpoints" / "best.ckpt").is_file()
-
-
-def is_complete(job: Path) -> bool:
-    """Whether a sweep's job was trained to its end: its scores are written last."""
-    return is_run(job) and (job / "metrics.json").is_file()
-
-
-def why_missing(job: Path) -> str:
-    """Return why a sweep's job is not complete, as far as it could say so."""
-    if not (job / ERROR).is_file():
-        return "not trained to the end. The sweep's command, called again with its hydra.sweep.dir, goes on with it."
-    with (job / ERROR).open(encoding="utf-8", errors="replace") as file:
-        return f"failed: {' '.join(file.read(MAX_REASON).split())}"
-
-
-def note_failure(job: Path, reason: str) -> None:
-    """Leave in a job's folder why it has failed."""
-    write_atomically(job / ERROR, f"{reason}\n".encode("utf-8", "surrogateescape"))
-
-
-def jobs_of(sweep: Path) -> list[Path]:
-    """Return the folders of a sweep's jobs in their order, and those of sweeps in it."""
-    jobs = list[Path]()
-    below = [path for path in sweep.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    for path in sorted(below, key=lambda path: (int((re.match(r"\d+(?=_)", path.name) or ["-1"])[0]), path.name)):
-        if (path / ".hydra").is_dir() or (path / "checkpoints").is_dir():
-            jobs.append(path)
-        elif (path / "multirun.yaml").is_file():
-            jobs += jobs_of(path)
-    return jobs
 
 
 def read_scored(run: Path, part: str) -> Scored:

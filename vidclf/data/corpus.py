@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from vidclf.contracts import Dataset, Sampling, Video, VideoViews
+from vidclf.contracts import Dataset, OfficialParts, Sampling, Video, VideoViews
 from vidclf.data.catalogue import Catalogue, VideoFacts
 from vidclf.data.splits import Split
 from vidclf.errors import VidclfError, VideoError
@@ -46,7 +47,7 @@ class Corpus:
     def __init__(
         self,
         dataset: Dataset,
-        split: Callable[[Sequence[Video], Sequence[int]], Split],
+        split: Callable[..., Split],
         sampling: Sampling,
         catalogue: Catalogue,
         seed: int = 0,
@@ -56,11 +57,12 @@ class Corpus:
         self.dataset, self.sampling, self.seed = dataset, sampling, seed
         self.class_names = list(dataset.class_names)
         self.videos = name_videos(dataset.videos(), getattr(dataset, "root", None))
-        _check_split_fits(split, sampling, dataset)
+        _check_split_fits(split, sampling)
+        official = _official_parts(split, dataset, self.videos)
         self.facts: dict[int, VideoFacts] = {}
         self.failed: dict[int, VideoError] = {}
         self._look(catalogue, range(shard[0] - 1, len(self.videos), shard[1]), num_threads)
-        self.sides = split(self.videos, [self._num_views(video) for video in range(len(self.videos))])
+        self.sides = split(self.videos, [self._num_views(video) for video in range(len(self.videos))], *official)
         self._kept: dict[object, list[VideoViews]] = {}
 
     def views(self, part: str, epoch: int | None = None) -> list[VideoViews]:
@@ -195,20 +197,34 @@ def _below(video: Video, root: Path) -> Video:
     return replace(video, name=video.path.relative_to(root).as_posix() + video.name.removeprefix(path))
 
 
-def _check_split_fits(split: object, sampling: Sampling, dataset: Dataset) -> None:
-    """Raise where a split puts views drawn by chance on sides, or the data set has no split of that number."""
+def _check_split_fits(split: object, sampling: Sampling) -> None:
+    """Raise where a split puts views that are drawn by chance into parts."""
     if getattr(split, "per_view", False) and sampling.random:
         raise VidclfError(
-            f"split.validation=frame_level puts single views on a side, but {type(sampling).__name__} "
-            "draws its training views by chance. Use sampling=rate or sampling=uniform."
+            f"split.validation=frame_level puts single views into a part, but {type(sampling).__name__} draws its "
+            "training views by chance. Use sampling=rate or sampling=uniform."
         )
-    numbers, number = getattr(dataset, "split_numbers", None), getattr(split, "number", None)
-    if numbers is None or not getattr(split, "official", False) or number in numbers:
-        return
-    name = type(dataset).__name__
+
+
+def _official_parts(split: Any, dataset: Dataset, videos: Sequence[Video]) -> list[OfficialParts]:
+    """Return the arguments that an official split is called with besides the videos; none for other splits.
+
+    Raises:
+        VidclfError: the data set has no such split, or does not say which part its videos have in it.
+    """
+    if not getattr(split, "official", False):
+        return []
+    name, numbers = type(dataset).__name__, getattr(dataset, "split_numbers", ())
     if not numbers:
         raise VidclfError(
-            f"split=official: {name} has no official split, so it must be chosen: split=grouped (whole groups are "
-            "drawn for val and test), split=kfold (cross-validation), or split=given (a manifest's column split)."
+            f"split=official: {name} has no official split. Choose split=grouped (whole groups are drawn for val and "
+            "test), split=kfold (cross-validation), or split=given (a manifest's column split)."
         )
-    raise VidclfError(f"split.number={number}: {name} has split {', '.join(map(str, numbers))} only.")
+    if split.number not in numbers:
+        raise VidclfError(f"split.number={split.number}: {name} has split {', '.join(map(str, numbers))} only.")
+    if not hasattr(dataset, "official_parts"):
+        raise VidclfError(
+            f"split=official: {name} has split_numbers, and no method official_parts that says which part each video "
+            "has in them; see Dataset in vidclf/contracts.py."
+        )
+    return [dataset.official_parts(videos, split.number, getattr(split, "lists", None))]

@@ -5,10 +5,11 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, train_test_split
 
-from vidclf.contracts import PARTS, Video
+from vidclf.contracts import PARTS, OfficialParts, Video
 from vidclf.errors import VidclfError
 from vidclf.system.seeds import generator_for
 from vidclf.system.terminal import say
@@ -72,6 +73,73 @@ class Split:
         if video not in self.val_views:
             return self.sides[video]
         return "+".join(side for side in PARTS if self._views(video, side))
+
+
+class Official:
+    """A data set's official split, with validation taken from its train videos.
+
+    Args:
+        number: of the split, counted from 1.
+        validation: "group" holds whole (class, group)s back, stratified by class. "frame_level" holds views back, so
+            that one video trains and validates; it overestimates, and is here to show by how much.
+        val_fraction: of the train groups of each class, rounded (by frame: of the train views); at most a half.
+        seed: of the draw.
+        lists: the folder of the official lists, for data sets that read them.
+    """
+
+    official = True  # called with the data set's `OfficialParts`
+
+    def __init__(
+        self,
+        number: int = 1,
+        validation: str = "group",
+        val_fraction: float = 0.2,
+        seed: int = 0,
+        lists: str | Path | None = None,
+    ) -> None:
+        if validation not in ("group", "frame_level"):
+            raise VidclfError(f"split.validation={validation}: it must be group or frame_level.")
+        check_fraction("val_fraction", val_fraction)
+        self.number, self.validation, self.val_fraction, self.seed = number, validation, val_fraction, seed
+        self.lists = None if lists is None else Path(lists).expanduser()
+
+    @property
+    def per_view(self) -> bool:
+        """Whether single views are given a side, so that the sampling must be one without chance."""
+        return self.validation == "frame_level"
+
+    def __call__(self, videos: Sequence[Video], num_views: Sequence[int], official: OfficialParts) -> Split:
+        """Return the split of `videos`, which have `num_views` views each.
+
+        Raises:
+            VidclfError: there are no videos, a group would stand in two parts, or a class would have nothing to train
+                or to validate on.
+        """
+        if not videos:
+            raise VidclfError("There are no videos to split; check dataset.root and dataset.classes.")
+        sides = list(official.parts)
+        val_views: dict[int, frozenset[int]] = {}
+        if self.per_view:
+            val_views = hold_views_back(videos, sides, num_views, self.val_fraction, self.seed)
+        else:
+            for video in hold_groups_back(videos, sides, self.val_fraction, self.seed):
+                sides[video] = "val"
+        if official.groups_may_cross:
+            self._say_crossing_groups(videos, sides)
+        else:
+            check_groups_are_whole(videos, sides)
+        split = Split([video.name for video in videos], sides, list(num_views), val_views, official.num_missing)
+        check_every_class(videos, split)
+        return split
+
+    def _say_crossing_groups(self, videos: Sequence[Video], sides: Sequence[str]) -> None:
+        crossing = torn_groups(videos, sides)
+        if crossing:
+            named = first_five([f"{group} of {name} ({' and '.join(parts)})" for group, name, parts in crossing])
+            say(
+                f"split=official: split {self.number} puts {len(crossing)} group(s) into two parts: {named}. Videos of "
+                "one group are not independent, so its score is somewhat too high; split=grouped keeps them together."
+            )
 
 
 class Grouped:

@@ -13,7 +13,7 @@ from vidclf.features.extract import Extractor, fill_store, units_of, views_of
 from vidclf.features.store import REMEDY, FeatureStore
 from vidclf.system.disk import empty_on_disk
 from vidclf.system.machine import free_memory
-from vidclf.system.ranks import num_here, of_rank, rank_and_size
+from vidclf.system.ranks import local_world_size, of_rank, rank_and_size
 from vidclf.system.seeds import generator_for
 
 KEPT = 8  # lists of views whose features stay in memory
@@ -92,7 +92,7 @@ class StoredFeatures:
         first = self._read(views[0])
         shape = (self._count(views), *first.shape[1:])
         num_bytes = first[0].nbytes * shape[0]
-        if num_bytes > free_memory() / 2 / num_here():
+        if num_bytes > free_memory() / 2 / local_world_size():
             features = empty_on_disk(self.store.folder, shape, first.dtype, REMEDY)
         else:
             features = first.new_empty(shape)

@@ -22,7 +22,7 @@ from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone, fixed_batch
 from vidclf.system.disk import require_space
 from vidclf.system.machine import has_matrix_units
-from vidclf.system.ranks import gather, rank_and_size
+from vidclf.system.ranks import barrier, rank_and_size
 from vidclf.system.terminal import track
 
 Result = Float[Tensor, "R crops S D"] | VideoError
@@ -158,7 +158,7 @@ def fill_store(
                         on_error(one, result)
                 else:
                     num_units += result
-    gather(None)  # what one reads, others may compute
+    barrier()  # what one process reads, others may compute
     return num_units
 
 

@@ -20,9 +20,9 @@ class Table(NamedTuple):
 
 
 def render_page(template: str, **values: object) -> bytes:
-    """Return a page made of a template in evaluation/templates/; what it shows is escaped."""
+    """Return a page made of a template in pages/templates/; what it shows is escaped."""
     environment = Environment(
-        loader=PackageLoader("vidclf", "evaluation/templates"),
+        loader=PackageLoader("vidclf", "pages/templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

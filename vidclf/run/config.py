@@ -1,7 +1,7 @@
-"""What a verb was asked, as plain data: conf/ as Hydra composes it, or a run's configuration, and this command line.
+"""The configuration of a job as plain data: conf/ as Hydra composes it, or a run's, changed by the command line.
 
-A run's configuration is data from elsewhere: it is looked through (see `trust`) before anything in it is used, and
-nothing in it is resolved. Its command line is never replayed.
+A run's configuration comes from elsewhere. `trust` checks it before anything in it is used, nothing in it is resolved,
+and the command line that made it is never replayed.
 """
 
 import os
@@ -9,7 +9,9 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,165 +23,81 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from vidclf.errors import VidclfError
+from vidclf.run.sweep import find_runs, jobs_of, why_missing
 from vidclf.run.trust import check_plain, check_trusted, walk
 from vidclf.system.terminal import say
 
 if TYPE_CHECKING:
-    from vidclf.run.folder import Run
+    from vidclf.run.folder import Run  # imports torch, which takes seconds: a mistyped key is reported before that
+
+Config = dict[str, Any]
 
 PACKAGE = Path(__file__).parents[1]
 CONF = str(PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf")
-HYDRA: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__ < "1.4" else {}  # of which 1.4 warns
-# Paths, taken as they are: Hydra's grammar has uses for = , ( ~ and spaces.
-LITERAL = ("run", "source", "resume", "out", "to", "check.page")
-PATHS = (
-    "dataset.",
-    "store.",
-    "backbone.weights",
-    "backbone.name",
-    "hydra.sweep.dir",
-    "hydra.run.dir",
-)  # so too where one exists, or the grammar cannot read it
-OF_SEVERAL = ("compare", "evaluate")  # verbs that take several runs, and folders of sweeps
-WITH_A_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
-OF_HYDRA = ("experiment", "study", "sweep")  # groups that are spread over the others
-OPTIONAL = ("augmentation", "mixing", "callbacks", "logger")  # groups of which none need be chosen
-OF_A_MACHINE = ("accelerator", "devices", "num_nodes", "strategy")
-WRITING = ("default_root_dir", "model_registry")
-OF_THIS_CALL = (  # what is written to, what describes a machine, what a table may open: never a run's
-    *("store.root", "logger", "num_threads", "num_workers", "compile", "trust", "resume", "dataset.anywhere"),
-    *(f"trainer.{key}" for key in (*OF_A_MACHINE, *WRITING)),
+HYDRA: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__ < "1.4" else {}  # 1.4 warns about the argument
+# Values of these keys are paths, like those a verb lists in its YAML. Hydra's grammar has its own uses for = , ( ~ and
+# spaces, so where such a value exists on disk, or the grammar cannot parse it, it is quoted.
+PATH_PREFIXES = (*("dataset.", "store.", "backbone.weights", "backbone.name", "hydra.sweep.dir", "hydra.run.dir"),)
+FLAGS_WITH_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
 )
-FETCH = "backbone.fetch"  # never a run's own wish
-CALIBRATION = "backbone.calibration"  # found by training, for an int8 backbone: nobody chooses it
+GLOBAL_GROUPS = ("experiment", "study", "sweep")  # their options set keys of other groups
+OPTIONAL_GROUPS = ("augmentation", "mixing", "callbacks", "logger")  # may be none
+# Where to write, which machine to use, what a table may open: always from this command line, never from a run.
+CALL_KEYS = (
+    *("store.root", "logger", "num_threads", "num_workers", "compile", "trust", "resume", "dataset.anywhere"),
+    *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")),
+    *(f"trainer.{key}" for key in ("default_root_dir", "model_registry")),
+)
+CALIBRATION = "backbone.calibration"  # of an int8 backbone, found by training
+FETCH = "backbone.fetch"  # a run cannot ask for a download
 CHECKPOINTS = "${hydra:runtime.output_dir}/checkpoints"  # where a run's callbacks write
 DEMO = "vidclf.data.datasets.demo.Demo"  # writes itself to its root
 
 
-def name_folders(verb: str, arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with `run=` before each folder that stands alone, where a verb takes runs."""
-    if verb not in OF_SEVERAL:
-        return [*arguments]
-    before = ["", *arguments]
-    alone = [last not in WITH_A_VALUE and _is_folder(one) for last, one in zip(before, arguments, strict=False)]
-    return [f"run={one}" if stands else one for one, stands in zip(arguments, alone, strict=True)]
+def _register_resolvers() -> None:
+    """Register the resolvers that conf/ uses."""
+    register: Any = OmegaConf.register_resolver  # OmegaConf before 2.4 has another function of this name
+    register = register if "replace" in signature(register).parameters else OmegaConf.register_new_resolver
+    register("or_else", lambda value, default: value or default, replace=True)
+    register("numbers_to", lambda last: ",".join(map(str, range(1, last + 1))), replace=True)
+    register("plain", lambda text: re.sub(r"[^\w.-]+", "-", text)[:200], replace=True)
+    register("vidclf_example", lambda name: read_verb(name).example, replace=True)
 
 
-def prepare(verb: str, arguments: Sequence[str]) -> list[str]:
-    """Return the arguments that Hydra is given: paths quoted, and a run's keys so that it takes them.
+@dataclass(frozen=True)
+class Verb:
+    """The facts about a verb that its YAML states under `verb`.
 
-    Hydra composes conf/, and does not know the run. What is deleted of that is kept from it; see `finish`. Flags come
-    first, wherever they stood: Hydra's parser takes no overrides behind a second one.
+    Attributes:
+        starts_from: `nothing`; `resume` (a run, where resume= names one); `run` (run=DIR); `each_run` (several runs or
+            sweeps, one job for each run); `all_runs` (several runs or sweeps, all in one job).
+        paths: keys of the verb whose values are paths, taken literally.
+        example: arguments for the help.
     """
-    runs = [argument.partition("=")[2] for argument in arguments if verb in OF_SEVERAL and key_of(argument) == "run"]
-    several = _as_list(runs) if verb == "compare" else _as_sweep(runs)
-    if several:
-        arguments = [argument for argument in arguments if key_of(argument) != "run"]
-    quoted = [*map(_quote, sorted(arguments, key=_is_override)), *several]
-    if verb == "evaluate" and several:
-        quoted = ["--multirun", *(argument for argument in quoted if argument not in ("-m", "--multirun"))]
-    resumed = any(key_of(argument) == "resume" and not argument.endswith("=null") for argument in quoted)
-    if verb not in ("evaluate", "predict") and not resumed:
-        return quoted
-    chosen = {key_of(argument) for argument in quoted}
-    kept = [argument for argument in quoted if argument.lstrip("~") in OPTIONAL or not _is_deletion(argument)]
-    if kept[:2] == ["--cfg", "job"]:  # Hydra would show conf/; the job shows what it was asked
-        kept[:2] = ["hydra.run.dir=.", "hydra.output_subdir=null"]
-    return [f"++{arg.lstrip('+')}" if _is_override(arg) and _is_of_run(key_of(arg), chosen) else arg for arg in kept]
+
+    starts_from: str = "nothing"
+    paths: tuple[str, ...] = ()
+    example: str = ""
+
+    @property
+    def takes_several_runs(self) -> bool:
+        """Whether folders may stand alone on the command line, several of them, sweeps included."""
+        return self.starts_from in ("each_run", "all_runs")
 
 
-def asked(cfg: DictConfig, verb: str) -> "tuple[dict[str, Any], Run | None]":
-    """Return what the verb was asked, and the run that it begins with, by `run=` or `resume=`.
-
-    Raises:
-        VidclfError: a key is unknown, or one that must be given is not; the run cannot be read, or is not trusted.
-    """
-    from vidclf.run.folder import checkpoint_to_resume, load_checkpoint, load_run  # torch takes seconds
-
-    check_keys(cfg, verb)
-    run, asked = load_run(Path(cfg.run)) if "run" in cfg and verb != "compare" else None, cfg
-    if verb == "train" and cfg.resume is not None:
-        run = load_checkpoint(checkpoint_to_resume(Path(cfg.resume)))
-    if run is not None:
-        composed: Any = OmegaConf.to_container(cfg, resolve=False)
-        asked = OmegaConf.create(finish(run.config, composed, task_overrides(), sys.argv[1:]))
-        check_keys(asked, verb)
-    return {**dict.fromkeys(OPTIONAL), **OmegaConf.to_container(asked, resolve=True)}, run  # type: ignore[dict-item]
-
-
-def finish(
-    run: Mapping[str, Any], composed: Mapping[str, Any], overrides: Sequence[str], typed: Sequence[str]
-) -> dict[str, Any]:
-    """Return a run's configuration changed by a command line: a key is set, a group composed afresh, `~key` deleted.
-
-    Args:
-        run: plain data, of a checkpoint; its strings are taken as they are.
-        composed: what Hydra made of conf/ and of `overrides`, not resolved.
-        overrides: of this job, as Hydra tells them.
-        typed: the command line; it tells `key=` from `+key=`, and what is deleted.
-
-    Raises:
-        VidclfError: the run is not plain or not trusted; a key is set or deleted that it does not have.
-    """
-    check_plain(run)
-    given = [key for key in map(key_of, overrides) if key not in OF_HYDRA]
-    deleted = [key_of(argument) for argument in typed if _is_deletion(argument)]
-    fresh = [key for key in (*({*composed} - known_keys("train")), *OF_THIS_CALL) if _has(composed, key)]
-    for argument in filter(_is_override, typed):
-        key, value = key_of(argument), argument.partition("=")[2]
-        if key == "experiment" and value != "null":
-            raise VidclfError(f"{argument}: the settings are the run's. Name those of them that shall differ.")
-        known = argument[0] in "+~" or key in OF_THIS_CALL or not _is_of_run(key, {*given}) or _has(run, key)
-        if not known:
-            raise VidclfError(f"Could not override '{key}': the run has no such setting. To add it use +{argument}")
-        if key in deleted and not (_has(run, key) or _has(composed, key)):
-            raise VidclfError(f"{argument}: there is no such setting to delete.")
-    left, trust = deepcopy(dict(run)), composed["trust"] is True
-    # Whoever names the model, or trusts the run, lets it be fetched as the run was.
-    fetches = (trust or "backbone.name" in given) and "backbone" not in given and value_at(run, FETCH) is True
-    for key in (*fresh, *OF_THIS_CALL, FETCH, *given, *deleted):
-        above, last = _above(left, key)
-        above.pop(last, None)
-    _set_folders(left, "")
-    check_trusted(left, Path(CONF), trust)
-    finished = escaped(left)
-    if fetches:
-        finished["backbone"]["fetch"] = True
-    _set_folders(finished, CHECKPOINTS)
-    for key in (*fresh, *given):
-        above, last = _above(finished, key, make=True)
-        above[last] = value_at(composed, key)
-    for key in deleted:
-        above, last = _above(finished, key)
-        above.pop(last, None)
-    return finished
-
-
-def check_keys(cfg: DictConfig, verb: str) -> None:
-    """Raise VidclfError if a key is unknown, or one that must be given is not.
-
-    Hydra finds unknown keys on the command line, but a top-level one in an experiment passes in silence.
-    """
-    known = (known_keys("train") | known_keys(verb)) - {*OF_HYDRA}  # what those hold belongs to the top level
-    if unknown := sorted({*map(str, cfg)} - known):
-        hint = "Begin the file with `# @package _global_`. " if "experiment" in unknown else ""
-        raise VidclfError(
-            f"{', '.join(unknown)}: unknown top-level key(s), from an experiment file, a run or a +override. "
-            f"{hint}Allowed: {', '.join(sorted(known))}."
-        )
-    groups = {*_groups("train"), "store"}
-    empty = {
-        key for key in known - {*OPTIONAL} if key not in cfg or (key in groups and not OmegaConf.is_dict(cfg[key]))
-    }
-    if missing := sorted(empty | OmegaConf.missing_keys(cfg)):
-        example = " ".join(f"{key}=..." for key in missing)
-        raise VidclfError(f"{', '.join(missing)} must be given: vidclf {verb} {example}")
+@cache
+def read_verb(name: str) -> Verb:
+    """Return the facts in a verb's own YAML."""
+    facts: Any = OmegaConf.to_container(OmegaConf.load(Path(CONF, f"{name}.yaml"))).get("verb", {})  # type: ignore[union-attr]
+    return Verb(**{**facts, "paths": tuple(facts.get("paths", ()))})
 
 
 @cache
 def known_keys(verb: str) -> frozenset[str]:
-    """Return the top-level keys, and the groups, of the verb's own YAML."""
-    return frozenset({*map(str, OmegaConf.load(Path(CONF, f"{verb}.yaml"))), *_groups(verb)} - {"defaults", "hydra"})
+    """Return the top-level keys and the groups of a verb's own YAML."""
+    own = {*map(str, OmegaConf.load(Path(CONF, f"{verb}.yaml"))), *_groups(verb)}
+    return frozenset(own - {"defaults", "hydra", "verb"})
 
 
 @cache
@@ -189,9 +107,170 @@ def _groups(verb: str) -> frozenset[str]:
     return frozenset(group for group in groups if not group.startswith("override "))
 
 
+# The command line, before Hydra sees it
+
+
+def name_folders(verb: str, arguments: Sequence[str]) -> list[str]:
+    """Put `run=` before each folder that stands alone, where the verb takes several runs."""
+    if not read_verb(verb).takes_several_runs:
+        return [*arguments]
+    previous = ["", *arguments]
+    alone = [
+        flag not in FLAGS_WITH_VALUE and _is_folder(argument)
+        for flag, argument in zip(previous, arguments, strict=False)
+    ]
+    return [f"run={path}" if is_alone else path for path, is_alone in zip(arguments, alone, strict=True)]
+
+
+def prepare_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments for Hydra: paths quoted, flags first, and a run's keys in a form that Hydra accepts.
+
+    Hydra composes conf/ and does not know the run, so deletions of a run's keys are kept from it; see `apply_to_run`.
+    Hydra's parser accepts no override after a second flag.
+    """
+    facts = read_verb(verb)
+    runs = [argument.partition("=")[2] for argument in arguments if key_of(argument) == "run"]
+    several = (
+        [] if not facts.takes_several_runs else _as_list(runs) if facts.starts_from == "all_runs" else _as_jobs(runs)
+    )
+    if several:
+        arguments = [argument for argument in arguments if key_of(argument) != "run"]
+    literal = ("run", "resume", *facts.paths)
+    quoted = [*(_quote(argument, literal) for argument in sorted(arguments, key=_is_override)), *several]
+    if several and facts.starts_from == "each_run":
+        quoted = ["--multirun", *(argument for argument in quoted if argument not in ("-m", "--multirun"))]
+    resumed = any(key_of(argument) == "resume" and not argument.endswith("=null") for argument in quoted)
+    if facts.starts_from not in ("run", "each_run") and not resumed:
+        return quoted
+    chosen = {key_of(argument) for argument in quoted}
+    kept = [arg for arg in quoted if arg.lstrip("~") in OPTIONAL_GROUPS or not _is_deletion(arg)]
+    if kept[:2] == ["--cfg", "job"]:  # Hydra would print conf/; the job prints what applies to the run
+        kept[:2] = ["hydra.run.dir=.", "hydra.output_subdir=null"]
+    return [f"++{arg.lstrip('+')}" if _is_override(arg) and _sets_run_key(key_of(arg), chosen) else arg for arg in kept]
+
+
+# The configuration
+
+
+def configure(cfg: DictConfig, verb: str) -> "tuple[Config, Run | None]":
+    """Return a job's configuration as plain data, and the run that it starts from, if any.
+
+    Raises:
+        VidclfError: a key is unknown, or a required one is missing; the run cannot be read, or is not trusted.
+    """
+    check_keys(cfg, verb)
+    starts_from = read_verb(verb).starts_from
+    named = cfg.run if starts_from in ("run", "each_run") else cfg.resume
+    if named is None:
+        return resolved(cfg), None
+    from vidclf.run.folder import checkpoint_of, checkpoint_to_resume, load_checkpoint
+
+    if starts_from not in ("run", "each_run", "resume"):
+        raise VidclfError(f"resume={named}: vidclf {verb} cannot resume a run. Leave it out; vidclf train can.")
+    find = checkpoint_to_resume if starts_from == "resume" else checkpoint_of
+    run = load_checkpoint(find(Path(named)))
+    composed: Any = OmegaConf.to_container(cfg, resolve=False)
+    applied = OmegaConf.create(apply_to_run(run.config, composed, task_overrides(), sys.argv[1:]))
+    check_keys(applied, verb)
+    return resolved(applied), run
+
+
+def resolved(cfg: DictConfig) -> Config:
+    """Return a configuration as plain data, without the facts about the verb; optional groups left out are None."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    return {**dict.fromkeys(OPTIONAL_GROUPS), **{key: value for key, value in plain.items() if key != "verb"}}
+
+
+def apply_to_run(
+    run: Mapping[str, Any], composed: Mapping[str, Any], overrides: Sequence[str], typed: Sequence[str]
+) -> Config:
+    """Return a run's configuration changed by a command line: keys are set, groups composed anew, `~key` deleted.
+
+    Args:
+        run: plain data from a checkpoint; its strings are taken literally.
+        composed: what Hydra made of conf/ and `overrides`, not resolved.
+        overrides: those of this job, as Hydra lists them.
+        typed: the command line, which tells `key=` from `+key=` and says what is deleted.
+
+    Raises:
+        VidclfError: the run is not plain data or not trusted; a key is set or deleted that it does not have.
+    """
+    check_plain(run)
+    set_here = [key for key in map(key_of, overrides) if key not in GLOBAL_GROUPS]
+    deleted = [key_of(argument) for argument in typed if _is_deletion(argument)]
+    of_verb = [key for key in (*({*composed} - known_keys("train")), *CALL_KEYS) if _has(composed, key)]
+    _check_overrides(run, composed, typed, set_here, deleted)
+    rest, trust = deepcopy(dict(run)), composed["trust"] is True
+    # A person who names the model, or trusts the run, allows what the run fetched to be fetched again.
+    fetch = (trust or "backbone.name" in set_here) and "backbone" not in set_here and value_at(run, FETCH) is True
+    for key in (*of_verb, *CALL_KEYS, FETCH, *set_here, *deleted):
+        parent, name = _parent_of(rest, key)
+        parent.pop(name, None)
+    _redirect_output(rest, "")
+    check_trusted(rest, Path(CONF), trust)
+    applied = escaped(rest)
+    if fetch:
+        applied["backbone"]["fetch"] = True
+    _redirect_output(applied, CHECKPOINTS)
+    for key in (*of_verb, *set_here):
+        parent, name = _parent_of(applied, key, make=True)
+        parent[name] = value_at(composed, key)
+    for key in deleted:
+        parent, name = _parent_of(applied, key)
+        parent.pop(name, None)
+    return applied
+
+
+def _check_overrides(
+    run: Mapping[str, Any],
+    composed: Mapping[str, Any],
+    typed: Sequence[str],
+    set_here: Sequence[str],
+    deleted: Sequence[str],
+) -> None:
+    """Raise VidclfError for an override of a key that the run does not have."""
+    for argument in filter(_is_override, typed):
+        key, value = key_of(argument), argument.partition("=")[2]
+        if key == "experiment" and value != "null":
+            raise VidclfError(
+                f"{argument}: a run keeps its own settings. Name the settings that should differ instead."
+            )
+        known = argument[0] in "+~" or key in CALL_KEYS or not _sets_run_key(key, {*set_here}) or _has(run, key)
+        if not known:
+            raise VidclfError(f"Could not override '{key}': the run has no such setting. To add it use +{argument}")
+        if key in deleted and not (_has(run, key) or _has(composed, key)):
+            raise VidclfError(f"{argument}: there is no such setting to delete.")
+
+
+def check_keys(cfg: DictConfig, verb: str) -> None:
+    """Raise VidclfError if a top-level key is unknown, or a required key has no value.
+
+    Hydra finds unknown keys on the command line, but accepts a top-level one in an experiment file silently.
+    """
+    known = (known_keys("train") | known_keys(verb)) - {*GLOBAL_GROUPS}  # global groups set keys at the top level
+    if unknown := sorted({*map(str, cfg)} - known - {"verb"}):
+        hint = "Begin the file with `# @package _global_`. " if "experiment" in unknown else ""
+        raise VidclfError(
+            f"{', '.join(unknown)}: unknown top-level key(s), from an experiment file, a run or a +override. "
+            f"{hint}Allowed: {', '.join(sorted(known))}."
+        )
+    groups = {*_groups("train"), "store"}
+    empty = {
+        key
+        for key in known - {*OPTIONAL_GROUPS}
+        if key not in cfg or (key in groups and not OmegaConf.is_dict(cfg[key]))
+    }
+    if missing := sorted(empty | OmegaConf.missing_keys(cfg)):
+        example = " ".join(f"{key}=..." for key in missing)
+        raise VidclfError(f"{', '.join(missing)} must be given: vidclf {verb} {example}")
+
+
+# What Hydra knows about this job
+
+
 def task_overrides() -> list[str]:
     """Return the overrides that Hydra composed this job from."""
-    # Iterated over, a list of OmegaConf resolves what an override says by ${...}.
+    # Iterating over OmegaConf's own list would resolve ${...} inside an override.
     return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # type: ignore[return-value]
 
 
@@ -205,56 +284,59 @@ def explicit_overrides() -> list[str]:
     return [*task_overrides(), *filter(_is_deletion, sys.argv[1:])]
 
 
+# Keys and values
+
+
 def key_of(override: str) -> str:
-    """Return the key or group that an override sets: `head.dropout` of `+head.dropout=0.3`."""
+    """Return the key or group that an override sets: `head.dropout` for `+head.dropout=0.3`."""
     return override.partition("=")[0].lstrip("+~")
 
 
 def value_at(config: Mapping[str, Any], key: str) -> Any:
-    """Return what stands at a dotted key of nested mappings; None where there is nothing."""
-    above, last = _above(config, key)
-    return above.get(last)
+    """Return the value at a dotted key of nested mappings; None where there is none."""
+    parent, name = _parent_of(config, key)
+    return parent.get(name)
 
 
 def escape(text: str) -> str:
-    """Return what OmegaConf reads as `text`, where it would take ${...} for another key."""
+    """Return text that OmegaConf reads as `text`, although it holds `${...}`."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def escaped(value: Any) -> Any:
-    """Return plain data as OmegaConf must be told it: strings are what they are."""
+    """Return plain data with every string escaped for OmegaConf."""
     if isinstance(value, dict):
-        return {key: escaped(one) for key, one in value.items()}
+        return {key: escaped(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [escaped(one) for one in value]
+        return [escaped(item) for item in value]
     return escape(value) if isinstance(value, str) else value
 
 
 def as_yaml(config: Mapping[str, Any]) -> str:
-    """Return a configuration as text."""
+    """Return a configuration as YAML."""
     return OmegaConf.to_yaml(OmegaConf.create(escaped(config)), resolve=True)
 
 
-def _above(config: Any, key: str, make: bool = False) -> tuple[dict[str, Any], str]:
-    """Return the mapping that a dotted key lies in, an empty one where there is none, and the key's own name."""
-    *above, last = key.split(".")
-    for name in above:
-        below = config.get(name)
-        if make and below is None:
-            below = config[name] = {}
-        if make and not isinstance(below, dict):
-            raise VidclfError(f"{key}: {name} is {below!r}, and has no settings of its own.")
-        config = below if isinstance(below, dict) else {}
+def _parent_of(config: Any, key: str, make: bool = False) -> tuple[dict[str, Any], str]:
+    """Return the mapping that holds a dotted key (empty where there is none), and the last part of the key."""
+    *parents, last = key.split(".")
+    for name in parents:
+        child = config.get(name)
+        if make and child is None:
+            child = config[name] = {}
+        if make and not isinstance(child, dict):
+            raise VidclfError(f"{key}: {name} is {child!r} and has no settings of its own.")
+        config = child if isinstance(child, dict) else {}
     return config, last
 
 
 def _has(config: Mapping[str, Any], key: str) -> bool:
-    above, last = _above(config, key)
-    return last in above
+    parent, name = _parent_of(config, key)
+    return name in parent
 
 
-def _set_folders(run: Mapping[str, Any], checkpoints: str) -> None:
-    """Let whatever a run writes with write where it would without the run."""
+def _redirect_output(run: Mapping[str, Any], checkpoints: str) -> None:
+    """Point the run's callbacks and demo data at this job's folder, not at the paths stored in its checkpoint."""
     for path, node in walk(run):
         if path[0] == "callbacks" and isinstance(node, dict) and "dirpath" in node:
             node["dirpath"] = checkpoints
@@ -262,27 +344,28 @@ def _set_folders(run: Mapping[str, Any], checkpoints: str) -> None:
             node["root"] = OmegaConf.load(Path(CONF, "dataset", "demo.yaml")).root
 
 
+# Quoting
+
+
 def _as_list(runs: Sequence[str]) -> list[str]:
-    """Return what sets `run` to a list of folders."""
+    """Return the override that sets `run` to a list of folders."""
     return [f"run=[{','.join(map(_in_quotes, runs))}]"] if runs else []
 
 
-def _as_sweep(runs: Sequence[str]) -> list[str]:
-    """Return what lets a job go over each of several runs, and over those of a sweep; nothing for a single run."""
+def _as_jobs(runs: Sequence[str]) -> list[str]:
+    """Return the overrides that make one job of each run, those of sweeps included; none for a single run."""
     paths = [Path(run) for run in runs]
     if not paths or (len(paths) == 1 and (not paths[0].is_dir() or (paths[0] / "checkpoints").is_dir())):
         return []
-    from vidclf.comparison.scored import find_runs, jobs_of, why_missing
-
     if len(paths) == 1 and not jobs_of(paths[0]):
         return []
-    found, failed = find_runs(paths)
-    for job in failed:
+    complete, incomplete = find_runs(paths)
+    for job in incomplete:
         say(f"left out: {job}: {why_missing(job)}")
-    if not found:
-        raise VidclfError(f"run={', '.join(runs)}: none of {len(failed)} jobs has left a run. See what they said.")
-    names = ",".join(_in_quotes(str(run)) for run in found)
-    return [f"run={names}", f"hydra.sweep.dir={_in_quotes(str(found[0].absolute().parent))}"]
+    if not complete:
+        raise VidclfError(f"run={', '.join(runs)}: none of {len(incomplete)} jobs left a run. Their reasons are above.")
+    names = ",".join(_in_quotes(str(run)) for run in complete)
+    return [f"run={names}", f"hydra.sweep.dir={_in_quotes(str(complete[0].absolute().parent))}"]
 
 
 def _in_quotes(path: str) -> str:
@@ -301,27 +384,27 @@ def _is_deletion(argument: str) -> bool:
     return argument.startswith("~") and not key_of(argument).startswith("hydra")
 
 
-def _is_of_run(key: str, chosen: set[str]) -> bool:
-    """Whether a key sets one of a run's settings, which Hydra does not know; a group that is chosen it knows."""
+def _sets_run_key(key: str, chosen: set[str]) -> bool:
+    """Whether a key sets one of a run's settings, which Hydra does not know unless its group was chosen too."""
     group, dot, _ = key.partition(".")
     return bool(dot) and group not in {"hydra", "logger", *chosen}
 
 
-def _quote(argument: str) -> str:
+def _quote(argument: str, literal: Sequence[str]) -> str:
     key, _, value = argument.partition("=")
-    if key in OPTIONAL and value == "null":
-        return f"~{key}"  # Hydra has no other word for it
-    if not value or not _is_literal(key.lstrip("+"), value):
+    if key in OPTIONAL_GROUPS and value == "null":
+        return f"~{key}"  # Hydra's way to say it
+    if not value or not _is_path(key.lstrip("+"), value, literal):
         return argument
-    if key.lstrip("+").startswith(PATHS) and value.startswith("~") and os.path.exists(value):
-        value = os.path.abspath(value)  # else its class looks for a user's home
+    if key.lstrip("+").startswith(PATH_PREFIXES) and value.startswith("~") and os.path.exists(value):
+        value = os.path.abspath(value)  # expanduser() would look for a user's home
     return f"{key}={_in_quotes(value)}"
 
 
-def _is_literal(key: str, value: str) -> bool:
-    if key in LITERAL:
+def _is_path(key: str, value: str, literal: Sequence[str]) -> bool:
+    if key in literal:
         return value != "null" or os.path.exists(value)
-    return key.startswith(PATHS) and (os.path.exists(value) or not _parses(f"{key}={value}"))
+    return key.startswith(PATH_PREFIXES) and (os.path.exists(value) or not _parses(f"{key}={value}"))
 
 
 def _parses(argument: str) -> bool:
@@ -330,3 +413,6 @@ def _parses(argument: str) -> bool:
     except HydraException:
         return False
     return True
+
+
+_register_resolvers()

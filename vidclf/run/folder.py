@@ -23,12 +23,18 @@ from torch import nn
 
 from vidclf.contracts import Video
 from vidclf.errors import VidclfError, VideoError
+from vidclf.run.trust import walk
 from vidclf.system.disk import write_csv, write_json
 from vidclf.system.terminal import say
 
 Failed = Mapping[int, VideoError]  # by position in the videos
 DESCRIPTION = "vidclf"  # the key in a checkpoint
 FORMAT = 2  # of a description; the first had no number
+# Classes that have moved since runs named them.
+MOVED = {
+    "vidclf.data.datasets.ucf101.Official": "vidclf.data.splits.Official",
+    "vidclf.evaluation.sheets.ViewSheets": "vidclf.evaluation.figures.ViewSheets",
+}
 DESCRIBED = {"class_names": list, "config": dict, "split_fingerprint": str, "weights_hash": str}  # and read back
 
 
@@ -124,6 +130,10 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
             f"{path}: written by {'another' if 'format' in about else 'the first'} version of vidclf (format "
             f"{about.get('format', 1)}; this one reads {FORMAT}). Use the version that wrote it, or train it again."
         )
+    for config in (about["config"], about.get("asked")):
+        for _, node in walk(config if isinstance(config, dict) else {}):
+            if isinstance(node, dict) and isinstance(node.get("_target_"), str):
+                node["_target_"] = MOVED.get(node["_target_"], node["_target_"])
     return checkpoint
 
 

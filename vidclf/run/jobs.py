@@ -11,11 +11,11 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from vidclf.comparison.scored import ERROR
 from vidclf.errors import VidclfError
 from vidclf.run.compatible import flatten
-from vidclf.run.config import CALIBRATION, OF_THIS_CALL
+from vidclf.run.config import CALIBRATION, CALL_KEYS
 from vidclf.run.folder import Run, UnreadableError, describe_checkpoint, load_checkpoint
+from vidclf.run.sweep import ERROR
 from vidclf.run.trust import check_plain
 from vidclf.system.terminal import say
 from vidclf.system.text import first_five, sanitize
@@ -44,6 +44,7 @@ def job_of_sweep(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[Prog
         yield Progress.NEW, None
         return
     with _alone_in(folder):
+        _check_siblings(folder)
         progress = read_job(folder, config)
         (folder / ERROR).unlink(missing_ok=True)  # of the time before
         if progress is Progress.DONE:
@@ -55,6 +56,17 @@ def job_of_sweep(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[Prog
         elif progress is Progress.NEW:
             _put_aside_unreadable(folder)
         yield progress, run
+
+
+def _check_siblings(folder: Path) -> None:
+    """Raise VidclfError if the sweep's folder holds another sweep: its job of the same number has another name."""
+    number = folder.name.partition("_")[0]
+    others = [path for path in folder.parent.glob(f"{number}_*") if path != folder and (path / "checkpoints").is_dir()]
+    if number.isdecimal() and others:
+        raise VidclfError(
+            f"{folder.parent}: it holds {others[0].name}, a job of another sweep; this one's job {number} is "
+            f"{folder.name}. To go on with a sweep, repeat its command; for a new one, name another hydra.sweep.dir."
+        )
 
 
 def read_job(folder: Path, config: Mapping[str, Any]) -> Progress:
@@ -104,7 +116,7 @@ def _of_job(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in flat.items()
-        if not any(key == other or key.startswith(f"{other}.") for other in (*OF_THIS_CALL, CALIBRATION))
+        if not any(key == other or key.startswith(f"{other}.") for other in (*CALL_KEYS, CALIBRATION))
         and not (key.startswith("callbacks.") and key.endswith(".dirpath"))
         and value not in (None, {})
     }

@@ -1,23 +1,18 @@
-"""Going on with a run: what must be as it was, and its checkpoints in the folder of the run that goes on."""
+"""Resume a run: what must be unchanged, and its checkpoints in the folder where it goes on."""
 
-import io
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from vidclf.data.splits import Split
 from vidclf.errors import VidclfError
 from vidclf.run.compatible import TRAINED_BY, TRAINER, check_classes, check_weights, flatten
-from vidclf.run.config import as_yaml
-from vidclf.run.folder import Run, read_checkpoint
-from vidclf.system.disk import write_atomically
-from vidclf.system.ranks import is_first
+from vidclf.run.folder import Run
+from vidclf.system.ranks import barrier, is_rank_zero
 from vidclf.system.text import first_five
 
 
@@ -78,49 +73,40 @@ def _of_training(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flatten(kept).items() if key not in ("backbone.weights", "backbone.fetch")}
 
 
-def take_over(run: Run, folder: Path, config: Mapping[str, Any], trainer: L.Trainer) -> Path:
-    """Copy a run's checkpoints into the run `folder` that goes on from it; return the one to go on from.
+def copy_checkpoints(run: Run, folder: Path) -> None:
+    """Copy a run's checkpoints, but the one to go on from, into another run's `folder`; do nothing in its own.
 
-    It says that all was written there: elsewhere Lightning would not know which epoch was best so far, and it removes
-    files that a state names. What callbacks are set to holds, not what their states say they were. Of several
-    processes, the first does it; Hydra's copy of the configuration becomes the one that is trained by.
+    The best checkpoint so far stays the best until a better epoch replaces it. Rank zero does it for all processes.
     """
-    path = (folder / "checkpoints" / run.path.name).resolve()
-    if is_first():
-        _take_over(run, path, trainer.callbacks)  # type: ignore[attr-defined]
-        if (folder / ".hydra").is_dir():
-            (folder / ".hydra" / "config.yaml").write_text(as_yaml(config), encoding="utf-8")
-    trainer.strategy.barrier()
-    return path
+    target = folder / "checkpoints"
+    if is_rank_zero() and run.path.resolve().parent != target.resolve():
+        target.mkdir(parents=True, exist_ok=True)
+        for path in run.path.parent.glob("*.ckpt"):
+            if path.is_file() and path.name != run.path.name:
+                shutil.copyfile(path, target / path.name)
+    barrier()
 
 
-def _take_over(run: Run, path: Path, callbacks: Iterable[Callback]) -> None:
-    target = path.parent
-    if run.path.resolve().parent != target:
-        target.mkdir(parents=True)
-        for other in run.path.parent.glob("*.ckpt"):
-            if other.is_file():
-                shutil.copyfile(other, target / other.name)
-    here = {callback.state_key: callback for callback in callbacks}
-    content, written = read_checkpoint(run.path), io.BytesIO()
-    content["callbacks"] = {
-        key: _at_home(state, here[key], target) for key, state in content["callbacks"].items() if key in here
-    }
-    torch.save(content, written)
-    write_atomically(path, written.getvalue())
+def relocate_states(states: dict[str, dict[str, Any]], callbacks: Iterable[Callback], folder: Path) -> None:
+    """Change the states of a checkpoint's callbacks, in place, as if everything had been written to `folder`.
 
-
-def _at_home(state: dict[str, Any], callback: Callback, folder: Path) -> dict[str, Any]:
-    """Return the state of a callback as if it had been in `folder` from the beginning, and set as it is now."""
+    Lightning forgets which epoch was best so far where a folder has moved, and deletes files that a state names. What
+    callbacks are set to now holds, not what their states say.
+    """
 
     def moved(path: object) -> str:
         name = Path(str(path)).name
         return str(folder / name) if name.endswith(".ckpt") else ""
 
-    changed: dict[str, Any] = {key: moved(value) for key, value in state.items() if key.endswith("_model_path")}
-    if isinstance(callback, EarlyStopping):
-        changed["patience"] = callback.patience
-    if isinstance(callback, ModelCheckpoint):
-        changed["dirpath"] = str(folder)
-        changed["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
-    return {**state, **changed}
+    by_key = {callback.state_key: callback for callback in callbacks}
+    for key in [*states]:
+        state, callback = states[key], by_key.get(key)
+        if callback is None:
+            del states[key]
+            continue
+        state |= {name: moved(value) for name, value in state.items() if name.endswith("_model_path")}
+        if isinstance(callback, EarlyStopping):
+            state["patience"] = callback.patience
+        if isinstance(callback, ModelCheckpoint):
+            state["dirpath"] = str(folder)
+            state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}

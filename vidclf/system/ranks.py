@@ -1,11 +1,10 @@
-"""Several processes that work as one, as Lightning, torchrun or SLURM started them: who is who, who says what."""
+"""Several processes that work as one, as Lightning, torchrun or SLURM started them."""
 
 import ctypes
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -13,33 +12,32 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
-ANSWER_S = 5  # how long the other processes are waited for before an error is told anyway
+PR_SET_PDEATHSIG = 1  # from Linux's <sys/prctl.h>
 
 
-def is_first() -> bool:
-    """Whether this process writes and speaks for all; so does one that works alone."""
+def is_rank_zero() -> bool:
+    """Whether this process writes files and prints for all; true for a process that works alone."""
     if "RANK" in os.environ:
         return os.environ["RANK"] == "0"
-    if "LOCAL_RANK" in os.environ:  # before SLURM's, which processes that Lightning starts in its job inherit
+    if "LOCAL_RANK" in os.environ:  # before SLURM's variable, which processes that Lightning starts inherit
         return os.environ["LOCAL_RANK"] == os.environ.get("NODE_RANK", "0") == "0"
     return os.environ.get("SLURM_PROCID", "0") == "0"
 
 
-def is_started_from_outside() -> bool:
-    """Whether torchrun or SLURM starts a process for each rank; else Lightning starts the others from the first."""
+def is_launched_externally() -> bool:
+    """Whether torchrun or SLURM starts a process for each rank; otherwise Lightning starts them from rank zero."""
     several_tasks = os.environ.get("SLURM_NTASKS", "1") != "1"
     return "TORCHELASTIC_RUN_ID" in os.environ or ("SLURM_PROCID" in os.environ and several_tasks)
 
 
 def start_ranks(trainer: "Trainer") -> None:
-    """Start the other processes that `trainer.devices` asks for, if nobody has, and wait for all to be there."""
+    """Start the other processes that `trainer.devices` asks for, unless they run already, and wait for all."""
     if trainer.strategy.launcher is not None:
         trainer.strategy.launcher.launch(trainer.strategy.setup_environment, trainer=trainer)
 
 
 def rank_and_size() -> tuple[int, int]:
-    """Return this process's rank and their number; 0 and 1 where it works alone, or before they are started."""
+    """Return this process's rank and the number of processes; 0 and 1 alone, or before they are started."""
     if not _is_started():
         return 0, 1
     import torch.distributed as dist
@@ -54,7 +52,7 @@ def of_rank(items: Sequence[Value], rank: int | None = None) -> Sequence[Value]:
 
 
 def gather(value: Value) -> list[Value]:
-    """Return every rank's `value`, in the order of their ranks."""
+    """Return every rank's `value`, in the order of ranks."""
     _, size = rank_and_size()
     if size == 1:
         return [value]
@@ -65,15 +63,20 @@ def gather(value: Value) -> list[Value]:
     return values
 
 
-def num_here() -> int:
-    """Return how many of the processes share this machine, as far as torchrun says; else their number."""
+def barrier() -> None:
+    """Wait until all processes are here."""
+    gather(None)
+
+
+def local_world_size() -> int:
+    """Return how many of the processes share this machine, as far as torchrun says; otherwise their number."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", rank_and_size()[1]))
 
 
 def shut_down(status: int) -> None:
-    """Part from the other processes at the end; after a failure at once, for they may wait for what never comes.
+    """Leave the other processes at the end; after a failure at once, because they may be waiting for this one.
 
-    A process that ends without is aborted now and then.
+    A process that ends without this is aborted now and then.
     """
     if not _is_started():
         return
@@ -86,29 +89,29 @@ def shut_down(status: int) -> None:
     dist.destroy_process_group()
 
 
-def reports_the_error() -> bool:
-    """Whether this process is the one that prints why all of them stop: the first that asks."""
+def prefix_of_errors(error: BaseException) -> str | None:
+    """Return what to print before an error's message: the rank, where there are several; None to print nothing.
+
+    Before the processes know each other all raise the same errors, and rank zero prints them. The loss of another
+    process is printed by rank zero; the lost process has printed why, if it could.
+    """
     if not _is_started():
-        return is_first() or not is_started_from_outside()
-    import torch.distributed as dist
-
-    try:
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = dist.TCPStore(host, port, timeout=timedelta(seconds=ANSWER_S), wait_for_workers=False)
-        return store.add("vidclf/errors", 1) == 1
-    except (KeyError, RuntimeError, OSError):  # the first process, whose store it is, has stopped, and told why
-        return is_first()
+        return "" if is_rank_zero() or not is_launched_externally() else None
+    rank, size = rank_and_size()
+    if is_lost_peer(error) and rank:
+        return None
+    return f"[rank {rank}] " if size > 1 else ""
 
 
-def is_loss_of_another(error: BaseException) -> bool:
-    """Whether `error` says that another process is gone; it was killed, or it has told why itself."""
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether `error` says that another process is gone."""
     return _is_started() and isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL"))
 
 
-def end_with_the_first() -> None:
-    """Let the system end this process when Lightning's first one ends, however that does: Linux only."""
-    started_by_lightning = "LOCAL_RANK" in os.environ and not is_started_from_outside()
-    if started_by_lightning and not is_first() and sys.platform == "linux":
+def die_with_rank_zero() -> None:
+    """Let the system end this process when Lightning's rank zero ends, for whatever reason (Linux only)."""
+    started_by_lightning = "LOCAL_RANK" in os.environ and not is_launched_externally()
+    if started_by_lightning and not is_rank_zero() and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # Lightning would wait for a SIGTERM
 
 

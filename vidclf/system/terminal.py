@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from vidclf.system.ranks import is_first
+from vidclf.system.ranks import is_rank_zero
 from vidclf.system.text import sanitize
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def track(
     Without a terminal there is a line before, and one after where rates of a `part` are asked for. Nothing is shown
     for a total of 0.
     """
-    if total == 0 or not is_first():
+    if total == 0 or not is_rank_zero():
         yield from items
         return
     started, num_items, num_parts = time.perf_counter(), 0, 0
@@ -67,7 +67,7 @@ def track(
 
 def say(sentence: str) -> None:
     """Print a notice on stderr, where it is never taken for a result; the first process says it for all."""
-    if is_first():
+    if is_rank_zero():
         print(sanitize(sentence, keep="\n\t"), file=sys.stderr)
 
 
@@ -76,7 +76,7 @@ def table(title: str, rows: Mapping[str, object], last: str = "") -> None:
 
     Only the first process prints.
     """
-    if not is_first():
+    if not is_rank_zero():
         return
     shown = {name: f"{value:.4f}" if isinstance(value, float) else str(value) for name, value in rows.items()}
     title, last = sanitize(title, keep="\n\t"), sanitize(last, keep="\n\t")
@@ -97,7 +97,7 @@ def table(title: str, rows: Mapping[str, object], last: str = "") -> None:
 
 def progress_bar() -> "list[Callback]":
     """Return Lightning's bar with rates and time left, on stderr; none where that is no terminal."""
-    if not (sys.stderr.isatty() and is_first()):
+    if not (sys.stderr.isatty() and is_rank_zero()):
         return []
     from lightning.pytorch.callbacks import RichProgressBar
 

@@ -8,11 +8,10 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vidclf.contracts import Video
+from vidclf.contracts import OfficialParts, Video
 from vidclf.data.datasets.classes import check_choice, choose_classes, sort_names
 from vidclf.data.datasets.ucf101_lists import check_listed
 from vidclf.data.files import is_video, names_below, read_names
-from vidclf.data.splits import torn_groups
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
 from vidclf.system.text import first_five
@@ -84,42 +83,28 @@ class HMDB51:
             check_listed(videos, listed, self.root, self.lists, self.class_names, self.allow_missing)
         return videos
 
+    def official_parts(self, videos: Sequence[Video], number: int, lists: Path | None = None) -> OfficialParts:
+        """Return the parts of official split `number`, as the lists state them: some groups cross them.
 
-def are_lists(lists: Path) -> bool:
-    """Return whether a folder holds lists of HMDB51."""
-    return any(lists.glob("*_test_split?.txt"))
-
-
-def listed_sides(videos: Sequence[Video], number: int, lists: Path) -> list[str]:
-    """Return for each video whether split `number` trains or tests on it, or leaves it unused.
-
-    Raises:
-        VidclfError: a list is not there or not as it should be, or names a video not or twice.
-    """
-    listed = _read_lists(lists, number, {video.name.partition("/")[0] for video in videos})
-    unlisted = [video.name for video in videos if video.name not in listed]
-    if unlisted:
-        raise VidclfError(
-            f"{len(unlisted)} of {len(videos)} videos are in no list of split {number} in {lists}: "
-            f"{first_five(unlisted)}. Mend the lists or remove the videos."
-        )
-    return [listed[video.name] for video in videos]
-
-
-def listed_tests(actions: Iterable[str], number: int, lists: Path) -> set[str]:
-    """Return the names, `<action>/<file>`, that the lists of a split test on."""
-    return {name for name, side in _read_lists(lists, number, actions).items() if side == "test"}
-
-
-def say_torn_groups(videos: Sequence[Video], sides: Sequence[str], number: int) -> None:
-    """Say how many groups the official split puts on two sides; as published, it is kept."""
-    torn = torn_groups(videos, sides)
-    if torn:
-        named = first_five([f"{group} of {name} ({' and '.join(on)})" for group, name, on in torn])
-        say(
-            f"HMDB51's official split {number} puts {len(torn)} group(s) on two sides: {named}. Clips of one film are "
-            "not independent, so its score is somewhat too high; split=grouped keeps them together."
-        )
+        Raises:
+            VidclfError: there are no lists, a list is missing or malformed, or a video is in none of them.
+        """
+        lists = lists or self.lists
+        if lists is None:
+            raise VidclfError(
+                "dataset.lists: HMDB51's official splits are known by their lists only. Set it to their folder "
+                "(testTrainMulti_7030_splits)."
+            )
+        listed = _read_lists(lists, number, {video.name.partition("/")[0] for video in videos})
+        unlisted = [video.name for video in videos if video.name not in listed]
+        if unlisted:
+            raise VidclfError(
+                f"{len(unlisted)} of {len(videos)} videos are in no list of split {number} in {lists}: "
+                f"{first_five(unlisted)}. Correct the lists or remove the videos."
+            )
+        tested = {name for name, part in listed.items() if part == "test"}
+        parts = [listed[video.name] for video in videos]
+        return OfficialParts(parts, len(tested - {video.name for video in videos}), groups_may_cross=True)
 
 
 def _read_lists(lists: Path, number: int, actions: Iterable[str]) -> dict[str, str]:

@@ -9,19 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from vidclf.contracts import Video
-from vidclf.data.datasets import hmdb51
+from vidclf.contracts import OfficialParts, Video
 from vidclf.data.datasets.classes import check_choice, choose_classes, sort_names
 from vidclf.data.datasets.ucf101_lists import all_listed, check_listed, class_order, in_test_list, read_list
 from vidclf.data.files import is_video, names_below
-from vidclf.data.splits import (
-    Split,
-    check_every_class,
-    check_fraction,
-    check_groups_are_whole,
-    hold_groups_back,
-    hold_views_back,
-)
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
 from vidclf.system.text import first_five
@@ -96,6 +87,24 @@ class UCF101:
             check_listed(videos, listed, self.root, self.lists, self.class_names, self.allow_missing)
         return videos
 
+    def official_parts(self, videos: Sequence[Video], number: int, lists: Path | None = None) -> OfficialParts:
+        """Return the parts of official split `number`.
+
+        With lists (of the data set, or else `lists`), test is what testlist0`number`.txt names. Without, it is groups
+        1-7, 8-14 or 15-21 of every class, which are the same videos. The unit of independence is (class, group): a
+        group is one long video of its class, cut into clips.
+
+        Raises:
+            VidclfError: the lists do not say where a video belongs.
+        """
+        lists = lists or self.lists
+        if lists is None:
+            return OfficialParts(["test" if is_test_group(video, number) else "train" for video in videos])
+        parts = ["test" if is_test else "train" for is_test in in_test_list(videos, number, lists)]
+        classes = {video.name.rpartition("/")[0] for video in videos}
+        listed = {name for name in read_list(lists / f"testlist{number:02d}.txt") if name.rpartition("/")[0] in classes}
+        return OfficialParts(parts, num_missing=len(listed - {video.name for video in videos}))
+
     def _clips_of(self, name: str) -> list[Path]:
         clips = self._clips.get(name)
         if clips == []:
@@ -104,94 +113,6 @@ class UCF101:
                 "Extract it again from the archive, or remove it if it is no class."
             )
         return clips or []
-
-
-class Official:
-    """The official split `number` of UCF101 or HMDB51, with validation carved from its train videos.
-
-    HMDB51's is known by its lists, see `hmdb51`; it puts groups on two sides. UCF101's tests on the videos of
-    testlist0`number`.txt in `lists`; without `lists`, on groups 1-7, 8-14 or 15-21 of every class, which are the
-    same videos. The unit of independence is (class, group): a group is one long video of its class, cut into clips.
-
-    Args:
-        number: 1, 2 or 3.
-        validation: "group" holds whole (class, group)s back, stratified by class. "frame_level" holds views
-            back, so that one video trains and validates; it overestimates, and is here to show by how much.
-        val_fraction: of the train groups of each class, rounded (by frame: of the train views); at most a half.
-        seed: of the draw.
-        lists: the folder of the official lists.
-    """
-
-    official = True
-
-    def __init__(
-        self,
-        number: int = 1,
-        validation: str = "group",
-        val_fraction: float = 0.2,
-        seed: int = 0,
-        lists: str | Path | None = None,
-    ) -> None:
-        if number not in (1, 2, 3):
-            raise VidclfError(f"split.number={number}: it must be 1, 2 or 3.")
-        if validation not in ("group", "frame_level"):
-            raise VidclfError(f"split.validation={validation}: it must be group or frame_level.")
-        check_fraction("val_fraction", val_fraction)
-        self.number = number
-        self.validation = validation
-        self.val_fraction = val_fraction
-        self.seed = seed
-        self.lists = None if lists is None else Path(lists).expanduser()
-        self._is_hmdb51 = self.lists is not None and hmdb51.are_lists(self.lists)
-
-    @property
-    def per_view(self) -> bool:
-        """Whether single views are given a side, so that the sampling must be one without chance."""
-        return self.validation == "frame_level"
-
-    def __call__(self, videos: Sequence[Video], num_views: Sequence[int]) -> Split:
-        """Return the split of `videos`, which have `num_views` views each.
-
-        Raises:
-            VidclfError: there are no videos, a (class, group) would stand on two sides, a class would have
-                nothing to train or to validate on, or `lists` do not say where a video belongs.
-        """
-        if not videos:
-            raise VidclfError("There are no videos to split; check dataset.root and dataset.classes.")
-        sides = self._sides(videos)
-        val_views: dict[int, frozenset[int]] = {}
-        if self.per_view:
-            val_views = hold_views_back(videos, sides, num_views, self.val_fraction, self.seed)
-        else:
-            for video in hold_groups_back(videos, sides, self.val_fraction, self.seed):
-                sides[video] = "val"
-        if self._is_hmdb51:
-            hmdb51.say_torn_groups(videos, sides, self.number)
-        else:
-            check_groups_are_whole(videos, sides)
-        names = [video.name for video in videos]
-        split = Split(names, sides, list(num_views), val_views, len(self._listed_tests(names) - {*names}))
-        check_every_class(videos, split)
-        return split
-
-    def _listed_tests(self, names: Sequence[str]) -> set[str]:
-        """Return what the test list names of the classes that are used."""
-        classes = {name.rpartition("/")[0] for name in names}
-        if self.lists is None:
-            return set()
-        if self._is_hmdb51:
-            return hmdb51.listed_tests(classes, self.number, self.lists)
-        listed = read_list(self.lists / f"testlist{self.number:02d}.txt")
-        return {name for name in listed if name.rpartition("/")[0] in classes}
-
-    def _sides(self, videos: Sequence[Video]) -> list[str]:
-        if self.lists is not None and self._is_hmdb51:
-            return hmdb51.listed_sides(videos, self.number, self.lists)
-        if self.lists is None:
-            test = [is_test_group(video, self.number) for video in videos]
-        else:
-            test = in_test_list(videos, self.number, self.lists)
-        return ["test" if tested else "train" for tested in test]
 
 
 def is_test_group(video: Video, number: int) -> bool:

@@ -1,0 +1,72 @@
+"""Which errors the command line prints as one sentence: those that a person can act on."""
+
+import errno
+import os
+import re
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+
+from vidclf.errors import VidclfError
+from vidclf.system.ranks import is_lost_peer
+
+PACKAGE = str(Path(__file__).parents[1])
+NO_ACCESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+
+
+def message_for(error: BaseException) -> str | None:
+    """Return the sentence for an error that a setting, a file or the machine caused; None for a mistake in code."""
+    from hydra.errors import HydraException, InstantiationException
+    from omegaconf.errors import OmegaConfBaseException
+
+    cause = error.__cause__
+    if isinstance(error, InstantiationException) and cause is not None:
+        if not isinstance(cause, TypeError | ImportError | AttributeError) or raised_in_user_code(cause):
+            return message_for(cause)
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if isinstance(error, OSError) and error.errno in NO_ACCESS:
+        return f"{error.filename or 'A file'}: no access ({error.strerror}). Fix that, or work in another folder."
+    if type(error).__name__ == "TerminatedWorkerError":  # joblib's
+        return (
+            "A process of the sweep was killed (out of memory?), so all jobs have stopped. Finished jobs are kept: "
+            "repeat the command with hydra.sweep.dir=DIR to go on, or with hydra.launcher.n_jobs=1 to run one job at a "
+            "time. vidclf compare DIR part=val shows the jobs that are done."
+        )
+    if is_lost_peer(error):
+        return (
+            "Another process of this run ended (killed? out of memory?), so all have stopped. Everything written so "
+            f"far is kept; resume=DIR goes on. ({str(error).splitlines()[0][:200]})"
+        )
+    if isinstance(error, HydraException) and re.search("hydra/launcher/(joblib|submitit)", str(error)):
+        return f"{type(error).__name__}: {error}\nThe launchers of sweeps are an extra: pip install 'vidclf[sweep]'"
+    if isinstance(error, HydraException) and "'head.scaling'" in str(error):
+        return "head.scaling: scaling is a stage before the head. Use scaling=auto, standard, max or none."
+    if isinstance(error, VidclfError | HydraException | OmegaConfBaseException) or rejects_a_setting(error):
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def raised_in_user_code(error: BaseException) -> bool:
+    """Whether a file that is neither vidclf's nor an installed package's is on the way to `error`."""
+    installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    return any(not _is_inside(file, PACKAGE, *installed, *_folders("hydra", "omegaconf")) for file in _files_of(error))
+
+
+def rejects_a_setting(error: BaseException) -> bool:
+    """Whether Lightning, Hydra or an optimiser of torch raised `error`, so that a setting is to blame."""
+    files = _files_of(error)
+    raising = _folders("hydra", "lightning", "omegaconf", "torch.optim")
+    return bool(files) and _is_inside(files[-1], *raising) and not raised_in_user_code(error)
+
+
+def _files_of(error: BaseException) -> list[str]:
+    return [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def _folders(*names: str) -> list[str]:
+    return [os.path.dirname(str(sys.modules[name].__file__)) for name in names if name in sys.modules]
+
+
+def _is_inside(file: str, *folders: str) -> bool:
+    return file.startswith(("<", *(f"{folder}{os.sep}" for folder in folders)))
