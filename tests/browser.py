@@ -28,8 +28,8 @@ SHOWN = """(() => {
     of(child.shadowRoot || child) + (child.shadowRoot ? of(child) : "") + "\\n").join("")
   return document.body ? of(document.body) : ""
 })()"""
-# How many pictures it shows, each as [width, height].
-PICTURES = """(() => {
+# How many images it shows, each as [width, height].
+IMAGES = """(() => {
   const of = node => [...node.querySelectorAll("*")].flatMap(child =>
     [...(child.tagName == "IMG" && child.naturalWidth ? [[child.naturalWidth, child.naturalHeight]] : []),
      ...(child.shadowRoot ? of(child.shadowRoot) : [])])

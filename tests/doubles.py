@@ -23,7 +23,7 @@ from vidclf.features.extract import Extractor
 from vidclf.features.recipe import Recipe, hash_weights, recipe_of
 from vidclf.features.store import FeatureStore
 from vidclf.models.aggregation import mean
-from vidclf.models.backbones.wrapped import FrozenBackbone, wrap
+from vidclf.models.backbones.wrap import FrozenBackbone, wrap
 from vidclf.models.heads.mlp import MLP
 from vidclf.models.learner import Learner
 from vidclf.models.loss import CrossEntropy
@@ -34,8 +34,8 @@ from vidclf.system.terminal import quiet_lightning
 RECIPE = Recipe(*"BTSWND", 32)
 
 
-class Pictures(nn.Module):
-    """A picture backbone with what makes frozen ones hard: batch statistics and dropout."""
+class Images(nn.Module):
+    """An image backbone with what makes frozen ones hard: batch statistics and dropout."""
 
     picture_format = PictureFormat(size=16, resize=20, mean=(0.4, 0.5, 0.6), std=(0.3, 0.2, 0.1))
     feature_dim = 6
@@ -49,9 +49,9 @@ class Pictures(nn.Module):
         self.rest = nn.Sequential(nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.5))
         self.requires_grad_(False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        maps = self.rest(self.convolution(pictures.flatten(0, 1)))
-        return maps.mean((2, 3)).unflatten(0, pictures.shape[:2])
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.rest(self.convolution(images.flatten(0, 1)))
+        return maps.mean((2, 3)).unflatten(0, images.shape[:2])
 
 
 class Clips(nn.Module):
@@ -68,8 +68,8 @@ class Clips(nn.Module):
             self.convolution = nn.Conv3d(3, 5, (2, 3, 3), stride=(2, 1, 1))
         self.requires_grad_(False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.convolution(pictures.transpose(1, 2)).mean((3, 4)).transpose(1, 2)  # (N, T / 2, 5)
+    def forward(self, images: Tensor) -> Tensor:
+        return self.convolution(images.transpose(1, 2)).mean((3, 4)).transpose(1, 2)  # (N, T / 2, 5)
 
 
 @dataclass(frozen=True)
@@ -81,19 +81,19 @@ class TwoCrops:
     random: ClassVar[bool] = False
 
     def __call__(self, frames: Tensor) -> Tensor:
-        pictures = BackboneTransform(self.picture_format)
+        images = BackboneTransform(self.picture_format)
         size = min(frames.shape[-2:])
-        crops = torch.stack([pictures(frames[..., :size]), pictures(frames[..., -size:])], dim=1)
+        crops = torch.stack([images(frames[..., :size]), images(frames[..., -size:])], dim=1)
         return crops.flatten(0, 1)  # (V * 2, T, 3, h, w)
 
 
 def units(*frames: int) -> Tensor:
-    """Return single frames as a picture backbone's units."""
+    """Return single frames as an image backbone's units."""
     return torch.tensor(frames)[:, None]
 
 
 class Counter:
-    """Counts the pictures that a backbone is given; the zeros that fill a batch up are none."""
+    """Counts the images that a backbone is given; the zeros that fill a batch up are none."""
 
     def __init__(self, backbone: nn.Module) -> None:
         self.count = 0
@@ -117,7 +117,7 @@ def make_corpus(root: Path, **settings: Any) -> Corpus:
 
 def make_stored(corpus: Corpus, root: Path, backbone: nn.Module | None = None, **settings: Any) -> StoredFeatures:
     """Return a source of stored features, its store beside the tree at `root`."""
-    wrapped = wrap(backbone or Pictures())
+    wrapped = wrap(backbone or Images())
     transform = settings.pop("transform", None) or BackboneTransform(wrapped.picture_format)
     nodes = {"backbone": {"_target_": type(wrapped.backbone).__qualname__}, "transform": {"_target_": repr(transform)}}
     weights = hash_weights(wrapped.backbone)
@@ -126,13 +126,13 @@ def make_stored(corpus: Corpus, root: Path, backbone: nn.Module | None = None, *
     extractor = Extractor([video.path for video in corpus.videos], transform, wrapped, torch.device("cpu"))
     contents = {video: facts.content for video, facts in corpus.facts.items()}
     store = FeatureStore(root.parent / "store", recipe, type(wrapped.backbone).__name__.lower())
-    return StoredFeatures(store, extractor, contents, corpus.leave_out, **settings)
+    return StoredFeatures(store, extractor, contents, corpus.exclude, **settings)
 
 
 def make_frames(corpus: Corpus, backbone: nn.Module | None = None, **settings: Any) -> FrameReader:
-    """Return a source of pictures."""
-    transform = settings.pop("transform", None) or BackboneTransform((backbone or Pictures()).picture_format)
-    return FrameReader([video.path for video in corpus.videos], transform, corpus.leave_out, **settings)
+    """Return a source of images."""
+    transform = settings.pop("transform", None) or BackboneTransform((backbone or Images()).picture_format)
+    return FrameReader([video.path for video in corpus.videos], transform, corpus.exclude, **settings)
 
 
 def make_datamodule(root: Path, features: str = "store", transform: Any = None, **settings: Any) -> VideoDataModule:
@@ -178,7 +178,7 @@ def make_trainer(**settings: object) -> L.Trainer:
 
 
 def spoil(path: Path) -> Path:
-    """Put garbage into the first four pictures of an AVI: it looks whole until it is decoded."""
+    """Put garbage into the first four images of an AVI: it looks whole until it is decoded."""
     data = bytearray(path.read_bytes())
     start = data.index(b"movi") + 4
     for _ in range(4):

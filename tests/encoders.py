@@ -54,7 +54,7 @@ def vjepa2(folder: Path, kind: str = "VJEPA2Model") -> Path:
 
 
 def dinov2(folder: Path) -> Path:
-    """The size of its pictures is not that of its positions, as that of the published ones: it interpolates."""
+    """The size of its images is not that of its positions, as that of the published ones: it interpolates."""
     model = transformers.Dinov2Model(transformers.Dinov2Config(**DINOV2))
     processor = transformers.BitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28})
     return save(folder, model, processor)

@@ -12,7 +12,7 @@ from videos import read_frame_number
 
 @dataclass(frozen=True)
 class AsDecoded:
-    """Pictures that are the frames; twice each, where two crops are asked for."""
+    """Images that are the frames; twice each, where two crops are asked for."""
 
     num_crops: int = 1
     random = False

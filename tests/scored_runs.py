@@ -20,7 +20,7 @@ MLP = {"_target_": "vidclf.models.heads.mlp.MLP", "_partial_": True, "widths": [
 
 def write_run(
     folder: Path,
-    is_right: Sequence[bool] | np.ndarray,
+    is_correct: Sequence[bool] | np.ndarray,
     part: str | None = "test",
     classes: Sequence[str] = CLASSES,
     videos_a_group: int = 3,
@@ -32,7 +32,7 @@ def write_run(
 
     Args:
         folder: of the run.
-        is_right: one a video.
+        is_correct: one a video.
         part: that it was evaluated on; None: on none.
         classes: in label order.
         videos_a_group: how many videos are of one group.
@@ -55,14 +55,14 @@ def write_run(
     results = folder if part == "val" else folder / part
     results.mkdir(exist_ok=True)
     rows = []
-    for video, right in enumerate(is_right, start=first):
+    for video, right in enumerate(is_correct, start=first):
         group = video // videos_a_group
         label, other = classes[group % len(classes)], classes[(group + 1) % len(classes)]
         rows.append(
             (f"{label}/v{video}.avi", label, label if right else other, 0.5, f"g{group}", "no", f"{content}{video}")
         )
     write_csv(results / "predictions.csv", PREDICTIONS, rows)
-    top1 = float(np.mean(is_right))
+    top1 = float(np.mean(is_correct))
     metrics = {"top1": top1, "top5": 1.0, "mean_class": top1, "loss": 1.0, "ece": 0.1, "num_failed": 0}
     write_json(results / "metrics.json", metrics | {"num_videos": len(rows), "chance_top1": 1 / len(classes)})
     return folder

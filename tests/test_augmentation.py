@@ -1,4 +1,4 @@
-"""Pictures drawn by chance, the same draw for all frames of a view."""
+"""Images drawn by chance, the same draw for all frames of a view."""
 
 import pytest
 import torch
@@ -22,18 +22,18 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_frames_of_a_view_share_a_draw_and_views_do_not(kind: str):
     torch.manual_seed(0)
-    pictures = Augmentation(PRESET, **({"scale": (1.0, 1.0)} | KINDS[kind]))(FRAMES)
-    assert pictures.shape == (8, 3, 3, 8, 8)
-    assert torch.equal(pictures, pictures[:, :1].expand_as(pictures))
-    assert not all(torch.equal(pictures[0], other) for other in pictures[1:])
+    images = Augmentation(PRESET, **({"scale": (1.0, 1.0)} | KINDS[kind]))(FRAMES)
+    assert images.shape == (8, 3, 3, 8, 8)
+    assert torch.equal(images, images[:, :1].expand_as(images))
+    assert not all(torch.equal(images[0], other) for other in images[1:])
 
 
 def test_without_chance_a_square_is_resized_and_normalised():
     square = torch.randint(256, (1, 2, 3, 16, 16), dtype=torch.uint8)
-    pictures = Augmentation(PRESET, scale=(1.0, 1.0))(square)
+    images = Augmentation(PRESET, scale=(1.0, 1.0))(square)
     torch.manual_seed(0)
     whole = F.normalize(F.to_dtype(F.resize(square, [8, 8], antialias=True), torch.float32, scale=True), [0.5], [0.5])
-    assert (pictures - whole).abs().mean() < 0.25  # the crop's sides may still differ by a third
+    assert (images - whole).abs().mean() < 0.25  # the crop's sides may still differ by a third
 
 
 def test_the_same_seed_gives_the_same_bits():

@@ -73,7 +73,7 @@ def test_lists_that_name_missing_videos_count_them_and_may_be_told_to_go_on(
 
 def spoil(path: Path, kind: str) -> None:
     content = path.read_bytes()
-    middle = 9 * len(content) // 10  # of the pictures: most of so small a file is its header's padding
+    middle = 9 * len(content) // 10  # of the images: most of so small a file is its header's padding
     if kind == "text":
         path.write_text("no video\n")
     elif kind == "empty":
@@ -133,7 +133,7 @@ def test_a_class_with_one_group_to_train_on_is_named(refused: Callable[..., None
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("backbone=image", "backbone.name=vgg61"), "backbone.name=vgg61: torchvision has no picture classifier"),
+        (("backbone=image", "backbone.name=vgg61"), "backbone.name=vgg61: torchvision has no image classifier"),
         (
             ("backbone=vgg16", "backbone.layer=fc8"),
             "backbone.layer=fc8: allowed for vgg16 are conv, conv_avg, fc6, fc7",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from doubles import Clips, Counter, Pictures, TwoCrops, make_corpus, make_frames, make_stored
+from doubles import Clips, Counter, Images, TwoCrops, make_corpus, make_frames, make_stored
 from torch import Tensor, nn
 from videos import encode_video
 
@@ -18,10 +18,10 @@ from vidclf.data.splits import Official
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
 from vidclf.features import batches as batches_module
 from vidclf.features.batches import StoredFeatures
-from vidclf.models.backbones.wrapped import wrap
+from vidclf.models.backbones.wrap import wrap
 from vidclf.system.disk import empty_on_disk
 
-FORMAT = Pictures.picture_format
+FORMAT = Images.picture_format
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def scored(root: Path, part: str = "test", backbone: nn.Module | None = None, **
 
 def test_a_second_training_computes_nothing_and_reads_the_same(root: Path):
     before = {name: row for part in PARTS for row, name in zip(*scored(root, part), strict=True)}
-    backbone = Pictures()
+    backbone = Images()
     counter = Counter(backbone)
     again = {
         n: row for part in PARTS for row, n in zip(*scored(root, part, backbone, split=Official(seed=5)), strict=True)
@@ -76,7 +76,7 @@ def test_another_rate_computes_only_the_frames_that_are_not_there(root: Path):
 def test_a_changed_video_is_computed_anew_and_no_other(root: Path):
     before, whose = scored(root)
     encode_video(sorted(root.rglob("*.avi"))[0], num_frames=12, seed=99)
-    backbone = Pictures()
+    backbone = Images()
     counter = Counter(backbone)
     after, _ = scored(root, backbone=backbone)
     assert counter.count == 6
@@ -87,16 +87,16 @@ def test_a_changed_video_is_computed_anew_and_no_other(root: Path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"backbone": lambda: Pictures(seed=1)},
+        {"backbone": lambda: Images(seed=1)},
         {"transform": TutorialTransform(FORMAT)},
         {"transform": TwoCrops(FORMAT)},
-        {"backbone": lambda: in_bfloat16(Pictures())},
+        {"backbone": lambda: in_bfloat16(Images())},
     ],
     ids=["weights", "transform", "crops", "number format"],
 )
 def test_old_features_are_not_served_after_a_change(change: dict[str, Any], root: Path):
     scored(root, "val")
-    backbone = change.get("backbone", Pictures)()
+    backbone = change.get("backbone", Images)()
     counter = Counter(backbone)
     features, _ = scored(root, "val", backbone, transform=change.get("transform"))
     assert counter.count == len(features) == 24 * getattr(change.get("transform"), "num_crops", 1)
@@ -114,7 +114,7 @@ def in_bfloat16(backbone: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("crops", [BackboneTransform, TwoCrops])
 @pytest.mark.parametrize(
     ("backbone", "sampling"),
-    [(Pictures, Rate(10)), (Pictures, Dense(3, 4, 2)), (Clips, Uniform(4)), (Clips, Dense(3, 4, 2))],
+    [(Images, Rate(10)), (Images, Dense(3, 4, 2)), (Clips, Uniform(4)), (Clips, Dense(3, 4, 2))],
 )
 def test_stored_features_are_those_of_the_frames(backbone: type, sampling: Any, crops: type, root: Path):
     transform = crops(backbone.picture_format)
@@ -178,7 +178,7 @@ def test_what_is_read_each_epoch_is_read_once(root: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(source.store, "read", lambda content, *a: reads.append(content) or read(content, *a))
     for epoch in range(3):
         list(source.training_batches(corpus.views("train", epoch), 4, epoch))
-        list(source.scoring_batches(corpus.views("val"), 4, in_step=True))
+        list(source.scoring_batches(corpus.views("val"), 4, keep_as="val"))
     assert len(reads) == 4 + 4 + 2  # of each list the first twice: its shape is asked for
 
 
@@ -196,7 +196,7 @@ def test_two_processes_have_the_batches_of_one_between_them(
         _, own = ready(root)
         halves.append(list(own.training_batches(views, batch_size, 0)))
         assert (
-            len(list(own.scoring_batches(views[:3], 4, in_step=True))) == 3
+            len(list(own.scoring_batches(views[:3], 4, keep_as="val"))) == 3
         )  # 12 views of the first process, in fours
         assert {video for video, _ in names(own.scoring_batches(views))} == {one.video for one in views[rank::2]}
     for one, other, both in zip(*halves, whole, strict=True):

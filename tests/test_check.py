@@ -95,7 +95,7 @@ def test_a_class_that_its_files_give_away_is_told(check: Callable[..., Outcome],
     write_folder(tmp_path / "my_videos", people=24, run={"audio": "aac", "fps": 30})
     outcome = check("split.test_fraction=0.5")
     assert "container_top1 1.0000" in outcome.out
-    assert "Files tell their class without their pictures: a small tree names 100% of the test videos" in outcome.err
+    assert "Files tell their class without their images: a small tree names 100% of the test videos" in outcome.err
 
 
 def test_a_shortcut_is_measured_on_test_and_only_where_there_is_one():

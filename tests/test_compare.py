@@ -20,7 +20,7 @@ from vidclf.compare import show
 from vidclf.comparison.differences import compare_pairs, holm
 from vidclf.comparison.leaderboard import Leaderboard, build_leaderboard
 from vidclf.comparison.scored import read_scored
-from vidclf.comparison.settings import choices_of, varying
+from vidclf.comparison.settings import settings_of, varying_settings
 from vidclf.comparison.tables import notes_on, write_leaderboard
 from vidclf.errors import VidclfError
 from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
@@ -46,9 +46,9 @@ def official(number: int) -> dict[str, object]:
 
 
 def test_the_sign_flips_of_few_groups_are_all_of_them():
-    is_right = np.array([[1, 0], [1, 0], [1, 1], [0, 1], [1, 0], [1, 0.0]])
+    is_correct = np.array([[1, 0], [1, 0], [1, 1], [0, 1], [1, 0], [1, 0.0]])
     clusters = Clusters.of(["a", "a", "b", "c", "d", "d"], [0, 0, 0, 1, 1, 1])
-    (one,) = compare_pairs(is_right, np.full(6, 1 / 6), clusters)
+    (one,) = compare_pairs(is_correct, np.full(6, 1 / 6), clusters)
     sums = np.array([2, 0, -1, 2])  # of the groups' differences
     flips = [abs(np.dot(signs, sums)) >= abs(sums.sum()) for signs in product((-1, 1), repeat=4)]
     assert (one.value, one.p, one.num_unlike) == (pytest.approx(3 / 6), np.mean(flips), 5)
@@ -58,8 +58,8 @@ def test_the_sign_flips_of_many_groups_are_another_librarys():
     """Of groups that differ by ranks, the test is Wilcoxon's."""
     chance = np.random.default_rng(3)
     ranks = np.arange(1, 41) * np.where(chance.random(40) < 0.66, 1, -1)
-    is_right = np.stack([np.maximum(ranks, 0), np.maximum(-ranks, 0)], axis=1) / 40
-    (one,) = compare_pairs(is_right, np.full(40, 1 / 40), Clusters.of(range(40), range(40)))
+    is_correct = np.stack([np.maximum(ranks, 0), np.maximum(-ranks, 0)], axis=1) / 40
+    (one,) = compare_pairs(is_correct, np.full(40, 1 / 40), Clusters.of(range(40), range(40)))
     assert one.p == pytest.approx(wilcoxon(ranks, method="exact").pvalue, abs=0.01)
 
 
@@ -144,11 +144,13 @@ def test_what_a_person_chose_is_named_as_the_command_line_does():
     rate = {"sampling": {"_target_": "vidclf.data.sampling.Rate", "rate_hz": 5}}
     frames = {"sampling": {"_target_": "vidclf.data.sampling.Uniform", "num_frames": 8}}
     own = {"head": {"_target_": "my_heads.Mine", "hidden": 3}}
-    one, other = choices_of(linear | rate), choices_of(own | frames)
+    one, other = settings_of(linear | rate), settings_of(own | frames)
     assert (one["head"], one["sampling"], one["sampling.rate_hz"]) == ("linear", "rate", "5")
     assert (other["head"], other["sampling"]) == ("Mine", "eight_frames")
-    assert varying([one, other]) == ["sampling", "head", "seed"]  # whose settings belong to one of them alone
-    assert varying([one, choices_of(linear | {"sampling": rate["sampling"] | {"rate_hz": 1}})]) == ["sampling.rate_hz"]
+    assert varying_settings([one, other]) == ["sampling", "head", "seed"]  # whose settings belong to one of them alone
+    assert varying_settings([one, settings_of(linear | {"sampling": rate["sampling"] | {"rate_hz": 1}})]) == [
+        "sampling.rate_hz"
+    ]
 
 
 # What is not compared

@@ -22,7 +22,7 @@ from vidclf.build import training
 from vidclf.comparison.sweep import check_study
 from vidclf.contracts import PictureFormat, Video, Views
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.wrapped import wrap
+from vidclf.models.backbones.wrap import wrap
 from vidclf.run.config import CONF, GLOBAL_GROUPS, HYDRA, check_keys
 
 FILES = sorted(Path(CONF).rglob("*.yaml"))
@@ -49,7 +49,7 @@ def is_custom(group: str, name: str) -> bool:
 
 
 def made(group: str, name: str, *overrides: str) -> Any:
-    return build.build(OmegaConf.to_container(composed(f"{group}={name}", *overrides), resolve=True)[group])
+    return build.build_node(OmegaConf.to_container(composed(f"{group}={name}", *overrides), resolve=True)[group])
 
 
 def options(group: str) -> list[str]:
@@ -173,14 +173,14 @@ def test_a_sampling_gives_frames_of_the_video(name: str):
 
 
 @pytest.mark.parametrize("name", options("transform"))
-def test_a_transform_gives_pictures_of_the_backbones_size(name: str):
+def test_a_transform_gives_images_of_the_backbones_size(name: str):
     transform = made("transform", name)(picture_format=PRESET)
-    pictures = transform(torch.zeros(2, 3, 3, 12, 16, dtype=torch.uint8))
-    assert pictures.shape == (2 * transform.num_crops, 3, 3, 8, 8)
+    images = transform(torch.zeros(2, 3, 3, 12, 16, dtype=torch.uint8))
+    assert images.shape == (2 * transform.num_crops, 3, 3, 8, 8)
 
 
 @pytest.mark.parametrize("name", options("augmentation"))
-def test_an_augmentation_gives_pictures_of_the_backbones_size(name: str):
+def test_an_augmentation_gives_images_of_the_backbones_size(name: str):
     if name == "none":
         assert not composed(f"augmentation={name}").augmentation
         return
@@ -278,7 +278,7 @@ def test_a_trainer_takes_every_logger_and_callbacks(
     name: str, logger: str, callbacks: str, job: Callable[..., dict[str, Any]], tmp_path: Path
 ):
     config = job(f"trainer={name}", f"logger={logger}", f"callbacks={callbacks}")
-    made_logger = build.build(config["logger"])
+    made_logger = build.build_node(config["logger"])
     made_callbacks = training.build_callbacks(config)
     assert isinstance(made_logger, Logger)
     assert str(made_logger.save_dir) == str(tmp_path)

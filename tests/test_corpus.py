@@ -61,7 +61,7 @@ def test_views_that_are_asked_for_again_are_the_same_list(root: Path):
 
 
 def test_frame_level_validation_puts_single_views_on_a_side(root: Path):
-    with pytest.warns(UserWarning, match="both sides of train and val"):
+    with pytest.warns(UserWarning, match="both parts of train and val"):
         corpus = make_corpus(root, split=Official(validation="frame_level"))
     train, val = ({(one.video, int(v)) for one in corpus.views(part) for v in one.views} for part in ("train", "val"))
     assert len(train) + len(val) == 8 * 6
@@ -107,7 +107,7 @@ def test_a_damaged_video_raises_by_default(hurt: Callable[[Path], Path], root: P
 def test_a_video_that_fails_later_has_no_views_any_more(root: Path):
     corpus = make_corpus(root, on_error="skip")
     first = corpus.views("test")[0].video
-    corpus.leave_out(first, VideoError("gone"))
+    corpus.exclude(first, VideoError("gone"))
     assert first not in {one.video for one in corpus.views("test")}
     assert corpus.part_size("test") == 8
     with pytest.raises(VideoError, match="gone"):

@@ -23,13 +23,7 @@ from videos import (
     read_frame_number,
 )
 
-from vidclf.data.decoding import (
-    VideoInfo,
-    decode_frames,
-    inspect,
-    iterate_frames,
-    naming_the_video,
-)
+from vidclf.data.decoding import VideoInfo, decode_frames, errors_name_video, inspect, iterate_frames
 from vidclf.errors import VidclfError, VideoError
 
 VOP_START = b"\x00\x00\x01\xb6"  # of a picture in MPEG-4 part 2; two bits of its kind follow
@@ -426,7 +420,7 @@ def test_of_a_whole_file_nothing_is_read_behind_the_last_wanted_frame(
 
 def test_what_fails_for_another_reason_names_the_video_and_the_line(tmp_path: Path):
     message = r"^a\.avi: the worker that read it failed \(MemoryError: no room, test_decoding\.py line \d+\)"
-    with pytest.raises(VideoError, match=message), naming_the_video(Path("a.avi")):
+    with pytest.raises(VideoError, match=message), errors_name_video(Path("a.avi")):
         raise MemoryError("no room")
-    with pytest.raises(VidclfError, match=r"^mine$"), naming_the_video(Path("a.avi")):
+    with pytest.raises(VidclfError, match=r"^mine$"), errors_name_video(Path("a.avi")):
         raise VidclfError("mine")

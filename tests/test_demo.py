@@ -214,7 +214,7 @@ def test_a_quarter_turn_clockwise_brings_the_top_to_the_right():
 
 def test_the_photographs_are_two_and_dark_enough_for_white_ink():
     assert len(photographs()) == 2
-    assert all(picture.getextrema()[band][1] <= 0.6 * 255 for picture in photographs() for band in range(3))
+    assert all(image.getextrema()[band][1] <= 0.6 * 255 for image in photographs() for band in range(3))
     assert "CC BY 2.0" in CREDIT
 
 

@@ -44,7 +44,7 @@ def own_clips(clips: Path, tmp_path: Path) -> Path:
     return shutil.copytree(clips, tmp_path / "UCF-101")
 
 
-def test_evaluate_leaves_scores_logits_predictions_and_a_picture(evaluate: Callable[..., Outcome], run: Path):
+def test_evaluate_leaves_scores_logits_predictions_and_a_image(evaluate: Callable[..., Outcome], run: Path):
     before = {path.name for path in run.iterdir()}
     outcome = evaluate()
     assert outcome.status == 0, outcome.err
@@ -70,8 +70,8 @@ def test_evaluate_leaves_scores_logits_predictions_and_a_picture(evaluate: Calla
     assert metrics.keys() - on_val.keys() == {"calibrated_loss", "calibrated_ece"}
     assert metrics["temperature"] == on_val["temperature"]
     assert metrics["num_videos"] + metrics["num_failed"] == 8
-    with Image.open(run / "test" / "confusion.png") as picture:
-        assert min(picture.size) > 200
+    with Image.open(run / "test" / "confusion.png") as image:
+        assert min(image.size) > 200
     events = EventAccumulator(str(run / "tensorboard")).Reload()
     assert {"confusion/test", "views/test"} <= {*events.Tags()["images"]}
     shown = EventAccumulator(str(run / "tensorboard" / "best")).Reload().Scalars("test/top1")

@@ -69,11 +69,11 @@ class Stopping(torch.nn.Module):
     feature_dim = 3
     calls = 0
 
-    def forward(self, pictures):
+    def forward(self, images):
         self.calls += 1
         while self.calls > 1 and Path("stop").exists():
             time.sleep(0.02)
-        return pictures.mean((3, 4))
+        return images.mean((3, 4))
 """
 
 

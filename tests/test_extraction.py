@@ -1,4 +1,4 @@
-"""Features are those of the pictures, in any company; a store is filled once, whoever fills it."""
+"""Features are those of the images, in any company; a store is filled once, whoever fills it."""
 
 import re
 import shutil
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from doubles import Clips, Counter, Pictures, TwoCrops, spoil, units
+from doubles import Clips, Counter, Images, TwoCrops, spoil, units
 from torch import Tensor, nn
 from videos import encode_video
 
@@ -19,13 +19,13 @@ from vidclf.data.decoding import decode_frames, iterate_frames
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
 from vidclf.errors import VidclfError, VideoError
 from vidclf.features import extract as extraction
-from vidclf.features.extract import Extractor, fill_store, pictures_of, units_of, views_of
+from vidclf.features.extract import Extractor, fill_store, images_of, units_of, views_of
 from vidclf.features.store import FeatureStore
 from vidclf.models.backbones.tiny import Tiny
-from vidclf.models.backbones.wrapped import FrozenBackbone
+from vidclf.models.backbones.wrap import FrozenBackbone
 
 CPU = torch.device("cpu")
-FORMAT = Pictures.picture_format
+FORMAT = Images.picture_format
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def computed(of: Sequence[VideoViews], *arguments: Any, **settings: Any) -> list
 
 
 @pytest.mark.parametrize("crops", [BackboneTransform, TwoCrops])
-@pytest.mark.parametrize("backbone", [Pictures, Clips])
-def test_features_are_those_of_the_pictures_crops_behind_one_another(backbone: type, crops: type, clips: list[Path]):
+@pytest.mark.parametrize("backbone", [Images, Clips])
+def test_features_are_those_of_the_images_crops_behind_one_another(backbone: type, crops: type, clips: list[Path]):
     frozen = FrozenBackbone(backbone())
     transform = crops(frozen.picture_format)
     frames = torch.tensor([[0, 3, 1, 5], [2, 2, 4, 0], [5, 4, 3, 2]])
@@ -86,7 +86,7 @@ def test_features_are_those_of_the_pictures_crops_behind_one_another(backbone: t
     assert torch.equal(views_of(features, 3), frozen(transform(decode_frames(clips[0], frames))))
 
 
-@pytest.mark.parametrize("backbone", [Pictures, Clips])
+@pytest.mark.parametrize("backbone", [Images, Clips])
 def test_features_of_a_video_are_the_same_bits_in_any_company(backbone: type, clips: list[Path]):
     frozen = FrozenBackbone(backbone())
     transform, length = TwoCrops(frozen.picture_format), frozen.picture_format.clip_length
@@ -99,7 +99,7 @@ def test_features_of_a_video_are_the_same_bits_in_any_company(backbone: type, cl
 
 
 def test_a_video_that_fails_is_told_in_its_place_and_harms_no_other(clips: list[Path]):
-    frozen = FrozenBackbone(Pictures())
+    frozen = FrozenBackbone(Images())
     sound = computed([asked(video, units(*range(6))) for video in (0, 2)], clips, frozen)
     encode_video(clips[1], num_frames=100, size=(64, 64))
     damaged = clips[1].read_bytes()
@@ -113,21 +113,21 @@ def test_a_video_that_fails_is_told_in_its_place_and_harms_no_other(clips: list[
 
 
 def test_a_worker_that_dies_is_told_with_its_video(clips: list[Path]):
-    (error,) = computed([asked(0, units(0))], clips, FrozenBackbone(Pictures()), Mistaken())
+    (error,) = computed([asked(0, units(0))], clips, FrozenBackbone(Images()), Mistaken())
     assert isinstance(error, VideoError)
     assert re.search(
         r"0\.avi: the worker that read it failed \(RuntimeError: a mistake .*, .*\.py line \d+\)", str(error)
     )
 
 
-def test_pictures_are_decoded_in_one_pass_and_given_once(clips: list[Path]):
+def test_images_are_decoded_in_one_pass_and_given_once(clips: list[Path]):
     wanted = torch.tensor([[5, 0, 5, 2], [1, 1, 1, 1], [20, 0, 3, 9]]).repeat(9, 1)  # more than one batch
     transform = BackboneTransform(Clips.picture_format)
     expected = transform(decode_frames(clips[3], wanted))
-    positions, pictures = zip(*pictures_of(clips[3], wanted, transform), strict=True)
+    positions, images = zip(*images_of(clips[3], wanted, transform), strict=True)
     assert max(map(len, positions)) == 8  # 32 frames
     assert sorted(torch.cat(positions).tolist()) == list(range(27))
-    assert torch.equal(torch.cat(pictures)[torch.cat(positions).argsort()].squeeze(1), expected)
+    assert torch.equal(torch.cat(images)[torch.cat(positions).argsort()].squeeze(1), expected)
 
 
 def test_frames_are_kept_only_as_long_as_they_are_needed(clips: list[Path], monkeypatch: pytest.MonkeyPatch):
@@ -141,15 +141,15 @@ def test_frames_are_kept_only_as_long_as_they_are_needed(clips: list[Path], monk
     monkeypatch.setattr(extraction, "iterate_frames", iterate_and_note)
     monkeypatch.setattr(extraction, "FRAMES_AT_ONCE", 4)
     wanted = units(*range(20, -1, -1))
-    pictures = pictures_of(clips[3], wanted, BackboneTransform(FORMAT))
+    images = images_of(clips[3], wanted, BackboneTransform(FORMAT))
     for chunk in range(3):  # the earliest frames come first, whatever the order asked for
-        positions, _ = next(pictures)
+        positions, _ = next(images)
         assert sorted(wanted[positions].flatten().tolist()) == list(range(4 * chunk, 4 * chunk + 4))
         assert len(decoded) == 4 * chunk + 4
 
 
 def test_the_fill_of_the_last_batch_is_not_counted(clips: list[Path]):
-    frozen = FrozenBackbone(Pictures())
+    frozen = FrozenBackbone(Images())
     counter = Counter(frozen.backbone)
     computed([asked(0, units(0, 5))], clips, frozen)
     assert counter.count == 2
@@ -157,11 +157,11 @@ def test_the_fill_of_the_last_batch_is_not_counted(clips: list[Path]):
 
 @pytest.mark.parametrize("transform", [BackboneTransform(FORMAT), TutorialTransform(FORMAT)])
 def test_frames_are_handed_over_as_bytes_and_nothing_changes_by_it(transform: Callable, clips: list[Path]):
-    frozen = FrozenBackbone(Pictures())
+    frozen = FrozenBackbone(Images())
     wanted = units(0, 3, 5)
-    pictures = torch.cat([pictures for _, pictures in pictures_of(clips[0], wanted, transform.crop)])
-    assert pictures.dtype == torch.uint8
-    assert torch.equal(transform.normalize(pictures), transform(decode_frames(clips[0], wanted)).unsqueeze(1))
+    images = torch.cat([images for _, images in images_of(clips[0], wanted, transform.crop)])
+    assert images.dtype == torch.uint8
+    assert torch.equal(transform.normalize(images), transform(decode_frames(clips[0], wanted)).unsqueeze(1))
     halved, at_once = (computed([asked(0, wanted)], clips, frozen, one)[0] for one in (transform, Whole(transform)))
     assert torch.equal(halved, at_once)
 
@@ -172,7 +172,7 @@ def test_a_transform_that_overrides_the_whole_is_not_halved(clips: list[Path]):
         def __call__(self, frames: Tensor) -> Tensor:
             return -super().__call__(frames)
 
-    frozen = FrozenBackbone(Pictures())
+    frozen = FrozenBackbone(Images())
     inverted = Inverted(FORMAT)
     (features,) = computed([asked(0, units(2))], clips, frozen, inverted)
     assert torch.equal(views_of(features, 1), frozen(inverted(decode_frames(clips[0], units(2)))))
@@ -181,25 +181,25 @@ def test_a_transform_that_overrides_the_whole_is_not_halved(clips: list[Path]):
 # Compiling
 
 
-def compiled(frozen: FrozenBackbone, num_pictures: int, choice: str | bool) -> bool:
-    extractor([], frozen, compile=choice).compile_if_it_pays(num_pictures)
+def compiled(frozen: FrozenBackbone, num_images: int, choice: str | bool) -> bool:
+    extractor([], frozen, compile=choice).compile_if_it_pays(num_images)
     return frozen.backbone.layers._compiled_call_impl is not None
 
 
 def test_a_backbone_is_compiled_in_place_with_its_weights_fixed(monkeypatch: pytest.MonkeyPatch):
     frozen = FrozenBackbone(Tiny(weights=None))
-    pictures = torch.rand(3, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    expected = frozen(pictures)
+    images = torch.rand(3, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = frozen(images)
     calls = []
     monkeypatch.setattr(extraction, "has_matrix_units", lambda: True)
     monkeypatch.setattr(torch, "compile", lambda function, **options: calls.append(options) or function)
     assert compiled(frozen, 10**12, "auto")
     assert calls == [{"options": {"freezing": True}}]
-    assert torch.equal(frozen(pictures), expected)
+    assert torch.equal(frozen(images), expected)
 
 
 @pytest.mark.parametrize(
-    ("num_pictures", "choice", "has_units", "expected"),
+    ("num_images", "choice", "has_units", "expected"),
     [
         (10**12, "auto", True, True),
         (10**4, "auto", True, False),
@@ -209,21 +209,21 @@ def test_a_backbone_is_compiled_in_place_with_its_weights_fixed(monkeypatch: pyt
     ],
 )
 def test_a_backbone_is_compiled_where_the_work_pays_for_it(
-    num_pictures: int, choice: str | bool, has_units: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+    num_images: int, choice: str | bool, has_units: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(extraction, "has_matrix_units", lambda: has_units)
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    assert compiled(FrozenBackbone(Tiny(weights=None)), num_pictures, choice) == expected
+    assert compiled(FrozenBackbone(Tiny(weights=None)), num_images, choice) == expected
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch 2.11's compiler warns of torch itself
 def test_a_compiled_backbone_gives_the_same_features():
     frozen = FrozenBackbone(Tiny())
-    pictures = torch.rand(3, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    expected = frozen(pictures)
+    images = torch.rand(3, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = frozen(images)
     assert compiled(frozen, 1, True)
-    assert torch.allclose(frozen(pictures), expected, atol=1e-5)
+    assert torch.allclose(frozen(images), expected, atol=1e-5)
 
 
 def test_where_nothing_can_be_compiled_work_goes_on_and_says_so(
@@ -271,7 +271,7 @@ class Filling:
 
 @pytest.fixture
 def fill(store: FeatureStore, clips: list[Path]) -> Filling:
-    return Filling(store, extractor(clips, FrozenBackbone(Pictures())))
+    return Filling(store, extractor(clips, FrozenBackbone(Images())))
 
 
 def test_a_store_is_filled_with_what_is_missing_and_nothing_is_computed_twice(fill: Filling, clips: list[Path]):
@@ -286,7 +286,7 @@ def test_a_store_is_filled_with_what_is_missing_and_nothing_is_computed_twice(fi
 
 def test_several_lists_of_a_videos_views_are_computed_in_one_pass(fill: Filling, monkeypatch: pytest.MonkeyPatch):
     passes = []
-    monkeypatch.setattr(extraction, "pictures_of", lambda path, *a: passes.append(path.name) or pictures_of(path, *a))
+    monkeypatch.setattr(extraction, "images_of", lambda path, *a: passes.append(path.name) or images_of(path, *a))
     views = [asked(0, units(0, 2)), asked(1, units(1)), asked(0, units(2, 4))]
     assert fill_store(fill.store, fill.extractor, views, CONTENTS, fill.failed.__setitem__) == 4
     assert sorted(passes) == ["0.avi", "1.avi"]

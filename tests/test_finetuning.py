@@ -79,7 +79,7 @@ def test_a_tuned_run_is_not_scored_as_a_frozen_one(tuned: Outcome, vidclf: Calla
 def test_a_run_cut_after_half_its_epochs_and_resumed_equals_one_that_was_not(
     precision: str, clips: Path, vidclf: Callable[..., Outcome], tmp_path: Path
 ):
-    """With everything that has a state: averaged weights, a schedule, chance in pictures, mixing and dropout."""
+    """With everything that has a state: averaged weights, a schedule, chance in images, mixing and dropout."""
     (tmp_path / "my_callbacks.py").write_text(CUT)
     settings = (
         "train", f"dataset.root={clips}", *TINY3D, "head=mlp", "head.widths=[8]", "scaling=standard",
@@ -168,7 +168,7 @@ def test_mixing_works_on_stored_features(clips: Path, vidclf: Callable[..., Outc
     assert "Extracting features" in outcome.err
     refused = vidclf("train", f"dataset.root={clips}", *settings, "mixing=cutmix", "num_threads=2")
     assert refused.status == 1
-    assert "mixing.cutmix pastes parts of pictures" in refused.err
+    assert "mixing.cutmix pastes parts of images" in refused.err
 
 
 def test_ones_own_augmentation_is_a_function_of_the_picture_format(

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from doubles import Pictures, make_datamodule, make_learner, make_trainer
+from doubles import Images, make_datamodule, make_learner, make_trainer
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 from verbs import SMALL, Outcome
+from vidclf.build.fit_features import fit_head
 
 from vidclf.build import fit_features as fitted
-from vidclf.build.fit_features import fit_head
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.wrapped import wrap
+from vidclf.models.backbones.wrap import wrap
 from vidclf.models.heads import logistic
 from vidclf.models.heads.knn import KNN
 from vidclf.models.heads.logistic import Logistic
@@ -122,7 +122,7 @@ def test_it_is_fitted_to_frames_as_to_stored_features(ucf101_tree: Callable[...,
     root = ucf101_tree(groups=(1, 2, 8, 9, 10), clips_per_group=1)
     heads = []
     for features in ("store", "frames"):
-        classifier = make_learner(wrap(Pictures()), head=KNN(6, 2, k=3))
+        classifier = make_learner(wrap(Images()), head=KNN(6, 2, k=3))
         datamodule = make_datamodule(root, features)
         trainer = make_trainer()
         fit_head(trainer, classifier, datamodule, torch.device("cpu"), tmp_path / features / "best.ckpt")
@@ -139,12 +139,12 @@ def test_features_that_change_or_are_too_many_are_a_sentence(
 ):
     datamodule = make_datamodule(ucf101_tree(groups=(1, 8, 9), clips_per_group=1))
     arguments = (datamodule, torch.device("cpu"), tmp_path / "best.ckpt")
-    tuned = make_learner(wrap(Pictures().requires_grad_(True)), head=KNN(6, 2))
+    tuned = make_learner(wrap(Images().requires_grad_(True)), head=KNN(6, 2))
     with pytest.raises(VidclfError, match=r"head: KNN is fitted to features, .* Set backbone\.trainable=none"):
         fit_head(make_trainer(), tuned, *arguments)
     monkeypatch.setattr(fitted, "free_memory", lambda: 100)
     with pytest.raises(VidclfError, match=r"head: KNN is fitted to all features of train at once, which takes .* GB"):
-        fit_head(make_trainer(), make_learner(wrap(Pictures()), head=KNN(6, 2)), *arguments)
+        fit_head(make_trainer(), make_learner(wrap(Images()), head=KNN(6, 2)), *arguments)
 
 
 @pytest.mark.parametrize("head", [("head=knn", "head.k=5"), ("head=logistic", "transform.crops=3")])

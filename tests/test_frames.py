@@ -1,4 +1,4 @@
-"""Batches of pictures through torch's DataLoader: every view once, the same bits with any number of workers."""
+"""Batches of images through torch's DataLoader: every view once, the same bits with any number of workers."""
 
 import gc
 import multiprocessing
@@ -66,7 +66,7 @@ def test_an_epoch_is_every_view_once_under_its_name_and_decodes_each_video_once(
     assert sorted(names(batches)) == ALL_NAMES != names(batches)
     assert decoded == {path.name: 1 for path in paths}
     for batch in batches:
-        shown = [read_frame_number(pictures[0]) for pictures in batch.inputs]
+        shown = [read_frame_number(images[0]) for images in batch.inputs]
         assert shown == [view // 2 for view in batch.view.tolist()]
     assert sum(len(batch.video.unique()) for batch in batches) >= 3 * 4  # views of a video are spread
 
@@ -159,13 +159,13 @@ def test_an_augmentation_draws_anew_for_each_video_and_epoch_and_scoring_has_non
     for epoch in (0, 1):
         batches = list(one.training_batches(views_of(), 18, epoch))
         plain = {
-            name: pictures
+            name: images
             for batch in one.scoring_batches(views_of())
-            for name, pictures in zip(names([batch]), batch.inputs, strict=True)
+            for name, images in zip(names([batch]), batch.inputs, strict=True)
         }
         added = {
-            name: (pictures - plain[name]).mean().item()
-            for name, pictures in zip(names(batches), batches[0].inputs, strict=True)
+            name: (images - plain[name]).mean().item()
+            for name, images in zip(names(batches), batches[0].inputs, strict=True)
         }
         assert len({round(added[name], 4) for name in ALL_NAMES}) == 6  # one draw a video
         by_epoch.append(added[ALL_NAMES[0]])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from doubles import Pictures, make_learner, make_trainer
+from doubles import Images, make_learner, make_trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from vidclf.build import grid
 from vidclf.build.training import Describe
 from vidclf.contracts import Views
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.wrapped import FrozenBackbone
+from vidclf.models.backbones.wrap import FrozenBackbone
 from vidclf.models.grid import Grid, Heads, can_be_stacked
 from vidclf.models.heads.attention_pool import AttentionPool
 from vidclf.models.heads.linear import Linear
@@ -53,7 +53,7 @@ def batches(seed: int, num: int = 5) -> Batches:
 
 def alone(head: nn.Module, rate: float, scaling: str = "standard", **settings: Any) -> Learner:
     made = make_learner(
-        FrozenBackbone(Pictures()),
+        FrozenBackbone(Images()),
         3,
         deepcopy(head),
         scaling=Scaling(6, scaling),
@@ -234,7 +234,7 @@ def test_what_is_kept_is_the_checkpoint_of_the_best_head_alone(averaged: bool, t
 
 def look_at(choose: grid.ChooseHead, *epochs: list[float], score: str = "val/loss", first: int = 1) -> list[int]:
     """Let validation score each head as told; return the epochs whose best head is the best so far."""
-    many = Grid(make_learner(FrozenBackbone(Pictures())), [])
+    many = Grid(make_learner(FrozenBackbone(Images())), [])
     saved = []
     for epoch, scores in enumerate(epochs, first):
         many.logits = torch.zeros(1, 2, len(scores))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from doubles import Pictures, make_datamodule, make_trainer
+from doubles import Images, make_datamodule, make_trainer
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from verbs import SMALL, Outcome
@@ -15,7 +15,7 @@ from verbs import SMALL, Outcome
 from vidclf.build import grid
 from vidclf.build.training import build_learner
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.wrapped import wrap
+from vidclf.models.backbones.wrap import wrap
 from vidclf.run.config import CONF, HYDRA, OPTIONAL_GROUPS
 from vidclf.run.folder import checkpoint_to_resume
 
@@ -34,7 +34,7 @@ def config() -> Iterator[Callable[..., dict[str, Any]]]:
 
 def test_every_combination_is_an_ordinary_configuration(config: Callable[..., dict[str, Any]]):
     over = ("head.head=mlp", "+head.with.widths=[4]", "head.over.lr=[0.1,0.01]", "head.over.dropout=[0,0.5]")
-    candidates = grid.spread(config(*over, "head.over.scaling=[none,max]"))
+    candidates = grid.expand_grid(config(*over, "head.over.scaling=[none,max]"))
     assert [tuple(one.settings.values()) for one in candidates[:3]] == [
         (0, "none", 0.1),
         (0, "none", 0.01),
@@ -43,11 +43,11 @@ def test_every_combination_is_an_ordinary_configuration(config: Callable[..., di
     assert len(candidates) == 8
     expected = config("head=mlp", "head.widths=[4]", "head.dropout=0.5", "optimizer.lr=0.01", "scaling=max")
     assert candidates[-1].config == expected
-    assert grid.spread(expected) == []
+    assert grid.expand_grid(expected) == []
 
 
 def test_a_grid_of_which_nothing_is_said_is_one_of_rates(config: Callable[..., dict[str, Any]]):
-    rates = [one.rate for one in grid.spread(config())]
+    rates = [one.rate for one in grid.expand_grid(config())]
     assert rates == [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
 
 
@@ -73,23 +73,23 @@ def test_a_grid_that_cannot_be_is_a_sentence(
     overrides: list[str], sentence: str, config: Callable[..., dict[str, Any]]
 ):
     with pytest.raises(VidclfError, match=sentence):
-        grid.spread(config(*overrides))
+        grid.expand_grid(config(*overrides))
 
 
 def test_a_grid_too_large_for_memory_is_told_before_it_is_made(
     config: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ):
-    candidates = grid.spread(config("head.head=mlp", "head.over.lr=[0.1,0.2]", "head.over.dropout=[0,0.5]"))
+    candidates = grid.expand_grid(config("head.head=mlp", "head.over.lr=[0.1,0.2]", "head.over.dropout=[0,0.5]"))
     monkeypatch.setattr(grid, "free_memory", lambda: 30_000_000)
     monkeypatch.setattr(grid, "Heads", None)  # none is stacked
     with pytest.raises(VidclfError, match=r"4 heads need about 0\.07 GB of memory .* 0\.03 GB are free\. Vary less"):
-        grid.build_grid(candidates, wrap(Pictures()), 1000, torch.device("cpu"))
+        grid.build_grid(candidates, wrap(Images()), 1000, torch.device("cpu"))
 
 
 def test_many_heads_need_a_frozen_backbone(config: Callable[..., dict[str, Any]]):
-    backbone = Pictures().requires_grad_(True)
+    backbone = Images().requires_grad_(True)
     with pytest.raises(VidclfError, match=r"head=grid: the backbone is trained.*Set backbone\.trainable=none"):
-        grid.build_grid(grid.spread(config()), wrap(backbone), 2, torch.device("cpu"))
+        grid.build_grid(grid.expand_grid(config()), wrap(backbone), 2, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_can_be_computed_at_once_is(
     overrides: list[str], stacks: list[int], config: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ):
     settings = config("head.over.lr=[0.1,0.2,0.3]", *overrides)
-    many = grid.build_grid(grid.spread(settings), wrap(Pictures()), 2, torch.device("cpu"))
+    many = grid.build_grid(grid.expand_grid(settings), wrap(Images()), 2, torch.device("cpu"))
     assert [stack.num_heads for stack in many.stacks] == stacks
     told = "3 of 3 heads are computed one after the other" in capsys.readouterr().err
     assert told == (stacks == [1, 1, 1])
@@ -115,9 +115,9 @@ def test_what_can_be_computed_at_once_is(
 
 def test_a_grid_learns_from_frames_too(ucf101_tree: Callable[..., Path], config: Callable[..., dict[str, Any]]):
     root = ucf101_tree(groups=(1, 2, 8, 9, 10), clips_per_group=1)
-    candidates = grid.spread(config("scaling=none", "head.over.lr=[0.1,0.01]"))
-    many = grid.build_grid(candidates, wrap(Pictures()), 2, torch.device("cpu"))
-    one = build_learner(candidates[1].config, wrap(Pictures()), 2)
+    candidates = grid.expand_grid(config("scaling=none", "head.over.lr=[0.1,0.01]"))
+    many = grid.build_grid(candidates, wrap(Images()), 2, torch.device("cpu"))
+    one = build_learner(candidates[1].config, wrap(Images()), 2)
     losses = []
     for classifier in (many, one):
         trainer = make_trainer(max_epochs=2)
@@ -150,4 +150,4 @@ def test_a_grids_run_is_an_ordinary_run_of_its_best_head(vidclf: Callable[..., O
 
 def test_only_train_takes_many_heads(config: Callable[..., dict[str, Any]]):
     with pytest.raises(VidclfError, match=r"head=grid: many heads, which only train can take"):
-        build_learner(config(), wrap(Pictures()), 2)
+        build_learner(config(), wrap(Images()), 2)

@@ -1,4 +1,4 @@
-"""Splits for any data set: whole groups drawn, in folds, or given; shared groups stand on one side in all classes."""
+"""Splits for any data set: whole groups drawn, in folds, or given; shared groups stand on one part in all classes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def split_of(split: Any, videos: list[Video]) -> Split:
 
 
 def units_of(videos: list[Video], split: Split) -> dict[str, set[tuple[int, str]]]:
-    return {side: {videos[i].unit for i, _ in split.views_of(side)} for side in PARTS}
+    return {part: {videos[i].unit for i, _ in split.views_of(part)} for part in PARTS}
 
 
 @pytest.mark.parametrize("people", [EVERYONE, UNEVEN], ids=["even", "uneven"])
@@ -46,15 +46,15 @@ def test_no_group_is_on_two_sides_and_every_class_on_all(make: Any, shared: bool
         split = split_of(make(seed=seed), videos)
         units = units_of(videos, split)
         assert sum(map(len, units.values())) == len(set.union(*units.values()))
-        assert all({videos[i].label for i, _ in split.views_of(side)} == {0, 1, 2} for side in PARTS)
+        assert all({videos[i].label for i, _ in split.views_of(part)} == {0, 1, 2} for part in PARTS)
 
 
 @pytest.mark.parametrize("people", [EVERYONE, UNEVEN], ids=["even", "uneven"])
 def test_shared_groups_give_about_the_fractions_that_were_asked_for(people: dict):
     videos = videos_of(people)
     split = split_of(Grouped(test_fraction=0.25, val_fraction=0.15), videos)
-    for side, fraction in (("test", 0.25), ("val", 0.15)):
-        counts = Counter(videos[i].label for i, _ in split.views_of(side))
+    for part, fraction in (("test", 0.25), ("val", 0.15)):
+        counts = Counter(videos[i].label for i, _ in split.views_of(part))
         totals = Counter(video.label for video in videos)
         assert all(abs(counts[label] / totals[label] - fraction) < 0.15 for label in totals)
         assert abs(sum(counts.values()) / len(videos) - fraction) < 0.06
@@ -63,7 +63,7 @@ def test_shared_groups_give_about_the_fractions_that_were_asked_for(people: dict
 def test_groups_of_a_class_are_drawn_class_by_class():
     videos = videos_of(EVERYONE, shared=False)
     units = units_of(videos, split_of(Grouped(), videos))
-    assert {side: Counter(label for label, _ in own) for side, own in units.items()} == {
+    assert {part: Counter(label for label, _ in own) for part, own in units.items()} == {
         "train": {0: 12, 1: 12, 2: 12},
         "val": {0: 4, 1: 4, 2: 4},
         "test": {0: 4, 1: 4, 2: 4},
@@ -78,7 +78,7 @@ def test_a_larger_fold_is_drawn_where_a_small_one_would_leave_a_class_out():
     videos = videos_of(people)
     for seed in range(5):
         units = units_of(videos, split_of(Grouped(seed=seed), videos))
-        assert {side: len(own) for side, own in units.items()} == dict.fromkeys(PARTS, 2)
+        assert {part: len(own) for part, own in units.items()} == dict.fromkeys(PARTS, 2)
 
 
 def test_a_seed_is_a_split():
@@ -108,20 +108,20 @@ def with_sides(videos: list[Video], side_of: dict[str, str | None]) -> list[Vide
 def test_given_sides_are_kept_and_val_is_carved_where_there_is_none():
     videos = videos_of(EVERYONE)
     given = with_sides(videos, {"p00": "test", "p01": "val"})
-    assert dict(split_of(Given(), given).rows()) == {video.name: video.side for video in given}
+    assert dict(split_of(Given(), given).rows()) == {video.name: video.part for video in given}
     carved = split_of(Given(val_fraction=0.25), with_sides(videos, {"p00": "test"}))
-    assert Counter(side for _, side in carved.rows()) == {"train": 84, "val": 30, "test": 6}  # 5 of 19 people
+    assert Counter(part for _, part in carved.rows()) == {"train": 84, "val": 30, "test": 6}  # 5 of 19 people
 
 
 def test_a_side_that_is_not_given_is_refused():
     videos = with_sides(videos_of(EVERYONE), {"p03": None})
-    with pytest.raises(VidclfError, match=r"says of 6 of 120 videos no side .*: Class0/p03_0\.mp4.*split=grouped"):
+    with pytest.raises(VidclfError, match=r"says of 6 of 120 videos no part .*: Class0/p03_0\.mp4.*split=grouped"):
         split_of(Given(), videos)
 
 
 def test_a_shared_group_on_two_sides_of_a_given_split_is_refused():
-    sides = {0: "train", 1: "test", 2: "train"}
-    videos = [Video(v.path, v.label, v.group, sides[v.label], shared=True) for v in videos_of(EVERYONE)]
+    parts = {0: "train", 1: "test", 2: "train"}
+    videos = [Video(v.path, v.label, v.group, parts[v.label], shared=True) for v in videos_of(EVERYONE)]
     with pytest.raises(VidclfError, match="Group p00 of all classes stands in train and in test"):
         split_of(Given(), videos)
 

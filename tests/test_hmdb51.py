@@ -22,13 +22,13 @@ def write(root: Path) -> Path:
     return root
 
 
-def write_lists(folder: Path, root: Path, sides: dict[str, str]) -> Path:
-    """Lists as they are published, with a blank at the end of each line; a clip of `sides` by a part of its name."""
+def write_lists(folder: Path, root: Path, parts: dict[str, str]) -> Path:
+    """Lists as they are published, with a blank at the end of each line; a clip of `parts` by a part of its name."""
     folder.mkdir()
     for number in (1, 2, 3):
         for action in FILMS:
             names = sorted(path.name for path in (root / action).iterdir())
-            digits = [next((digit for part, digit in sides.items() if part in name), "1") for name in names]
+            digits = [next((digit for part, digit in parts.items() if part in name), "1") for name in names]
             lines = [f"{name} {digit} " for name, digit in zip(names, digits, strict=True)]
             (folder / f"{action}_test_split{number}.txt").write_bytes("\r\n".join(lines).encode())
     return folder
@@ -39,7 +39,7 @@ def root(tmp_path: Path) -> Path:
     return write(tmp_path / "HMDB51")
 
 
-def sides_of(dataset: HMDB51) -> dict[str, str]:
+def parts_of(dataset: HMDB51) -> dict[str, str]:
     videos = dataset.videos()
     return dict(Official(lists=dataset.lists, val_fraction=0.5)(videos, [1] * len(videos)).rows())
 
@@ -62,23 +62,23 @@ def test_the_names_of_real_clips_have_groups(shared: Path, tmp_path: Path):
 
 def test_the_lists_say_train_test_or_unused(root: Path, tmp_path: Path):
     lists = write_lists(tmp_path / "lists", root, {"KungFu": "2", "April": "2", "Show_wave_f_nm_np1_fr_goo_1": "0"})
-    sides = sides_of(HMDB51(root, lists=lists))
-    assert {name.split("_")[0] for name, side in sides.items() if side == "test"} == {"walk/KungFu", "wave/April"}
-    assert [name for name, side in sides.items() if side == "unused"] == ["wave/TrumanShow_wave_f_nm_np1_fr_goo_1.avi"]
-    assert {side for name, side in sides.items() if "RATRACE" in name} <= {"train", "val"}
+    parts = parts_of(HMDB51(root, lists=lists))
+    assert {name.split("_")[0] for name, part in parts.items() if part == "test"} == {"walk/KungFu", "wave/April"}
+    assert [name for name, part in parts.items() if part == "unused"] == ["wave/TrumanShow_wave_f_nm_np1_fr_goo_1.avi"]
+    assert {part for name, part in parts.items() if "RATRACE" in name} <= {"train", "val"}
 
 
 def test_a_group_that_a_list_tears_apart_is_said_and_counted(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     lists = write_lists(tmp_path / "lists", root, {"KungFu": "2", "April": "2", "RATRACE_wave_f_nm_np1_fr_goo_1": "2"})
-    assert len(sides_of(HMDB51(root, lists=lists))) == 12
-    assert "split 1 puts 1 group(s) on two sides: RATRACE of wave (" in capsys.readouterr().err
+    assert len(parts_of(HMDB51(root, lists=lists))) == 12
+    assert "split 1 puts 1 group(s) on two parts: RATRACE of wave (" in capsys.readouterr().err
 
 
 def test_lists_that_do_not_fit_are_sentences(root: Path, tmp_path: Path):
     with pytest.raises(
         VidclfError, match=r"its group is 'Die_Hard_walk'; split=official needs .*dataset\.lists=FOLDER"
     ):
-        sides_of(HMDB51(root))
+        parts_of(HMDB51(root))
     lists = write_lists(tmp_path / "lists", root, {})
     (root / "walk/New_walk_x.avi").touch()
     with pytest.raises(VidclfError, match=r"1 of 13 videos .* are named by no list .*: walk/New_walk_x\.avi"):
@@ -89,7 +89,7 @@ def test_lists_that_do_not_fit_are_sentences(root: Path, tmp_path: Path):
     (root / "walk/New.avi").unlink()
     (lists / "walk_test_split1.txt").write_text("a_walk_b.avi 3\n")
     with pytest.raises(VidclfError, match=r"walk_test_split1\.txt: 'a_walk_b\.avi 3': a line is a clip's name, once"):
-        sides_of(HMDB51(root, lists=lists, classes=["wave", "walk"]))
+        parts_of(HMDB51(root, lists=lists, classes=["wave", "walk"]))
 
 
 def test_another_kind_of_video_is_counted_aloud(root: Path, capsys: pytest.CaptureFixture):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from doubles import Clips, Pictures, make_corpus
+from doubles import Clips, Images, make_corpus
 from torch import Tensor, nn
 from verbs import SMALL, Outcome
 
@@ -22,13 +22,13 @@ from vidclf.features.extract import Extractor
 from vidclf.features.recipe import hash_weights
 from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.tiny import Tiny
-from vidclf.models.backbones.wrapped import FrozenBackbone
+from vidclf.models.backbones.wrap import FrozenBackbone
 
 INT8 = (*SMALL, "backbone.precision=int8", "backbone.weights=shipped")
 
 
 class Same(nn.Module):
-    """Each picture is its own features: one weight of 1 a channel."""
+    """Each image is its own features: one weight of 1 a channel."""
 
     picture_format = PictureFormat(size=4, resize=4, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     feature_dim = 48
@@ -38,55 +38,55 @@ class Same(nn.Module):
         self.convolution = nn.Conv2d(3, 3, 1, bias=False).requires_grad_(False)
         self.convolution.weight.copy_(torch.eye(3)[:, :, None, None])
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.convolution(pictures.flatten(0, 1)).flatten(1).unflatten(0, pictures.shape[:2])
+    def forward(self, images: Tensor) -> Tensor:
+        return self.convolution(images.flatten(0, 1)).flatten(1).unflatten(0, images.shape[:2])
 
 
-class Branching(Pictures):
-    def forward(self, pictures: Tensor) -> Tensor:
-        return super().forward(pictures if pictures.sum() > 0 else -pictures)
+class Branching(Images):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images if images.sum() > 0 else -images)
 
 
-class Forgetful(Pictures):
+class Forgetful(Images):
     calls = 0
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         self.calls += 1
-        return super().forward(pictures) * self.calls
+        return super().forward(images) * self.calls
 
 
-def calibrated(backbone: nn.Module, pictures: Tensor) -> Int8Backbone:
+def calibrated(backbone: nn.Module, images: Tensor) -> Int8Backbone:
     int8 = Int8Backbone(backbone)
-    int8.ranges = int8.calibrate(pictures.split(8))
+    int8.ranges = int8.calibrate(images.split(8))
     return int8
 
 
 def test_values_are_the_nearest_of_256_between_the_smallest_and_the_largest_seen():
     levels = torch.arange(256) / 100  # 0 to 2.55
-    pictures = levels[torch.randint(256, (64, 1, 3, 4, 4), generator=torch.Generator().manual_seed(0))]
-    pictures[0].flatten()[:2] = torch.tensor([0, 2.55])
-    int8 = calibrated(Same(), pictures)
+    images = levels[torch.randint(256, (64, 1, 3, 4, 4), generator=torch.Generator().manual_seed(0))]
+    images[0].flatten()[:2] = torch.tensor([0, 2.55])
+    int8 = calibrated(Same(), images)
     int8.precision = "float32"
-    between = pictures[:32] + 0.003  # nearer to the level below
-    expected = pictures[:32].flatten(2)
+    between = images[:32] + 0.003  # nearer to the level below
+    expected = images[:32].flatten(2)
     torch.testing.assert_close(int8(between), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(int8(pictures[:32] + 1), (expected + 1).clamp(max=2.55), atol=1e-5, rtol=0)
+    torch.testing.assert_close(int8(images[:32] + 1), (expected + 1).clamp(max=2.55), atol=1e-5, rtol=0)
 
 
 def test_features_are_near_those_of_float32_and_the_same_in_any_company():
-    pictures = torch.randn(64, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(64, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     tiny = Tiny()
-    frozen = FrozenBackbone(calibrated(tiny, pictures))
-    right, found = tiny(pictures), frozen(pictures)
+    frozen = FrozenBackbone(calibrated(tiny, images))
+    right, found = tiny(images), frozen(images)
     assert 1e-3 < float((found.float() - right).norm() / right.norm()) < 0.05
-    assert torch.equal(frozen(pictures[40:41]), found[40:41])
-    assert torch.equal(pickle.loads(pickle.dumps(frozen))(pictures[:3]), found[:3])
+    assert torch.equal(frozen(images[40:41]), found[40:41])
+    assert torch.equal(pickle.loads(pickle.dumps(frozen))(images[:3]), found[:3])
 
 
-def test_pictures_of_another_number_are_computed_too_and_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch):
-    pictures = torch.randn(64, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    int8 = calibrated(Tiny(), pictures)
-    assert torch.equal(int8(pictures[:1]), int8(pictures[:32])[:1])  # as counting operations of one picture does
+def test_images_of_another_number_are_computed_too_and_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch):
+    images = torch.randn(64, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    int8 = calibrated(Tiny(), images)
+    assert torch.equal(int8(images[:1]), int8(images[:32])[:1])  # as counting operations of one image does
     frozen = FrozenBackbone(int8)
     monkeypatch.setattr("vidclf.features.extract.has_matrix_units", lambda: True)
     monkeypatch.setattr(frozen, "compile_layers", lambda one: pytest.fail("its layers are ONNX Runtime's"))
@@ -103,17 +103,17 @@ def test_a_gpu_is_refused_before_anything_is_computed(monkeypatch: pytest.Monkey
 
 
 def test_ranges_are_part_of_the_weights_hash():
-    pictures = torch.randn(32, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    one, other = calibrated(Pictures(), pictures), calibrated(Pictures(), 2 * pictures)
-    assert len({hash_weights(network) for network in (one, other, Pictures())}) == 3
-    assert hash_weights(Int8Backbone(Pictures(), one.ranges)) == hash_weights(one)
+    images = torch.randn(32, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    one, other = calibrated(Images(), images), calibrated(Images(), 2 * images)
+    assert len({hash_weights(network) for network in (one, other, Images())}) == 3
+    assert hash_weights(Int8Backbone(Images(), one.ranges)) == hash_weights(one)
 
 
 @pytest.mark.parametrize(
     ("backbone", "sentence"),
     [
-        (Clips, "int8 is for backbones of pictures; clips takes clips of 4 frames"),
-        (lambda: Pictures().requires_grad_(True), "int8 is for a frozen backbone"),
+        (Clips, "int8 is for backbones of images; clips takes clips of 4 frames"),
+        (lambda: Images().requires_grad_(True), "int8 is for a frozen backbone"),
         (Branching, "Branching cannot be exported to ONNX .*without branches"),
         (Forgetful, "Forgetful, exported to ONNX, computes something else"),
     ],
@@ -129,22 +129,22 @@ def test_a_backbone_that_cannot_be_one_is_a_sentence(backbone: Callable[[], nn.M
 )
 def test_ranges_that_are_none_are_a_sentence(ranges: object):
     with pytest.raises(VidclfError, match=r"backbone\.calibration: it gives each tensor"):
-        Int8Backbone(Pictures(), ranges)
+        Int8Backbone(Images(), ranges)
 
 
 def test_ranges_of_another_network_are_a_sentence():
-    int8 = Int8Backbone(Pictures().eval(), {"conv": [0.0, 1.0]})
+    int8 = Int8Backbone(Images().eval(), {"conv": [0.0, 1.0]})
     with pytest.raises(VidclfError, match=r"backbone\.calibration is of another network"):
         int8(torch.rand(32, 1, 3, 16, 16))
 
 
 def test_one_that_was_not_calibrated_is_a_sentence():
-    with pytest.raises(VidclfError, match="is calibrated on training pictures, by vidclf train and extract"):
-        Int8Backbone(Pictures())(torch.rand(32, 1, 3, 16, 16))
+    with pytest.raises(VidclfError, match="is calibrated on training images, by vidclf train and extract"):
+        Int8Backbone(Images())(torch.rand(32, 1, 3, 16, 16))
 
 
 def test_calibration_draws_training_frames_by_the_seed(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("vidclf.features.calibration.NUM_PICTURES", 70)
+    monkeypatch.setattr("vidclf.features.calibration.NUM_IMAGES", 70)
     corpus = make_corpus(clips, store=tmp_path, sampling=Rate(25))
     trained_on = {one.video: set(one.frames.flatten().tolist()) for one in corpus.views("train")}
     drawn = _draw(corpus, 0)

@@ -25,15 +25,15 @@ def test_intervals_hold_the_truth_as_often_as_they_say_and_naive_ones_do_not():
 
 
 def test_groups_of_one_video_are_clopper_and_pearsons_independent_ones():
-    is_right = np.repeat([1.0, 0.0], [300, 100])
-    low, high = interval_of_accuracy(is_right, clusters_of(list(range(400))))
+    is_correct = np.repeat([1.0, 0.0], [300, 100])
+    low, high = interval_of_accuracy(is_correct, clusters_of(list(range(400))))
     exact = binomtest(300, 400).proportion_ci()
     assert (low, high) == pytest.approx((exact.low, exact.high), abs=1e-3)  # but for 399 degrees of freedom
 
 
 def test_groups_that_are_right_or_wrong_as_a_whole_count_once():
-    is_right = np.repeat([1.0, 1.0, 0.0, 1.0] * 10, 10)
-    low, high = interval_of_accuracy(is_right, clusters_of([video // 10 for video in range(400)]))
+    is_correct = np.repeat([1.0, 1.0, 0.0, 1.0] * 10, 10)
+    low, high = interval_of_accuracy(is_correct, clusters_of([video // 10 for video in range(400)]))
     exact = binomtest(30, 40).proportion_ci()
     assert (low, high) == pytest.approx((exact.low, exact.high), abs=0.01)
 

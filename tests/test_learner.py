@@ -10,7 +10,7 @@ import lightning as L
 import pytest
 import torch
 from doubles import (
-    Pictures,
+    Images,
     TwoCrops,
     make_corpus,
     make_datamodule,
@@ -26,10 +26,10 @@ from videos import encode_video
 from vidclf.contracts import Views
 from vidclf.data.sampling import Rate, Segments
 from vidclf.errors import VidclfError
-from vidclf.evaluation.logits import Judged, judge
+from vidclf.evaluation.logits import ViewLogits, score_part
 from vidclf.models.aggregation import mean, mode
-from vidclf.models.backbones.wrapped import FrozenBackbone, wrap
-from vidclf.models.classifier import Classifier, gather_views
+from vidclf.models.backbones.wrap import FrozenBackbone, wrap
+from vidclf.models.classifier import Classifier, gather_logits
 from vidclf.models.heads.mlp import MLP
 from vidclf.models.learner import Learner
 from vidclf.models.mixing import Mixing
@@ -65,11 +65,11 @@ def fit(root: Path, head: nn.Module | None = None, ckpt_path: str | None = None,
     """Train; return the classifier and the metrics of each epoch."""
     data = {name: settings.pop(name) for name in ("sampling", "features", "seed", "transform") if name in settings}
     datamodule = make_datamodule(root, **data)
-    classifier = make_scaled(wrap(Pictures()), head=head, seed=data.get("seed", 0))
+    classifier = make_scaled(wrap(Images()), head=head, seed=data.get("seed", 0))
     losses = Losses()
     trainer = make_trainer(**(settings | {"callbacks": [losses, *settings.get("callbacks", [])]}))
     if ckpt_path is None:
-        classifier.scaling.fit(datamodule.train_features(classifier.backbone, torch.device("cpu")))
+        classifier.scaling.fit(datamodule.train_features(classifier.backbone))
     trainer.fit(classifier, datamodule=datamodule, ckpt_path=ckpt_path)
     return classifier, losses.epochs
 
@@ -87,7 +87,7 @@ def logits_of_features(classifier: Learner) -> dict[str, float]:
 
 
 def test_metrics_worked_out_by_hand():
-    classifier = make_learner(FrozenBackbone(Pictures()), scaling=Scaling(2, "none"), head=nn.Flatten())
+    classifier = make_learner(FrozenBackbone(Images()), scaling=Scaling(2, "none"), head=nn.Flatten())
     logged = logits_of_features(classifier)
     probabilities = torch.tensor([[0.6, 0.4], [0.3, 0.7], [0.2, 0.8], [0.9, 0.1]])
     batch = batch_of(probabilities.log()[:, None], [0, 0, 1, 1], [0, 1, 2, 3])
@@ -102,7 +102,7 @@ def test_metrics_worked_out_by_hand():
 
 def test_validation_aggregates_the_views_of_a_video_over_batches():
     unscaled = Scaling(2, "none")
-    classifier = make_learner(FrozenBackbone(Pictures()), scaling=unscaled, head=nn.Flatten(), aggregation=mean)
+    classifier = make_learner(FrozenBackbone(Images()), scaling=unscaled, head=nn.Flatten(), aggregation=mean)
     logged = logits_of_features(classifier)
     classifier.on_validation_epoch_start()
     # Video 7 (class 0): one strong view outweighs two weak ones. Video 3 (class 1): its only view is wrong.
@@ -121,19 +121,19 @@ def test_validation_aggregates_the_views_of_a_video_over_batches():
 
 
 def test_views_of_nobody_count_for_nothing():
-    classifier = make_learner(FrozenBackbone(Pictures()), scaling=Scaling(2, "none"), head=nn.Flatten())
+    classifier = make_learner(FrozenBackbone(Images()), scaling=Scaling(2, "none"), head=nn.Flatten())
     logged = logits_of_features(classifier)
     right, wrong = torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]])
     for inputs, video in ((right, 4), (wrong, -1), (right, 2), (wrong, -1)):
         classifier.validation_step(batch_of(inputs, [1], [video]), 0)
     classifier.on_validation_epoch_end()
     assert (logged["val/top1"], logged["val/view_top1"]) == (1, 1)
-    assert gather_views(classifier.judged)[2].tolist() == [4, 2]
+    assert gather_logits(classifier.judged)[2].tolist() == [4, 2]
 
 
 def test_no_step_waits_for_the_device():
     """What is on the meta device cannot be waited for: a look at one of its numbers raises."""
-    classifier = make_learner(FrozenBackbone(Pictures()), mixing=Mixing(mixup=1.0)).to("meta")
+    classifier = make_learner(FrozenBackbone(Images()), mixing=Mixing(mixup=1.0)).to("meta")
     classifier.scaling.fitted = True
     classifier.log_dict = lambda scores, **_: None
     batch = batch_of(torch.randn(4, 1, 6), [0, 1, 0, 1], [0, 1, 2, -1])
@@ -143,7 +143,7 @@ def test_no_step_waits_for_the_device():
     assert classifier.training_step(batch, 1).is_meta
     classifier.validation_step(batch, 1)
     with pytest.raises(NotImplementedError):
-        gather_views(classifier.judged)
+        gather_logits(classifier.judged)
 
 
 def test_prediction_computes_in_full_precision_whatever_the_training_did(root: Path):
@@ -175,11 +175,11 @@ class Exploding(nn.Linear):
         return logits + (0 * logits).sqrt() if self.training else logits
 
 
-class Blind(Pictures):
+class Blind(Images):
     """A backbone that sees nothing it could name."""
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return super().forward(pictures) / 0
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) / 0
 
 
 NUM_STEPS = 6  # of an epoch: 4 videos of 6 views, 4 views a batch
@@ -220,7 +220,7 @@ def test_a_mean_loss_that_is_not_finite_is_told_where_nothing_was_validated(root
 def test_logits_that_are_not_finite_are_never_scored_and_their_origin_is_told(features: str, root: Path):
     scaling = Scaling(6, "none")
     for backbone, head, where in (
-        (Pictures(), Broken(0), "all weights are finite: look into the forward of the head Broken"),
+        (Images(), Broken(0), "all weights are finite: look into the forward of the head Broken"),
         (Blind(), None, "the features of the backbone Blind are not finite"),
     ):
         classifier = make_learner(wrap(backbone), head=head, scaling=scaling)
@@ -231,7 +231,7 @@ def test_logits_that_are_not_finite_are_never_scored_and_their_origin_is_told(fe
 
 
 def test_only_the_head_is_trained(root: Path):
-    frozen = deepcopy(dict(Pictures().state_dict()))
+    frozen = deepcopy(dict(Images().state_dict()))
     classifier, _ = fit(root, features="frames")
     assert [len(group["params"]) for group in classifier.configure_optimizers()["optimizer"].param_groups] == [4]
     after = classifier.backbone.backbone.state_dict()
@@ -293,10 +293,10 @@ def test_a_resumed_run_equals_one_that_was_not_cut(sampling: object, features: s
 
 
 def test_what_is_judged_is_the_same_bits_by_features_and_by_frames(root: Path):
-    classifier, _ = fit(root, transform=TwoCrops(Pictures.picture_format))
+    classifier, _ = fit(root, transform=TwoCrops(Images.picture_format))
     results = []
     for features in ("store", "frames"):
-        results.append(judged(root, make_from(classifier), "test", features, TwoCrops(Pictures.picture_format)))
+        results.append(judged(root, make_from(classifier), "test", features, TwoCrops(Images.picture_format)))
     stored, decoded = results
     for name in ("logits", "labels", "video", "view"):
         assert torch.equal(getattr(stored, name), getattr(decoded, name))
@@ -304,7 +304,7 @@ def test_what_is_judged_is_the_same_bits_by_features_and_by_frames(root: Path):
     assert stored.num_failed == 0
     assert stored.counts == {"num_videos": 4, "num_failed": 0, "num_skipped": 0}
     videos = stored.by(classifier.aggregation, make_corpus(root).videos)
-    assert videos.is_right.mean() == pytest.approx((mean_of(stored) == 1).mean())
+    assert videos.is_correct.mean() == pytest.approx((mean_of(stored) == 1).mean())
 
 
 def judged(
@@ -315,18 +315,18 @@ def judged(
     transform: object = None,
     backbone: nn.Module | None = None,
     **settings: object,
-) -> Judged:
+) -> ViewLogits:
     """What the classifier says of a part."""
     corpus = make_corpus(root)
     make_source = partial(make_stored, root=root) if features == "store" else make_frames
     source = make_source(corpus, backbone=backbone, transform=transform)
     source.prepare(corpus.views(part))
-    return judge(make_trainer(**settings), classifier, source, corpus, part)
+    return score_part(make_trainer(**settings), classifier, source, corpus, part)
 
 
 def make_from(classifier: Learner) -> Learner:
     """The same head behind another wrapper of the backbone."""
-    other = make_scaled(wrap(Pictures()))
+    other = make_scaled(wrap(Images()))
     other.load_state_dict(classifier.state_dict())
     return other
 
@@ -344,16 +344,16 @@ def mean_of(judged: object):
 def test_a_run_can_be_judged_before_it_is_trained(root: Path):
     """Lightning reads in inference mode, and what is kept from then must still be learned from."""
     datamodule = make_datamodule(root)
-    classifier = make_learner(wrap(Pictures()), head=nn.Sequential(nn.Flatten(), nn.Linear(6, 2)))
+    classifier = make_learner(wrap(Images()), head=nn.Sequential(nn.Flatten(), nn.Linear(6, 2)))
     before = deepcopy(weights_of(classifier))
     trainer = make_trainer()
-    judge(trainer, classifier, datamodule.source, datamodule.corpus, "train")
+    score_part(trainer, classifier, datamodule.source, datamodule.corpus, "train")
     trainer.fit(classifier, datamodule=datamodule)
     assert not equal(before, weights_of(classifier))
 
 
 def test_dropout_differs_between_epochs_and_ranks():
-    classifier = make_learner(FrozenBackbone(Pictures()))
+    classifier = make_learner(FrozenBackbone(Images()))
     seeds = set()
     for epoch, rank in ((0, 0), (1, 0), (0, 1)):
         classifier._trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
@@ -376,12 +376,12 @@ def test_averaged_weights_are_saved_whole(use_buffers: bool, root: Path, tmp_pat
     assert all(value.isfinite().all() for value in averaged.values())
     torch.testing.assert_close(averaged["scaling.mean"], plain["scaling.mean"])
     assert not torch.equal(averaged["head.classifier.weight"], plain["head.classifier.weight"])
-    make_scaled(FrozenBackbone(Pictures())).load_state_dict(averaged)
+    make_scaled(FrozenBackbone(Images())).load_state_dict(averaged)
 
 
 def test_a_learners_weights_are_named_as_those_of_the_classifier_that_is_used(root: Path):
     learner, _ = fit(root, max_epochs=1)
-    used = Classifier(wrap(Pictures()), Scaling(6, "standard"), MLP(6, 2, widths=(8,)), mean)
+    used = Classifier(wrap(Images()), Scaling(6, "standard"), MLP(6, 2, widths=(8,)), mean)
     used.load_state_dict(learner.state_dict())
     features = torch.randn(3, 1, 6)
     assert torch.equal(used.eval()(features), learner.eval()(features))

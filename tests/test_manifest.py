@@ -31,7 +31,7 @@ def listed(folder: Path, text: str | bytes, **settings: object) -> Manifest:
 def test_a_row_is_a_video_or_a_segment_of_one(folder: Path):
     dataset = listed(folder, TABLE)
     assert dataset.class_names == ["run", "walk"]
-    assert [(v.path, v.label, v.group, v.side, v.start_s, v.end_s, v.name) for v in dataset.videos()] == [
+    assert [(v.path, v.label, v.group, v.part, v.start_s, v.end_s, v.name) for v in dataset.videos()] == [
         (folder / "a.mp4", 1, "anna", "train", None, None, "a.mp4"),
         (folder / "b.mp4", 0, "ben", "val", 1.5, 4, "b.mp4#1.5-4"),
         (folder / "b.mp4", 1, "ben", "val", 4, None, "b.mp4#4-"),

@@ -1,4 +1,4 @@
-"""MixUp and CutMix over a batch, of pictures and of features."""
+"""MixUp and CutMix over a batch, of images and of features."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_cutmix_pastes_the_same_rectangle_into_all_frames():
 
 
 def test_cutmix_of_features_is_refused():
-    with pytest.raises(VidclfError, match=r"mixing\.cutmix pastes parts of pictures, and features are read"):
+    with pytest.raises(VidclfError, match=r"mixing\.cutmix pastes parts of images, and features are read"):
         Mixing(cutmix=1.0)(batch_of(torch.randn(4, 5, 7)), num_classes=3)
 
 

@@ -9,7 +9,7 @@ import torch
 from verbs import SMALL, Outcome
 
 from vidclf.errors import VidclfError
-from vidclf.evaluation.probes import PROBES, names_of, reverse, shuffle, single_frame, static
+from vidclf.evaluation.probes import PROBES, parse_probes, reverse, shuffle, single_frame, static
 from vidclf.system.seeds import generator_for
 
 FRAMES = torch.tensor([[0, 3, 6, 9], [1, 4, 7, 10]])
@@ -33,9 +33,9 @@ def test_the_other_probes_by_hand():
 
 
 def test_an_unknown_probe_is_told():
-    assert names_of("all") == list(PROBES)
+    assert parse_probes("all") == list(PROBES)
     with pytest.raises(VidclfError, match="probe=backwards: there is no such probe; use one of shuffle, reverse, "):
-        names_of("backwards")
+        parse_probes("backwards")
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +118,10 @@ class Fixed(torch.nn.Module):
         super().__init__()
         self.layer = torch.nn.Linear(3, 4)
 
-    def forward(self, pictures):
-        if pictures.shape[1] != 4:
-            raise VidclfError(f"four frames, these have {pictures.shape[1]}")
-        return self.layer(pictures.mean((1, 3, 4))).unsqueeze(1)
+    def forward(self, images):
+        if images.shape[1] != 4:
+            raise VidclfError(f"four frames, these have {images.shape[1]}")
+        return self.layer(images.mean((1, 3, 4))).unsqueeze(1)
 """
 
 

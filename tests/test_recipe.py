@@ -8,20 +8,20 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from doubles import RECIPE, Pictures, TwoCrops
+from doubles import RECIPE, Images, TwoCrops
 from torch import nn
 
 from vidclf.data.transforms import BackboneTransform
-from vidclf.features.recipe import Recipe, hash_weights, recipe_of, why_not_stored
-from vidclf.models.backbones.wrapped import wrap
+from vidclf.features.recipe import Recipe, hash_weights, recipe_of, why_not_storable
+from vidclf.models.backbones.wrap import wrap
 
-FORMAT = Pictures.picture_format
+FORMAT = Images.picture_format
 
 
 def recipe(backbone: nn.Module, transform: Any = None, **changed: Any) -> Recipe:
     transform = transform or BackboneTransform(FORMAT)
     arguments = {
-        "nodes": {"backbone": {"_target_": "doubles.Pictures"}, "transform": {"_target_": "x.T", "crops": 1}},
+        "nodes": {"backbone": {"_target_": "doubles.Images"}, "transform": {"_target_": "x.T", "crops": 1}},
         "picture_format": FORMAT,
         "weights": hash_weights(backbone),
         "number_format": "float32",
@@ -44,7 +44,7 @@ def test_whatever_changes_in_a_recipe_changes_its_digest():
 
 
 def test_the_same_backbone_made_twice_has_one_recipe():
-    assert recipe(Pictures()) == recipe(Pictures()) == recipe(wrap(Pictures()).backbone)
+    assert recipe(Images()) == recipe(Images()) == recipe(wrap(Images()).backbone)
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_the_same_backbone_made_twice_has_one_recipe():
     [{"number_format": "tf32"}, {"device": "cuda"}, {"batch": 8}, {"picture_format": replace(FORMAT, resize=21)}],
 )
 def test_how_and_where_a_backbone_computes_is_in_its_recipe(change: dict[str, Any]):
-    assert recipe(Pictures()).digest != recipe(Pictures(), **change).digest
+    assert recipe(Images()).digest != recipe(Images(), **change).digest
 
 
-def test_what_is_stored_is_found_after_the_format_of_pictures_has_learned_more():
-    assert recipe(Pictures()).transform.endswith("interpolation='bilinear', clip_length=1)")
-    assert "antialias" in recipe(Pictures(), picture_format=replace(FORMAT, antialias=True)).transform
+def test_what_is_stored_is_found_after_the_format_of_images_has_learned_more():
+    assert recipe(Images()).transform.endswith("interpolation='bilinear', clip_length=1)")
+    assert "antialias" in recipe(Images(), picture_format=replace(FORMAT, antialias=True)).transform
 
 
 def test_a_models_folder_may_move_and_what_may_be_fetched_may_change(tmp_path: Path):
@@ -65,12 +65,12 @@ def test_a_models_folder_may_move_and_what_may_be_fetched_may_change(tmp_path: P
     for place, fetch in (("here", True), ("there", False)):
         (tmp_path / place / "dino").mkdir(parents=True)
         node = {"_target_": "vidclf.x.Y", "name": str(tmp_path / place / "dino"), "fetch": fetch}
-        recipes.append(with_node(Pictures(), **node))
-    assert recipes[0] == recipes[1] != with_node(Pictures(), _target_="vidclf.x.Y", name="vit")
+        recipes.append(with_node(Images(), **node))
+    assert recipes[0] == recipes[1] != with_node(Images(), _target_="vidclf.x.Y", name="vit")
 
 
 def test_what_a_file_says_of_a_network_is_in_the_hash_of_its_weights():
-    backbone, other = Pictures(), Pictures()
+    backbone, other = Images(), Images()
     other.configuration = '{"num_heads": 2}'
     assert hash_weights(backbone) != hash_weights(other)
 
@@ -78,37 +78,37 @@ def test_what_a_file_says_of_a_network_is_in_the_hash_of_its_weights():
 def test_an_argument_that_is_kept_under_another_name_is_in_the_recipe():
     """Its value changes no weight and no attribute of its name: only the configuration tells."""
 
-    class Hidden(Pictures):
+    class Hidden(Images):
         def __init__(self, depth: int = 1) -> None:
             super().__init__()
             self._n = depth
 
     one, two = (with_node(Hidden(depth), _target_="doubles.Hidden", depth=depth) for depth in (1, 2))
     assert one.digest != two.digest
-    nested = [with_node(Pictures(), _target_="a.B", inner={"_target_": "a.C", "n": [number]}) for number in (1, 2)]
+    nested = [with_node(Images(), _target_="a.B", inner={"_target_": "a.C", "n": [number]}) for number in (1, 2)]
     assert nested[0].digest != nested[1].digest
 
 
 def test_what_the_recipe_says_exactly_is_not_taken_from_the_configuration(tmp_path: Path):
     ours = {"_target_": "vidclf.models.backbones.tiny.Tiny"}
-    assert with_node(Pictures(), **ours, precision="auto") == with_node(Pictures(), **ours, precision="float32")
+    assert with_node(Images(), **ours, precision="auto") == with_node(Images(), **ours, precision="float32")
     files = [tmp_path / folder / "a.pth" for folder in "ab"]
     for file in files:
         file.parent.mkdir()
         file.touch()
-    moved = [with_node(Pictures(), **ours, weights=str(file)) for file in files]
-    assert moved[0] == moved[1] != with_node(Pictures(), **ours, weights="IMAGENET1K_V1")
+    moved = [with_node(Images(), **ours, weights=str(file)) for file in files]
+    assert moved[0] == moved[1] != with_node(Images(), **ours, weights="IMAGENET1K_V1")
 
 
 def test_other_weights_and_statistics_have_another_hash():
-    backbones = [Pictures(), Pictures(seed=1), Pictures()]
+    backbones = [Images(), Images(seed=1), Images()]
     backbones[2].rest[0].running_mean += 1e-3  # BatchNorm's: a buffer
     assert len({hash_weights(backbone) for backbone in backbones}) == 3
-    assert hash_weights(Pictures()) == hash_weights(Pictures())
+    assert hash_weights(Images()) == hash_weights(Images())
 
 
 def test_a_buffer_that_is_not_saved_counts_as_a_weight():
-    one, other = Pictures(), Pictures()
+    one, other = Images(), Images()
     one.register_buffer("shift", torch.zeros(2), persistent=False)
     other.register_buffer("shift", torch.ones(2), persistent=False)
     assert hash_weights(one) != hash_weights(other)
@@ -123,8 +123,8 @@ class Layer(nn.Module):
         super().__init__()
         self.scale = scale
 
-    def forward(self, pictures):
-        return self.scale * pictures
+    def forward(self, images):
+        return self.scale * images
 
 class Mine(nn.Module):
     picture_format = PictureFormat(16, 16, (0.5,) * 3, (0.5,) * 3)
@@ -135,9 +135,9 @@ class Mine(nn.Module):
         self.layer = Layer(scale)
         self.calls = 0
 
-    def forward(self, pictures):
+    def forward(self, images):
         self.calls += 1
-        return self.layer(pictures).mean((3, 4))
+        return self.layer(images).mean((3, 4))
 """
 
 
@@ -154,7 +154,7 @@ def own_module(path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_change_in_the_users_own_source_has_another_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     before = recipe(own_module(tmp_path / "a.py", OWN, monkeypatch).Mine())
     same = recipe(own_module(tmp_path / "b.py", OWN, monkeypatch).Mine())
-    changed = OWN.replace("self.scale * pictures", "self.scale + pictures")  # in another class of the file
+    changed = OWN.replace("self.scale * images", "self.scale + images")  # in another class of the file
     assert before == same
     assert before.digest != recipe(own_module(tmp_path / "c.py", changed, monkeypatch).Mine()).digest
 
@@ -172,20 +172,20 @@ class RandomTransform(TwoCrops):
 
 
 def test_what_cannot_be_stored_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    pictures = BackboneTransform(FORMAT)
-    assert why_not_stored(Pictures(), pictures) is None
-    trained = Pictures().requires_grad_()
-    assert why_not_stored(trained, pictures) == "the backbone is trained, so its features change"
-    assert why_not_stored(Pictures(), RandomTransform(FORMAT)).startswith("RandomTransform draws by chance")
-    assert why_not_stored(Pictures(), pictures, TwoCrops(FORMAT)).startswith("TwoCrops draws by chance")
+    images = BackboneTransform(FORMAT)
+    assert why_not_storable(Images(), images) is None
+    trained = Images().requires_grad_()
+    assert why_not_storable(trained, images) == "the backbone is trained, so its features change"
+    assert why_not_storable(Images(), RandomTransform(FORMAT)).startswith("RandomTransform draws by chance")
+    assert why_not_storable(Images(), images, TwoCrops(FORMAT)).startswith("TwoCrops draws by chance")
     mine = own_module(tmp_path / "a.py", OWN, monkeypatch).Mine
     (tmp_path / "a.py").unlink()
-    assert "source of a class cannot be read" in why_not_stored(mine(), pictures)
+    assert "source of a class cannot be read" in why_not_storable(mine(), images)
 
 
 def test_a_function_that_makes_the_backbone_is_its_users_own_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     recipes = []
     for name, number in (("a.py", 1), ("b.py", 2)):
         own_module(tmp_path / name, f"def make():\n    return {number}\n", monkeypatch)
-        recipes.append(with_node(Pictures(), _target_="my_backbone.make"))
+        recipes.append(with_node(Images(), _target_="my_backbone.make"))
     assert recipes[0].digest != recipes[1].digest

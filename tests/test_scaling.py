@@ -14,7 +14,7 @@ from vidclf.models import scaling as scaling_module
 from vidclf.models.heads.linear import Linear
 from vidclf.models.heads.mlp import MLP
 from vidclf.models.heads.recurrent import LSTM
-from vidclf.models.scaling import Scaling, scaling_of
+from vidclf.models.scaling import Scaling, resolve_scaling
 
 
 @pytest.fixture
@@ -106,25 +106,30 @@ class Odd(nn.Flatten):
 
 def test_auto_is_what_the_heads_class_says_and_none_where_it_says_nothing():
     heads = [MLP(8, 2), Linear(8, 2), LSTM(8, 2), nn.Flatten()]
-    assert [scaling_of("auto", head, is_trained=False) for head in heads] == ["max", "standard", "standard", "none"]
-    assert [scaling_of("standard", head, is_trained=False) for head in heads] == ["standard"] * 4
+    assert [resolve_scaling("auto", head, is_trained=False) for head in heads] == [
+        "max",
+        "standard",
+        "standard",
+        "none",
+    ]
+    assert [resolve_scaling("standard", head, is_trained=False) for head in heads] == ["standard"] * 4
     with pytest.raises(VidclfError, match=r"^Odd\.scaling=minmax: allowed are standard, max, none\.$"):
-        scaling_of("auto", Odd(), is_trained=False)
+        resolve_scaling("auto", Odd(), is_trained=False)
 
 
 def test_features_of_a_trained_backbone_are_left_as_they_are_and_that_is_said_if_asked(
     capsys: pytest.CaptureFixture[str],
 ):
-    assert [scaling_of(method, MLP(8, 2), is_trained=True) for method in ("auto", "none")] == ["none", "none"]
+    assert [resolve_scaling(method, MLP(8, 2), is_trained=True) for method in ("auto", "none")] == ["none", "none"]
     assert not capsys.readouterr().err
-    assert scaling_of("max", MLP(8, 2), is_trained=True) == "none"
+    assert resolve_scaling("max", MLP(8, 2), is_trained=True) == "none"
     assert capsys.readouterr().err == "scaling=max is left out: the features of a trained backbone change.\n"
 
 
 @pytest.mark.parametrize("is_trained", [True, False])
 def test_an_unknown_scaling_names_those_allowed(is_trained: bool):
     with pytest.raises(VidclfError, match=r"^scaling=minmax: allowed are auto, standard, max, none\.$"):
-        scaling_of("minmax", MLP(8, 2), is_trained)
+        resolve_scaling("minmax", MLP(8, 2), is_trained)
 
 
 # In a run

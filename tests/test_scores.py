@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from doubles import Pictures, make_corpus, make_frames, make_learner, make_trainer
+from doubles import Images, make_corpus, make_frames, make_learner, make_trainer
 from sklearn.metrics import accuracy_score, classification_report, log_loss, recall_score, top_k_accuracy_score
 from torch import Tensor
 from torch.distributions import Categorical
@@ -16,19 +16,19 @@ from vidclf.data.corpus import Corpus
 from vidclf.errors import VidclfError
 from vidclf.evaluation.calibration import calibration_error, fit_temperature, interval_of_calibration_error, reliability
 from vidclf.evaluation.intervals import Clusters
-from vidclf.evaluation.logits import Judged, judge, say_warnings, scores_of
+from vidclf.evaluation.logits import ViewLogits, compute_metrics, print_warnings, score_part
 from vidclf.evaluation.results import CLASSES, classes_of
 from vidclf.evaluation.scores import (
-    JudgedVideos,
-    bounds_of,
-    judge_videos,
+    VideoPredictions,
+    intervals_of,
+    predict_videos,
     score_aggregations,
     score_numbers_of_views,
     score_videos,
 )
 from vidclf.models.aggregation import max as max_of_views
 from vidclf.models.aggregation import mean, mode
-from vidclf.models.backbones.wrapped import FrozenBackbone
+from vidclf.models.backbones.wrap import FrozenBackbone
 from vidclf.models.classifier import aggregate_videos
 from vidclf.models.scaling import Scaling
 
@@ -91,19 +91,21 @@ def test_every_aggregation_is_scored_from_the_same_logits():
     labels, video = torch.tensor([1, 1, 1, 0]), torch.tensor([0, 0, 0, 1])
     aggregations = {"mean": mean, "mode": mode, "max": max_of_views}
     assert score_aggregations(logits, labels, video, aggregations) == {"mean": 1.0, "mode": 0.5, "max": 1.0}
-    judged = judge_videos(logits, labels, video, mean, VIDEOS)
+    judged = predict_videos(logits, labels, video, mean, VIDEOS)
     scores = score_videos(judged.log_probabilities, judged.labels)
     assert scores["loss"] == pytest.approx(-(math.log(1.89 / 3) + math.log(0.9)) / 2)
 
 
 def test_every_score_has_an_interval_around_it(unbalanced: tuple[Tensor, Tensor]):
     log_probabilities, labels = unbalanced
-    judged = JudgedVideos(log_probabilities, labels, range(60), Clusters.of([i // 2 for i in range(60)], [*range(60)]))
-    bounds = bounds_of(judged)
+    judged = VideoPredictions(
+        log_probabilities, labels, range(60), Clusters.of([i // 2 for i in range(60)], [*range(60)])
+    )
+    bounds = intervals_of(judged)
     for name, score in score_videos(*unbalanced).items():
         assert bounds[f"{name}_low"] < score < bounds[f"{name}_high"], name
-    alone = JudgedVideos(log_probabilities, labels, range(60), Clusters.of(["g1"] * 60, labels.tolist()))
-    assert bounds_of(alone) == {}
+    alone = VideoPredictions(log_probabilities, labels, range(60), Clusters.of(["g1"] * 60, labels.tolist()))
+    assert intervals_of(alone) == {}
 
 
 def test_more_views_are_spread_over_the_video_and_all_are_all():
@@ -114,34 +116,34 @@ def test_more_views_are_spread_over_the_video_and_all_are_all():
     assert [(num_views, top1) for num_views, top1, _ in rows] == [(1, 1.0), (2, 1.0), (4, 0.5), (5, 0.5)]
 
 
-def judged_of(corpus: Corpus, num_failed: int = 0, num_skipped: int = 0) -> Judged:
-    video = torch.tensor([video for video, _ in corpus.sides.views_of("test")])
+def judged_of(corpus: Corpus, num_failed: int = 0, num_skipped: int = 0) -> ViewLogits:
+    video = torch.tensor([video for video, _ in corpus.split.views_of("test")])
     labels = torch.tensor([corpus.videos[one].label for one in video])
     logits = torch.randn(len(video), 2, generator=torch.Generator().manual_seed(0))
-    return Judged(logits, labels, video, torch.zeros_like(video), num_failed, num_skipped)
+    return ViewLogits(logits, labels, video, torch.zeros_like(video), num_failed, num_skipped)
 
 
 def test_what_may_be_chosen_by_is_scored_on_val_alone(clips: Path, tmp_path: Path):
     corpus = make_corpus(clips, store=tmp_path / "store")
     judged = judged_of(corpus, num_failed=3, num_skipped=2)
-    videos = judged.by(mean, corpus.videos)
-    scores = scores_of(judged, videos, corpus, "test", {"mean": mean}, temperature=2.0)
+    videos = judged.aggregate(mean, corpus.videos)
+    scores = compute_metrics(judged, videos, corpus, "test", {"mean": mean}, temperature=2.0)
     assert (scores["num_videos"], scores["num_failed"], scores["num_skipped"], scores["num_groups"]) == (8, 3, 2, 4)
     assert scores["chance_top1"] == scores["majority_top1"] == 0.5
     assert not any(name.startswith("top1/") for name in scores)
     halved = (videos.log_probabilities / 2).log_softmax(1)
     assert scores["calibrated_loss"] == pytest.approx(log_loss(videos.labels, halved.double().softmax(1)))
-    on_val = scores_of(judged, videos, corpus, "val", {"mean": mean})
+    on_val = compute_metrics(judged, videos, corpus, "val", {"mean": mean})
     assert on_val["top1/mean"] == on_val["top1"]
     assert on_val["temperature"] == pytest.approx(fit_temperature(videos.log_probabilities, videos.labels))
-    assert "temperature" not in scores_of(judged, videos, corpus, "test", {"mean": mean})
+    assert "temperature" not in compute_metrics(judged, videos, corpus, "test", {"mean": mean})
 
 
 def test_a_video_that_is_neither_scored_nor_failed_is_an_error(clips: Path, tmp_path: Path):
     corpus = make_corpus(clips, store=tmp_path / "store")
-    classifier = make_learner(FrozenBackbone(Pictures()), scaling=Scaling(6, "none"))
+    classifier = make_learner(FrozenBackbone(Images()), scaling=Scaling(6, "none"))
     with pytest.raises(VidclfError, match=r"has 8 videos; 7 were scored and 0 failed, .* \(neither: A\w+/v_\w+.avi\)"):
-        judge(make_trainer(), classifier, make_frames(corpus), corpus, "test", corpus.views("test")[1:])
+        score_part(make_trainer(), classifier, make_frames(corpus), corpus, "test", corpus.views("test")[1:])
 
 
 def test_the_calibration_error_is_torchmetrics_and_its_curve_adds_up(unbalanced: tuple[Tensor, Tensor]):
@@ -172,7 +174,7 @@ def test_a_class_has_its_scores_and_one_without_a_video_none(
     unbalanced: tuple[Tensor, Tensor], capsys: pytest.CaptureFixture[str]
 ):
     log_probabilities, labels = unbalanced
-    judged = JudgedVideos(log_probabilities, labels, range(60), Clusters.of([*range(60)], labels.tolist()))
+    judged = VideoPredictions(log_probabilities, labels, range(60), Clusters.of([*range(60)], labels.tolist()))
     names = [f"class {label}" for label in range(8)]
     rows = {row[0]: dict(zip(CLASSES, row, strict=True)) for row in classes_of(judged, names)}
     report = classification_report(labels, judged.predicted, labels=range(8), output_dict=True, zero_division=0)
@@ -185,7 +187,7 @@ def test_a_class_has_its_scores_and_one_without_a_video_none(
         if row["groups"] > 1:
             assert row["recall_low"] <= row["recall"] <= row["recall_high"]
     assert [rows["class 7"][key] for key in ("videos", "recall", "recall_low", "rough")] == [0, "", "", "yes"]
-    say_warnings(judged, names)
+    print_warnings(judged, names)
     assert "1 class(es) have no video in this part, and are in no score of it: class 7." in capsys.readouterr().err
 
 
@@ -193,5 +195,5 @@ def test_one_group_and_few_are_said(unbalanced: tuple[Tensor, Tensor], capsys: p
     log_probabilities, labels = unbalanced
     for num_groups, sentence in ((1, "There is no interval: all videos are of one group"), (4, "are of 4 groups")):
         clusters = Clusters.of([video % num_groups for video in range(60)], [*range(60)])
-        say_warnings(JudgedVideos(log_probabilities, labels, range(60), clusters), [*map(str, range(8))])
+        print_warnings(VideoPredictions(log_probabilities, labels, range(60), clusters), [*map(str, range(8))])
         assert sentence in capsys.readouterr().err

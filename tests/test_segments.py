@@ -69,12 +69,12 @@ def test_no_frame_is_of_another_segment(root: Path, sampling: Any):
             assert {frame for view in frames[name] for frame in view} <= {*span}
 
 
-def test_the_pictures_are_those_of_the_segment(root: Path):
+def test_the_images_are_those_of_the_segment(root: Path):
     corpus = corpus_of(root, sampling=Rate(1))
     (first, second, third) = corpus.views("train")
     for one, expected in [(first, [0]), (second, [25, 50]), (third, [65, 90])]:
-        pictures = decode_frames(corpus.videos[one.video].path, one.frames.flatten())
-        assert [read_frame_number(picture) for picture in pictures] == expected
+        images = decode_frames(corpus.videos[one.video].path, one.frames.flatten())
+        assert [read_frame_number(image) for image in images] == expected
 
 
 def test_segments_of_a_file_are_decoded_in_one_pass(root: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""The pictures that TensorBoard shows: views as they were decoded, and the confusion matrix."""
+"""The images that TensorBoard shows: views as they were decoded, and the confusion matrix."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from doubles import Clips, Pictures, make_corpus, make_learner, make_stored, make_trainer
+from doubles import Clips, Images, make_corpus, make_learner, make_stored, make_trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from sklearn.metrics import confusion_matrix
@@ -34,8 +34,8 @@ from vidclf.evaluation.figures import (
     draw_sheet,
     drawn_videos,
 )
-from vidclf.evaluation.logits import Judged
-from vidclf.evaluation.scores import JudgedVideos
+from vidclf.evaluation.logits import ViewLogits
+from vidclf.evaluation.scores import VideoPredictions
 from vidclf.models.aggregation import mean
 from vidclf.models.heads.linear import Linear
 
@@ -56,12 +56,12 @@ def seen(shown: ShownVideo) -> list[list[int]]:
     return [[read_frame_number(frame) for frame in view] for view in shown.frames]
 
 
-def judged_as(corpus: Corpus, part: str, logits: Tensor, num_crops: int = 1) -> tuple[Judged, JudgedVideos]:
+def judged_as(corpus: Corpus, part: str, logits: Tensor, num_crops: int = 1) -> tuple[ViewLogits, VideoPredictions]:
     """What a classifier found that gave every view, of `num_crops` crops, these logits; the last scored first."""
     drawn = [(one.video, one.label, view) for one in corpus.views(part) for view in range(len(one.views) * num_crops)]
     video, labels, view = (torch.tensor(column) for column in zip(*reversed(drawn), strict=True))
-    judged = Judged(logits.expand(len(drawn), -1), labels, video, view, 0)
-    return judged, judged.by(mean, corpus.videos)
+    judged = ViewLogits(logits.expand(len(drawn), -1), labels, video, view, 0)
+    return judged, judged.aggregate(mean, corpus.videos)
 
 
 def test_a_sheet_shows_views_under_their_label_and_their_videos_name(root: Path):
@@ -110,9 +110,9 @@ def test_what_was_made_of_a_video_and_of_each_view_stands_beside_it(root: Path):
     corpus = make_corpus(root, sampling=Rate(5))
     logits = torch.tensor([0.2, 0.8]).log()
     for one in drawn_videos(corpus, "val", 99, *judged_as(corpus, "val", logits, num_crops=3)):
-        is_right = one.heading[0] == "true Archery"
+        is_correct = one.heading[0] == "true Archery"
         assert one.heading[1] == "predicted 0.80 Archery"
-        assert one.colour == ("darkgreen" if is_right else "firebrick")
+        assert one.colour == ("darkgreen" if is_correct else "firebrick")
         assert [caption[1] for caption in one.captions] == ["0.80 Archery"] * 3
 
 
@@ -125,12 +125,12 @@ def test_a_view_is_told_what_its_own_crops_gave(root: Path):
         assert [caption[1] for caption in one.captions][:2] == ["0.90 ApplyEyeMakeup", "0.70 Archery"]
 
 
-def test_clips_are_an_animation_and_pictures_are_not(root: Path):
+def test_clips_are_an_animation_and_images_are_not(root: Path):
     still = draw_sheet(make_corpus(root, sampling=Rate(5)), "val", num_views=8)
     film = draw_sheet(make_corpus(root, sampling=Uniform(4)), "val", num_views=8)
     assert (len(still), len(film)) == (1, 4)
-    assert len({picture.tobytes() for picture in film}) == 4
-    assert {picture.size for picture in film} == {film[0].size}
+    assert len({image.tobytes() for image in film}) == 4
+    assert {image.size for image in film} == {film[0].size}
     assert film[0].width >= 4 * TILE  # videos of one view each stand side by side
     assert still[0].height > film[0].height  # those of three do not
 
@@ -166,7 +166,7 @@ def test_the_data_sets_credit_stands_below(root: Path):
 @pytest.mark.parametrize(("sampling", "form"), [(Rate(5), "PNG"), (Uniform(4), "GIF")])
 def test_training_leaves_its_views_in_tensorboard_clips_as_a_film(sampling: Any, form: str, root: Path, tmp_path: Path):
     corpus = make_corpus(root, sampling=sampling)
-    backbone = Clips() if form == "GIF" else Pictures()
+    backbone = Clips() if form == "GIF" else Images()
     datamodule = VideoDataModule(corpus, make_stored(corpus, root, backbone))
     datamodule.source.prepare([*corpus.views("train"), *corpus.views("val")])
     logger = TensorBoardLogger(tmp_path / "log")
@@ -177,9 +177,9 @@ def test_training_leaves_its_views_in_tensorboard_clips_as_a_film(sampling: Any,
     events = EventAccumulator(logger.log_dir).Reload()
     assert events.Tags()["images"] == ["views/train"]
     (event,) = events.Images("views/train")
-    with Image.open(io.BytesIO(event.encoded_image_string)) as picture:
-        assert (picture.format, getattr(picture, "n_frames", 1)) == (form, 4 if form == "GIF" else 1)
-        assert picture.size == (event.width, event.height)
+    with Image.open(io.BytesIO(event.encoded_image_string)) as image:
+        assert (image.format, getattr(image, "n_frames", 1)) == (form, 4 if form == "GIF" else 1)
+        assert image.size == (event.width, event.height)
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ def write_lists(folder, train, test, number=1):
     return folder
 
 
-def group_keys(videos, split, side):
-    return {(videos[i].label, videos[i].group) for i, _ in split.views_of(side)}
+def group_keys(videos, split, part):
+    return {(videos[i].label, videos[i].group) for i, _ in split.views_of(part)}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_every_class_of_ucf101_has_about_a_fifth_of_its_train_videos_in_val(ucf1
     ones = [1] * len(ucf101)
     split = Official()(ucf101, ones)
     assert split == Official(lists=official)(ucf101, ones)
-    train, val = (Counter(ucf101[i].label for i, _ in split.views_of(side)) for side in ("train", "val"))
+    train, val = (Counter(ucf101[i].label for i, _ in split.views_of(part)) for part in ("train", "val"))
     shares = [val[label] / (val[label] + train[label]) for label in range(101)]
     assert min(shares) > 0.15  # four groups of eighteen, of four to seven clips each
     assert max(shares) < 0.30
@@ -73,9 +73,9 @@ def test_every_class_of_ucf101_has_about_a_fifth_of_its_train_videos_in_val(ucf1
 def test_frame_level_gives_the_tutorials_59075_and_14769_frames():
     videos = make_videos(num_classes=4, groups=range(8, 10), clips=1)
     num_views = [9_230] * 6 + [9_232, 9_232]
-    with pytest.warns(UserWarning, match="both sides"):
+    with pytest.warns(UserWarning, match="both parts"):
         split = Official(validation="frame_level")(videos, num_views)
-    sizes = [sum(len(views) for _, views in split.views_of(side)) for side in ("train", "val")]
+    sizes = [sum(len(views) for _, views in split.views_of(part)) for part in ("train", "val")]
     assert sum(num_views) == 73_844
     assert sizes == [59_075, 14_769]
 
@@ -84,14 +84,14 @@ def test_frame_level_gives_the_tutorials_59075_and_14769_frames():
 def test_no_group_is_in_two_splits(number):
     videos = make_videos()
     split = Official(number)(videos, [3] * len(videos))
-    sides = [group_keys(videos, split, side) for side in ("train", "val", "test")]
-    assert sum(len(side) for side in sides) == len(set.union(*sides)) == 3 * 25
-    assert {group for _, group in sides[2]} == {f"g{g:02d}" for g in range(7 * number - 6, 7 * number + 1)}
+    parts = [group_keys(videos, split, part) for part in ("train", "val", "test")]
+    assert sum(len(part) for part in parts) == len(set.union(*parts)) == 3 * 25
+    assert {group for _, group in parts[2]} == {f"g{g:02d}" for g in range(7 * number - 6, 7 * number + 1)}
 
 
 def test_a_group_is_a_group_of_a_class():
     videos = make_videos(num_classes=8)
-    validating = group_keys(videos, split=Official()(videos, [1] * len(videos)), side="val")
+    validating = group_keys(videos, split=Official()(videos, [1] * len(videos)), part="val")
     of_class = [{group for label, group in validating if label == k} for k in range(8)]
     assert any(groups != of_class[0] for groups in of_class)
 
@@ -99,18 +99,18 @@ def test_a_group_is_a_group_of_a_class():
 def test_every_view_has_exactly_one_side():
     videos = make_videos()
     num_views = [1 + i % 4 for i in range(len(videos))]
-    with pytest.warns(UserWarning, match="both sides"):
+    with pytest.warns(UserWarning, match="both parts"):
         by_frame = Official(validation="frame_level")(videos, num_views)
     for split in (Official()(videos, num_views), by_frame):
-        views = [(i, view) for side in ("train", "val", "test") for i, own in split.views_of(side) for view in own]
+        views = [(i, view) for part in ("train", "val", "test") for i, own in split.views_of(part) for view in own]
         assert sorted(views) == [(i, view) for i, count in enumerate(num_views) for view in range(count)]
 
 
 def test_frame_level_puts_views_of_one_video_on_both_sides_and_says_so():
     videos = make_videos()
-    with pytest.warns(UserWarning, match="frame_level puts views of one video on both sides of train and val"):
+    with pytest.warns(UserWarning, match="frame_level puts views of one video on both parts of train and val"):
         split = Official(validation="frame_level")(videos, [5] * len(videos))
-    train, val, test = (dict(split.views_of(side)) for side in ("train", "val", "test"))
+    train, val, test = (dict(split.views_of(part)) for part in ("train", "val", "test"))
     assert len(train.keys() & val.keys()) > len(train) / 2
     assert not test.keys() & (train.keys() | val.keys())
     assert sum(map(len, val.values())) == 0.2 * 5 * 18 * 2 * 3
@@ -129,7 +129,7 @@ def test_rows_name_every_video_and_its_side():
     rows = Official(val_fraction=0.5)(videos, [1, 2, 3]).rows()
     assert rows[0] == ("Class0/v_Class0_g01_c01.avi", "test")
     assert [name for name, _ in rows] == [video.name for video in videos]
-    assert sorted(side for _, side in rows[1:]) == ["train", "val"]
+    assert sorted(part for _, part in rows[1:]) == ["train", "val"]
 
 
 def test_two_videos_of_one_file_name_are_two():
@@ -156,7 +156,7 @@ def test_fingerprint_knows_sides_and_names_but_neither_order_nor_number_of_views
 
 def test_frame_level_fingerprint_knows_which_views_validate():
     videos = make_videos()
-    with pytest.warns(UserWarning, match="both sides"):
+    with pytest.warns(UserWarning, match="both parts"):
         prints = {
             Official(validation="frame_level", seed=seed)(videos, [count] * len(videos)).fingerprint
             for seed, count in [(0, 5), (0, 5), (1, 5), (0, 6)]
@@ -168,7 +168,7 @@ def test_a_video_without_views_keeps_its_side_and_has_none_to_give():
     videos = make_videos()
     split = Official()(videos, [0] + [1] * (len(videos) - 1))
     assert split.fingerprint == Official()(videos, [1] * len(videos)).fingerprint
-    assert all(i != 0 for side in ("train", "val", "test") for i, _ in split.views_of(side))
+    assert all(i != 0 for part in ("train", "val", "test") for i, _ in split.views_of(part))
 
 
 @pytest.mark.parametrize(("fraction", "of_25", "of_7", "of_3"), [(0.2, 5, 1, 1), (0.3, 8, 2, 1), (0.5, 12, 4, 2)])
@@ -208,7 +208,7 @@ def test_classes_with_fewer_than_two_train_groups_are_named():
 def test_frame_level_with_too_few_views_is_refused():
     videos = make_videos(num_classes=3, groups=[8], clips=1)
     with (
-        pytest.warns(UserWarning, match="both sides"),
+        pytest.warns(UserWarning, match="both parts"),
         pytest.raises(VidclfError, match="3 train views are too few to take 20% of every class"),
     ):
         Official(validation="frame_level")(videos, [1] * len(videos))
@@ -217,7 +217,7 @@ def test_frame_level_with_too_few_views_is_refused():
 def test_frame_level_that_leaves_a_class_without_validation_is_refused():
     videos = [*make_videos(num_classes=1, groups=[8], clips=20), clip(1, 8, 1), clip(1, 8, 2)]
     with (
-        pytest.warns(UserWarning, match="both sides"),
+        pytest.warns(UserWarning, match="both parts"),
         pytest.raises(VidclfError, match=r"1 class\(es\) have no val video: Class1"),
     ):
         Official(validation="frame_level", val_fraction=0.1)(videos, [1] * len(videos))
@@ -284,5 +284,5 @@ def test_arguments_that_make_no_split_are_refused(arguments, message):
 
 def test_a_side_that_does_not_exist_is_refused():
     videos = make_videos()
-    with pytest.raises(VidclfError, match="validation is no side of a split; there are train, val, test"):
+    with pytest.raises(VidclfError, match="validation is no part of a split; there are train, val, test"):
         Official()(videos, [1] * len(videos)).views_of("validation")

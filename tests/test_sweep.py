@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from verbs import SMALL, Outcome
 
-# A backbone of one's own that notes how many pictures it was given; the zeros that fill a batch up are none.
+# A backbone of one's own that notes how many images it was given; the zeros that fill a batch up are none.
 COUNTING = """
 import os, torch
 from vidclf.contracts import PictureFormat
@@ -22,10 +22,10 @@ class Counting(torch.nn.Module):
         self.notes = notes
         self.layer = torch.nn.Conv2d(3, 6, 3).requires_grad_(False)
 
-    def forward(self, pictures):
+    def forward(self, images):
         with open(self.notes, "a") as file:
-            file.write(f"{int(pictures.flatten(1).any(1).sum())}\\n")
-        return self.layer(pictures.flatten(0, 1)).mean((2, 3)).unflatten(0, pictures.shape[:2])
+            file.write(f"{int(images.flatten(1).any(1).sum())}\\n")
+        return self.layer(images.flatten(0, 1)).mean((2, 3)).unflatten(0, images.shape[:2])
 """
 JOBS = ("head=linear,mlp", "sampling.rate_hz=5,10", "trainer.max_epochs=1")
 DISTINCT = 12 * 7  # videos of train and val; frames 0 2 4 6 8 10 at 10 Hz, and 0 5 10 at 5 Hz

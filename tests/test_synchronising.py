@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from doubles import Pictures, make_learner, make_trainer
+from doubles import Images, make_learner, make_trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 from videos import encode_video
 
+import vidclf
 from vidclf.contracts import VideoViews, Views
 from vidclf.data.transforms import BackboneTransform
 from vidclf.features.extract import Extractor
-from vidclf.models.backbones.wrapped import FrozenBackbone
+from vidclf.models.backbones.wrap import FrozenBackbone
 
+PACKAGE = Path(vidclf.__file__).parent
 OF_POSITIONS = {"on_train_batch_start"}  # it looks at what is never moved to a device
 
 
@@ -30,7 +32,7 @@ class Looks(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.num_seen += 1
         if any(name in str(function) for name in ("_local_scalar_dense", "nonzero", "unique", "is_nonzero")):
-            stack = [frame for frame in traceback.extract_stack() if "/vidclf/" in frame.filename]
+            stack = [frame for frame in traceback.extract_stack() if Path(frame.filename).is_relative_to(PACKAGE)]
             self.found[stack[-1].name if stack else ""] += 1
         return function(*args, **(kwargs or {}))
 
@@ -43,7 +45,7 @@ def test_a_step_of_training_or_validation_looks_at_no_number():
     def fit(num_batches: int) -> Looks:
         names = torch.arange(4) % 2, torch.arange(4), torch.zeros(4, dtype=torch.int64)
         batches = DataLoader([Views(torch.rand(4, 1, 6), *names) for _ in range(num_batches)], batch_size=None)
-        learner, trainer = make_learner(FrozenBackbone(Pictures())), make_trainer(max_epochs=1)
+        learner, trainer = make_learner(FrozenBackbone(Images())), make_trainer(max_epochs=1)
         learner.scaling.fit(torch.rand(8, 1, 6))
         with Looks() as looks:
             trainer.fit(learner, batches, batches)
@@ -54,9 +56,9 @@ def test_a_step_of_training_or_validation_looks_at_no_number():
     assert not more.grown(fewer) - {""}  # "": Lightning's own and the optimiser's, of numbers that stay on the CPU
 
 
-def test_an_extraction_looks_at_no_number_of_a_picture_or_a_feature(tmp_path: Path):
+def test_an_extraction_looks_at_no_number_of_a_image_or_a_feature(tmp_path: Path):
     path = encode_video(tmp_path / "a.avi", 128)
-    network = FrozenBackbone(Pictures())
+    network = FrozenBackbone(Images())
 
     def extract(num_frames: int) -> Looks:
         frames = torch.arange(num_frames)[:, None]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUMS, PICTURES, SHOWN, find_chromium, open_page
+from browser import CHROMIUMS, IMAGES, SHOWN, find_chromium, open_page
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams.get_experiment import Handler as GetExperiment
 from tensorboard.plugins.hparams.list_session_groups import Handler as ListSessions
 from verbs import SMALL, Outcome
 
-from vidclf.comparison.settings import made_choices
+from vidclf.comparison.settings import chosen_settings
 from vidclf.evaluation.tensorboard import log_best
 from vidclf.run.config import CONF, HYDRA
 
@@ -97,13 +97,13 @@ def test_hparams_are_what_a_person_chose_and_no_constants(overrides: list[str], 
         cfg = compose("train", ["~callbacks", "~logger", *overrides])
     config = OmegaConf.to_container(cfg, resolve=True)
     config["backbone"]["precision"] = "float32"  # as train settles it on this machine
-    assert made_choices(config, overrides) == STAGES | more
+    assert chosen_settings(config, overrides) == STAGES | more
 
 
 def test_what_an_experiment_changes_is_shown_as_chosen(monkeypatch: pytest.MonkeyPatch):
     with initialize_config_dir(CONF, **HYDRA):
         cfg = compose("train", ["~callbacks", "~logger", "experiment=demo_3d"])
-    chosen = made_choices(OmegaConf.to_container(cfg, resolve=True), ["experiment=demo_3d"])
+    chosen = chosen_settings(OmegaConf.to_container(cfg, resolve=True), ["experiment=demo_3d"])
     assert chosen["trainer.max_epochs"] == "20"
     assert (chosen["optimizer"], chosen["scheduler"], chosen["batch_size"]) == ("adamw", "one_cycle", "32")
     assert not [key for key in chosen if "_target_" in key or "_partial_" in key]
@@ -142,7 +142,7 @@ def test_a_browser_shows_a_run_and_a_sweep(
         page.ask("Page.navigate", url=f"{address}#images")
         shown = page.wait_for(SHOWN, of="views/val")
         assert "confusion/test" in shown
-        assert min(min(size) for size in page.wait_for(PICTURES)) > 100
+        assert min(min(size) for size in page.wait_for(IMAGES)) > 100
         page.ask("Page.navigate", url=f"{address}#scalars")
         page.wait_for(SHOWN, of="val/loss")
         assert page.errors == []

@@ -19,7 +19,7 @@ from vidclf.errors import VidclfError
 from vidclf.features.recipe import hash_weights
 from vidclf.models.backbones.timm_models import TimmBackbone, check_names
 from vidclf.models.backbones.trainable import stages_of, trained_stages
-from vidclf.models.backbones.wrapped import wrap
+from vidclf.models.backbones.wrap import wrap
 
 VIT = "test_vit"  # a small one of timm's own, 160 x 160; a picture's 100 patches and a class token
 SIZE, TOKENS, WIDTH = 160, 101, 64

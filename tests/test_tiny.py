@@ -9,7 +9,7 @@ from vidclf.models.backbones.tiny3d import Tiny3D
 
 
 @pytest.fixture
-def pictures():
+def images():
     return torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -18,37 +18,37 @@ def test_the_shipped_file_is_under_a_megabyte_and_holds_about_a_hundred_thousand
     assert 80_000 < sum(tensor.numel() for tensor in load_file(SHIPPED).values()) < 130_000
 
 
-def test_features_equal_convolutions_written_out_by_hand(pictures):
+def test_features_equal_convolutions_written_out_by_hand(images):
     """Two 3x3 convolutions with ReLU, then the maximum of 2x2, four times."""
     weights = list(load_file(SHIPPED).items())
     tensors = dict(weights)
-    maps = pictures.flatten(0, 1)
+    maps = images.flatten(0, 1)
     for first in (0, 5, 10, 15):  # a stage has five layers: convolution, ReLU, convolution, ReLU, pooling
         for layer in (first, first + 2):
             maps = F.relu(F.conv2d(maps, tensors[f"layers.{layer}.weight"], tensors[f"layers.{layer}.bias"], padding=1))
         maps = F.max_pool2d(maps, 2)
     expected = maps.flatten(1).unflatten(0, (2, 3))
-    assert torch.allclose(Tiny()(pictures), expected, atol=1e-5)
+    assert torch.allclose(Tiny()(images), expected, atol=1e-5)
 
 
-def test_feature_dim_is_the_width_of_the_features(pictures):
+def test_feature_dim_is_the_width_of_the_features(images):
     backbone = Tiny()
-    assert backbone(pictures).shape == (2, 3, backbone.feature_dim)
+    assert backbone(images).shape == (2, 3, backbone.feature_dim)
 
 
-def test_a_batch_equals_its_pictures_one_by_one(pictures):
+def test_a_batch_equals_its_images_one_by_one(images):
     backbone = Tiny()
-    singles = torch.stack([torch.cat([backbone(f[None, None])[0] for f in view]) for view in pictures])
-    assert torch.allclose(backbone(pictures), singles, atol=1e-5)
+    singles = torch.stack([torch.cat([backbone(f[None, None])[0] for f in view]) for view in images])
+    assert torch.allclose(backbone(images), singles, atol=1e-5)
 
 
-def test_the_shipped_weights_see_something(pictures):
-    assert not torch.allclose(Tiny()(pictures), Tiny(weights=None)(pictures))
-    assert (Tiny()(pictures) > 0).float().mean() > 0.02
+def test_the_shipped_weights_see_something(images):
+    assert not torch.allclose(Tiny()(images), Tiny(weights=None)(images))
+    assert (Tiny()(images) > 0).float().mean() > 0.02
 
 
-def test_two_of_them_are_the_same_bits(pictures):
-    assert torch.equal(Tiny()(pictures), Tiny()(pictures))
+def test_two_of_them_are_the_same_bits(images):
+    assert torch.equal(Tiny()(images), Tiny()(images))
 
 
 def test_no_parameter_is_trained():
@@ -56,11 +56,11 @@ def test_no_parameter_is_trained():
     assert not Tiny().training
 
 
-def test_weights_come_from_a_local_file(tmp_path, pictures):
+def test_weights_come_from_a_local_file(tmp_path, images):
     other = Tiny(weights=None)
     path = tmp_path / "mine.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in other.state_dict().items()}, path)
-    assert torch.equal(Tiny(weights=path)(pictures), other(pictures))
+    assert torch.equal(Tiny(weights=path)(images), other(images))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every torchvision picture and video classifier as a backbone, and what happens to the wrong weights."""
+"""Every torchvision image and video classifier as a backbone, and what happens to the wrong weights."""
 
 import hashlib
 import shutil
@@ -57,7 +57,7 @@ def with_hash(path: Path) -> Path:
 
 
 @pytest.fixture
-def pictures() -> Tensor:
+def images() -> Tensor:
     return torch.randn(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -77,7 +77,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", models.list_models(module=models))
-def test_every_picture_model_gives_features_of_the_width_it_names(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_every_image_model_gives_features_of_the_width_it_names(name: str, monkeypatch: pytest.MonkeyPatch):
     make_blocks = BlockParams.from_init_params
 
     def on_cpu(*args: object, **settings: object) -> BlockParams:
@@ -123,22 +123,22 @@ def test_the_widths_are_those_of_the_papers(name: str, layer: str | None, featur
         (SMALL, "mean"),
     ],
 )
-def test_features_are_those_of_torchvisions_own_extractor(name: str, node: str, pictures: Tensor, tmp_path: Path):
+def test_features_are_those_of_torchvisions_own_extractor(name: str, node: str, images: Tensor, tmp_path: Path):
     network = trained(name)
-    expected = create_feature_extractor(network, [node])(pictures.flatten(0, 1))[node]
+    expected = create_feature_extractor(network, [node])(images.flatten(0, 1))[node]
     backbone = ImageBackbone(name, weights=saved(network, tmp_path / "weights.pth"), precision="float32")
     assert expected.std() > 0.1
-    torch.testing.assert_close(backbone(pictures), expected.unflatten(0, (2, 3)), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(backbone(images), expected.unflatten(0, (2, 3)), rtol=1e-3, atol=1e-3)
 
 
-def test_the_layers_of_alexnet_are_those_of_torchvisions_own_extractor(pictures: Tensor):
+def test_the_layers_of_alexnet_are_those_of_torchvisions_own_extractor(images: Tensor):
     torch.manual_seed(1)
     nodes = {"flatten": "conv", "classifier.2": "fc6", "classifier.5": "fc7"}
     extractor = create_feature_extractor(models.alexnet(weights=None).eval(), nodes)
-    for layer, expected in extractor(pictures.flatten(0, 1)).items():
+    for layer, expected in extractor(images.flatten(0, 1)).items():
         torch.manual_seed(1)  # the same random weights
         backbone = ImageBackbone("alexnet", layer, weights=None, precision="float32")
-        torch.testing.assert_close(backbone(pictures), expected.unflatten(0, (2, 3)))
+        torch.testing.assert_close(backbone(images), expected.unflatten(0, (2, 3)))
 
 
 @pytest.mark.parametrize("layer", ["fc6", "fc7"])
@@ -147,28 +147,28 @@ def test_vgg_is_cut_after_the_relu(layer: str):
     assert kept == ["Linear", "ReLU", "Dropout", "Linear", "ReLU"][: 2 if layer == "fc6" else 5]
 
 
-def test_squeezenets_features_are_its_maps_averaged(pictures: Tensor, tmp_path: Path):
+def test_squeezenets_features_are_its_maps_averaged(images: Tensor, tmp_path: Path):
     network = trained("squeezenet1_1")
     weights = saved(network, tmp_path / "weights.pth")
-    expected = network.features(pictures.flatten(0, 1)).mean((2, 3)).unflatten(0, (2, 3))
+    expected = network.features(images.flatten(0, 1)).mean((2, 3)).unflatten(0, (2, 3))
     backbone = ImageBackbone("squeezenet1_1", weights=weights, precision="float32")
-    torch.testing.assert_close(backbone(pictures), expected)
+    torch.testing.assert_close(backbone(images), expected)
 
 
-def test_googlenet_from_a_file_shifts_its_input_as_torchvisions_does(pictures: Tensor, tmp_path: Path):
+def test_googlenet_from_a_file_shifts_its_input_as_torchvisions_does(images: Tensor, tmp_path: Path):
     network = trained("googlenet", transform_input=True, init_weights=False)
     weights = saved(network, tmp_path / "weights.pth")
     network.fc = nn.Identity()
     backbone = ImageBackbone("googlenet", weights=weights, precision="float32")
     assert not [name for name in backbone.state_dict() if "aux" in name]
-    expected = network(pictures.flatten(0, 1)).unflatten(0, (2, 3))
-    torch.testing.assert_close(backbone(pictures), expected, rtol=1e-3, atol=1e-3)
+    expected = network(images.flatten(0, 1)).unflatten(0, (2, 3))
+    torch.testing.assert_close(backbone(images), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_a_picture_has_the_same_features_in_any_company(pictures: Tensor, tmp_path: Path):
+def test_a_image_has_the_same_features_in_any_company(images: Tensor, tmp_path: Path):
     backbone = ImageBackbone(SMALL, weights=saved(trained(), tmp_path / "weights.pth"), precision="float32")
-    alone = torch.stack([backbone(view[None, None])[0, 0] for view in pictures.flatten(0, 1)])
-    torch.testing.assert_close(backbone(pictures).flatten(0, 1), alone)
+    alone = torch.stack([backbone(view[None, None])[0, 0] for view in images.flatten(0, 1)])
+    torch.testing.assert_close(backbone(images).flatten(0, 1), alone)
 
 
 def test_a_frozen_backbone_has_no_gradients_and_is_in_eval_mode():
@@ -230,10 +230,10 @@ def test_a_view_length_that_a_network_cannot_take_is_told(name: str, num_frames:
 # Number formats
 
 
-def test_bfloat16_features_are_float32_features_in_fewer_digits(pictures: Tensor, tmp_path: Path):
+def test_bfloat16_features_are_float32_features_in_fewer_digits(images: Tensor, tmp_path: Path):
     weights = saved(trained("resnet18"), tmp_path / "weights.pth")
-    full = ImageBackbone("resnet18", weights=weights, precision="float32")(pictures)
-    half = ImageBackbone("resnet18", weights=weights, precision="bfloat16")(pictures)
+    full = ImageBackbone("resnet18", weights=weights, precision="float32")(images)
+    half = ImageBackbone("resnet18", weights=weights, precision="bfloat16")(images)
     assert (full.dtype, half.dtype) == (torch.float32, torch.bfloat16)
     assert 0 < (half - full).norm() / full.norm() < 0.1
 
@@ -291,7 +291,7 @@ def test_the_preset_is_that_of_the_weights_by_name_and_by_file(
 
 
 def test_weights_that_are_not_there_are_downloaded_and_used(
-    hub: Path, tmp_path: Path, pictures: Tensor, monkeypatch: pytest.MonkeyPatch
+    hub: Path, tmp_path: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ):
     path = with_hash(saved(trained(), tmp_path / "weights.pth"))
     published = models.get_model_weights(SMALL).IMAGENET1K_V1
@@ -299,7 +299,7 @@ def test_weights_that_are_not_there_are_downloaded_and_used(
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, to, *_, **__: shutil.copy(path, to))
     by_name = ImageBackbone(SMALL, weights="IMAGENET1K_V1", precision="float32")
     assert (hub / path.name).is_file()
-    assert torch.equal(by_name(pictures), ImageBackbone(SMALL, weights=path, precision="float32")(pictures))
+    assert torch.equal(by_name(images), ImageBackbone(SMALL, weights=path, precision="float32")(images))
 
 
 def test_weights_that_cannot_be_fetched_say_which_file_goes_where(hub: Path):
@@ -338,18 +338,18 @@ def test_an_unknown_name_of_weights_lists_the_known_ones():
 # Weights in a file
 
 
-def test_a_state_dict_may_be_safetensors_carry_its_hash_and_have_another_classifier(tmp_path: Path, pictures: Tensor):
+def test_a_state_dict_may_be_safetensors_carry_its_hash_and_have_another_classifier(tmp_path: Path, images: Tensor):
     plain = saved(trained(), tmp_path / "plain.pth")
     hashed = with_hash(saved(trained(), tmp_path / "hashed.pt"))
     state = trained().state_dict() | {"fc.weight": torch.zeros(7, 1024), "fc.bias": torch.zeros(7)}
     save_file(state, tmp_path / "seven classes.safetensors")
     features = [
-        ImageBackbone(SMALL, weights=path, precision="float32")(pictures)
+        ImageBackbone(SMALL, weights=path, precision="float32")(images)
         for path in (plain, str(hashed), tmp_path / "seven classes.safetensors")
     ]
     assert torch.equal(features[0], features[1])
     assert torch.equal(features[0], features[2])
-    assert not torch.equal(features[0], ImageBackbone(SMALL, weights=None, precision="float32")(pictures))
+    assert not torch.equal(features[0], ImageBackbone(SMALL, weights=None, precision="float32")(images))
 
 
 def test_densenets_published_names_are_understood(tmp_path: Path):
@@ -436,8 +436,8 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "vgg61"}, r"vgg61: torchvision has no picture classifier.*Did you mean .*vgg16"),
-        ({"name": "r3d_18"}, r"r3d_18: torchvision has no picture classifier"),
+        ({"name": "vgg61"}, r"vgg61: torchvision has no image classifier.*Did you mean .*vgg16"),
+        ({"name": "r3d_18"}, r"r3d_18: torchvision has no image classifier"),
         ({"name": "zzzzzz"}, r"There are alexnet, .* more"),
         ({"layer": "conv5"}, r"layer=conv5: allowed for vgg16 are conv, conv_avg, fc6, fc7"),
         ({"name": "resnet50", "layer": "conv"}, r"layer=conv: allowed for resnet50 are penultimate"),

@@ -22,7 +22,7 @@ AGGREGATIONS = {"mode", "mean", "max", "logit_mean", "median", "topk_mean"}
 
 @pytest.fixture
 def train(vidclf: Callable[..., Outcome], clips: Path) -> Callable[..., Outcome]:
-    """`train("seed=1")` trains the small network on the session's clips, without pictures of them."""
+    """`train("seed=1")` trains the small network on the session's clips, without images of them."""
     return lambda *arguments: vidclf("train", f"dataset.root={clips}", *SMALL, "~callbacks.view_sheets", *arguments)
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from doubles import Pictures, make_learner
+from doubles import Images, make_learner
 from torch import nn
 from torchvision import models
 
@@ -14,11 +14,11 @@ from vidclf.errors import VidclfError
 from vidclf.models.backbones.tiny3d import Tiny3D
 from vidclf.models.backbones.torchvision_models import ClipBackbone, ImageBackbone
 from vidclf.models.backbones.trainable import set_trainable, stages_of, trained_stages
-from vidclf.models.backbones.wrapped import wrap
+from vidclf.models.backbones.wrap import wrap
 from vidclf.models.heads.attention_pool import AttentionPool
 from vidclf.models.heads.recurrent import GRU
 from vidclf.models.heads.transformer import Transformer
-from vidclf.models.learner import is_decayed
+from vidclf.models.learner import has_weight_decay
 
 NUM_STAGES = {
     "vgg16": 5,
@@ -90,7 +90,7 @@ def rates_of(backbone: nn.Module, **settings: object) -> list[float]:
 def test_each_stage_learns_at_a_share_of_the_next_ones_rate():
     assert rates_of(Tiny3D(width=2), layer_decay=0.5) == pytest.approx([0.1, 0.05, 0.025, 0.0125, 0.00625])
     assert rates_of(Tiny3D(width=2, trainable="last"), layer_decay=0.5) == pytest.approx([0.1, 0.05])
-    assert rates_of(Pictures(), layer_decay=0.5) == pytest.approx([0.1])
+    assert rates_of(Images(), layer_decay=0.5) == pytest.approx([0.1])
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_norms_biases_tokens_queries_and_positions_are_spared_by_weight_decay(ne
     found = set()
     for name, parameter in built.named_parameters():
         last = name.rpartition(".")[2]
-        if not is_decayed(name, parameter):
+        if not has_weight_decay(name, parameter):
             found.add(f"weight of {kinds[id(parameter)]}" if last == "weight" else last)
         else:
             assert parameter.ndim > 1, name
@@ -134,6 +134,6 @@ def test_weight_decay_divides_the_groups_and_keeps_their_rates():
 
 
 def test_nothing_to_train_is_told():
-    classifier = make_learner(wrap(Pictures()), head=nn.Flatten())
+    classifier = make_learner(wrap(Images()), head=nn.Flatten())
     with pytest.raises(VidclfError, match=r"Nothing is trained: the head Flatten has no.*backbone\.trainable"):
         classifier.configure_optimizers()

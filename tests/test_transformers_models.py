@@ -18,7 +18,7 @@ from vidclf.errors import VidclfError
 from vidclf.features.recipe import hash_weights
 from vidclf.models.backbones.trainable import stages_of, trained_stages
 from vidclf.models.backbones.transformers_models import TransformersBackbone
-from vidclf.models.backbones.wrapped import wrap
+from vidclf.models.backbones.wrap import wrap
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +84,9 @@ def test_vjepa2s_features_are_those_of_its_own_pipeline(kind: str, folders: Path
 def test_dinov2s_features_are_those_of_its_own_pipeline(folders: Path):
     views = frames(3)
     processor = transformers.BitImageProcessor.from_pretrained(folders / "Dinov2Model")
-    pictures = processor(list(views.flatten(0, 1)), return_tensors="pt")
+    images = processor(list(views.flatten(0, 1)), return_tensors="pt")
     with torch.no_grad():
-        expected = whole(folders / "Dinov2Model")(**pictures).pooler_output.unflatten(0, (2, 3))
+        expected = whole(folders / "Dinov2Model")(**images).pooler_output.unflatten(0, (2, 3))
     torch.testing.assert_close(ours(folders / "Dinov2Model", views), expected, rtol=1e-3, atol=2e-4)
 
 
@@ -207,15 +207,15 @@ def test_a_view_of_another_length_is_told(kind: str, num_frames: int, folders: P
         backbone(torch.zeros(1, num_frames, 3, 32, 32))
 
 
-def test_a_picture_size_that_the_positions_are_not_for_is_told(copy: Callable[[str], Path]):
+def test_a_image_size_that_the_positions_are_not_for_is_told(copy: Callable[[str], Path]):
     folder = copy("VideoMAEModel")
-    with pytest.raises(VidclfError, match=r"VideoMAEModel takes pictures of 32 x 32, these have 40 x 40"):
+    with pytest.raises(VidclfError, match=r"VideoMAEModel takes images of 32 x 32, these have 40 x 40"):
         TransformersBackbone(str(folder))(torch.zeros(1, 4, 3, 40, 40))
     for kind in ("VideoMAEModel", "VJEPA2Model"):
         folder = folder if kind == "VideoMAEModel" else copy(kind)
         for path in folder.glob("*preprocessor_config.json"):
             encoders.change(path, crop_size={"height": 40, "width": 40})
-        with pytest.raises(VidclfError, match=r"pictures of 40 x 40, and the model's positions are for 32 x 32"):
+        with pytest.raises(VidclfError, match=r"images of 40 x 40, and the model's positions are for 32 x 32"):
             TransformersBackbone(str(folder))
 
 
@@ -223,12 +223,10 @@ def test_a_picture_size_that_the_positions_are_not_for_is_told(copy: Callable[[s
     "changed",
     [{"do_resize": False}, {"rescale_factor": 1.0}, {"do_center_crop": False}, {"size": {"longest_edge": 40}}],
 )
-def test_pictures_that_are_made_in_a_way_of_their_own_are_told(changed: dict[str, Any], copy: Callable[[str], Path]):
+def test_images_that_are_made_in_a_way_of_their_own_are_told(changed: dict[str, Any], copy: Callable[[str], Path]):
     folder = copy("Dinov2Model")
     encoders.change(folder / "preprocessor_config.json", **changed)
-    with pytest.raises(
-        VidclfError, match=r"makes pictures in a way that there is none here for|how its pictures are made"
-    ):
+    with pytest.raises(VidclfError, match=r"makes images in a way that there is none here for|how its images are made"):
         TransformersBackbone(str(folder))
 
 
@@ -243,7 +241,7 @@ def test_a_processor_that_only_squeezes_to_a_square_is_read(copy: Callable[[str]
 def test_a_folder_without_its_processor_is_a_sentence(copy: Callable[[str], Path]):
     folder = copy("VJEPA2Model")
     (folder / "video_preprocessor_config.json").unlink()
-    with pytest.raises(VidclfError, match="how its pictures are made is not known: it needs the preprocessor_config"):
+    with pytest.raises(VidclfError, match="how its images are made is not known: it needs the preprocessor_config"):
         TransformersBackbone(str(folder))
 
 
@@ -271,7 +269,7 @@ def test_another_architecture_is_taken_where_the_rule_fits(tmp_path: Path):
     ("kind", "sentence"),
     [
         ("Timesformer", r"TimesformerModel does not fit: of 4 frames it gives \(1, 65, 16\), not 64 tokens"),
-        ("Bert", r"BertModel does not fit: it cannot take pictures of shape \(1, 3, 32, 32\) alone"),
+        ("Bert", r"BertModel does not fit: it cannot take images of shape \(1, 3, 32, 32\) alone"),
     ],
 )
 def test_another_architecture_that_does_not_fit_is_a_sentence(kind: str, sentence: str, tmp_path: Path):
@@ -279,7 +277,7 @@ def test_another_architecture_that_does_not_fit_is_a_sentence(kind: str, sentenc
         TransformersBackbone(str(other(tmp_path, kind)))
 
 
-def test_a_model_whose_positions_are_for_other_pictures_is_a_sentence(tmp_path: Path):
+def test_a_model_whose_positions_are_for_other_images_is_a_sentence(tmp_path: Path):
     with pytest.raises(VidclfError, match=r"ViTModel does not fit: .*doesn't match"):
         TransformersBackbone(str(other(tmp_path, "ViT", size=40)))
 

@@ -1,4 +1,4 @@
-"""From frames to pictures, as torchvision and Pillow make them."""
+"""From frames to images, as torchvision and Pillow make them."""
 
 from pathlib import Path
 
@@ -33,9 +33,9 @@ def picture_format_of(published: object, clip_length: int = 1) -> PictureFormat:
     )
 
 
-def differ_by_rounding(pictures: Tensor, expected: Tensor) -> bool:
+def differ_by_rounding(images: Tensor, expected: Tensor) -> bool:
     """Whether no pixel differs by more than one of 255 levels, and few do: others round otherwise."""
-    difference = (pictures - expected).abs()
+    difference = (images - expected).abs()
     return bool(difference.max() < 1.01 / 255 / 0.21645) and bool((difference > 0.01).float().mean() < 0.01)
 
 
@@ -47,47 +47,47 @@ def frames(request: pytest.FixtureRequest, tmp_path: Path) -> Tensor:
 
 
 @pytest.mark.parametrize("weights", [VGG16_Weights.IMAGENET1K_V1, ResNet50_Weights.IMAGENET1K_V2])
-def test_pictures_are_torchvisions_own(weights: VGG16_Weights, frames: Tensor):
+def test_images_are_torchvisions_own(weights: VGG16_Weights, frames: Tensor):
     published = weights.transforms()
-    pictures = BackboneTransform(picture_format_of(published))(frames)
-    assert differ_by_rounding(pictures, published(frames.flatten(0, 1)).unflatten(0, (2, 3)))
-    assert differ_by_rounding(pictures[1, 2], published(to_pil_image(frames[1, 2])))
+    images = BackboneTransform(picture_format_of(published))(frames)
+    assert differ_by_rounding(images, published(frames.flatten(0, 1)).unflatten(0, (2, 3)))
+    assert differ_by_rounding(images[1, 2], published(to_pil_image(frames[1, 2])))
 
 
 @pytest.mark.parametrize("weights", [R3D_18_Weights.DEFAULT, MViT_V2_S_Weights.DEFAULT])
 def test_clips_are_torchvisions_own(weights: R3D_18_Weights, frames: Tensor):
     published = weights.transforms()
-    pictures = BackboneTransform(picture_format_of(published, clip_length=3))(frames)
-    assert differ_by_rounding(pictures, published(frames).transpose(1, 2))
+    images = BackboneTransform(picture_format_of(published, clip_length=3))(frames)
+    assert differ_by_rounding(images, published(frames).transpose(1, 2))
 
 
-def test_pictures_are_normalised_by_channel():
+def test_images_are_normalised_by_channel():
     frames = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 3, 1, 1).expand(1, 1, 3, 8, 8)
     picture_format = PictureFormat(size=4, resize=4, mean=(0.5, 0.1, 0.0), std=(0.25, 0.5, 2.0))
-    pictures = BackboneTransform(picture_format)(frames)
-    assert pictures.shape == (1, 1, 3, 4, 4)
-    torch.testing.assert_close(pictures.amax((0, 1, 3, 4)), torch.tensor([-2.0, 0.2, 0.5]))
-    torch.testing.assert_close(pictures.amin((0, 1, 3, 4)), torch.tensor([-2.0, 0.2, 0.5]))
+    images = BackboneTransform(picture_format)(frames)
+    assert images.shape == (1, 1, 3, 4, 4)
+    torch.testing.assert_close(images.amax((0, 1, 3, 4)), torch.tensor([-2.0, 0.2, 0.5]))
+    torch.testing.assert_close(images.amin((0, 1, 3, 4)), torch.tensor([-2.0, 0.2, 0.5]))
 
 
-def test_tutorial_pictures_worked_out_by_hand():
+def test_tutorial_images_worked_out_by_hand():
     rows, columns = torch.arange(4).view(4, 1), torch.arange(6).view(1, 6)
     frame = (10 * rows + columns).to(torch.uint8).expand(1, 1, 3, 4, 6)
-    pictures = TutorialTransform(PictureFormat(size=2, resize=9, **PLAIN))(frame)
+    images = TutorialTransform(PictureFormat(size=2, resize=9, **PLAIN))(frame)
     # Middles of two halves: rows 1 and 3, columns 1 and 4 (1.5 and 4.5); the aspect ratio is lost.
-    assert torch.equal((pictures[0, 0, 0] * 255).round(), torch.tensor([[11.0, 14.0], [31.0, 34.0]]))
+    assert torch.equal((images[0, 0, 0] * 255).round(), torch.tensor([[11.0, 14.0], [31.0, 34.0]]))
 
 
 @pytest.mark.parametrize("size", [(320, 240), (340, 256), (1920, 1080), (100, 75), (33, 47)])
-def test_tutorial_pictures_are_pillows_nearest(size: tuple[int, int]):
+def test_tutorial_images_are_pillows_nearest(size: tuple[int, int]):
     coordinates = np.indices(size[::-1]) % 251
-    picture = np.stack([*coordinates, coordinates.sum(0) % 256], axis=-1).astype(np.uint8)
-    frames = torch.from_numpy(picture).permute(2, 0, 1)[None, None]
+    image = np.stack([*coordinates, coordinates.sum(0) % 256], axis=-1).astype(np.uint8)
+    frames = torch.from_numpy(image).permute(2, 0, 1)[None, None]
     for side in (224, 299, 64):
-        expected = np.array(Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST))
-        pictures = TutorialTransform(PictureFormat(size=side, resize=side, **PLAIN))(frames)
-        assert torch.equal((pictures[0, 0] * 255).round(), torch.from_numpy(expected).permute(2, 0, 1).float())
-        assert pictures.max() <= 1
+        expected = np.array(Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST))
+        images = TutorialTransform(PictureFormat(size=side, resize=side, **PLAIN))(frames)
+        assert torch.equal((images[0, 0] * 255).round(), torch.from_numpy(expected).permute(2, 0, 1).float())
+        assert images.max() <= 1
 
 
 @pytest.mark.parametrize("kind", [BackboneTransform, TutorialTransform])

@@ -5,34 +5,34 @@ from functools import partial
 
 import pytest
 import torch
-from doubles import Clips, Pictures, make_learner
+from doubles import Clips, Images, make_learner
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.tiny3d import Tiny3D
 from vidclf.models.backbones.trainable import set_trainable
-from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone, picture_format_of, wrap
+from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone, picture_format_of, wrap
 from vidclf.models.scaling import Scaling
 
 
-def pictures(num_views: int, num_frames: int = 4) -> Tensor:
+def images(num_views: int, num_frames: int = 4) -> Tensor:
     return torch.randn(num_views, num_frames, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(params=[Pictures, Clips])
+@pytest.fixture(params=[Images, Clips])
 def frozen(request: pytest.FixtureRequest) -> FrozenBackbone:
     return FrozenBackbone(request.param())
 
 
 def test_features_are_the_backbones_own(frozen: FrozenBackbone):
-    inputs = pictures(5)
+    inputs = images(5)
     torch.testing.assert_close(frozen(inputs), frozen.backbone.eval()(inputs))
     assert (frozen.feature_dim, frozen.picture_format) == (frozen.backbone.feature_dim, frozen.backbone.picture_format)
 
 
 def test_a_view_is_the_same_bits_in_any_company(frozen: FrozenBackbone):
-    inputs = pictures(33)
+    inputs = images(33)
     together = frozen(inputs)
     assert torch.equal(torch.cat([frozen(view[None]) for view in inputs]), together)
     order = torch.randperm(33, generator=torch.Generator().manual_seed(1))
@@ -43,37 +43,37 @@ def test_the_backbone_always_gets_the_same_number_of_frames(frozen: FrozenBackbo
     shapes = []
     frozen.backbone.register_forward_pre_hook(lambda _, arguments: shapes.append(arguments[0].shape))
     for num_views in (1, 8, 33):
-        frozen(pictures(num_views))
+        frozen(images(num_views))
     assert len(shapes) > 3
     assert {shape[0] * shape[1] for shape in shapes} == {32}
 
 
 def test_autocast_changes_no_feature(frozen: FrozenBackbone):
-    expected = frozen(pictures(3))
+    expected = frozen(images(3))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(frozen(pictures(3)), expected)
+        assert torch.equal(frozen(images(3)), expected)
 
 
 def test_training_mode_changes_nothing(frozen: FrozenBackbone):
     whole = nn.Sequential(frozen, nn.Dropout())
-    expected, buffers = frozen(pictures(3)), deepcopy(dict(frozen.named_buffers()))
+    expected, buffers = frozen(images(3)), deepcopy(dict(frozen.named_buffers()))
     for module in (whole, frozen):
         module.train()
         assert whole[1].training
         assert not any(part.training for part in frozen.modules())
-        assert torch.equal(frozen(pictures(3)), expected)
+        assert torch.equal(frozen(images(3)), expected)
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in frozen.named_buffers())
 
 
 def test_no_gradient_reaches_the_backbone(frozen: FrozenBackbone):
-    inputs = pictures(2).requires_grad_()
+    inputs = images(2).requires_grad_()
     assert not frozen(inputs).requires_grad
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
 
 
 def test_checkpoints_hold_the_head_alone_and_load_strictly():
     scaled = partial(make_learner, scaling=Scaling(6, "standard"))
-    classifier, other = (scaled(FrozenBackbone(Pictures(seed)), seed=seed) for seed in (0, 1))
+    classifier, other = (scaled(FrozenBackbone(Images(seed)), seed=seed) for seed in (0, 1))
     state = classifier.state_dict()
     assert state
     assert {name.split(".")[0] for name in state} == {"scaling", "head"}
@@ -85,7 +85,7 @@ def test_checkpoints_hold_the_head_alone_and_load_strictly():
 
 
 def test_a_strict_load_still_finds_what_is_missing_or_unknown():
-    classifier = make_learner(FrozenBackbone(Pictures()))
+    classifier = make_learner(FrozenBackbone(Images()))
     state = classifier.state_dict()
     first = next(iter(state))
     with pytest.raises(RuntimeError, match=f'Missing key.*"{first}"'):
@@ -95,17 +95,17 @@ def test_a_strict_load_still_finds_what_is_missing_or_unknown():
 
 
 def test_weight_averaging_averages_the_head_and_loads():
-    classifier = make_learner(FrozenBackbone(Pictures()), head=nn.Linear(6, 2))
+    classifier = make_learner(FrozenBackbone(Images()), head=nn.Linear(6, 2))
     averaged = AveragedModel(classifier)
     for value in (1.0, 3.0):
         nn.init.constant_(classifier.head.weight, value)
         averaged.update_parameters(classifier)
     assert averaged.module.head.weight.unique().item() == 2
     assert not [name for name in averaged.state_dict() if "backbone" in name]
-    again = AveragedModel(make_learner(FrozenBackbone(Pictures()), head=nn.Linear(6, 2)))
+    again = AveragedModel(make_learner(FrozenBackbone(Images()), head=nn.Linear(6, 2)))
     again.load_state_dict(averaged.state_dict())
     assert again.module.head.weight.unique().item() == 2
-    inputs = pictures(2)
+    inputs = images(2)
     assert torch.equal(again.module.backbone(inputs), classifier.backbone(inputs))
 
 
@@ -131,8 +131,8 @@ def test_what_is_not_trained_stays_in_eval_mode():
 
 
 def test_a_backbone_is_trained_if_any_parameter_wants_a_gradient():
-    assert isinstance(wrap(Pictures()), FrozenBackbone)
-    assert isinstance(wrap(Pictures().requires_grad_(True)), TunedBackbone)
+    assert isinstance(wrap(Images()), FrozenBackbone)
+    assert isinstance(wrap(Images().requires_grad_(True)), TunedBackbone)
 
 
 def test_a_trained_backbones_features_are_the_same_bits_in_any_company():
@@ -158,8 +158,8 @@ def test_a_checkpoint_holds_what_was_trained():
 
 def test_a_backbone_may_still_call_its_picture_format_preset():
     backbone = nn.Linear(1, 1)
-    backbone.preset, backbone.feature_dim = Pictures.picture_format, 1
-    assert picture_format_of(backbone) == wrap(backbone).picture_format == Pictures.picture_format
+    backbone.preset, backbone.feature_dim = Images.picture_format, 1
+    assert picture_format_of(backbone) == wrap(backbone).picture_format == Images.picture_format
 
 
 @pytest.mark.parametrize(
@@ -167,14 +167,14 @@ def test_a_backbone_may_still_call_its_picture_format_preset():
     [
         (
             "picture_format",
-            r"^Pictures: a backbone has a picture_format, .* here it is None\. Give it one, e\.g\. Pict",
+            r"^Images: a backbone has a picture_format, .* here it is None\. Give it one, e\.g\. Pict",
         ),
-        ("feature_dim", r"^Pictures: a backbone has a feature_dim, the width D .* Set self\.feature_dim in its constr"),
+        ("feature_dim", r"^Images: a backbone has a feature_dim, the width D .* Set self\.feature_dim in its constr"),
     ],
 )
 def test_a_backbone_without_a_width_or_a_picture_format_is_told(
     missing: str, message: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.delattr(Pictures, missing)
+    monkeypatch.delattr(Images, missing)
     with pytest.raises(VidclfError, match=message):
-        wrap(Pictures())
+        wrap(Images())

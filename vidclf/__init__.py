@@ -9,8 +9,8 @@ feature sequence, K classes):
     sampling     (num_frames, fps, generator)    -> frame indices (V, T)
     corpus       all of these                    -> [VideoViews(video, label, views, frames)] of a part
     decoding     (path, indices)                 -> frames (V, T, 3, H, W) uint8 RGB
-    transform    frames                          -> pictures (V * crops, T, 3, h, w) float
-    backbone     pictures (N, T, 3, h, w)        -> features (N, S, D)
+    transform    frames                          -> images (V * crops, T, 3, h, w) float
+    backbone     images (N, T, 3, h, w)        -> features (N, S, D)
     scaling      features                        -> features, by a scale fitted on those of training
     head         features (N, S, D)              -> logits (N, K)
     aggregation  logits (V, K) of one video      -> log-probabilities (K,)

@@ -7,7 +7,7 @@ from hydra import compose
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from vidclf.audit.findings import Checked, check
+from vidclf.audit.findings import Findings, find_problems
 from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS
 from vidclf.audit.page import table_of_classes, write_manifest, write_page
 from vidclf.audit.shortcuts import keep_shortcuts
@@ -38,7 +38,7 @@ def run(config: Config, run: Run | None) -> None:
     backbone.to(device).eval()
     corpus = build_corpus(config)
     source = build_source(config, corpus, backbone, device)
-    checked = check(corpus, source, backbone, alike, config["num_threads"] or num_cores())
+    checked = find_problems(corpus, source, backbone, alike, config["num_threads"] or num_cores())
     _print_findings(checked)
     with writing_to(Path(config["store"]["root"]), "Name another folder with store.root=..."):
         keep_shortcuts(Path(config["store"]["root"]), corpus, checked.shortcuts)
@@ -67,7 +67,7 @@ def _check_files(page: Path | None, out: Path | None) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _print_findings(checked: Checked) -> None:
+def _print_findings(checked: Findings) -> None:
     """Print a line for each class, each file that cannot be read, and each problem."""
     classes = table_of_classes(checked)
     for name, *counts in classes.rows:
@@ -79,7 +79,7 @@ def _print_findings(checked: Checked) -> None:
         say(sanitize(problem))
 
 
-def _rows(checked: Checked) -> dict[str, object]:
+def _rows(checked: Findings) -> dict[str, object]:
     rows: dict[str, object] = {"num_videos": len(checked.corpus.videos), "num_failed": len(checked.corpus.failed)}
     rows |= {"num_copies": len(checked.copies), "num_alike": len(checked.pairs), "num_leaks": checked.num_leaks}
     for name, shortcut in checked.shortcuts.items():

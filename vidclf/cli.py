@@ -34,8 +34,8 @@ def main() -> None:
 
 def verbs() -> dict[str, str]:
     """Return every verb, and what it does: the first line of its YAML."""
-    first_lines = {path.stem: path.read_text(encoding="utf-8").partition("\n")[0] for path in sorted(CONF.glob("*.yaml"))}
-    return {name: line.partition(": ")[2].strip() for name, line in first_lines.items()}
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(CONF.glob("*.yaml"))}
+    return {name: text.partition("\n")[0].partition(": ")[2].strip() for name, text in texts.items()}
 
 
 def usage() -> str:

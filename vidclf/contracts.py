@@ -189,6 +189,10 @@ class SplitRule(Protocol):
     lists: Path | None = None
     per_view: bool = False
 
+    def __call__(self, videos: Sequence[Video], num_views: Sequence[int], *official: OfficialParts) -> Any:
+        """Return the part of every view."""
+        ...
+
 
 class Sampling(Protocol):
     """A sampling chooses the frames of a video that are used.
@@ -245,14 +249,14 @@ class Backbone(Protocol):
         feature_dim: D.
         picture_format: the images that it wants.
         name: for messages and the store's folder; None: its class's name in lower case.
-        precision: the number format of its features.
+        precision: the number format of its features; None: float32.
         configuration: text that determines its features besides the weights.
     """
 
     feature_dim: int
     picture_format: PictureFormat
     name: str | None = None
-    precision: str = "float32"
+    precision: str | None = None
     configuration: str = ""
 
 
@@ -319,5 +323,3 @@ class Source(Protocol):
 def optional(stage: object, protocol: type, name: str) -> Any:
     """Return an optional member of a stage, or the default that its protocol declares."""
     return getattr(stage, name, getattr(protocol, name))
-
-

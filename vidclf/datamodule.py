@@ -7,12 +7,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidclf.contracts import VideoViews, Views
+from vidclf.contracts import Source, VideoViews, Views
 from vidclf.data.corpus import Corpus
-from vidclf.data.frames import FrameReader
 from vidclf.errors import VidclfError
-from vidclf.features.batches import StoredFeatures
-from vidclf.system.ranks import gather
 
 
 class VideoDataModule(L.LightningDataModule):
@@ -20,13 +17,13 @@ class VideoDataModule(L.LightningDataModule):
 
     Args:
         corpus: which frames of which video are looked at.
-        source: turns lists of VideoViews into batches: of stored features, or of pictures.
+        source: turns lists of VideoViews into batches: of stored features, or of images.
         batch_size: views in a training batch, those of all processes together.
 
     Where several processes work as one, each reads and computes videos of its own: see `system.ranks`.
     """
 
-    def __init__(self, corpus: Corpus, source: StoredFeatures | FrameReader, batch_size: int = 128) -> None:
+    def __init__(self, corpus: Corpus, source: Source, batch_size: int = 128) -> None:
         super().__init__()
         if batch_size < 1:
             raise VidclfError(f"batch_size={batch_size}: it must be 1 or more.")
@@ -34,16 +31,16 @@ class VideoDataModule(L.LightningDataModule):
 
     def prepare(self, num_epochs: int | None) -> None:
         """Compute what is read and not stored yet, for all epochs (None, -1: no end) at once."""
-        draws = self.source.num_draws if self.corpus.sampling.random else 1
+        draws = self.source.num_draws if self.corpus.is_random else 1
         draws = min(draws, num_epochs) if num_epochs and num_epochs > 0 else draws
-        views = [one for draw in range(draws) for one in self.training_views(draw)]
+        views = [video for draw in range(draws) for video in self.training_views(draw)]
         self.source.prepare([*views, *self.corpus.views("val")])
         self.corpus.share_failed()
         self.corpus.require_for_training()
 
     def train_labels(self) -> Int[Tensor, " N"]:
         """Return the labels of an epoch's training views."""
-        return torch.cat([torch.tensor(one.label).expand(len(one.views)) for one in self.training_views(0)])
+        return torch.cat([torch.tensor(video.label).expand(len(video.views)) for video in self.training_views(0)])
 
     def training_views(self, epoch: int) -> list[VideoViews]:
         """Return the views that an epoch of training shows."""
@@ -56,26 +53,17 @@ class VideoDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> Iterable[Views]:
         """Yield the validation views, in order."""
-        return self.source.scoring_batches(self.corpus.views("val"), self.batch_size, in_step=True)
+        return self.source.scoring_batches(self.corpus.views("val"), self.batch_size, keep_as="val")
 
-    def train_features(self, backbone: nn.Module, device: torch.device) -> Float[Tensor, "N S D"]:
-        """Return the features of the first epoch's training views, of all processes'."""
-        return self.labelled("train", backbone, device)[0]
+    def train_features(self, backbone: nn.Module) -> Float[Tensor, "N S D"]:
+        """Return the features of the first epoch's training views, of all processes."""
+        return self.labelled("train", backbone)[0]
 
-    def labelled(
-        self, part: str, backbone: nn.Module, device: torch.device
-    ) -> tuple[Float[Tensor, "N S D"], Int[Tensor, " N"]]:
-        """Return the features of all views of a part, of training in its first epoch, and their labels."""
+    def labelled(self, part: str, backbone: nn.Module) -> tuple[Float[Tensor, "N S D"], Int[Tensor, " N"]]:
+        """Return the features and labels of all views of a part, of train in its first epoch."""
         views = self.training_views(0) if part == "train" else self.corpus.views(part)
-        if isinstance(self.source, StoredFeatures):
-            features = self.source.features(views)
-        else:
-            backbone.to(device).eval()
-            batches = self.source.scoring_batches(views)
-            own = {int(batch.video[0]): backbone(batch.inputs.to(device)).cpu() for batch in batches}
-            of_video = {video: features for part in gather(own) for video, features in part.items()}
-            views = [one for one in views if one.video in of_video]
-            features = torch.cat([of_video[one.video] for one in views])
-        counts = torch.tensor([len(one.views) for one in views])
+        features = self.source.features(views, backbone)
+        views = [video for video in views if video.video in self.corpus.facts]  # without those that were damaged
+        counts = torch.tensor([len(video.views) for video in views])
         num_crops = len(features) // int(counts.sum())
-        return features, torch.tensor([one.label for one in views]).repeat_interleave(num_crops * counts)
+        return features, torch.tensor([video.label for video in views]).repeat_interleave(num_crops * counts)

@@ -5,16 +5,16 @@ from pathlib import Path
 
 from vidclf.audit.shortcuts import kept_shortcuts
 from vidclf.build.datasets import build_corpus, build_source
-from vidclf.build.parts import build_aggregations, rebuild
+from vidclf.build.parts import build_aggregations, restore_classifier
 from vidclf.build.training import build_trainer
 from vidclf.comparison.scored import temperature_in
 from vidclf.contracts import PARTS
 from vidclf.data.corpus import Corpus
 from vidclf.errors import VidclfError
-from vidclf.evaluation.logits import Judged, judge, say_warnings, scores_of
-from vidclf.evaluation.probes import Prober, names_of
+from vidclf.evaluation.logits import ViewLogits, compute_metrics, print_warnings, score_part
+from vidclf.evaluation.probes import Prober, parse_probes
 from vidclf.evaluation.results import write_aggregations, write_report
-from vidclf.evaluation.scores import JudgedVideos
+from vidclf.evaluation.scores import VideoPredictions
 from vidclf.evaluation.tensorboard import BEST, log_report
 from vidclf.models.classifier import Classifier
 from vidclf.run.compatible import check_scored, differences, results_name
@@ -30,9 +30,9 @@ def run(config: Config, run: Run | None) -> None:
     part = config["part"]
     if part not in PARTS:
         raise VidclfError(f"part={part}: there is no such part; use one of {', '.join(PARTS)}.")
-    probes = [] if config["probe"] is None else names_of(config["probe"])
+    probes = [] if config["probe"] is None else parse_probes(config["probe"])
     changed = differences(run, config, explicit_overrides())
-    classifier = rebuild(config, run)
+    classifier = restore_classifier(config, run)
     trainer = build_trainer(config, classifier.backbone)
     start_ranks(trainer)
     device = trainer.strategy.root_device
@@ -40,8 +40,8 @@ def run(config: Config, run: Run | None) -> None:
     check_scored(run, corpus, part)
     source = build_source(config, corpus, classifier.backbone, device)
     source.prepare(corpus.views(part))
-    judged = judge(trainer, classifier, source, corpus, part)
-    videos = judged.by(classifier.aggregation, corpus.videos)
+    judged = score_part(trainer, classifier, source, corpus, part)
+    videos = judged.aggregate(classifier.aggregation, corpus.videos)
     if not probes:
         if is_rank_zero():
             _write_scores(run, config, part, changed, judged, videos, classifier, corpus)
@@ -58,15 +58,15 @@ def _write_scores(
     config: Config,
     part: str,
     changed: Sequence[str],
-    judged: Judged,
-    videos: JudgedVideos,
+    judged: ViewLogits,
+    videos: VideoPredictions,
     classifier: Classifier,
     corpus: Corpus,
 ) -> None:
     """Write the scores of a part, tables and figures, and print the scores."""
     temperature = temperature_in(run.folder / results_name("val", changed) if changed else run.folder)
     aggregations = build_aggregations()
-    metrics = scores_of(judged, videos, corpus, part, aggregations, temperature)
+    metrics = compute_metrics(judged, videos, corpus, part, aggregations, temperature)
     results = results_folder(run, results_name(part, changed))
     write_report(results, judged, videos, classifier.aggregation, corpus)
     if part == "test":
@@ -75,7 +75,7 @@ def _write_scores(
     logs, best = (results_folder(run, name) for name in ("tensorboard", f"tensorboard/{BEST}"))
     log_report(logs, best, results, part, corpus, judged, videos)
     write_scores(results, metrics, corpus.videos, corpus.failed)
-    say_warnings(videos, corpus.class_names)
+    print_warnings(videos, corpus.class_names)
     table(f"{part} part of {run.folder}", metrics, f"results {results}")
 
 

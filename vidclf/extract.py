@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from vidclf.build.datasets import build_corpus, build_source, calibrate_int8
+from vidclf.build.datasets import build_corpus, build_stored_features, calibrate_int8
 from vidclf.build.parts import build_backbone
 from vidclf.build.training import build_trainer
 from vidclf.contracts import PARTS
 from vidclf.errors import VidclfError
-from vidclf.features.batches import StoredFeatures
 from vidclf.features.table import check_target, write_table
 from vidclf.run.config import Config
 from vidclf.run.folder import Run
@@ -22,16 +21,14 @@ def run(config: Config, run: Run | None) -> None:
     if target:
         check_target(target)
     if config["features"] == "frames":
-        raise _nothing_stored("frames")
+        raise VidclfError("features=frames: extract fills the feature store. Leave it out.")
     backbone = build_backbone(config)
     trainer = build_trainer(config, backbone)
     start_ranks(trainer)
     corpus = build_corpus(config, shard)
     calibrate_int8(config, backbone, corpus, shard)
-    source = build_source(config, corpus, backbone, trainer.strategy.root_device)
-    if not isinstance(source, StoredFeatures):
-        raise _nothing_stored(config["features"])
-    draws = range(source.num_draws if corpus.sampling.random else 0)
+    source = build_stored_features({**config, "features": "store"}, corpus, backbone, trainer.strategy.root_device)
+    draws = range(source.num_draws if corpus.is_random else 0)
     views = [one for draw in draws for one in corpus.views("train", draw)]
     computed = sum(gather(source.prepare([*views, *(one for part in PARTS for one in corpus.views(part))], shard)))
     corpus.share_failed()
@@ -41,10 +38,6 @@ def run(config: Config, run: Run | None) -> None:
     if target and is_rank_zero():
         rows["rows"] = write_table(target, corpus, source)
     table(f"Features in {source.store.folder}", rows)
-
-
-def _nothing_stored(features: str) -> VidclfError:
-    return VidclfError(f"features={features}: extract fills the feature store; features=store says why it cannot.")
 
 
 def _parse_shard(shard: str | int) -> tuple[int, int]:

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from vidclf.build.parts import build, build_device, build_transform, rebuild
+from vidclf.build.parts import build_device, build_node, build_transform, restore_classifier
 from vidclf.data.streams import is_stream
 from vidclf.errors import VidclfError
-from vidclf.prediction.files import Labeller, leave_out_damaged, videos_of
+from vidclf.prediction.files import Predictor, list_videos, skip_damaged
 from vidclf.run.config import Config
 from vidclf.run.folder import Run
 from vidclf.system.machine import num_cores
@@ -22,10 +22,10 @@ def run(config: Config, run: Run | None) -> None:
     if not source:
         raise VidclfError("source= names nothing; give a video, a folder of videos, a URL, a camera, or -.")
     device = build_device(config)
-    classifier = rebuild(config, run)
-    labeller = Labeller(
+    classifier = restore_classifier(config, run)
+    labeller = Predictor(
         classifier,
-        build(config["sampling"]),
+        build_node(config["sampling"]),
         build_transform(config, classifier.backbone.picture_format),
         run.class_names,
         device,
@@ -33,7 +33,7 @@ def run(config: Config, run: Run | None) -> None:
     if is_stream(source):
         lines: Iterable = ({"path": source, **label} for label in labeller.label_stream(source, window_s))
     else:
-        labelled = labeller.label_files(videos_of(Path(source)), config["num_threads"] or num_cores())
-        lines = leave_out_damaged(labelled, skip=config["dataset"].get("on_error") == "skip")
+        labelled = labeller.label_files(list_videos(Path(source)), config["num_threads"] or num_cores())
+        lines = skip_damaged(labelled, skip=config["dataset"].get("on_error") == "skip")
     for line in lines:
         print(json.dumps(line), flush=True)  # ASCII: any file name, on any terminal

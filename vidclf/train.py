@@ -7,18 +7,19 @@ import lightning as L
 import torch
 
 from vidclf.build.datasets import build_corpus, build_source, calibrate_int8
-from vidclf.build.grid import ChooseHead, build_grid, spread
-from vidclf.build.parts import build_aggregations, build_backbone, build_classifier, settle_precision
+from vidclf.build.grid import ChooseHead, build_grid, expand_grid
+from vidclf.build.parts import build_aggregations, build_backbone, build_classifier, fix_precision
 from vidclf.build.training import Describe, build_learner, build_training
-from vidclf.comparison.settings import made_choices
+from vidclf.comparison.settings import chosen_settings
+from vidclf.contracts import Head, Loss, optional
 from vidclf.data.corpus import Corpus
 from vidclf.datamodule import VideoDataModule
 from vidclf.errors import VidclfError
 from vidclf.evaluation import tensorboard
-from vidclf.evaluation.logits import Judged, judge, scores_of
+from vidclf.evaluation.logits import ViewLogits, compute_metrics, score_part
 from vidclf.evaluation.results import write_predictions
 from vidclf.features.recipe import hash_weights
-from vidclf.models.backbones.wrapped import FrozenBackbone
+from vidclf.models.backbones.wrap import FrozenBackbone
 from vidclf.models.classifier import Classifier
 from vidclf.models.learner import Learner
 from vidclf.run.config import Config, as_yaml, explicit_overrides, output_folder
@@ -40,7 +41,7 @@ def run(config: Config, run: Run | None) -> None:
         config: of the job.
         run: to resume; None: a new one.
     """
-    config = settle_precision(config)
+    config = fix_precision(config)
     with job_of_sweep(output_folder(), config) as (progress, unfinished):
         if progress is not Progress.DONE:
             _train(config, unfinished or run)
@@ -49,7 +50,7 @@ def run(config: Config, run: Run | None) -> None:
 def _train(config: Config, before: Run | None) -> None:
     backbone = build_backbone(config)
     describe = Describe(config, hash_weights(backbone.backbone))
-    candidates = spread(config)
+    candidates = expand_grid(config)
     choose = ChooseHead(candidates, describe) if candidates else None
     trainer = build_training(config, backbone, describe, choose)
     is_trained = bool(before and is_complete(before, config, trainer.callbacks))  # type: ignore[attr-defined]
@@ -60,9 +61,9 @@ def _train(config: Config, before: Run | None) -> None:
     if calibrate_int8(config, backbone, corpus):
         describe.weights_hash = hash_weights(backbone.backbone)
     if before:
-        check_resumed(before, config, corpus.class_names, corpus.sides, describe.weights_hash)
+        check_resumed(before, config, corpus.class_names, corpus.split, describe.weights_hash)
     if is_rank_zero():
-        write_csv(folder / "split.csv", ("video", "side"), corpus.sides.rows())
+        write_csv(folder / "split.csv", ("video", "side"), corpus.split.rows())
     source = build_source(config, corpus, backbone, device, training=True)
     datamodule = VideoDataModule(corpus, source, config["batch_size"])
     num_classes = len(corpus.class_names)
@@ -76,7 +77,7 @@ def _train(config: Config, before: Run | None) -> None:
         copy_checkpoints(before, folder)
         describe.resumed_in = folder / "checkpoints"
     else:
-        fit_scaling(learner, datamodule, device)
+        fit_scaling(learner, datamodule)
     rows = _fit(trainer, learner, datamodule, folder, before.path if before else None, is_trained)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
@@ -84,7 +85,7 @@ def _train(config: Config, before: Run | None) -> None:
         rows, config = choose.rows(learner), describe.config  # type: ignore[arg-type]
     classifier = build_classifier(config, backbone, num_classes) if choose else learner
     best = load_best(folder, trainer.global_step, classifier)
-    judged = judge(trainer, classifier, source, corpus, "val")
+    judged = score_part(trainer, classifier, source, corpus, "val")
     if is_rank_zero():
         metrics = _write(folder, config, trainer, corpus, judged, classifier, rows)
         num_trained = max(trainer.current_epoch, before.num_epochs if before else 0)
@@ -100,20 +101,20 @@ def _fit(
     is_trained: bool,
 ) -> list[dict[str, object]]:
     """Train, or solve a head that is not trained by gradients; return the rows of heads.csv, if any."""
-    if fit := getattr(learner.loss, "fit", None):
+    if fit := optional(learner.loss, Loss, "fit"):
         fit(datamodule.train_labels())
-    if hasattr(learner.head, "fit"):
+    if optional(learner.head, Head, "fit"):
         return fit_head(trainer, learner, datamodule, folder / "checkpoints" / "best.ckpt")
     if not is_trained:
         trainer.fit(learner, datamodule=datamodule, ckpt_path=resumed, weights_only=True)
     return []
 
 
-def fit_scaling(learner: Learner, datamodule: VideoDataModule, device: torch.device) -> None:
+def fit_scaling(learner: Learner, datamodule: VideoDataModule) -> None:
     """Fit the scaling before the head, or before each head of a grid, to the training features."""
     scalings = [scaling for scaling in learner.scalings if scaling.method != "none"]
     if scalings:
-        features = datamodule.train_features(learner.backbone, device)
+        features = datamodule.train_features(learner.backbone)
         for scaling in scalings:
             scaling.fit(features)
 
@@ -136,7 +137,7 @@ def fit_head(
     learner.to(device)
     parts = []
     for part in ("train", "val"):
-        features, labels = datamodule.labelled(part, learner.backbone, device)
+        features, labels = datamodule.labelled(part, learner.backbone)
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
         num_bytes = COPIES * 4 * features.numel()
         if num_bytes > free:
@@ -158,17 +159,17 @@ def _write(
     config: Config,
     trainer: L.Trainer,
     corpus: Corpus,
-    judged: Judged,
+    judged: ViewLogits,
     classifier: Classifier,
     rows: Sequence[dict[str, object]],
 ) -> dict[str, float]:
     """Write and return the validation scores; of several heads, write those of each."""
-    videos = judged.by(classifier.aggregation, corpus.videos)
-    metrics = scores_of(judged, videos, corpus, "val", build_aggregations())
+    videos = judged.aggregate(classifier.aggregation, corpus.videos)
+    metrics = compute_metrics(judged, videos, corpus, "val", build_aggregations())
     write_predictions(folder, videos, corpus)
     write_scores(folder, metrics, corpus.videos, corpus.failed)
     tensorboard.log_views(trainer, corpus, judged, videos)
-    tensorboard.log_run(trainer, as_yaml(config), made_choices(config, explicit_overrides()), metrics)
+    tensorboard.log_run(trainer, as_yaml(config), chosen_settings(config, explicit_overrides()), metrics)
     if rows:
         write_csv(folder / "heads.csv", rows[0], (row.values() for row in rows))
         tensorboard.log_table(trainer.logger, "heads", rows)

@@ -12,9 +12,9 @@ from vidclf.models.backbones.trainable import resolve_precision
 
 
 class Counting(nn.Module):
-    """The demo's `tiny`, which adds a line to the file `counts` for each batch: how many pictures it held.
+    """The demo's `tiny`, which adds a line to the file `counts` for each batch: how many images it held.
 
-    Pictures of zeros, which fill a batch up, are not counted; so use transform=tutorial, which leaves zeros zeros.
+    Images of zeros, which fill a batch up, are not counted; so use transform=tutorial, which leaves zeros zeros.
     """
 
     picture_format = Tiny.picture_format
@@ -25,15 +25,15 @@ class Counting(nn.Module):
         self.network = Tiny()
         self.feature_dim = self.network.feature_dim
 
-    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
-        num_pictures = int(pictures.flatten(2).any(2).sum())
+    def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
+        num_images = int(images.flatten(2).any(2).sum())
         with Path(self.counts).open("a") as file:  # one write of a few bytes: jobs at once do not mix them
-            file.write(f"{num_pictures}\n")
-        return self.network(pictures)
+            file.write(f"{num_images}\n")
+        return self.network(images)
 
 
 class Wide(nn.Module):
-    """As wide as VGG16's convolutions, in its format, and as good as free: 49 numbers of a picture, 512 times."""
+    """As wide as VGG16's convolutions, in its format, and as good as free: 49 numbers of an image, 512 times."""
 
     picture_format = PictureFormat(size=8, resize=8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     feature_dim = 49 * 512
@@ -42,5 +42,5 @@ class Wide(nn.Module):
         super().__init__()
         self.precision = resolve_precision("auto")
 
-    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
-        return pictures.flatten(2)[..., :49].to(getattr(torch, self.precision)).repeat(1, 1, 512)
+    def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
+        return images.flatten(2)[..., :49].to(getattr(torch, self.precision)).repeat(1, 1, 512)

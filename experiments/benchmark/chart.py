@@ -1,4 +1,4 @@
-"""One picture of the results: how fast each side is, and what the limit is."""
+"""One image of the results: how fast each side is, and what the limit is."""
 
 from collections.abc import Iterable
 from pathlib import Path

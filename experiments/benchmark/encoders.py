@@ -24,7 +24,7 @@ from vidclf.data.transforms import BackboneTransform
 from vidclf.features.extract import Extractor
 from vidclf.models.backbones.timm_models import TimmBackbone
 from vidclf.models.backbones.transformers_models import TransformersBackbone
-from vidclf.models.backbones.wrapped import FrozenBackbone, fixed_batch
+from vidclf.models.backbones.wrap import FrozenBackbone, fixed_batch
 from vidclf.system.machine import num_cores
 
 TIMM = "vit_small_patch16_224.augreg_in21k_ft_in1k"
@@ -35,10 +35,10 @@ CPU = torch.device("cpu")
 
 def encoders(setting: Setting) -> dict[str, dict[str, float]]:
     """Return of each library both sides' frames (of clips: clips) a second."""
-    return {"timm, ViT-S/16": timm_pictures(setting), "transformers, VideoMAE-S": transformers_clips(setting)}
+    return {"timm, ViT-S/16": timm_images(setting), "transformers, VideoMAE-S": transformers_clips(setting)}
 
 
-def timm_pictures(setting: Setting) -> dict[str, float]:
+def timm_images(setting: Setting) -> dict[str, float]:
     import timm
     from PIL import Image
 

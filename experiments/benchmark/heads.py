@@ -13,7 +13,7 @@ from torch import nn
 from experiments.benchmark.setting import Setting, device, now, timed
 from vidclf.contracts import PictureFormat, Views
 from vidclf.models.aggregation import mean
-from vidclf.models.backbones.wrapped import FrozenBackbone
+from vidclf.models.backbones.wrap import FrozenBackbone
 from vidclf.models.grid import Grid, Heads
 from vidclf.models.heads.linear import Linear
 from vidclf.models.learner import Learner

@@ -1,4 +1,4 @@
-"""Backbones in 8-bit integers beside the same in bfloat16: pictures a second, alone and end to end, and the error."""
+"""Backbones in 8-bit integers beside the same in bfloat16: images a second, alone and end to end, and the error."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -14,11 +14,11 @@ from vidclf.data.transforms import BackboneTransform
 from vidclf.features.extract import Extractor
 from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.torchvision_models import ImageBackbone
-from vidclf.models.backbones.wrapped import FrozenBackbone
+from vidclf.models.backbones.wrap import FrozenBackbone
 from vidclf.system.machine import num_cores
 
 LONGEST_S = 20  # of a steady state
-NUM_CALIBRATED = 4  # batches: as many pictures as a run draws
+NUM_CALIBRATED = 4  # batches: as many images as a run draws
 CPU = torch.device("cpu")
 
 
@@ -46,7 +46,7 @@ def measure(make: Callable[[str], nn.Module], setting: Setting) -> dict[str, flo
     rounded = make("bfloat16").eval()
     rounded.load_state_dict(exact.backbone.state_dict())
     network = Int8Backbone(exact.backbone)
-    batches = list(islice(pictures(exact, setting), NUM_CALIBRATED + 1))
+    batches = list(islice(images(exact, setting), NUM_CALIBRATED + 1))
     network.ranges = network.calibrate(batches[:-1])
     sides = {"bfloat16": FrozenBackbone(rounded), "int8": FrozenBackbone(network)}
     right, result = exact(batches[-1]), {}
@@ -57,8 +57,8 @@ def measure(make: Callable[[str], nn.Module], setting: Setting) -> dict[str, flo
     return result
 
 
-def pictures(network: FrozenBackbone, setting: Setting) -> Iterator[Tensor]:
-    """Yield batches of the twin's pictures, one a second."""
+def images(network: FrozenBackbone, setting: Setting) -> Iterator[Tensor]:
+    """Yield batches of the twin's images, one a second."""
     transform, waiting = BackboneTransform(network.picture_format), torch.empty(0)
     for number, clip in enumerate(setting.clips):
         frames = one_a_second(number, clip).frames

@@ -59,9 +59,9 @@ def extract(clips: Sequence[str], num_frames: int, network: keras.Model) -> dict
         for clip in clips:
             paths += write_frames(clip, Path(folder), num_frames - len(paths))
         written = time.perf_counter()
-        pictures = read_pictures(paths)
+        images = read_images(paths)
         read = time.perf_counter()
-        features = network.predict(pictures, verbose=0)
+        features = network.predict(images, verbose=0)
         end = time.perf_counter()
     assert features.shape == (len(paths), 7, 7, 512)
     return {
@@ -94,16 +94,16 @@ def end_to_end(train: Sequence[str], test: Sequence[str], epochs: int) -> dict[s
             written = write_frames(clip, Path(folder))
             paths += written
             labels += [classes.index(Path(clip).parent.name)] * len(written)
-        features = flat_features(network, read_pictures(paths))
+        features = flat_features(network, read_images(paths))
         model = fit(features, np.array(labels), len(classes), epochs, Path(folder) / "best.keras")
     right = num_test_frames = 0
     for clip in test:
         with TemporaryDirectory() as folder:
-            pictures = read_pictures(write_frames(clip, Path(folder)))
+            images = read_images(write_frames(clip, Path(folder)))
         # As published, the features are divided by their maximum in training and not here.
-        frames = model.predict(flat_features(network, pictures), verbose=0).argmax(1)
+        frames = model.predict(flat_features(network, images), verbose=0).argmax(1)
         right += classes[np.bincount(frames).argmax()] == Path(clip).parent.name
-        num_test_frames += len(pictures)
+        num_test_frames += len(images)
     return {"train_frames": len(paths), "test_frames": num_test_frames, "top1": right / len(test)}
 
 
@@ -141,9 +141,9 @@ def dense_network(num_classes: int) -> keras.Model:
     return model
 
 
-def flat_features(network: keras.Model, pictures: np.ndarray) -> np.ndarray:
-    """Return the features of all pictures, (N, 25088)."""
-    return network.predict(pictures, verbose=0).reshape(len(pictures), FEATURE_DIM)
+def flat_features(network: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Return the features of all images, (N, 25088)."""
+    return network.predict(images, verbose=0).reshape(len(images), FEATURE_DIM)
 
 
 def write_frames(clip: str, folder: Path, most: int | None = None) -> list[Path]:
@@ -163,8 +163,8 @@ def write_frames(clip: str, folder: Path, most: int | None = None) -> list[Path]
     return paths
 
 
-def read_pictures(paths: Sequence[Path]) -> np.ndarray:
-    """Return the pictures that Keras reads, (N, 224, 224, 3) in 0..1."""
+def read_images(paths: Sequence[Path]) -> np.ndarray:
+    """Return the images that Keras reads, (N, 224, 224, 3) in 0..1."""
     load, to_array = keras.utils.load_img, keras.utils.img_to_array
     return np.array([to_array(load(path, target_size=(224, 224))) / 255 for path in paths])
 

@@ -16,7 +16,7 @@ from experiments.benchmark.twin import KINDS, Clip
 from vidclf.data.decoding import decode_frames, inspect
 from vidclf.data.sampling import Rate
 from vidclf.models.backbones.torchvision_models import ImageBackbone
-from vidclf.models.backbones.wrapped import FrozenBackbone, fixed_batch
+from vidclf.models.backbones.wrap import FrozenBackbone, fixed_batch
 
 FRAMES = fixed_batch(device(), 1)
 SIDE = 4096  # of the matrices
@@ -64,12 +64,12 @@ def read_from_disk_s(path: str, buffer: Tensor) -> float:
 
 
 def backbone(setting: Setting) -> dict[str, float | str]:
-    """Return frames a second of VGG16's convolutions on ready pictures: as ours runs, compiled, and in float32."""
+    """Return frames a second of VGG16's convolutions on ready images: as ours runs, compiled, and in float32."""
     ours, plain = vgg16("auto"), vgg16("float32")
     with FlopCounterMode(display=False) as counter:
         plain(torch.zeros(FRAMES, 1, 3, 224, 224, device=device()))
     rates = {"float32_frames_per_s": frames_per_s(plain), "eager_frames_per_s": frames_per_s(ours)}
-    compile_s, _ = timed(lambda: ours.compile_layers(ready_pictures(ours)))
+    compile_s, _ = timed(lambda: ours.compile_layers(ready_images(ours)))
     compiled = frames_per_s(ours)
     return {
         **rates,
@@ -87,16 +87,16 @@ def vgg16(precision: str) -> FrozenBackbone:
     return FrozenBackbone(ImageBackbone(name="vgg16", layer="conv", weights=None, precision=precision)).to(device())
 
 
-def ready_pictures(network: FrozenBackbone) -> Tensor:
+def ready_images(network: FrozenBackbone) -> Tensor:
     """Return a batch in the backbone's number format and layout, (N, 1, 3, 224, 224)."""
-    pictures = torch.rand(FRAMES, 3, 224, 224, device=device())
-    pictures = pictures.to(getattr(torch, str(network.backbone.precision)), memory_format=torch.channels_last)
-    return pictures.unsqueeze(1)
+    images = torch.rand(FRAMES, 3, 224, 224, device=device())
+    images = images.to(getattr(torch, str(network.backbone.precision)), memory_format=torch.channels_last)
+    return images.unsqueeze(1)
 
 
 def frames_per_s(network: FrozenBackbone) -> float:
-    pictures = ready_pictures(network)
-    return FRAMES / median_s(lambda: network(pictures), runs=7)
+    images = ready_images(network)
+    return FRAMES / median_s(lambda: network(images), runs=7)
 
 
 def decoding(setting: Setting) -> dict[str, dict[str, float]]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from experiments.benchmark.backbones import Wide
 from experiments.benchmark.heads import EpochEnds
-from experiments.benchmark.limits import read_file, ready_pictures, vgg16
+from experiments.benchmark.limits import read_file, ready_images, vgg16
 from experiments.benchmark.setting import Setting, arrivals, device, median_s, now, timed, twin
 from vidclf.build.training import build_learner, build_optimizer, build_trainer
 from vidclf.contracts import VideoViews
@@ -35,7 +35,7 @@ from vidclf.features.batches import StoredFeatures
 from vidclf.features.extract import Extractor
 from vidclf.features.recipe import Recipe
 from vidclf.features.store import FeatureStore
-from vidclf.models.backbones.wrapped import fixed_batch, wrap
+from vidclf.models.backbones.wrap import fixed_batch, wrap
 from vidclf.models.learner import Learner
 from vidclf.run.config import CONF, HYDRA, OPTIONAL_GROUPS
 from vidclf.system.machine import num_cores
@@ -54,7 +54,7 @@ RATE_HZ = 4  # of the frames whose stand-in features are trained on: some 20 bat
 def extraction(setting: Setting) -> dict[str, float | str]:
     """Return the steady state's frames and videos a second of compiled VGG16, and what comes before it in seconds."""
     build_s, network = timed(lambda: vgg16("auto"))
-    compile_s, _ = timed(lambda: network.compile_layers(ready_pictures(network)))
+    compile_s, _ = timed(lambda: network.compile_layers(ready_images(network)))
     transform = TutorialTransform(network.picture_format)
     views = [one_a_second(number, clip) for number, clip in enumerate(setting.clips)]
     extractor = Extractor(setting.clips, transform, network, torch.device(device()), num_cores())
@@ -123,7 +123,7 @@ def wide_features(setting: Setting, rate_hz: float) -> Iterator[Callable[[], Vid
             contents = {video: facts.content for video, facts in corpus.facts.items()}
             extractor = Extractor([video.path for video in corpus.videos], transform, backbone, CPU, num_cores())
             kept = FeatureStore(Path(store), Recipe(*"BTSWND", 32), "wide")
-            source = StoredFeatures(kept, extractor, contents, corpus.leave_out)
+            source = StoredFeatures(kept, extractor, contents, corpus.exclude)
             source.prepare([*corpus.views("train"), *corpus.views("val")])
             return VideoDataModule(corpus, source)
 
@@ -151,7 +151,7 @@ def scaled_classifier(config: dict[str, Any], datamodule: VideoDataModule) -> Le
     """Return the dense network behind its scaling, which knows the training features."""
     backbone = datamodule.source.extractor.backbone
     classifier = build_learner(config, backbone, NUM_CLASSES)
-    classifier.scaling.fit(datamodule.train_features(backbone, CPU))
+    classifier.scaling.fit(datamodule.train_features(backbone))
     return classifier
 
 
@@ -175,19 +175,19 @@ def bare_epoch_s(trainer: L.Trainer, datamodule: VideoDataModule) -> float:
 
 
 def bfloat16_error(setting: Setting) -> dict[str, float]:
-    """Return how far VGG16's features in bfloat16 are from those in float32, on decoded pictures: a ratio of norms."""
+    """Return how far VGG16's features in bfloat16 are from those in float32, on decoded images: a ratio of norms."""
     networks = {name: vgg16(name) for name in ("float32", "bfloat16")}
     transform = TutorialTransform(networks["float32"].picture_format)
     clips = setting.clips[:: len(setting.clips) // 8][:8]
     frames = torch.cat([decode_frames(clip, one_a_second(0, clip).frames) for clip in clips])[: 2 * FRAMES]
-    pictures = transform(frames).to(device())
-    exact, rounded = (network(pictures).float().cpu().flatten() for network in networks.values())
+    images = transform(frames).to(device())
+    exact, rounded = (network(images).float().cpu().flatten() for network in networks.values())
     difference = rounded - exact
     return {
         "relative": float(difference.norm() / exact.norm()),
         "largest": float(difference.abs().max()),
         "largest_feature": float(exact.abs().max()),
-        "pictures": len(pictures),
+        "pictures": len(images),
     }
 
 

@@ -44,9 +44,9 @@ def extract(clips: list[Path], network: nn.Module) -> dict[str, float]:
         for clip in clips:
             count += write_frames(clip, Path(folder), NUM_FRAMES - count)
         written = now()
-        pictures = torch.from_numpy(np.stack([read_picture(path) for path in sorted(Path(folder).iterdir())]))
+        images = torch.from_numpy(np.stack([read_image(path) for path in sorted(Path(folder).iterdir())]))
         read = now()
-        features = compute_features(network, pictures.permute(0, 3, 1, 2).contiguous() / 255)
+        features = compute_features(network, images.permute(0, 3, 1, 2).contiguous() / 255)
         end = now()
     assert features.shape == (count, FEATURE_DIM)
     return {
@@ -73,16 +73,16 @@ def write_frames(clip: Path, folder: Path, most: int) -> int:
     return count
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """Return what Keras's load_img(target_size=(224, 224)) gives: (224, 224, 3) float32."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.NEAREST), np.float32)
 
 
 @torch.no_grad()
-def compute_features(network: nn.Module, pictures: Tensor) -> Tensor:
-    """Return the flat features of all pictures, (N, 25088)."""
-    return torch.cat([network(batch.to(device())).flatten(1).cpu() for batch in pictures.split(32)])
+def compute_features(network: nn.Module, images: Tensor) -> Tensor:
+    """Return the flat features of all images, (N, 25088)."""
+    return torch.cat([network(batch.to(device())).flatten(1).cpu() for batch in images.split(32)])
 
 
 def training(setting: Setting) -> dict[str, float]:

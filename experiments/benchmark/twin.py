@@ -1,9 +1,9 @@
-"""Write a twin of UCF101: its names and true frame counts, its format, pictures that cost little to make.
+"""Write a twin of UCF101: its names and true frame counts, its format, images that cost little to make.
 
     python -m experiments.benchmark.twin size=10% root=data/twin-10
 
 320x240 XVID in AVI, about 2.7 kB a frame (UCF101's 7 GB over its 2.48 million frames are 2.8), by the clip's name at 25
-or 29.97 fps, with two B-frames or with a key frame every 12 frames. All clips of a kind begin with the same pictures, a
+or 29.97 fps, with two B-frames or with a key frame every 12 frames. All clips of a kind begin with the same images, a
 window that wanders over a photograph: they are cut from one stream without encoding again. Nothing can be learned.
 """
 
@@ -170,8 +170,8 @@ def encode(kind: str, rate: Fraction) -> Source:
         context.flags |= Flags.bitexact
         for name, value in KINDS[kind].items():
             setattr(context, name, value)
-        for number, picture in enumerate(islice(pictures(), LONGEST)):
-            frame = VideoFrame.from_ndarray(picture, format="rgb24")
+        for number, image in enumerate(islice(images(), LONGEST)):
+            frame = VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = number, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -180,8 +180,8 @@ def encode(kind: str, rate: Fraction) -> Source:
     return Source(source, [packet for packet in source.demux(video=0) if packet.size])
 
 
-def pictures() -> Iterator[np.ndarray]:
-    """Yield pictures (H, W, 3) uint8 without end: a window that wanders and zooms over scikit-learn's photograph."""
+def images() -> Iterator[np.ndarray]:
+    """Yield images (H, W, 3) uint8 without end: a window that wanders and zooms over scikit-learn's photograph."""
     photograph = Image.fromarray(load_sample_images().images[0])
     for number in count():
         width = 300 + 60 * sin(0.028 * number)

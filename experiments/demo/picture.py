@@ -1,4 +1,4 @@
-"""Draw the README's picture: one row a class, eight frames of a clip from first to last.
+"""Draw the README's image: one row a class, eight frames of a clip from first to last.
 
 python experiments/demo/picture.py
 """

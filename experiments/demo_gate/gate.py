@@ -22,7 +22,7 @@ from vidclf.data.sampling import Uniform
 from vidclf.data.transforms import BackboneTransform
 from vidclf.models.backbones.tiny import Tiny
 from vidclf.models.backbones.tiny3d import Tiny3D
-from vidclf.models.backbones.wrapped import FrozenBackbone
+from vidclf.models.backbones.wrap import FrozenBackbone
 from vidclf.models.heads.attention_pool import AttentionPool
 from vidclf.models.heads.linear import Linear
 from vidclf.models.heads.mean_pool import MeanPool
@@ -57,13 +57,13 @@ def main() -> None:
         transform(decode_frames(video.path, sample(inspect(video.path).num_frames, 25)))
         for video in track(videos, len(videos), "Decoding", "clips")
     ]
-    pictures = torch.cat(views)  # (N, 16, 3, 64, 64)
+    images = torch.cat(views)  # (N, 16, 3, 64, 64)
     features = torch.cat(
         [FrozenBackbone(Tiny())(view) for view in track(views, len(views), "Extracting features of", "clips")]
     )
     results = json.loads(options.results.read_text()) if options.results.exists() else {}
     for name in options.checks:
-        inputs = pictures if name == "tiny3d" else features
+        inputs = images if name == "tiny3d" else features
         results[name] = {seed: check(name, inputs, labels, test, seed) for seed in SEEDS}
         options.results.write_text(json.dumps(results, indent=1) + "\n")
     kept = [report(name, results[name]) for name in options.checks]

@@ -19,10 +19,10 @@ def study(seed: int) -> bool:
     group = np.repeat(np.arange(NUM_CLUSTERS), 1 + chance.poisson(4.4, NUM_CLUSTERS))
     own = chance.beta(1.2, 0.5, NUM_CLUSTERS)[group]
     turned = (chance.random((NUM_CLUSTERS, NUM_RUNS)) < 0.1)[group]
-    is_right = chance.random((len(group), NUM_RUNS)) < own[:, None]
-    is_right = np.where(turned, (own < 0.5)[:, None], is_right).astype(float)
+    is_correct = chance.random((len(group), NUM_RUNS)) < own[:, None]
+    is_correct = np.where(turned, (own < 0.5)[:, None], is_correct).astype(float)
     clusters = Clusters.of(group.tolist(), (group % 8).tolist())
-    return any(one.is_sure for one in compare_pairs(is_right, np.full(len(group), 1 / len(group)), clusters))
+    return any(one.is_sure for one in compare_pairs(is_correct, np.full(len(group), 1 / len(group)), clusters))
 
 
 def main() -> None:

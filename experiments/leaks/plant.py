@@ -34,7 +34,7 @@ def crop(frames: Frames, fps: float) -> Frames:
 
 
 def crop_corner(frames: Frames, fps: float) -> Frames:
-    """Return the lower right corner, 0.7 of each side: what is left is half of the picture."""
+    """Return the lower right corner, 0.7 of each side: what is left is half of the image."""
     height, width = (int(CROP * side) for side in frames.shape[-2:])
     return frames[..., -height:, -width:]
 

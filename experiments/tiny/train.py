@@ -1,4 +1,4 @@
-"""Make the weights of `tiny` again: a network that names handwritten digits in still pictures.
+"""Make the weights of `tiny` again: a network that names handwritten digits in still images.
 
     python experiments/tiny/train.py --weights tiny.safetensors
 
@@ -32,8 +32,8 @@ NUM_NAMING_STEPS = 500  # without painting; painting from the start, it learned 
 BATCH_SIZE = 64
 LEARNING_RATE = 2e-3  # at its highest; OneCycle
 NUM_BACKGROUNDS = 1000
-NUM_TEST_PICTURES = 2000
-MAPS = (STAGES[-1][-1], 4, 4)  # of a picture: channels, rows, columns
+NUM_TEST_IMAGES = 2000
+MAPS = (STAGES[-1][-1], 4, 4)  # of an image: channels, rows, columns
 
 
 def main() -> None:
@@ -75,8 +75,8 @@ def fit(backbone: Tiny, namer: nn.Linear, painter: nn.Conv2d, backgrounds: Tenso
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=NUM_STEPS, pct_start=0.2)
     paintings = paint(backgrounds)
     for step in range(NUM_STEPS):
-        pictures, digits, chosen = draw_batch(backgrounds, OTHER_SAMPLES, BATCH_SIZE)
-        features = backbone(pictures)[:, 0]
+        images, digits, chosen = draw_batch(backgrounds, OTHER_SAMPLES, BATCH_SIZE)
+        features = backbone(images)[:, 0]
         naming = F.cross_entropy(namer(features), digits)
         painting = F.mse_loss(painter(features.unflatten(1, MAPS)), paintings[chosen])
         loss = naming if step < NUM_NAMING_STEPS else naming + painting
@@ -97,18 +97,18 @@ def paint(backgrounds: Tensor) -> Tensor:
 
 @torch.no_grad()
 def measure(backbone: Tiny, namer: nn.Linear, backgrounds: Tensor, samples: slice) -> float:
-    pictures, digits, _ = draw_batch(backgrounds, samples, NUM_TEST_PICTURES)
-    named = torch.cat([namer(backbone(part)[:, 0]).argmax(1) for part in pictures.split(100)])
+    images, digits, _ = draw_batch(backgrounds, samples, NUM_TEST_IMAGES)
+    named = torch.cat([namer(backbone(part)[:, 0]).argmax(1) for part in images.split(100)])
     return (named == digits).float().mean().item()
 
 
 def draw_batch(backgrounds: Tensor, samples: slice, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return pictures (size, 1, 3, 64, 64), normalised, the digits in them (size,), and which background each has."""
+    """Return images (size, 1, 3, 64, 64), normalised, the digits in them (size,), and which background each has."""
     digits = torch.randint(10, (size,))
     ink = torch.stack([pick(handwriting(digit)[samples]) for digit in digits.tolist()])
     chosen = torch.randint(len(backgrounds), (size,))
-    pictures = draw(backgrounds[chosen], ink[:, 0], random_poses(size))
-    return BackboneTransform(Tiny.picture_format)(pictures[:, None]), digits, chosen
+    images = draw(backgrounds[chosen], ink[:, 0], random_poses(size))
+    return BackboneTransform(Tiny.picture_format)(images[:, None]), digits, chosen
 
 
 def pick(samples: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a file says around its pictures: a network that sees none of it may still learn it from them."""
+"""What a file says around its images: a network that sees none of it may still learn it from them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ class Container:
 
 
 def describe(path: Path, duration_s: float) -> Container:
-    """Return what the container of a video of `duration_s` seconds says; no picture is decoded.
+    """Return what the container of a video of `duration_s` seconds says; no image is decoded.
 
     Raises:
         VideoError: the file cannot be opened.

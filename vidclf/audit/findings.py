@@ -12,14 +12,12 @@ from torch import Tensor, nn
 from vidclf.audit.containers import Container, describe
 from vidclf.audit.lookalikes import Pair, Unit, choose_frames, find_pairs, join_units
 from vidclf.audit.shortcuts import Shortcut, Videos, measure_containers, measure_one_frame
-from vidclf.contracts import Video, VideoViews
+from vidclf.contracts import Source, Video, VideoViews
 from vidclf.data.corpus import Corpus, window_of
-from vidclf.data.decoding import naming_the_video
-from vidclf.data.frames import FrameReader
+from vidclf.data.decoding import errors_name_video
 from vidclf.data.prefetch import run_ahead
 from vidclf.errors import VidclfError, VideoError
-from vidclf.features.batches import StoredFeatures
-from vidclf.models.backbones.wrapped import picture_format_of
+from vidclf.models.backbones.wrap import picture_format_of
 from vidclf.system.terminal import track
 from vidclf.system.text import first_five
 
@@ -27,7 +25,7 @@ IMBALANCED = 3  # times as many videos in the largest class as in the smallest
 
 
 @dataclass(frozen=True)
-class Checked:
+class Findings:
     """A data set, looked through.
 
     Attributes:
@@ -36,7 +34,7 @@ class Checked:
         copies: positions of videos whose files are the same to the last byte, two or more each.
         pairs: videos of different groups that look alike, and are no copies; segments that overlap are of closeness 1.
         joined: groups that copies and pairs tie together, two or more each: one group, as it seems.
-        container: what a file says without its pictures; None where nothing is fitted, or test has few groups.
+        container: what a file says without its images; None where nothing is fitted, or test has few groups.
         one_frame: what the features of a single frame say; None likewise.
     """
 
@@ -51,23 +49,23 @@ class Checked:
     @property
     def torn_copies(self) -> list[Sequence[int]]:
         """The copies that stand on two sides of the split."""
-        return [same for same in self.copies if len({self.corpus.sides.sides[video] for video in same}) > 1]
+        return [same for same in self.copies if len({self.corpus.split.parts[video] for video in same}) > 1]
 
     @property
     def torn_pairs(self) -> list[Pair]:
         """The look-alikes that stand on two sides of the split."""
-        sides = self.corpus.sides.sides
+        sides = self.corpus.split.parts
         return [pair for pair in self.pairs if sides[pair.video] != sides[pair.other]]
 
     @property
     def shortcuts(self) -> dict[str, Shortcut | None]:
-        """What was measured without pictures, or by one of them, by name."""
+        """What was measured without images, or by one of them, by name."""
         return {"container": self.container, "one_frame": self.one_frame}
 
     @property
     def num_leaks(self) -> int:
         """Copies and pairs on two sides, and videos whose single frames stand on two."""
-        return len(self.torn_copies) + len(self.torn_pairs) + len(self.corpus.sides.val_views)
+        return len(self.torn_copies) + len(self.torn_pairs) + len(self.corpus.split.val_views)
 
     @property
     def problems(self) -> list[str]:
@@ -79,14 +77,12 @@ class Checked:
         return _duration_s(self.corpus, video)
 
 
-def check(
-    corpus: Corpus, source: StoredFeatures | FrameReader, backbone: nn.Module, at_least: float, num_threads: int
-) -> Checked:
+def find_problems(corpus: Corpus, source: Source, backbone: nn.Module, at_least: float, num_threads: int) -> Findings:
     """Compare the videos of a corpus, which has decoded all files before, and look at their containers.
 
     Args:
         corpus: of which damaged videos are left out.
-        source: of features by `backbone`, or of its pictures.
+        source: of features by `backbone`, or of its images.
         backbone: computes them.
         at_least: how close look-alikes are.
         num_threads: files read at once.
@@ -110,13 +106,13 @@ def check(
         pair for pair in pairs if pair[:2] not in copied | {*overlapping}
     ]
     joined = join_units(units, [*copied, *(pair[:2] for pair in pairs)])
-    return Checked(
+    return Findings(
         corpus, containers, copies, pairs, joined, *_shortcuts(corpus, containers, videos, features, of_clips)
     )
 
 
 def _features_of(
-    source: StoredFeatures | FrameReader, backbone: nn.Module, views: Sequence[VideoViews], videos_of: Sequence[Video]
+    source: Source, backbone: nn.Module, views: Sequence[VideoViews], videos_of: Sequence[Video]
 ) -> tuple[list[int], Float[Tensor, "crops M F D"]]:
     """Return the videos that can be read, and a few features of each."""
     num_views = {one.video: len(one.views) for one in views}
@@ -124,7 +120,7 @@ def _features_of(
     with torch.no_grad():
         for batch in source.scoring_batches(views):
             video = int(batch.video[0])
-            inputs = batch.inputs if isinstance(source, StoredFeatures) else backbone(batch.inputs)
+            inputs = backbone(batch.inputs) if batch.inputs.ndim == 5 else batch.inputs  # images, or features
             if not inputs.isfinite().all():
                 raise VidclfError(
                     f"{videos_of[video].name}: its features are not all finite numbers. Look at the file and at the "
@@ -141,7 +137,7 @@ def _read_containers(corpus: Corpus, num_threads: int) -> dict[int, Container]:
     def look(video: int) -> Iterator[Container | VideoError]:
         path, info = corpus.videos[video].path, corpus.facts[video].info
         try:
-            with naming_the_video(path):
+            with errors_name_video(path):
                 yield describe(path, info.num_frames / info.fps)
         except VideoError as error:  # it has gone meanwhile
             yield error
@@ -149,7 +145,7 @@ def _read_containers(corpus: Corpus, num_threads: int) -> dict[int, Container]:
     containers: dict[int, Container] = {}
     for video, found in track(run_ahead(look, sound, num_threads), len(sound), "Reading the containers of", "videos"):
         if isinstance(found, VideoError):
-            corpus.leave_out(video, found)
+            corpus.exclude(video, found)
         else:
             containers[video] = found
     return containers
@@ -179,7 +175,7 @@ def _shortcuts(
     of_clips: bool,
 ) -> tuple[Shortcut | None, Shortcut | None]:
     known = [corpus.videos[video] for video in videos]
-    sides = [corpus.sides.sides[video] for video in videos]
+    sides = [corpus.split.parts[video] for video in videos]
     told = Videos([video.label for video in known], sides, [video.unit for video in known])
     if not told.can_be_measured:
         return None, None
@@ -207,13 +203,13 @@ def _duration_s(corpus: Corpus, video: int) -> float:
     return window_of(corpus.videos[video], facts)[1] / facts.info.fps
 
 
-def _problems(checked: Checked) -> Iterator[str]:
+def _problems(checked: Findings) -> Iterator[str]:
     corpus = checked.corpus
     names = [video.name for video in corpus.videos]
     if corpus.failed:
         failed = [names[video] for video in sorted(corpus.failed)]
         yield f"{len(failed)} of {len(names)} videos cannot be read: {first_five(failed)}."
-    if corpus.sides.val_views:
+    if corpus.split.val_views:
         yield (
             "split.validation=frame_level: frames of one video stand on both sides of train and val, so validation "
             "measures how well train videos are recognised again. Choose a model with split.validation=group."
@@ -243,7 +239,7 @@ def _problems(checked: Checked) -> Iterator[str]:
     if checked.container and checked.container.is_one:
         told = ", ".join(f"{name} {share:.0%}" for name, share in checked.container.used[:3])
         yield (
-            f"Files tell their class without their pictures: a small tree names {checked.container.top1:.0%} of the "
+            f"Files tell their class without their images: a small tree names {checked.container.top1:.0%} of the "
             f"test videos from {told} of its questions (95 % interval {checked.container.low:.0%} to "
             f"{checked.container.high:.0%}; the commonest class is {checked.container.majority:.0%}). A network may "
             "learn the camera, not the class: encode all classes alike, or say so beside the score."

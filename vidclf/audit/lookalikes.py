@@ -10,10 +10,10 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 ALIKE = 0.25  # from which closeness on videos are a pair; experiments/leaks says why
-ALIKE_IN_PIXELS = 0.8  # where no network has seen the pictures
+ALIKE_IN_PIXELS = 0.8  # where no network has seen the images
 NUM_FRAMES = 8  # of a video that are compared
 WIDEST = 2048  # features beyond are projected at random to half as many: distances stay (Johnson and Lindenstrauss)
-SAME_COSINE = 0.95  # of frames from which on they are all but the same pictures,
+SAME_COSINE = 0.95  # of frames from which on they are all but the same images,
 SAME = 0.92  # if that is as much of the way from what videos of other classes are alike to identical
 DRAWN = 10  # videos' worth by which a class's mean is drawn towards that of all
 # from which to which neighbour in other groups a video resembles as usual
@@ -34,7 +34,7 @@ class Pair(NamedTuple):
 
 
 def choose_frames(features: Float[Tensor, "views S D"], num_views: int) -> Float[Tensor, "crops frames d"]:
-    """Return NUM_FRAMES features spread evenly over a video, for each crop of its pictures."""
+    """Return NUM_FRAMES features spread evenly over a video, for each crop of its images."""
     steps = features.float().unflatten(0, (num_views, -1)).transpose(0, 1).flatten(1, 2)  # (crops, V * S, D)
     chosen = torch.linspace(0, steps.shape[1] - 1, NUM_FRAMES).round().long()
     return _narrowed(steps[:, chosen])

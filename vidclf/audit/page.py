@@ -14,9 +14,9 @@ import torch
 from matplotlib.image import imsave
 from torchvision.transforms.v2 import functional as F
 
-from vidclf.audit.findings import Checked
+from vidclf.audit.findings import Findings
 from vidclf.audit.lookalikes import Unit
-from vidclf.contracts import PARTS, VideoViews
+from vidclf.contracts import PARTS, Dataset, VideoViews, optional
 from vidclf.data.decoding import decode_frames
 from vidclf.errors import VidclfError, VideoError
 from vidclf.pages.rendering import Table, render_page
@@ -29,20 +29,20 @@ MANY_PAIRS = 40  # that are shown with their frames, those on two sides of the s
 STRIP_FRAMES, STRIP_HEIGHT = 8, 64  # of the strip of frames beside a video, in pixels
 
 
-def table_of_classes(checked: Checked) -> Table:
+def table_of_classes(checked: Findings) -> Table:
     """Return for each class its numbers of videos and groups, on each side, and the lengths of its videos in s."""
     corpus, rows = checked.corpus, []
     for label, name in enumerate(corpus.class_names):
         own = [video for video, known in enumerate(corpus.videos) if known.label == label]
         lengths = [checked.duration_s(video) for video in own if video in corpus.facts] or [0.0]
-        sides = Counter(corpus.sides.sides[video] for video in own)
+        sides = Counter(corpus.split.parts[video] for video in own)
         groups = {corpus.videos[video].unit for video in own}
         spread = [f"{length:.1f} s" for length in (min(lengths), median(lengths), max(lengths))]
         rows.append([name, len(own), len(groups), *(sides[part] for part in PARTS), *spread])
     return Table(["class", "videos", "groups", *PARTS, "shortest", "median", "longest"], rows)
 
 
-def table_of_kinds(checked: Checked) -> Table:
+def table_of_kinds(checked: Findings) -> Table:
     """Return how many videos of each class have which size, rate, codec, format and sound, the commonest first."""
     corpus = checked.corpus
     kinds: dict[str, Counter[str]] = {}
@@ -68,7 +68,7 @@ def table_of_kinds(checked: Checked) -> Table:
     return Table(["", "value", "videos", *corpus.class_names], rows)
 
 
-def write_page(path: Path, checked: Checked) -> None:
+def write_page(path: Path, checked: Findings) -> None:
     """Write what was found into one HTML file, whatever names it holds."""
     corpus = checked.corpus
     names = [video.name for video in corpus.videos]
@@ -77,7 +77,7 @@ def write_page(path: Path, checked: Checked) -> None:
     strips = _strips(checked, {video for pair in shown for video in pair[:2]})
     page = render_page(
         "check.html",
-        title=f"{type(corpus.dataset).__name__} {getattr(corpus.dataset, 'root', '')}",
+        title=f"{type(corpus.dataset).__name__} {optional(corpus.dataset, Dataset, 'root') or ''}",
         num_videos=len(names),
         num_groups=len({video.unit for video in corpus.videos}),
         problems=checked.problems,
@@ -89,7 +89,7 @@ def write_page(path: Path, checked: Checked) -> None:
             ["video", "reason"], [[names[video], str(error)] for video, error in sorted(corpus.failed.items())]
         ),
         copies=[
-            Table(["video", "side"], [[names[video], corpus.sides.sides[video]] for video in same])
+            Table(["video", "side"], [[names[video], corpus.split.parts[video]] for video in same])
             for same in sorted(checked.copies, key=lambda same: same not in checked.torn_copies)
         ],
         num_pairs=len(checked.pairs),
@@ -97,7 +97,7 @@ def write_page(path: Path, checked: Checked) -> None:
             {
                 "closeness": pair.closeness,
                 "is_torn": pair[:2] in torn,
-                "videos": [(names[video], corpus.sides.sides[video], strips.get(video)) for video in pair[:2]],
+                "videos": [(names[video], corpus.split.parts[video], strips.get(video)) for video in pair[:2]],
             }
             for pair in shown
         ],
@@ -108,7 +108,7 @@ def write_page(path: Path, checked: Checked) -> None:
     write_atomically(path, page)
 
 
-def write_manifest(path: Path, checked: Checked) -> None:
+def write_manifest(path: Path, checked: Findings) -> None:
     """Write the sound videos, each once, as a table that `dataset=manifest` reads: look-alikes are of one group.
 
     Raises:
@@ -149,13 +149,13 @@ def write_manifest(path: Path, checked: Checked) -> None:
     )
 
 
-def name_unit(checked: Checked, unit: Unit) -> str:
+def name_unit(checked: Findings, unit: Unit) -> str:
     """Return a group's name, after its class's where it is one of that class alone."""
     label, group = unit
     return group if label < 0 else f"{checked.corpus.class_names[label]}/{group}"
 
 
-def _strips(checked: Checked, videos: set[int]) -> Mapping[int, str]:
+def _strips(checked: Findings, videos: set[int]) -> Mapping[int, str]:
     """Return a few frames of each video side by side, as JPEG in base64; none of one that has gone."""
     strips: dict[int, str] = {}
     for one in checked.corpus.all_views():
@@ -170,10 +170,10 @@ def _strips(checked: Checked, videos: set[int]) -> Mapping[int, str]:
 def _strip(path: Path, one: VideoViews) -> str:
     frames = one.frames.flatten()
     frames = frames[torch.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().long()]
-    pictures = decode_frames(path, frames, whole=True)
-    height, width = pictures.shape[-2:]
+    images = decode_frames(path, frames, whole=True)
+    height, width = images.shape[-2:]
     side = min(4 * STRIP_HEIGHT, max(1, round(width * STRIP_HEIGHT / height)))  # JPEG ends at 65,535 pixels
-    small = F.resize(pictures, [STRIP_HEIGHT, side], antialias=True)
+    small = F.resize(images, [STRIP_HEIGHT, side], antialias=True)
     jpeg = io.BytesIO()
     strip = torch.cat(small.unbind(), dim=-1).permute(1, 2, 0).numpy()
     imsave(jpeg, strip, format="jpeg", pil_kwargs={"quality": 70})

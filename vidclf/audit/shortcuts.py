@@ -1,4 +1,4 @@
-"""How much of the label can be read without a video's pictures, or from one of them."""
+"""How much of the label can be read without a video's images, or from one of them."""
 
 import hashlib
 import json
@@ -93,12 +93,12 @@ def _measure(model: Any, table: Float[np.ndarray, "M D"], videos: Videos) -> tup
     tested = np.asarray([side == "test" for side in videos.sides])
     fitted = np.asarray([side in ("train", "val") for side in videos.sides])
     model.fit(table[fitted], label[fitted])
-    is_right = (model.predict(table[tested]) == label[tested]).astype(float)
+    is_correct = (model.predict(table[tested]) == label[tested]).astype(float)
     groups = [group for group, is_tested in zip(videos.groups, tested, strict=True) if is_tested]
-    interval = interval_of_accuracy(is_right, Clusters.of(groups, label[tested].tolist()))
+    interval = interval_of_accuracy(is_correct, Clusters.of(groups, label[tested].tolist()))
     assert interval is not None  # there are FEWEST_GROUPS
     commonest = np.bincount(label[fitted]).argmax()
-    return float(is_right.mean()), *interval, float((label[tested] == commonest).mean())
+    return float(is_correct.mean()), *interval, float((label[tested] == commonest).mean())
 
 
 def keep_shortcuts(root: Path, corpus: Corpus, shortcuts: Mapping[str, Shortcut | None]) -> None:
@@ -121,5 +121,5 @@ def kept_shortcuts(root: Path, corpus: Corpus) -> dict[str, float]:
 
 def _kept_at(root: Path, corpus: Corpus) -> Path:
     contents = sorted((corpus.videos[video].name, facts.content) for video, facts in corpus.facts.items())
-    told = json.dumps([corpus.sides.fingerprint, contents], ensure_ascii=True)
+    told = json.dumps([corpus.split.fingerprint, contents], ensure_ascii=True)
     return root / "shortcuts" / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.json"

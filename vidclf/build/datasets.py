@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from vidclf.build.parts import Config, build, build_transform, call
-from vidclf.contracts import Transform
+from vidclf.build.parts import Config, build_node, build_transform, call_factory
+from vidclf.contracts import Augmentation, Backbone, Source, optional
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.corpus import Corpus
 from vidclf.data.frames import FrameReader, num_workers_for
@@ -13,10 +13,10 @@ from vidclf.errors import VidclfError
 from vidclf.features.batches import StoredFeatures
 from vidclf.features.calibration import calibrate
 from vidclf.features.extract import Extractor
-from vidclf.features.recipe import hash_weights, recipe_of, why_not_stored
+from vidclf.features.recipe import hash_weights, recipe_of, why_not_storable
 from vidclf.features.store import REMEDY, FeatureStore
 from vidclf.models.backbones.int8 import Int8Backbone
-from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone, fixed_batch
+from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone, fixed_batch
 from vidclf.system.disk import writing_to
 from vidclf.system.machine import num_cores, set_number_formats
 from vidclf.system.ranks import gather, is_rank_zero, local_world_size
@@ -31,9 +31,9 @@ def build_corpus(config: Config, shard: tuple[int, int] = (1, 1)) -> Corpus:
     with writing_to(root, REMEDY):
         root.mkdir(parents=True, exist_ok=True)
     return Corpus(
-        build(config["dataset"]),
-        build(config["split"]),
-        build(config["sampling"]),
+        build_node(config["dataset"]),
+        build_node(config["split"]),
+        build_node(config["sampling"]),
         Catalogue(root),
         config["seed"],
         _num_threads(config),
@@ -68,7 +68,7 @@ def build_source(
     device: torch.device,
     training: bool = False,
     stored: bool = True,
-) -> StoredFeatures | FrameReader:
+) -> Source:
     """Return what gives batches of the corpus: stored features where `features` and the stages allow it, else frames.
 
     Args:
@@ -83,56 +83,57 @@ def build_source(
         VidclfError: `features=store` where features cannot be stored, or an augmentation would belie the classes.
     """
     transform = build_transform(config, backbone.picture_format)
-    augmentation = build(config["augmentation"]) if training else None
+    augmentation = build_node(config["augmentation"]) if training else None
     if augmentation:
-        augmentation = call(augmentation, backbone.picture_format)
-        if hasattr(augmentation, "check_classes"):  # one's own need not have it
-            augmentation.check_classes(corpus.class_names)
-    obstacle = why_not_stored(backbone.backbone, transform, augmentation)
+        augmentation = call_factory(augmentation, backbone.picture_format)
+        if check_classes := optional(augmentation, Augmentation, "check_classes"):
+            check_classes(corpus.class_names)
+    obstacle = why_not_storable(backbone.backbone, transform, augmentation)
     if _choose_features(config["features"], obstacle) and stored:
-        return _stored_features(config, corpus, backbone, transform, device, training)
+        return build_stored_features(config, corpus, backbone, device, training)
     num_workers = config["num_workers"]
     if num_workers is None:
         num_epochs = (config["trainer"]["max_epochs"] or 1000) if training else 1
         num_frames = num_epochs * sum(facts.info.num_frames for facts in corpus.facts.values())
         num_workers = num_workers_for(num_frames, max(1, num_cores() // local_world_size()))
-    paths, pin = [video.path for video in corpus.videos], device.type == "cuda"
-    return FrameReader(paths, transform, corpus.leave_out, augmentation, config["seed"], num_workers, pin)
+    paths = [video.path for video in corpus.videos]
+    return FrameReader(paths, transform, corpus.exclude, augmentation, config["seed"], num_workers, device)
 
 
-def _stored_features(
+def build_stored_features(
     config: Config,
     corpus: Corpus,
     backbone: FrozenBackbone | TunedBackbone,
-    transform: Transform,
     device: torch.device,
-    training: bool,
+    training: bool = False,
 ) -> StoredFeatures:
+    """Return the source of stored features.
+
+    Raises:
+        VidclfError: features cannot be stored, or the store cannot be written.
+    """
     network, root, draws = backbone.backbone, Path(config["store"]["root"]), config["store"]["draws"]
+    transform = build_transform(config, backbone.picture_format)
+    _choose_features(config["features"], why_not_storable(network, transform))
+    number_format = set_number_formats(device.type)
     recipe = recipe_of(
         network,
         transform,
         {key: config[key] for key in ("backbone", "transform")},
         backbone.picture_format,
         hash_weights(network),
-        getattr(network, "precision", set_number_formats(device.type)),
+        optional(network, Backbone, "precision") or number_format,
         device.type,
         fixed_batch(device.type, backbone.picture_format.clip_length),
     )
-    if training and corpus.sampling.random:
+    if training and corpus.is_random:
         say(f"features are stored: epoch e shows draw e modulo {draws} of its views (store.draws).")
+    paths = [video.path for video in corpus.videos]
     return StoredFeatures(
-        FeatureStore(root, recipe, getattr(network, "name", type(network).__name__.lower())),
-        Extractor(
-            [video.path for video in corpus.videos],
-            transform,
-            backbone,
-            device,
-            _num_threads(config),
-            config["compile"],
-        ),
+        FeatureStore(root, recipe, backbone.name),
+        Extractor(paths, transform, backbone, device, _num_threads(config), config["compile"]),
         {video: facts.content for video, facts in corpus.facts.items()},
-        corpus.leave_out,
+        corpus.exclude,
         draws,
         config["seed"],
     )

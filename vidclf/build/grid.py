@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from vidclf.build import parts as build
 from vidclf.build.training import Describe, build_learner
+from vidclf.contracts import Head, optional
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone
+from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
 from vidclf.models.grid import LINEAR_IN_RATE, Grid, Heads, can_be_stacked
 from vidclf.models.learner import Learner
 from vidclf.models.scaling import METHODS, Scaling
@@ -52,7 +53,7 @@ class Candidate:
         return " ".join(f"{key}={value}" for key, value in self.settings.items())
 
 
-def spread(config: Mapping[str, Any]) -> list[Candidate]:
+def expand_grid(config: Mapping[str, Any]) -> list[Candidate]:
     """Return every combination of `head=grid`, the rates of one kind behind one another; none of another head.
 
     Raises:
@@ -99,8 +100,8 @@ def _check(over: Mapping[str, Any], head: dict[str, Any], name: str) -> None:
     """Raise VidclfError unless all can be varied."""
     if not over:
         raise VidclfError("head=grid: the grid is empty. Say what is varied: +head.over.KEY=[...].")
-    made = build.build(head).func
-    if hasattr(made, "fit"):
+    made = build.build_node(head).func
+    if optional(made, Head, "fit"):
         raise VidclfError(f"head.head={name}: it is fitted, not trained, and no part of a grid. Use head={name}.")
     parameters = signature(made).parameters
     takes_any = any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())

@@ -20,9 +20,9 @@ from vidclf.errors import VidclfError
 from vidclf.features.recipe import hash_weights
 from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.trainable import resolve_precision
-from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone, wrap
+from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone, wrap
 from vidclf.models.classifier import Classifier
-from vidclf.models.scaling import Scaling, scaling_of
+from vidclf.models.scaling import Scaling, resolve_scaling
 from vidclf.run.compatible import check_weights
 from vidclf.run.config import escaped
 from vidclf.run.folder import Run, load_trained
@@ -34,7 +34,7 @@ Config = Mapping[str, Any]
 TAKES_WHITELIST = "_execution_whitelist_" in signature(instantiate).parameters  # Hydra from 1.4 on
 
 
-def build(node: Config | None, **changed: object) -> Any:
+def build_node(node: Config | None, **changed: object) -> Any:
     """Instantiate one node, with some of its keys changed; None where nothing is chosen."""
     if not node:
         return None
@@ -49,22 +49,22 @@ def build(node: Config | None, **changed: object) -> Any:
 def build_backbone(config: Config) -> FrozenBackbone | TunedBackbone:
     """Return the backbone as it is used; weights that it has none of are drawn from the seed."""
     seed_all(config["seed"])
-    node = dict(settle_precision(config)["backbone"])
+    node = dict(fix_precision(config)["backbone"])
     calibration = node.pop("calibration", None)  # of a run
     if node.get("precision") != "int8":
-        return wrap(build(node))
+        return wrap(build_node(node))
     if (device := build_device(config)).type != "cpu":
         raise VidclfError(
             f"backbone.precision=int8 is computed by the CPU, and trainer.accelerator is {device.type}. Set "
             "trainer.accelerator=cpu, or leave int8 out: a GPU is faster in bfloat16."
         )
     del node["precision"]
-    takes_precision = "precision" in signature(build(node, _partial_=True).func).parameters  # one's own need not
-    in_float32 = build(node, precision="float32") if takes_precision else build(node)
+    takes_precision = "precision" in signature(build_node(node, _partial_=True).func).parameters  # one's own need not
+    in_float32 = build_node(node, precision="float32") if takes_precision else build_node(node)
     return FrozenBackbone(Int8Backbone(in_float32, calibration))
 
 
-def rebuild(config: Config, run: Run) -> Classifier:
+def restore_classifier(config: Config, run: Run) -> Classifier:
     """Return a run's classifier as it was trained, or with what differs in `config`.
 
     Raises:
@@ -77,7 +77,7 @@ def rebuild(config: Config, run: Run) -> Classifier:
     return classifier
 
 
-def settle_precision(config: Config) -> dict[str, Any]:
+def fix_precision(config: Config) -> dict[str, Any]:
     """Return the configuration with `backbone.precision=auto` named after the kind of device that is used.
 
     So a run keeps it: its weights' hash is that of one number format.
@@ -91,8 +91,8 @@ def settle_precision(config: Config) -> dict[str, Any]:
 
 
 def build_transform(config: Config, picture_format: PictureFormat) -> Transform:
-    """Return the transform to the pictures that a backbone wants."""
-    return call(build(config["transform"]), picture_format)
+    """Return the transform to the images that a backbone wants."""
+    return call_factory(build_node(config["transform"]), picture_format)
 
 
 def build_classifier(config: Config, backbone: FrozenBackbone | TunedBackbone, num_classes: int) -> Classifier:
@@ -100,15 +100,15 @@ def build_classifier(config: Config, backbone: FrozenBackbone | TunedBackbone, n
     seed_all(config["seed"])
     if "_target_" not in config["head"]:
         raise VidclfError("head=grid: many heads, which only train can take. Leave it out: a run has one of them.")
-    make_head = build(config["head"])
+    make_head = build_node(config["head"])
     if "scaling" in config["head"] and "scaling" not in signature(make_head.func).parameters:
         raise VidclfError(
             f"head.scaling={config['head']['scaling']}: scaling is a stage of its own before the head, which "
             f"{make_head.func.__qualname__} knows nothing of. Say scaling={config['head']['scaling']}."
         )
-    head = call(make_head, backbone.feature_dim, num_classes)
-    scaling = scaling_of(config["scaling"], head, isinstance(backbone, TunedBackbone))
-    return Classifier(backbone, Scaling(backbone.feature_dim, scaling), head, build(config["aggregation"]))
+    head = call_factory(make_head, backbone.feature_dim, num_classes)
+    scaling = resolve_scaling(config["scaling"], head, isinstance(backbone, TunedBackbone))
+    return Classifier(backbone, Scaling(backbone.feature_dim, scaling), head, build_node(config["aggregation"]))
 
 
 def build_device(config: Config) -> torch.device:
@@ -123,18 +123,18 @@ def build_aggregations() -> dict[str, Callable[[Tensor], Tensor]]:
     names = GlobalHydra.instance().config_loader().get_group_options("aggregation")
     nodes = {name: compose(f"aggregation/{name}").aggregation for name in names}
     return {
-        name: build(OmegaConf.to_container(node, resolve=True))  # type: ignore[arg-type]
+        name: build_node(OmegaConf.to_container(node, resolve=True))  # type: ignore[arg-type]
         for name, node in nodes.items()
         if not OmegaConf.is_missing(node, "_target_")
     }
 
 
-def call(factory: partial, *arguments: object, **settings: object) -> Any:
+def call_factory(factory: partial, *arguments: object, **settings: object) -> Any:
     """Call what a `_partial_` node gave."""
-    return checked(factory, *arguments, **settings)(*arguments, **settings)
+    return check_arguments(factory, *arguments, **settings)(*arguments, **settings)
 
 
-def checked(factory: partial, *arguments: object, **settings: object) -> partial:
+def check_arguments(factory: partial, *arguments: object, **settings: object) -> partial:
     """Return what a `_partial_` node gave; keys that are no arguments of it are the configuration's mistake."""
     try:
         signature(factory.func).bind(*factory.args, *arguments, **{**factory.keywords, **settings})

@@ -12,9 +12,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
-from vidclf.build.parts import Config, build, build_classifier, call, checked
+from vidclf.build.parts import Config, build_classifier, build_node, call_factory, check_arguments
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone
+from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
 from vidclf.models.learner import Learner
 from vidclf.run.folder import DESCRIPTION, FORMAT
 from vidclf.run.resume import relocate_states
@@ -47,7 +47,7 @@ class Describe(Callback):
             "config": self.config,
             "asked": self.asked,
             "versions": versions(),
-            "split_fingerprint": corpus.sides.fingerprint,
+            "split_fingerprint": corpus.split.fingerprint,
             "weights_hash": self.weights_hash,
         }
 
@@ -70,12 +70,12 @@ def build_learner(config: Config, backbone: FrozenBackbone | TunedBackbone, num_
         untrained.head,
         untrained.aggregation,
         optimizer=build_optimizer(config, backbone),
-        scheduler=checked(build(config["scheduler"]), None, 1),
-        loss=call(build(config["loss"]), num_classes),
+        scheduler=check_arguments(build_node(config["scheduler"]), None, 1),
+        loss=call_factory(build_node(config["loss"]), num_classes),
         num_classes=num_classes,
         seed=config["seed"],
         layer_decay=config["layer_decay"],
-        mixing=build(config["mixing"]),
+        mixing=build_node(config["mixing"]),
     )
 
 
@@ -85,7 +85,7 @@ def build_optimizer(config: Config, backbone: FrozenBackbone | TunedBackbone) ->
     if node.get("fused") and clips and "mixed" in _precision(config, backbone):
         say("optimizer.fused is off: Lightning clips no gradients of fused optimisers under mixed precision.")
         node["fused"] = False
-    factory = checked(build(node), [])
+    factory = check_arguments(build_node(node), [])
     if str(node["_target_"]).startswith("torch."):
         factory([nn.Parameter(torch.zeros(1))])  # what it refuses is told now, not when all features are computed
     return factory
@@ -97,7 +97,7 @@ def build_callbacks(config: Config) -> list[Callback]:
     Raises:
         VidclfError: one watches what is not logged, or none keeps the best checkpoint.
     """
-    callbacks = list((build(config["callbacks"]) or {}).values())
+    callbacks = list((build_node(config["callbacks"]) or {}).values())
     if not config["logger"] and any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
         say("logger=null: the learning rate is not logged.")
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
@@ -150,7 +150,7 @@ def build_training(
         raise VidclfError(f"trainer.max_epochs={num_epochs}: nothing would be trained; give 1 or more.")
     callbacks = build_callbacks(config)
     callbacks = choose.take_over(callbacks) if choose else callbacks
-    trainer = build_trainer(config, backbone, build(config["logger"]), [*callbacks, describe])
+    trainer = build_trainer(config, backbone, build_node(config["logger"]), [*callbacks, describe])
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         say("trainer.fast_dev_run: all of it runs, on a few batches; no checkpoint and no scores are kept.")
     every, num_batches = trainer.check_val_every_n_epoch, trainer.limit_val_batches
@@ -168,8 +168,8 @@ def build_trainer(
 ) -> L.Trainer:
     """Return Lightning's Trainer, quiet where there is no terminal."""
     bar = progress_bar()
-    trainer: L.Trainer = call(
-        build(config["trainer"], _partial_=True),
+    trainer: L.Trainer = call_factory(
+        build_node(config["trainer"], _partial_=True),
         logger=logger or False,
         callbacks=[*callbacks, *bar],
         enable_progress_bar=bool(bar),
@@ -187,5 +187,4 @@ def _precision(config: Config, backbone: FrozenBackbone | TunedBackbone) -> str:
     precision = str(config["trainer"].get("precision") or "32-true")
     if precision != "auto":
         return precision
-    stored_in_bfloat16 = getattr(backbone.backbone, "precision", "float32") == "bfloat16"
-    return "bf16-mixed" if stored_in_bfloat16 else "32-true"
+    return "bf16-mixed" if backbone.precision == "bfloat16" else "32-true"

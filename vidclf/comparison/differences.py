@@ -51,7 +51,7 @@ class Difference:
 
 
 def compare_pairs(
-    is_right: Float[np.ndarray, "M R"], weights: Float[np.ndarray, " M"], clusters: Clusters, seed: int = 0
+    is_correct: Float[np.ndarray, "M R"], weights: Float[np.ndarray, " M"], clusters: Clusters, seed: int = 0
 ) -> list[Difference]:
     """Return the difference of every two of R runs.
 
@@ -59,16 +59,16 @@ def compare_pairs(
     clips (Obuchowski, Statistics in Medicine 1998; Durkalski et al., 2003). All pairs are corrected for by Holm's.
 
     Args:
-        is_right: 1 where a run names a video rightly.
+        is_correct: 1 where a run names a video rightly.
         weights: of the videos in the score, which sum to 1.
         clusters: of the videos.
         seed: of the resamples and the flips.
     """
-    pairs = list(combinations(range(is_right.shape[1]), 2))
+    pairs = list(combinations(range(is_correct.shape[1]), 2))
     if not pairs:
         return []
     one, other = np.asarray(pairs).T
-    totals = clusters.total(is_right * weights[:, None])
+    totals = clusters.total(is_correct * weights[:, None])
     intervals: list[Interval | None] = [None] * len(pairs)
     if len(clusters) > 1:
         resampled = clusters.resample(seed=seed)
@@ -76,7 +76,7 @@ def compare_pairs(
         intervals = _intervals(scores, one, other)
     values = totals.sum(0)[one] - totals.sum(0)[other]
     ps = _flip(totals, one, other, seed)
-    unlike = _count_unlike(is_right > 0, one, other)
+    unlike = _count_unlike(is_correct > 0, one, other)
     numbers = zip(pairs, values.tolist(), intervals, ps.tolist(), holm(ps).tolist(), unlike.tolist(), strict=True)
     return [Difference(*pair, *rest) for pair, *rest in numbers]
 
@@ -122,8 +122,8 @@ def _intervals(scores: Float[np.ndarray, "N R"], one: np.ndarray, other: np.ndar
     return found
 
 
-def _count_unlike(is_right: Bool[np.ndarray, "M R"], one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _count_unlike(is_correct: Bool[np.ndarray, "M R"], one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return how many videos only one of each pair names rightly."""
-    numbers = is_right.astype(np.float32)
+    numbers = is_correct.astype(np.float32)
     both, each = numbers.T @ numbers, numbers.sum(0)
     return (each[one] + each[other] - 2 * both[one, other]).astype(int)

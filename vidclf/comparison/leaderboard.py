@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from vidclf.comparison.differences import Difference, compare_pairs
 from vidclf.comparison.scored import Scored
-from vidclf.comparison.settings import choices_of, varying
+from vidclf.comparison.settings import settings_of, varying_settings
 from vidclf.errors import VidclfError
 from vidclf.evaluation.intervals import Clusters, Interval, interval_of_accuracy
 from vidclf.system.text import first_five
@@ -99,8 +99,8 @@ def build_leaderboard(scored: Sequence[Scored], pool_splits: bool) -> Leaderboar
     Raises:
         VidclfError: they were scored on different videos, or on videos of other content under the same names.
     """
-    choices = [choices_of(one.config) for one in scored]
-    keys = varying(choices)
+    choices = [settings_of(one.config) for one in scored]
+    keys = varying_settings(choices)
     chosen = [{key: one[key] for key in keys if key in one} for one in choices]
     numbers = [one.get(SPLIT, "") if SPLIT in keys else "" for one in choices]
     of_number: dict[str, Scored] = {}
@@ -178,8 +178,8 @@ def _ranked(
     classes = {name: label for label, name in enumerate(first[splits[0]].class_names)}
     clusters = Clusters.of(units, [classes[label] for number in splits for label in first[number].labels])
     tested = Counter(video for number in splits for video in first[number].videos)
-    is_right = np.stack([_is_right(runs, first, splits) for _, runs in groups], axis=1)
-    order = sorted(range(len(groups)), key=lambda row: -float(is_right[:, row] @ weights))
+    is_correct = np.stack([_is_correct(runs, first, splits) for _, runs in groups], axis=1)
+    order = sorted(range(len(groups)), key=lambda row: -float(is_correct[:, row] @ weights))
     names = _names([groups[row][1][splits[0]] for row in order])
     entries = []
     for row, name in zip(order, names, strict=True):
@@ -187,9 +187,9 @@ def _ranked(
         means = {key: float(np.mean([runs[number].metrics[key] for number in splits])) for key in _shared(runs)}
         more = f" and {len(splits) - 1} more" if len(splits) > 1 else ""
         entries.append(
-            Entry(name + more, runs, choices, means, interval_of_accuracy(is_right[:, row], clusters, parts))
+            Entry(name + more, runs, choices, means, interval_of_accuracy(is_correct[:, row], clusters, parts))
         )
-    ranked = is_right[:, order]
+    ranked = is_correct[:, order]
     return Leaderboard(
         entries,
         keys,
@@ -203,18 +203,18 @@ def _ranked(
     )
 
 
-def _is_right(runs: Mapping[str, Scored], first: Mapping[str, Scored], splits: Sequence[str]) -> np.ndarray:
+def _is_correct(runs: Mapping[str, Scored], first: Mapping[str, Scored], splits: Sequence[str]) -> np.ndarray:
     """Return 1 or 0 for the videos of all splits, in the order of the `first` runs'."""
     columns = []
     for number in splits:
-        known = dict(zip(runs[number].videos, runs[number].is_right, strict=True))
+        known = dict(zip(runs[number].videos, runs[number].is_correct, strict=True))
         columns += [float(known[video]) for video in first[number].videos]
     return np.asarray(columns)
 
 
 def _seeds(
     entries: Sequence[Entry],
-    is_right: Float[np.ndarray, "M R"],
+    is_correct: Float[np.ndarray, "M R"],
     weights: Float[np.ndarray, " M"],
     parts: np.ndarray,
     clusters: Clusters,
@@ -225,8 +225,10 @@ def _seeds(
     found = []
     for setting, rows in of_setting.items():
         if len({entries[row].choices.get(SEED) for row in rows}) > 1:
-            top1s = (weights @ is_right[:, rows]).tolist()
-            found.append(Seeds(dict(setting), top1s, interval_of_accuracy(is_right[:, rows].mean(1), clusters, parts)))
+            top1s = (weights @ is_correct[:, rows]).tolist()
+            found.append(
+                Seeds(dict(setting), top1s, interval_of_accuracy(is_correct[:, rows].mean(1), clusters, parts))
+            )
     return sorted(found, key=lambda seeds: -seeds.mean)
 
 

@@ -30,7 +30,7 @@ class Scored:
         metrics: of metrics.json.
         videos: their names.
         labels: of each video, its class.
-        is_right: of each video, whether it was named rightly.
+        is_correct: of each video, whether it was named rightly.
         units: of each video, what it is not independent of: its group, of its class or of all ("").
         contents: of each video, the hash of its file.
     """
@@ -41,7 +41,7 @@ class Scored:
     metrics: dict[str, float]
     videos: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
-    is_right: list[bool] = field(default_factory=list)
+    is_correct: list[bool] = field(default_factory=list)
     units: list[tuple[str, str]] = field(default_factory=list)
     contents: list[str] = field(default_factory=list)
 
@@ -83,13 +83,13 @@ def _read_predictions(path: Path, scored: Scored) -> None:
         video, label, predicted, _, group, shared, content = map(sys.intern, row)  # runs share them: memory
         scored.videos.append(video)
         scored.labels.append(label)
-        scored.is_right.append(label == predicted)
+        scored.is_correct.append(label == predicted)
         scored.units.append(("" if shared == "yes" else label, group))
         scored.contents.append(content)
     unknown = sorted({*scored.labels} - {*scored.class_names})
     if unknown:
         raise VidclfError(f"{path}: the run knows no class {first_five(unknown)}: scores of another run? {again}")
-    top1 = sum(scored.is_right) / len(rows) if rows else math.nan
+    top1 = sum(scored.is_correct) / len(rows) if rows else math.nan
     if len({*scored.videos}) != len(rows) or not math.isclose(top1, scored.metrics.get("top1", -1), abs_tol=1e-5):
         raise VidclfError(
             f"{path}: {len(rows)} videos of which {top1:.4f} are named rightly, while metrics.json says "

@@ -15,7 +15,7 @@ SETTLED = ("backbone.precision",)  # by the machine, unless it is said
 PLACES = ("dataset.root", "dataset.file", "dataset.lists", "split.lists")  # where data lie changes no score
 
 
-def choices_of(config: Mapping[str, Any]) -> dict[str, str]:
+def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     """Return what may change a score, dotted, as text: `head: mlp`, `head.dropout: 0.5`, `seed: 0`."""
     chosen: dict[str, str] = {}
     for key in TRAINED_BY:
@@ -32,13 +32,13 @@ def choices_of(config: Mapping[str, Any]) -> dict[str, str]:
     return {key: value for key, value in chosen.items() if key not in PLACES and not key.startswith(f"{CALIBRATION}.")}
 
 
-def made_choices(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+def chosen_settings(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:
     """Return those of the choices that a person made: in `overrides`, or where an experiment differs from conf/.
 
     Stages by which runs are always told apart are named, whoever chose them.
     """
     given, usual = {*map(key_of, overrides)}, _usual_choices(config)
-    made = choices_of(config)
+    made = settings_of(config)
     return {key: value for key, value in made.items() if key in (*NAMED, *given) or value != usual.get(key)}
 
 
@@ -51,7 +51,7 @@ def option_of(group: str, node: Mapping[str, Any]) -> str:
     return max(same, key=lambda option: sum(node.get(key) == value for key, value in option[1].items()))[0]
 
 
-def varying(choices: Sequence[Mapping[str, str]]) -> list[str]:
+def varying_settings(choices: Sequence[Mapping[str, str]]) -> list[str]:
     """Return the keys by which some differ; a setting of some options alone, where those that have it differ."""
     keys = [*dict.fromkeys(key for one in choices for key in one)]
     varied = [key for key in keys if len({one[key] for one in choices if key in one}) > 1]
@@ -71,7 +71,7 @@ def _usual_choices(config: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(node, Mapping)
     }
     settled = {key: str(value_at(config, key)) for key in SETTLED}
-    return {**choices_of({**top, **options}), **settled, **named}
+    return {**settings_of({**top, **options}), **settled, **named}
 
 
 def _is_constructor(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Training pictures drawn by chance: torchvision's transforms, one draw for all frames of a view."""
+"""Training images drawn by chance: torchvision's transforms, one draw for all frames of a view."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -19,7 +19,7 @@ class Augmentation:
 
     Args:
         picture_format: of the backbone.
-        scale: of the crop's area to the picture's, from and to; its sides keep within 3:4 and 4:3.
+        scale: of the crop's area to the image's, from and to; its sides keep within 3:4 and 4:3.
         flip: probability of a mirror image; 0 where left and right are classes.
         color_jitter: strength of random brightness, contrast and saturation; hue is moved a fourth as far.
         rand_augment: magnitude (0 to 30) of two random operations a view (arXiv:1909.13719); None for none.
@@ -63,7 +63,7 @@ class Augmentation:
         self.steps = v2.Compose(steps)
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "V T 3 h w"]:
-        """Return pictures of `picture_format.size`, from torch's global random state."""
+        """Return images of `picture_format.size`, from torch's global random state."""
         return torch.stack([self.steps(view) for view in frames])
 
     def check_classes(self, class_names: Sequence[str]) -> None:

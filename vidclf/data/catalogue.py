@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 from filelock import FileLock, Timeout
 
-from vidclf.data.decoding import VideoInfo, inspect, naming_the_video
+from vidclf.data.decoding import VideoInfo, errors_name_video, inspect
 from vidclf.data.prefetch import run_ahead
 from vidclf.errors import VideoError
 from vidclf.system.disk import write_atomically
@@ -90,7 +90,7 @@ class Catalogue:
 
     def _look(self, path: Path) -> Iterator[tuple[Stamp, str, Known] | VideoError]:
         try:
-            with naming_the_video(path):
+            with errors_name_video(path):
                 stamp, content = _stamp_and_content(path)
                 yield stamp, content, self.contents.get(content) or _decode(path)
         except VideoError as error:

@@ -1,17 +1,15 @@
 """The videos of a data set, looked at, split and sampled: which frames of which video a part of the data shows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from vidclf.contracts import Dataset, OfficialParts, Sampling, Video, VideoViews
+from vidclf.contracts import Dataset, OfficialParts, Sampling, SplitRule, Video, VideoViews, optional
 from vidclf.data.catalogue import Catalogue, VideoFacts
-from vidclf.data.splits import Split
 from vidclf.errors import VidclfError, VideoError
 from vidclf.system.ranks import gather, rank_and_size
 from vidclf.system.seeds import generator_for
@@ -26,7 +24,7 @@ class Corpus:
 
     Args:
         dataset: lists the videos.
-        split: (videos, number of views of each) -> Split.
+        split: (videos, number of views of each) -> Split, see `SplitRule`.
         sampling: (num_frames, fps, generator) -> frame indices (V, T).
         catalogue: what one look at a file says.
         seed: of the training draws.
@@ -37,7 +35,7 @@ class Corpus:
         videos: all of them, each with a name of its own.
         facts: by position in `videos`, of those that are sound.
         failed: by position in `videos`, what is wrong with those that are left out.
-        sides: the split.
+        split: which part each view is in.
 
     Raises:
         VidclfError: two videos have one name, or the split refuses the videos.
@@ -47,7 +45,7 @@ class Corpus:
     def __init__(
         self,
         dataset: Dataset,
-        split: Callable[..., Split],
+        split: SplitRule,
         sampling: Sampling,
         catalogue: Catalogue,
         seed: int = 0,
@@ -55,38 +53,38 @@ class Corpus:
         shard: tuple[int, int] = (1, 1),
     ) -> None:
         self.dataset, self.sampling, self.seed = dataset, sampling, seed
-        self.class_names = list(dataset.class_names)
-        self.videos = name_videos(dataset.videos(), getattr(dataset, "root", None))
+        self.class_names, self.is_random = list(dataset.class_names), bool(optional(sampling, Sampling, "random"))
+        self.videos = name_videos(dataset.videos(), optional(dataset, Dataset, "root"))
         _check_split_fits(split, sampling)
         official = _official_parts(split, dataset, self.videos)
         self.facts: dict[int, VideoFacts] = {}
         self.failed: dict[int, VideoError] = {}
         self._look(catalogue, range(shard[0] - 1, len(self.videos), shard[1]), num_threads)
-        self.sides = split(self.videos, [self._num_views(video) for video in range(len(self.videos))], *official)
+        self.split = split(self.videos, [self._num_views(video) for video in range(len(self.videos))], *official)
         self._kept: dict[object, list[VideoViews]] = {}
 
     def views(self, part: str, epoch: int | None = None) -> list[VideoViews]:
         """Return the views of a part that are used: all of them, or in a training epoch what chance gives."""
-        draw = epoch if self.sampling.random else None
+        draw = epoch if self.is_random else None
         key = part, draw, len(self.failed)
         if key not in self._kept:
             if len(self._kept) >= KEPT:
                 self._kept.clear()
-            known = [(video, own) for video, own in self.sides.views_of(part) if video in self.facts]
+            known = [(video, own) for video, own in self.split.views_of(part) if video in self.facts]
             self._kept[key] = [self._views_of(video, own, draw) for video, own in known]
         return self._kept[key]
 
     def all_views(self) -> list[VideoViews]:
         """Return all views of all sound videos, whichever side they stand on."""
-        return [self._views_of(video, range(self.sides.num_views[video]), None) for video in sorted(self.facts)]
+        return [self._views_of(video, range(self.split.num_views[video]), None) for video in sorted(self.facts)]
 
     def part_size(self, part: str) -> int:
         """Return the number of videos with a view in a part, damaged ones included."""
-        return len(self.sides.views_of(part))
+        return len(self.split.views_of(part))
 
-    def leave_out(self, video: int, error: VideoError) -> None:
+    def exclude(self, video: int, error: VideoError) -> None:
         """Leave a damaged video out of all that follows, or raise, as the data set's `on_error` says."""
-        if self.dataset.on_error == "raise":
+        if optional(self.dataset, Dataset, "on_error") == "raise":
             raise error
         self.facts.pop(video, None)
         self.failed[video] = error
@@ -95,13 +93,13 @@ class Corpus:
         """Leave out here, too, what another process found damaged: all must share the same videos."""
         for failed in gather(self.failed):
             for video, error in failed.items():
-                self.leave_out(video, error)
+                self.exclude(video, error)
 
     def require(self, *parts: str, one_each: bool = False) -> None:
         """Raise VidclfError where a part has no video that can be read, or `one_each` for every process."""
         size = rank_and_size()[1]
         for part in parts:
-            videos = [video for video, _ in self.sides.views_of(part)]
+            videos = [video for video, _ in self.split.views_of(part)]
             sound = [video for video in videos if video in self.facts]
             if not videos:
                 raise VidclfError(f"The {part} part has no videos; check dataset.root, dataset.classes, split.number.")
@@ -124,9 +122,9 @@ class Corpus:
         facts = catalogue.look_up([self.videos[video].path for video in looked_at], num_threads)
         for video, fact in zip(looked_at, facts, strict=True):
             if isinstance(fact, VideoError):
-                self.leave_out(video, fact)
+                self.exclude(video, fact)
             elif wrong := _why_not_inside(self.videos[video], fact):
-                self.leave_out(video, wrong)
+                self.exclude(video, wrong)
             else:
                 self.facts[video] = fact
 
@@ -197,34 +195,36 @@ def _below(video: Video, root: Path) -> Video:
     return replace(video, name=video.path.relative_to(root).as_posix() + video.name.removeprefix(path))
 
 
-def _check_split_fits(split: object, sampling: Sampling) -> None:
+def _check_split_fits(split: SplitRule, sampling: Sampling) -> None:
     """Raise where a split puts views that are drawn by chance into parts."""
-    if getattr(split, "per_view", False) and sampling.random:
+    if optional(split, SplitRule, "per_view") and optional(sampling, Sampling, "random"):
         raise VidclfError(
             f"split.validation=frame_level puts single views into a part, but {type(sampling).__name__} draws its "
             "training views by chance. Use sampling=rate or sampling=uniform."
         )
 
 
-def _official_parts(split: Any, dataset: Dataset, videos: Sequence[Video]) -> list[OfficialParts]:
+def _official_parts(split: SplitRule, dataset: Dataset, videos: Sequence[Video]) -> list[OfficialParts]:
     """Return the arguments that an official split is called with besides the videos; none for other splits.
 
     Raises:
         VidclfError: the data set has no such split, or does not say which part its videos have in it.
     """
-    if not getattr(split, "official", False):
+    if not optional(split, SplitRule, "official"):
         return []
-    name, numbers = type(dataset).__name__, getattr(dataset, "split_numbers", ())
+    name, numbers = type(dataset).__name__, optional(dataset, Dataset, "split_numbers")
     if not numbers:
         raise VidclfError(
             f"split=official: {name} has no official split. Choose split=grouped (whole groups are drawn for val and "
             "test), split=kfold (cross-validation), or split=given (a manifest's column split)."
         )
-    if split.number not in numbers:
-        raise VidclfError(f"split.number={split.number}: {name} has split {', '.join(map(str, numbers))} only.")
-    if not hasattr(dataset, "official_parts"):
+    number = optional(split, SplitRule, "number")
+    if number not in numbers:
+        raise VidclfError(f"split.number={number}: {name} has split {', '.join(map(str, numbers))} only.")
+    official_parts = optional(dataset, Dataset, "official_parts")
+    if official_parts is None:
         raise VidclfError(
             f"split=official: {name} has split_numbers, and no method official_parts that says which part each video "
             "has in them; see Dataset in vidclf/contracts.py."
         )
-    return [dataset.official_parts(videos, split.number, getattr(split, "lists", None))]
+    return [official_parts(videos, number, optional(split, SplitRule, "lists"))]

@@ -28,7 +28,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from vidclf.data.files import FileForFFmpeg
-from vidclf.data.mpeg4 import leave_out
+from vidclf.data.mpeg4 import skip_unneeded
 from vidclf.data.timeline import are_even, fitting_rate, time_line
 from vidclf.errors import VidclfError, VideoError
 
@@ -93,7 +93,7 @@ def inspect(path: Path | str) -> VideoInfo:
 
 
 @contextmanager
-def naming_the_video(path: Path) -> Iterator[None]:
+def errors_name_video(path: Path) -> Iterator[None]:
     """Tell which video a worker was reading when it failed for another reason than the video, and where.
 
     Raises:
@@ -141,7 +141,7 @@ def iterate_frames(
     """Yield (index, frame) for the `wanted` indices (None: all) in increasing order, from one pass.
 
     One frame is held at a time. The whole file is decoded, so that it does not depend on the sampling whether damage
-    is found, but for pictures that no wanted one is built on, where that is certain (see `leave_out`): damage to those
+    is found, but for frames that no wanted one depends on, where that is certain (see `skip_unneeded`): damage to those
     alone goes unseen.
 
     Args:
@@ -297,7 +297,7 @@ def _decoded(
     packets: Iterable[Packet] = _packets(path, container, stream, whole)
     numbers: Iterator[int] = count()
     if wanted and context.name == "mpeg4" and path.stat().st_size <= HELD_BYTES:
-        packets, numbers = leave_out(iter(packets), wanted, whole, context.extradata or b"")
+        packets, numbers = skip_unneeded(iter(packets), wanted, whole, context.extradata or b"")
     try:
         for packet in packets:
             for frame in context.decode(packet):

@@ -9,7 +9,7 @@ from pathlib import Path
 from vidclf.errors import VidclfError
 from vidclf.system.text import first_five
 
-# Of containers of video; FFmpeg's own list of extensions holds pictures, sound, text and playlists, too.
+# Of containers of video; FFmpeg's own list of extensions holds images, sound, text and playlists, too.
 VIDEO_ENDINGS = frozenset(
     (
         *(".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".dav", ".dif", ".divx", ".dv", ".f4v", ".flv", ".h264"),

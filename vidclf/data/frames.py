@@ -17,19 +17,20 @@ from typing import ClassVar
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from vidclf.contracts import Transform, VideoViews, Views, name_views, nobodys
-from vidclf.data.decoding import decode_frames, naming_the_video
+from vidclf.contracts import Transform, VideoViews, Views, label_views, optional, padding_batch
+from vidclf.data.decoding import decode_frames, errors_name_video
 from vidclf.errors import VideoError
 from vidclf.system.machine import keep_memory
-from vidclf.system.ranks import of_rank, rank_and_size
+from vidclf.system.ranks import gather, of_rank, rank_and_size
 from vidclf.system.seeds import generator_for
 
 FRAMES_PER_WINDOW = 1024  # at least, where videos have several views: among as many, views are shuffled
 # Frames to be decoded: two workers take 10 s to start, and then save 2.7 s of each 25,000 (H.264, two cores).
 WORTH_WORKERS = 100_000
+CPU = torch.device("cpu")
 WINDOWS_AHEAD = 2  # that each worker prepares
 
 
@@ -56,12 +57,12 @@ class FrameReader:
 
     Args:
         paths: of the videos, by `VideoViews.video`.
-        transform: frames -> pictures.
+        transform: frames -> images.
         on_error: called with what is wrong with a video that is scored; it may raise. Training always raises.
-        augmentation: frames -> pictures by chance, in place of `transform` in training.
+        augmentation: frames -> images by chance, in place of `transform` in training.
         seed: of the augmentation.
         num_workers: processes that decode; 0: this one does.
-        pin_memory: for a GPU, whose copies then need not be waited for.
+        device: that batches go to; for a GPU they are pinned, so that nobody waits for the copy.
     """
 
     paths: Sequence[Path]
@@ -70,7 +71,7 @@ class FrameReader:
     augmentation: Callable[[Tensor], Tensor] | None = None
     seed: int = 0
     num_workers: int = 0
-    pin_memory: bool = False
+    device: torch.device = CPU
     num_draws: ClassVar[int] = 1  # to be prepared
 
     def __post_init__(self) -> None:
@@ -80,30 +81,44 @@ class FrameReader:
         """Return which draw of the views an epoch uses: one of its own."""
         return epoch
 
-    def prepare(self, views: Sequence[VideoViews]) -> int:
+    def prepare(self, views: Sequence[VideoViews], shard: tuple[int, int] = (1, 1)) -> int:
         """Do nothing: frames are decoded when they are read."""
         return 0
 
     def training_batches(self, views: Sequence[VideoViews], batch_size: int, epoch: int) -> "FrameBatches":
         """Return shuffled batches, `batch_size` views in all processes, of which this one has those of its videos."""
-        num_crops = 1 if self.augmentation else self.transform.num_crops
+        num_crops = 1 if self.augmentation else self.num_crops
         chance = generator_for(self.seed, "windows", epoch)
         windows, num_batches = plan_training(views, batch_size, num_crops, chance, epoch)
         return FrameBatches(self, windows, num_batches, _raise)
 
     def scoring_batches(
-        self, views: Sequence[VideoViews], batch_size: int | None = None, in_step: bool = False
+        self, views: Sequence[VideoViews], batch_size: int | None = None, keep_as: str | None = None
     ) -> "FrameBatches":
         """Return all views of this process's videos in order, one video a batch, whatever `batch_size` is.
 
-        `in_step` gives all processes as many batches.
+        With `keep_as`, all processes get the same number of batches.
         """
-        rows = [torch.arange(len(one.views) * self.transform.num_crops) for one in of_rank(views)]
+        own = of_rank(views)
         windows = [
-            Window([one], [own], [number]) for number, (one, own) in enumerate(zip(of_rank(views), rows, strict=True))
+            Window([video], [torch.arange(len(video.views) * self.num_crops)], [number])
+            for number, video in enumerate(own)
         ]
-        num_batches = len(of_rank(views, rank=0)) if in_step else len(windows)
+        num_batches = len(of_rank(views, rank=0)) if keep_as else len(windows)
         return FrameBatches(self, windows, num_batches, self.on_error)
+
+    def features(self, views: Sequence[VideoViews], backbone: nn.Module) -> Float[Tensor, "N S D"]:
+        """Return the features of all views, of all processes, on the CPU; damaged videos are left out."""
+        backbone.to(self.device).eval()
+        batches = self.scoring_batches(views)
+        own = {int(batch.video[0]): backbone(batch.inputs.to(self.device)).cpu() for batch in batches}
+        by_video = {video: features for of_one in gather(own) for video, features in of_one.items()}
+        return torch.cat([by_video[video.video] for video in views if video.video in by_video])
+
+    @property
+    def num_crops(self) -> int:
+        """Images made of a frame."""
+        return optional(self.transform, Transform, "num_crops")
 
     @contextmanager
     def loader(self, windows: Sequence[Window]) -> Iterator[DataLoader]:
@@ -123,7 +138,7 @@ class FrameReader:
             batch_size=None,
             collate_fn=_as_it_is,
             num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
+            pin_memory=self.device.type == "cuda",
             persistent_workers=self.num_workers > 0,
             prefetch_factor=WINDOWS_AHEAD if self.num_workers else None,
             multiprocessing_context=_context() if self.num_workers else None,
@@ -201,22 +216,22 @@ class Decoder(Dataset):
 
     def __getitem__(self, window: Window) -> list[Views] | tuple[int, VideoError]:
         """Return the pieces of a window, or which video fails and why."""
-        pictures = []
+        images = []
         for one in window.views:
             if worker := get_worker_info():
                 self.in_hand[worker.id] = torch.tensor([multiprocessing.current_process().pid, one.video])
             try:
-                with naming_the_video(self.paths[one.video]):
-                    pictures.append(self._pictures(one, window.epoch))
+                with errors_name_video(self.paths[one.video]):
+                    images.append(self._images(one, window.epoch))
             except VideoError as error:
                 return one.video, error
-        num_crops = len(pictures[0]) // len(window.views[0].views)
-        views = name_views(torch.cat(pictures) if len(pictures) > 1 else pictures[0], window.views, num_crops)
+        num_crops = len(images[0]) // len(window.views[0].views)
+        views = label_views(torch.cat(images) if len(images) > 1 else images[0], window.views, num_crops)
         if len(window.pieces) == 1 and len(window.views) == 1:
             return [views]
         return [Views(*(part[rows] for part in views)) for rows in window.pieces]
 
-    def _pictures(self, one: VideoViews, epoch: int | None) -> Float[Tensor, "views T 3 h w"]:
+    def _images(self, one: VideoViews, epoch: int | None) -> Float[Tensor, "views T 3 h w"]:
         frames = decode_frames(self.paths[one.video], one.frames, whole=True)
         if self.augmentation is None or epoch is None:
             return self.transform(frames)
@@ -248,14 +263,14 @@ class FrameBatches:
         waiting: list[Views] = []
         num_yielded = 0
         for number, piece in self._pieces():
-            yield from [nobodys(piece)] * (number - num_yielded)
+            yield from [padding_batch(piece)] * (number - num_yielded)
             num_yielded = max(num_yielded, number)
             waiting.append(piece)
             if sum(len(views.labels) for views in waiting) == sizes[number]:
                 yield _join(waiting)
                 waiting, num_yielded = [], num_yielded + 1
         if num_yielded:
-            yield from [nobodys(piece)] * (self.num_batches - num_yielded)
+            yield from [padding_batch(piece)] * (self.num_batches - num_yielded)
 
     def _pieces(self) -> Iterator[tuple[int, Views]]:
         for window, result in zip(self.windows, self._results(), strict=True):

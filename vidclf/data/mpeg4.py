@@ -21,7 +21,7 @@ SURELY_CODED = 32  # bytes: a picture that says "as before" and codes nothing ha
 LARGEST_FILLER = 19  # bytes of a packet that holds no picture: the decoder gives the one that waits
 
 
-def leave_out(
+def skip_unneeded(
     packets: Iterator[Packet], wanted: AbstractSet[int], whole: bool, extradata: bytes
 ) -> tuple[Iterable[Packet], Iterator[int]]:
     """Return the packets that the `wanted` frames are built on, and the numbers of the frames that they decode to.

@@ -1,4 +1,4 @@
-"""Who trains, who chooses, who tests: a side for every (video, view), from labels and groups alone."""
+"""Who trains, who chooses, who tests: a part for every (video, view), from labels and groups alone."""
 
 import hashlib
 import warnings
@@ -21,58 +21,58 @@ NEAR = 0.02  # a draw that no class misses by more is taken at once
 
 @dataclass(frozen=True)
 class Split:
-    """The side of every view: that of its video, but for the `val_views` of a train video.
+    """The part of every view: that of its video, but for the `val_views` of a train video.
 
     All sequences are in the order of the videos that were split.
 
     Attributes:
         names: of the videos, `<class>/<file>`.
-        sides: of the videos, "train", "val" or "test".
+        parts: of the videos, "train", "val" or "test".
         num_views: of each video.
         val_views: train video -> its views that validate; empty unless validation is by frame.
         num_missing: how many videos an official test list names that are not there.
     """
 
     names: Sequence[str]
-    sides: Sequence[str]
+    parts: Sequence[str]
     num_views: Sequence[int]
     val_views: Mapping[int, frozenset[int]] = field(default_factory=dict)
     num_missing: int = 0
 
-    def views_of(self, side: str) -> list[tuple[int, list[int]]]:
-        """Return (video, its views) of `side`, in order, without the videos that have none there."""
-        if side not in PARTS:
-            raise VidclfError(f"{side} is no side of a split; there are {', '.join(PARTS)}.")
-        views = [(video, self._views(video, side)) for video in range(len(self.names))]
+    def views_of(self, part: str) -> list[tuple[int, list[int]]]:
+        """Return (video, its views) of `part`, in order, without the videos that have none there."""
+        if part not in PARTS:
+            raise VidclfError(f"{part} is no part of a split; there are {', '.join(PARTS)}.")
+        views = [(video, self._views(video, part)) for video in range(len(self.names))]
         return [(video, own) for video, own in views if own]
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 of all names and sides.
+        """The SHA-256 of all names and parts.
 
         Neither the order of the videos nor, where whole videos validate, their numbers of views change it.
         """
         rows = [
-            f"{name}\t{side}\t{sorted(self.val_views.get(video, ()))}\n"
-            for video, (name, side) in enumerate(zip(self.names, self.sides, strict=True))
+            f"{name}\t{part}\t{sorted(self.val_views.get(video, ()))}\n"
+            for video, (name, part) in enumerate(zip(self.names, self.parts, strict=True))
         ]
         return hashlib.sha256("".join(sorted(rows)).encode("utf-8", "surrogateescape")).hexdigest()
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return (name, side) of every video, `train+val` where its views stand on both."""
-        return [(name, self._side_of_video(video)) for video, name in enumerate(self.names)]
+        """Return (name, part) of every video, `train+val` where its views stand on both."""
+        return [(name, self._part_of_video(video)) for video, name in enumerate(self.names)]
 
-    def _views(self, video: int, side: str) -> list[int]:
+    def _views(self, video: int, part: str) -> list[int]:
         val = self.val_views.get(video, frozenset())
         views = range(self.num_views[video])
-        if side == self.sides[video]:
+        if part == self.parts[video]:
             return [view for view in views if view not in val]
-        return sorted(val) if side == "val" else []
+        return sorted(val) if part == "val" else []
 
-    def _side_of_video(self, video: int) -> str:
+    def _part_of_video(self, video: int) -> str:
         if video not in self.val_views:
-            return self.sides[video]
-        return "+".join(side for side in PARTS if self._views(video, side))
+            return self.parts[video]
+        return "+".join(part for part in PARTS if self._views(video, part))
 
 
 class Official:
@@ -105,7 +105,7 @@ class Official:
 
     @property
     def per_view(self) -> bool:
-        """Whether single views are given a side, so that the sampling must be one without chance."""
+        """Whether single views are given a part, so that the sampling must be one without chance."""
         return self.validation == "frame_level"
 
     def __call__(self, videos: Sequence[Video], num_views: Sequence[int], official: OfficialParts) -> Split:
@@ -117,23 +117,23 @@ class Official:
         """
         if not videos:
             raise VidclfError("There are no videos to split; check dataset.root and dataset.classes.")
-        sides = list(official.parts)
+        parts = list(official.parts)
         val_views: dict[int, frozenset[int]] = {}
         if self.per_view:
-            val_views = hold_views_back(videos, sides, num_views, self.val_fraction, self.seed)
+            val_views = hold_views_back(videos, parts, num_views, self.val_fraction, self.seed)
         else:
-            for video in hold_groups_back(videos, sides, self.val_fraction, self.seed):
-                sides[video] = "val"
+            for video in hold_groups_back(videos, parts, self.val_fraction, self.seed):
+                parts[video] = "val"
         if official.groups_may_cross:
-            self._say_crossing_groups(videos, sides)
+            self._say_crossing_groups(videos, parts)
         else:
-            check_groups_are_whole(videos, sides)
-        split = Split([video.name for video in videos], sides, list(num_views), val_views, official.num_missing)
+            check_groups_are_whole(videos, parts)
+        split = Split([video.name for video in videos], parts, list(num_views), val_views, official.num_missing)
         check_every_class(videos, split)
         return split
 
-    def _say_crossing_groups(self, videos: Sequence[Video], sides: Sequence[str]) -> None:
-        crossing = torn_groups(videos, sides)
+    def _say_crossing_groups(self, videos: Sequence[Video], parts: Sequence[str]) -> None:
+        crossing = crossing_groups(videos, parts)
         if crossing:
             named = first_five([f"{group} of {name} ({' and '.join(parts)})" for group, name, parts in crossing])
             say(
@@ -164,11 +164,11 @@ class Grouped:
         Raises:
             VidclfError: a class has too few groups.
         """
-        sides = ["train"] * len(videos)
-        for video in hold_groups_back(videos, sides, self.test_fraction, self.seed, "test"):
-            sides[video] = "test"
+        parts = ["train"] * len(videos)
+        for video in hold_groups_back(videos, parts, self.test_fraction, self.seed, "test"):
+            parts[video] = "test"
         left = self.val_fraction / (1 - self.test_fraction)
-        split = _finished(videos, sides, num_views, left, self.seed)
+        split = _finished(videos, parts, num_views, left, self.seed)
         check_every_class(videos, split, "test")
         return split
 
@@ -200,12 +200,12 @@ class KFold:
         everyone = range(len(videos))
         _require_groups(videos, everyone, self.folds, f"split.folds={self.folds} puts one or more in each fold")
         tested = _folds(videos, everyone, self.folds, _chance(self.seed))[self.number - 1]
-        sides = ["test" if video in tested else "train" for video in everyone]
-        return _finished(videos, sides, num_views, self.val_fraction, self.seed)
+        parts = ["test" if video in tested else "train" for video in everyone]
+        return _finished(videos, parts, num_views, self.val_fraction, self.seed)
 
 
 class Given:
-    """The sides that the data set gives; where it names none for val, whole groups of train validate.
+    """The parts that the data set gives; where it names none for val, whole groups of train validate.
 
     Args:
         val_fraction: of the train groups, where the data set says train and test alone.
@@ -220,17 +220,17 @@ class Given:
         """Return the split of `videos`.
 
         Raises:
-            VidclfError: a video has no side, or a group two.
+            VidclfError: a video has no part, or a group two.
         """
-        sides = [video.side or "" for video in videos]
-        without = [video.name for video, side in zip(videos, sides, strict=True) if side not in PARTS]
+        parts = [video.part or "" for video in videos]
+        without = [video.name for video, part in zip(videos, parts, strict=True) if part not in PARTS]
         if without:
             raise VidclfError(
-                f"split=given: the data set says of {len(without)} of {len(videos)} videos no side (train, val, test): "
+                f"split=given: the data set says of {len(without)} of {len(videos)} videos no part (train, val, test): "
                 f"{first_five(without)}. Add a column split to its manifest, or choose split=grouped or split=kfold."
             )
-        check_groups_are_whole(videos, sides)
-        return _finished(videos, sides, num_views, 0.0 if "val" in sides else self.val_fraction, self.seed)
+        check_groups_are_whole(videos, parts)
+        return _finished(videos, parts, num_views, 0.0 if "val" in parts else self.val_fraction, self.seed)
 
 
 def check_fraction(name: str, fraction: object) -> None:
@@ -240,16 +240,16 @@ def check_fraction(name: str, fraction: object) -> None:
 
 
 def hold_groups_back(
-    videos: Sequence[Video], sides: Sequence[str], fraction: float, seed: int, side: str = "val"
+    videos: Sequence[Video], parts: Sequence[str], fraction: float, seed: int, part: str = "val"
 ) -> list[int]:
     """Return the train videos that validate, or test: of each class about `fraction` of its groups, whole, or one.
 
     A class is drawn from `seed` and its label alone, so that a rare one changes nothing of what the others give; but
     where a group has videos of several classes, all are drawn at once, and `fraction` is of the videos.
     """
-    needed = 2 if side == "val" else 3
-    train = [index for index, its_side in enumerate(sides) if its_side == "train"]
-    taking = "validation takes one" if side == "val" else "validation and test take one each"
+    needed = 2 if part == "val" else 3
+    train = [index for index, its_part in enumerate(parts) if its_part == "train"]
+    taking = "validation takes one" if part == "val" else "validation and test take one each"
     _require_groups(videos, train, needed, taking)
     if any(len(labels) > 1 for labels in _labels_of_units(videos, train).values()):
         return _nearest_fold(videos, train, fraction, needed - 1, (seed, needed))
@@ -261,23 +261,23 @@ def hold_groups_back(
         groups = [videos[index].group for index in own]
         num_groups = len(set(groups))
         count = min(max(1, round(fraction * num_groups)), num_groups - (needed - 1))
-        chance = _chance(seed, label) if side == "val" else _chance(seed, label, 1)
+        chance = _chance(seed, label) if part == "val" else _chance(seed, label, 1)
         _, val = next(GroupShuffleSplit(1, test_size=count, random_state=chance).split(own, groups=groups))
         held += [own[index] for index in val]
     return held
 
 
 def hold_views_back(
-    videos: Sequence[Video], sides: Sequence[str], num_views: Sequence[int], fraction: float, seed: int
+    videos: Sequence[Video], parts: Sequence[str], num_views: Sequence[int], fraction: float, seed: int
 ) -> dict[int, frozenset[int]]:
     """Return for each train video the views that validate: `fraction` of all views, stratified by class."""
     warnings.warn(
-        "split.validation=frame_level puts views of one video on both sides of train and val. Validation "
+        "split.validation=frame_level puts views of one video on both parts of train and val. Validation "
         "then measures how well train videos are recognised again and comes out too high; test is not "
         "touched. Choose a model with split.validation=group.",
         stacklevel=3,
     )
-    train = [i for i, side in enumerate(sides) if side == "train"]
+    train = [i for i, part in enumerate(parts) if part == "train"]
     views = [(i, view) for i in train for view in range(num_views[i])]
     labels = [videos[i].label for i, _ in views]
     try:
@@ -293,66 +293,66 @@ def hold_views_back(
     return {video: frozenset(own) for video, own in sorted(held.items())}
 
 
-def check_groups_are_whole(videos: Sequence[Video], sides: Sequence[str]) -> None:
-    """Raise where videos of one unit, (class, group) or shared group, stand on two sides."""
-    for group, name, (first, second, *_) in torn_groups(videos, sides):
+def check_groups_are_whole(videos: Sequence[Video], parts: Sequence[str]) -> None:
+    """Raise where videos of one unit, (class, group) or shared group, stand on two parts."""
+    for group, name, (first, second, *_) in crossing_groups(videos, parts):
         raise VidclfError(
             f"Group {group} of {name} stands in {first} and in {second}. Its clips are not independent (one long "
             "video, one person, one place), so a score would measure memory; mend the lists."
         )
 
 
-def torn_groups(videos: Sequence[Video], sides: Sequence[str]) -> list[tuple[str, str, list[str]]]:
-    """Return (group, its class or all of them, its sides) of each that stands on two sides or more."""
+def crossing_groups(videos: Sequence[Video], parts: Sequence[str]) -> list[tuple[str, str, list[str]]]:
+    """Return (group, its class or all of them, its parts) of each that stands on two parts or more."""
     units: dict[tuple[int, str], dict[str, Video]] = {}
-    for video, side in zip(videos, sides, strict=True):
-        if side in PARTS:  # an official list may leave videos out
-            units.setdefault(video.unit, {}).setdefault(side, video)
+    for video, part in zip(videos, parts, strict=True):
+        if part in PARTS:  # an official list may leave videos out
+            units.setdefault(video.unit, {}).setdefault(part, video)
     return [
-        (group, "all classes" if label < 0 else _class_name(next(iter(sides_of.values()))), list(sides_of))
-        for (label, group), sides_of in units.items()
-        if len(sides_of) > 1
+        (group, "all classes" if label < 0 else _class_name(next(iter(parts_of.values()))), list(parts_of))
+        for (label, group), parts_of in units.items()
+        if len(parts_of) > 1
     ]
 
 
-def check_every_class(videos: Sequence[Video], split: Split, *sides: str) -> None:
-    """Raise where a class has no view on one of `sides`: of train and val, where none is named."""
-    for side in sides or ("train", "val"):
-        there = {videos[i].label for i, _ in split.views_of(side)}
+def check_every_class(videos: Sequence[Video], split: Split, *parts: str) -> None:
+    """Raise where a class has no view on one of `parts`: of train and val, where none is named."""
+    for part in parts or ("train", "val"):
+        there = {videos[i].label for i, _ in split.views_of(part)}
         absent = [name for label, name in _class_names(videos).items() if label not in there]
         if absent:
             raise VidclfError(
-                f"{len(absent)} class(es) have no {side} video: {first_five(absent)}. Add videos, change "
+                f"{len(absent)} class(es) have no {part} video: {first_five(absent)}. Add videos, change "
                 "split.seed or the fractions of the split, or leave the class(es) out: dataset.classes."
             )
 
 
-def say_fractions(videos: Sequence[Video], sides: Sequence[str]) -> None:
-    """Say how many videos and groups each side has, and how much that is of a class."""
+def say_fractions(videos: Sequence[Video], parts: Sequence[str]) -> None:
+    """Say how many videos and groups each part has, and how much that is of a class."""
     totals = Counter(video.label for video in videos)
     said = []
-    for side in PARTS:
-        own = [video for video, its_side in zip(videos, sides, strict=True) if its_side == side]
+    for part in PARTS:
+        own = [video for video, its_part in zip(videos, parts, strict=True) if its_part == part]
         shares = [count / totals[label] for label, count in Counter(video.label for video in own).items()]
         shares += [0.0] * (len(totals) - len(shares))
         said.append(
-            f"{side} {len(own) / len(videos):.0%} ({len(own)} videos of {len({video.unit for video in own})} groups, "
+            f"{part} {len(own) / len(videos):.0%} ({len(own)} videos of {len({video.unit for video in own})} groups, "
             f"{min(shares):.0%} to {max(shares):.0%} of a class)"
         )
     say(f"Split: {', '.join(said)}.")
 
 
 def _finished(
-    videos: Sequence[Video], sides: list[str], num_views: Sequence[int], val_fraction: float, seed: int
+    videos: Sequence[Video], parts: list[str], num_views: Sequence[int], val_fraction: float, seed: int
 ) -> Split:
     """Return the split, a `val_fraction` of train held back for val, if it is above 0; say what came out."""
     if val_fraction:
-        for video in hold_groups_back(videos, sides, val_fraction, seed):
-            sides[video] = "val"
-    check_groups_are_whole(videos, sides)
-    split = Split([video.name for video in videos], sides, list(num_views))
+        for video in hold_groups_back(videos, parts, val_fraction, seed):
+            parts[video] = "val"
+    check_groups_are_whole(videos, parts)
+    split = Split([video.name for video in videos], parts, list(num_views))
     check_every_class(videos, split)
-    say_fractions(videos, sides)
+    say_fractions(videos, parts)
     return split
 
 

@@ -1,6 +1,6 @@
-"""From decoded frames to the pictures a backbone wants: resize, crop, scale, normalise.
+"""From decoded frames to the images a backbone wants: resize, crop, scale, normalise.
 
-A transform's `repr` names everything that changes a picture: the feature store keys on it.
+A transform's `repr` names everything that changes an image: the feature store keys on it.
 """
 
 from collections.abc import Callable
@@ -55,15 +55,15 @@ class BackboneTransform:
 
     @property
     def num_crops(self) -> int:
-        """Pictures made of a frame."""
+        """Images made of a frame."""
         return self.crops * (1 + self.mirrored)
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "views T 3 h w"]:
-        """Return normalised pictures of `picture_format.size`, the crops of a view behind one another."""
+        """Return normalised images of `picture_format.size`, the crops of a view behind one another."""
         return self.normalize(self.crop(frames))
 
     def crop(self, frames: UInt8[Tensor, "V T 3 H W"]) -> UInt8[Tensor, "views T 3 h w"]:
-        """Return pictures of `picture_format.size`, not yet normalised."""
+        """Return images of `picture_format.size`, not yet normalised."""
         resize = self.picture_format.resize
         resized = F.resize(
             frames,
@@ -77,8 +77,8 @@ class BackboneTransform:
 
     def normalize(self, cropped: UInt8[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch 3 h w"]:
         """Return values in 0..1, less the picture_format's mean, in its standard deviations."""
-        pictures = F.to_dtype(cropped, torch.float32, scale=True)
-        return F.normalize(pictures, list(self.picture_format.mean), list(self.picture_format.std))
+        images = F.to_dtype(cropped, torch.float32, scale=True)
+        return F.normalize(images, list(self.picture_format.mean), list(self.picture_format.std))
 
     def _middle(self, frames: UInt8[Tensor, "V T 3 H W"]) -> UInt8[Tensor, "V T 3 h w"]:
         size, height, width = self.picture_format.size, *frames.shape[-2:]
@@ -98,7 +98,7 @@ class BackboneTransform:
 
 @dataclass(frozen=True)
 class TutorialTransform:
-    """The tutorial's pictures: squeezed to a square, nearest neighbour, 0..1, not normalised.
+    """The tutorial's images: squeezed to a square, nearest neighbour, 0..1, not normalised.
 
     Keras's `load_img(target_size=...)` takes the nearest pixel and ignores the aspect ratio; its way through
     JPEG files is not copied.
@@ -109,11 +109,11 @@ class TutorialTransform:
     random: ClassVar[bool] = False
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "V T 3 h w"]:
-        """Return pictures of `picture_format.size` in 0..1."""
+        """Return images of `picture_format.size` in 0..1."""
         return self.normalize(self.crop(frames))
 
     def crop(self, frames: UInt8[Tensor, "V T 3 H W"]) -> UInt8[Tensor, "V T 3 h w"]:
-        """Return pictures of `picture_format.size` in 0..255."""
+        """Return images of `picture_format.size` in 0..255."""
         rows = _nearest(frames.shape[-2], self.picture_format.size)
         columns = _nearest(frames.shape[-1], self.picture_format.size)
         return frames[..., rows[:, None], columns]

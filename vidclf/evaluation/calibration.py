@@ -30,9 +30,9 @@ def interval_of_calibration_error(
     """
     if len(clusters) < 2:
         return None
-    confidence, is_right, bins = _binned(log_probabilities, labels)
+    confidence, is_correct, bins = _binned(log_probabilities, labels)
     gaps = np.zeros((len(bins), NUM_BINS + 1))
-    gaps[np.arange(len(bins)), bins] = confidence - is_right
+    gaps[np.arange(len(bins)), bins] = confidence - is_correct
     weights = clusters.resample()
     counts = weights @ clusters.total(np.ones(len(bins)))
     resampled = np.abs(weights @ clusters.total(gaps)).sum(1) / counts
@@ -43,9 +43,9 @@ def interval_of_calibration_error(
 
 def reliability(log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " M"]) -> list[tuple[float, float, int]]:
     """Return (mean probability, share that is right, number of videos) of each bin of predictions that has any."""
-    confidence, is_right, bins = _binned(log_probabilities, labels)
+    confidence, is_correct, bins = _binned(log_probabilities, labels)
     counts = np.bincount(bins)
-    sums = zip(np.bincount(bins, confidence), np.bincount(bins, is_right), counts, strict=True)
+    sums = zip(np.bincount(bins, confidence), np.bincount(bins, is_correct), counts, strict=True)
     return [(float(said / count), float(right / count), int(count)) for said, right, count in sums if count]
 
 

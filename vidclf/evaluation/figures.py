@@ -1,4 +1,4 @@
-"""Pictures of what a network sees, what it makes of it, and what it confuses."""
+"""Images of what a network sees, what it makes of it, and what it confuses."""
 
 import io
 import textwrap
@@ -26,11 +26,11 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.transforms.v2.functional import pil_to_tensor, resize, to_pil_image
 from torchvision.utils import make_grid
 
-from vidclf.contracts import VideoViews
+from vidclf.contracts import Dataset, VideoViews, optional
 from vidclf.data.decoding import decode_frames
 from vidclf.errors import VidclfError
-from vidclf.evaluation.logits import Judged
-from vidclf.evaluation.scores import JudgedVideos
+from vidclf.evaluation.logits import ViewLogits
+from vidclf.evaluation.scores import VideoPredictions
 from vidclf.system.seeds import generator_for
 from vidclf.system.text import sanitize
 
@@ -67,7 +67,7 @@ class ViewSheets(Callback):
         self.is_shown = True
         if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
             sheet = draw_sheet(trainer.datamodule.corpus, "train", self.num_views)  # type: ignore[attr-defined]
-            add_pictures(trainer.logger.experiment, "views/train", sheet)
+            add_images(trainer.logger.experiment, "views/train", sheet)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +84,10 @@ def draw_sheet(
     corpus: "Corpus",
     part: str,
     num_views: int = NUM_VIEWS,
-    judged: Judged | None = None,
-    videos: JudgedVideos | None = None,
+    judged: ViewLogits | None = None,
+    videos: VideoPredictions | None = None,
 ) -> list[Image.Image]:
-    """Return a picture of up to `num_views` views, as decoded, beside those of their video; of clips, those of a film.
+    """Return an image of up to `num_views` views, as decoded, beside those of their video; of clips, those of a film.
 
     Args:
         corpus: whose views they are.
@@ -101,14 +101,18 @@ def draw_sheet(
     padded = [F.pad(one, (0, width - one.shape[-1], height - one.shape[-2], 0), value=255) for one in blocks]
     nrow = max(1, MAX_VIEWS * TILE // width)
     sheets = [make_grid(torch.stack(moment), nrow, pad_value=255) for moment in zip(*padded, strict=True)]
-    if credit := getattr(corpus.dataset, "credit", ""):
+    if credit := optional(corpus.dataset, Dataset, "credit"):
         below = _draw_text([credit], sheets[0].shape[-1], most=10)
         sheets = [torch.cat([sheet, below], dim=-2) for sheet in sheets]
     return [to_pil_image(sheet) for sheet in sheets]
 
 
 def drawn_videos(
-    corpus: "Corpus", part: str, num_views: int, judged: Judged | None = None, videos: JudgedVideos | None = None
+    corpus: "Corpus",
+    part: str,
+    num_views: int,
+    judged: ViewLogits | None = None,
+    videos: VideoPredictions | None = None,
 ) -> Iterator[ShownVideo]:
     """Yield random videos of a part, by the run's seed, until `num_views` views are shown; see `draw_sheet`."""
     listed = corpus.views(part, epoch=0 if part == "train" else None)
@@ -131,7 +135,7 @@ def drawn_videos(
         yield ShownVideo(frames, heading, captions, colour)
 
 
-def _probabilities(judged: Judged, views: VideoViews) -> Float[Tensor, "V K"]:
+def _probabilities(judged: ViewLogits, views: VideoViews) -> Float[Tensor, "V K"]:
     """Return what was made of each view of a video, the mean over its crops."""
     own = judged.video == views.video
     ordered = judged.logits[own][judged.view[own].argsort()]
@@ -174,19 +178,19 @@ def _draw_text(texts: Sequence[str], width: int, most: int = 1, colour: str = "b
         for text in texts
         for line in textwrap.wrap(sanitize(text), width // SIGN, max_lines=most, placeholder="...") or [""]
     ]
-    picture = Image.new("RGB", (width, LINE * len(lines)), "white")
+    image = Image.new("RGB", (width, LINE * len(lines)), "white")
     for number, line in enumerate(lines):
-        ImageDraw.Draw(picture).text((2, LINE * number), line, colour, FONT)
-    return pil_to_tensor(picture)
+        ImageDraw.Draw(image).text((2, LINE * number), line, colour, FONT)
+    return pil_to_tensor(image)
 
 
-def add_pictures(writer: SummaryWriter, name: str, pictures: Sequence[Image.Image], step: int = 0) -> None:
-    """Show a picture, or several of one size as an animation."""
-    encoded, (width, height) = io.BytesIO(), pictures[0].size
-    if len(pictures) == 1:
-        pictures[0].save(encoded, "PNG")
+def add_images(writer: SummaryWriter, name: str, images: Sequence[Image.Image], step: int = 0) -> None:
+    """Show an image, or several of one size as an animation."""
+    encoded, (width, height) = io.BytesIO(), images[0].size
+    if len(images) == 1:
+        images[0].save(encoded, "PNG")
     else:
-        pictures[0].save(encoded, "GIF", save_all=True, append_images=pictures[1:], duration=FRAME_MS, loop=0)
+        images[0].save(encoded, "GIF", save_all=True, append_images=images[1:], duration=FRAME_MS, loop=0)
     shown = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=encoded.getvalue())
     writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=shown)]), step)
 

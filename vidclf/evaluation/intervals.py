@@ -88,22 +88,22 @@ class Clusters:
 
 
 def interval_of_accuracy(
-    is_right: Float[np.ndarray, " M"], clusters: Clusters, parts: Int[np.ndarray, " M"] | None = None
+    is_correct: Float[np.ndarray, " M"], clusters: Clusters, parts: Int[np.ndarray, " M"] | None = None
 ) -> Interval | None:
     """Return the interval of the share of videos that are right; None over one cluster.
 
     Args:
-        is_right: 1 or 0 a video, or a mean of such.
+        is_correct: 1 or 0 a video, or a mean of such.
         clusters: of the videos.
         parts: where given, the interval is of the mean of the accuracies of these parts, classes or splits.
     """
     if len(clusters) < 2:
         return None
-    weights = np.ones(len(is_right))
+    weights = np.ones(len(is_correct))
     if parts is not None:
         _, part, sizes = np.unique(parts, return_inverse=True, return_counts=True)
-        weights = (len(is_right) / len(sizes) / sizes)[part]  # their mean is 1
-    low, high = korn_graubard(clusters.total(is_right * weights), clusters.total(weights))
+        weights = (len(is_correct) / len(sizes) / sizes)[part]  # their mean is 1
+    low, high = korn_graubard(clusters.total(is_correct * weights), clusters.total(weights))
     return Interval(float(low), float(high))
 
 

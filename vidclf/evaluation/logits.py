@@ -9,28 +9,26 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vidclf.contracts import Video, VideoViews, Views
+from vidclf.contracts import Source, Video, VideoViews, Views
 from vidclf.data.corpus import Corpus
-from vidclf.data.frames import FrameReader
 from vidclf.errors import VidclfError
 from vidclf.evaluation.calibration import fit_temperature
 from vidclf.evaluation.intervals import FEWEST_CLUSTERS
 from vidclf.evaluation.scores import (
     Aggregation,
-    JudgedVideos,
-    bounds_of,
-    judge_videos,
+    VideoPredictions,
+    intervals_of,
+    predict_videos,
     score_aggregations,
     score_videos,
 )
-from vidclf.features.batches import StoredFeatures
-from vidclf.models.classifier import Classifier, gather_views, inputs_to
+from vidclf.models.classifier import Classifier, gather_logits, inputs_to
 from vidclf.system.terminal import say
 from vidclf.system.text import first_five, sanitize
 
 
 @dataclass(frozen=True)
-class Judged:
+class ViewLogits:
     """The logits of every view of a part, and whose they are.
 
     Of its videos `num_failed` could not be read, and `num_skipped` more are named by an official list and not there.
@@ -49,16 +47,16 @@ class Judged:
         scored = len(self.video.unique())
         return {"num_videos": scored, "num_failed": self.num_failed, "num_skipped": self.num_skipped}
 
-    def by(self, aggregation: Aggregation, videos: Sequence[Video]) -> JudgedVideos:
+    def aggregate(self, aggregation: Aggregation, videos: Sequence[Video]) -> VideoPredictions:
         """Return what an aggregation makes of the views; `videos` are all of the data set."""
-        return judge_videos(self.logits, self.labels, self.video, aggregation, videos)
+        return predict_videos(self.logits, self.labels, self.video, aggregation, videos)
 
     def score_all(self, aggregations: Mapping[str, Aggregation]) -> dict[str, float]:
         """Return the top1 of each aggregation, by name."""
         return score_aggregations(self.logits, self.labels, self.video, aggregations)
 
 
-class _Judging(L.LightningModule):
+class _LogitCollector(L.LightningModule):
     """Keeps the classifier's logits of the views that it is shown, where they were computed, and whose they are."""
 
     def __init__(self, classifier: Classifier) -> None:
@@ -67,7 +65,7 @@ class _Judging(L.LightningModule):
         self.judged: list[tuple[Tensor, ...]] = []
 
     def predict_step(self, batch: Views, batch_idx: int = 0) -> Tensor:
-        logits = self.classifier.judge(batch.inputs)
+        logits = self.classifier.predict_logits(batch.inputs)
         self.judged.append((logits, *batch[1:]))  # Lightning, asked for predictions, moves each, and waits for it
         return logits
 
@@ -75,14 +73,14 @@ class _Judging(L.LightningModule):
         return inputs_to(batch, device)
 
 
-def judge(
+def score_part(
     trainer: L.Trainer,
     classifier: Classifier,
-    source: StoredFeatures | FrameReader,
+    source: Source,
     corpus: Corpus,
     part: str,
     views: Sequence[VideoViews] | None = None,
-) -> Judged:
+) -> ViewLogits:
     """Return the logits of all views of a part, in the order of its videos; all processes return the same.
 
     Args:
@@ -99,15 +97,15 @@ def judge(
     corpus.require(part)
     views = corpus.views(part) if views is None else views
     batches = source.scoring_batches(views)
-    judging = _Judging(classifier)
+    judging = _LogitCollector(classifier)
     trainer.predict(judging, dataloaders=batches, return_predictions=False)
     corpus.share_failed()
     corpus.require(part)
-    logits, labels, video, view = gather_views(judging.judged)
+    logits, labels, video, view = gather_logits(judging.judged)
     classifier.check_finite(logits, f"The {part} part", batches)
     order = video.argsort(stable=True)
     logits, labels, video, view = logits[order], labels[order], video[order], view[order]
-    wanted = {one for one, _ in corpus.sides.views_of(part)}
+    wanted = {one for one, _ in corpus.split.views_of(part)}
     scored, failed = {*video.tolist()}, wanted & corpus.failed.keys()
     if scored ^ failed != wanted or scored & failed:
         lost = first_five([corpus.videos[one].name for one in sorted(wanted - scored - failed)])
@@ -115,13 +113,13 @@ def judge(
             f"The {part} part has {len(wanted)} videos; {len(scored)} were scored and {len(failed)} failed, which does "
             f"not add up (neither: {lost}). A video that is missing would change the score: this is a mistake of ours."
         )
-    skipped = corpus.sides.num_missing if part == "test" else 0
-    return Judged(logits, labels, video, view, len(failed), skipped)
+    skipped = corpus.split.num_missing if part == "test" else 0
+    return ViewLogits(logits, labels, video, view, len(failed), skipped)
 
 
-def scores_of(
-    judged: Judged,
-    videos: JudgedVideos,
+def compute_metrics(
+    judged: ViewLogits,
+    videos: VideoPredictions,
     corpus: Corpus,
     part: str,
     aggregations: Mapping[str, Aggregation],
@@ -141,7 +139,7 @@ def scores_of(
     """
     scores = videos.log_probabilities, videos.labels
     metrics: dict[str, float | int] = {}
-    bounds = bounds_of(videos)
+    bounds = intervals_of(videos)
     for name, score in score_videos(*scores).items():
         metrics[name] = score
         metrics |= {end: bounds[end] for end in (f"{name}_low", f"{name}_high") if end in bounds}
@@ -155,9 +153,9 @@ def scores_of(
     return metrics if temperature is None else {**metrics, "temperature": temperature}
 
 
-def baselines_of(videos: JudgedVideos, corpus: Corpus) -> dict[str, float]:
+def baselines_of(videos: VideoPredictions, corpus: Corpus) -> dict[str, float]:
     """Return what guessing scores, and who always names the commonest class of train."""
-    trained = Counter(corpus.videos[video].label for video, _ in corpus.sides.views_of("train"))
+    trained = Counter(corpus.videos[video].label for video, _ in corpus.split.views_of("train"))
     baselines = {"chance_top1": 1 / len(corpus.class_names)}
     if trained:
         commonest = min(trained, key=lambda label: (-trained[label], label))
@@ -165,7 +163,7 @@ def baselines_of(videos: JudgedVideos, corpus: Corpus) -> dict[str, float]:
     return baselines
 
 
-def say_warnings(videos: JudgedVideos, class_names: Sequence[str]) -> None:
+def print_warnings(videos: VideoPredictions, class_names: Sequence[str]) -> None:
     """Say what to know before the scores are believed."""
     if why := videos.clusters.why_none:
         say(f"There is no interval: {why}.")

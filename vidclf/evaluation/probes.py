@@ -10,14 +10,12 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from vidclf.contracts import VideoViews
+from vidclf.contracts import Source, VideoViews
 from vidclf.data.corpus import Corpus
-from vidclf.data.frames import FrameReader
 from vidclf.errors import VidclfError
 from vidclf.evaluation.intervals import bootstrap_mean
-from vidclf.evaluation.logits import Judged, judge
-from vidclf.evaluation.scores import JudgedVideos, score_videos
-from vidclf.features.batches import StoredFeatures
+from vidclf.evaluation.logits import ViewLogits, score_part
+from vidclf.evaluation.scores import VideoPredictions, score_videos
 from vidclf.models.classifier import Classifier
 from vidclf.system.seeds import generator_for
 from vidclf.system.terminal import say
@@ -60,7 +58,7 @@ PROBES: dict[str, Callable[[Tensor, Generator], Tensor]] = {
 }
 
 
-def names_of(probe: str) -> list[str]:
+def parse_probes(probe: str) -> list[str]:
     """Return the probes that `probe` asks for: one, or `all`.
 
     Raises:
@@ -86,10 +84,10 @@ class Prober:
 
     trainer: L.Trainer
     classifier: Classifier
-    source: StoredFeatures | FrameReader
+    source: Source
     corpus: Corpus
     part: str
-    ordered: JudgedVideos
+    ordered: VideoPredictions
 
     def score(self, names: Sequence[str]) -> Iterator[tuple[str, dict[str, float | int]]]:
         """Yield each probe and the content of its metrics.json: the means over its draws, and the temporal gain.
@@ -107,35 +105,35 @@ class Prober:
                     raise
                 say(f"left out: probe={name}: {error}")
                 continue
-            judged = [draw.by(self.classifier.aggregation, self.corpus.videos) for draw in draws]
+            judged = [draw.aggregate(self.classifier.aggregation, self.corpus.videos) for draw in draws]
             scores = [score_videos(one.log_probabilities, one.labels) for one in judged]
             means: dict[str, float] = {key: fmean(score[key] for score in scores) for key in scores[0]}
             yield name, means | draws[0].counts | self._temporal_gain(judged)
 
-    def _judge(self, name: str, draw: int) -> Judged:
-        views = [probed(one, name, draw) for one in self.corpus.views(self.part)]
+    def _judge(self, name: str, draw: int) -> ViewLogits:
+        views = [apply_probe(one, name, draw) for one in self.corpus.views(self.part)]
         self.source.prepare(views)
         try:
-            return judge(self.trainer, self.classifier, self.source, self.corpus, self.part, views)
+            return score_part(self.trainer, self.classifier, self.source, self.corpus, self.part, views)
         except Exception as error:  # whatever a network of one's own has to say
             if name != "single_frame" or isinstance(error, VidclfError):
                 raise
             raise VidclfError(f"probe={name}: the network takes no view of one frame ({error}).") from error
 
-    def _temporal_gain(self, draws: Sequence[JudgedVideos]) -> dict[str, float]:
+    def _temporal_gain(self, draws: Sequence[VideoPredictions]) -> dict[str, float]:
         """Return the top1 in order, and how far the probe's (the mean of its draws) lies below it.
 
         The 95 % interval is by bootstrap over groups: clips of a group are not independent. Over one there is none.
         """
-        in_order = self.ordered.is_right
-        gains = in_order - np.mean([draw.is_right for draw in draws], axis=0)
+        in_order = self.ordered.is_correct
+        gains = in_order - np.mean([draw.is_correct for draw in draws], axis=0)
         gain = {"top1_in_order": float(in_order.mean()), "temporal_gain": float(gains.mean())}
         if interval := bootstrap_mean(gains, self.ordered.clusters):
             gain |= {"temporal_gain_low": interval.low, "temporal_gain_high": interval.high}
         return gain
 
 
-def probed(one: VideoViews, name: str, draw: int) -> VideoViews:
+def apply_probe(one: VideoViews, name: str, draw: int) -> VideoViews:
     """Return the views of a video as a probe leaves them; `draw` is a number of its chance."""
     if one.frames.shape[1] < 2:
         raise NoOrderError(

@@ -1,4 +1,4 @@
-"""What evaluate leaves beside metrics.json: logits of views, predictions of videos, tables and pictures."""
+"""What evaluate leaves beside metrics.json: logits of views, predictions of videos, tables and images."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -15,17 +15,18 @@ from vidclf.data.corpus import Corpus
 from vidclf.evaluation.calibration import reliability
 from vidclf.evaluation.figures import draw_confusion
 from vidclf.evaluation.intervals import Clusters, Interval, interval_of_accuracy
-from vidclf.evaluation.logits import Judged
-from vidclf.evaluation.scores import Aggregation, JudgedVideos, score_numbers_of_views
-from vidclf.prediction.files import most_probable
+from vidclf.evaluation.logits import ViewLogits
+from vidclf.evaluation.scores import Aggregation, VideoPredictions, most_probable, score_numbers_of_views
 from vidclf.system.disk import write_csv
 
 PREDICTIONS = ("video", "label", "predicted", "probability", "group", "shared", "content")
 CLASSES = ("class", "videos", "groups", "precision", "recall", "recall_low", "recall_high", "rough", "f1")
 
 
-def write_report(folder: Path, judged: Judged, videos: JudgedVideos, aggregation: Aggregation, corpus: Corpus) -> None:
-    """Write logits.safetensors, predictions.csv, tables (see below) and pictures.
+def write_report(
+    folder: Path, judged: ViewLogits, videos: VideoPredictions, aggregation: Aggregation, corpus: Corpus
+) -> None:
+    """Write logits.safetensors, predictions.csv, tables (see below) and images.
 
     Args:
         folder: for all of it.
@@ -47,18 +48,18 @@ def write_report(folder: Path, judged: Judged, videos: JudgedVideos, aggregation
 
 
 def write_aggregations(
-    folder: Path, judged: Judged, aggregations: Mapping[str, Aggregation], videos: Sequence[Video]
+    folder: Path, judged: ViewLogits, aggregations: Mapping[str, Aggregation], videos: Sequence[Video]
 ) -> None:
     """Write aggregations.csv: the top1 of each. It is no place to choose one: val is, see the run's metrics.json."""
-    scored = {name: judged.by(aggregation, videos) for name, aggregation in aggregations.items()}
+    scored = {name: judged.aggregate(aggregation, videos) for name, aggregation in aggregations.items()}
     rows = [
-        (name, float(one.is_right.mean()), *_ends(interval_of_accuracy(one.is_right, one.clusters)))
+        (name, float(one.is_correct.mean()), *_ends(interval_of_accuracy(one.is_correct, one.clusters)))
         for name, one in scored.items()
     ]
     write_csv(folder / "aggregations.csv", ("aggregation", "top1", "top1_low", "top1_high"), rows)
 
 
-def write_logits(folder: Path, judged: Judged, videos: Sequence[Video]) -> None:
+def write_logits(folder: Path, judged: ViewLogits, videos: Sequence[Video]) -> None:
     """Write logits.safetensors: `logits` (N, K), `labels`, `video`, `view` (N,), and the videos' names.
 
     `video` counts the names in videos.txt from 0: one a line, quoted as in CSV where a name holds a line's end.
@@ -69,7 +70,7 @@ def write_logits(folder: Path, judged: Judged, videos: Sequence[Video]) -> None:
         csv.writer(file, lineterminator="\n").writerows([video.name] for video in videos)
 
 
-def write_predictions(folder: Path, judged: JudgedVideos, corpus: Corpus) -> None:
+def write_predictions(folder: Path, judged: VideoPredictions, corpus: Corpus) -> None:
     """Write predictions.csv: a line a video, with the probability of the predicted class, its group and its content.
 
     `shared` says whether the group's name means one thing in all classes; content is the hash of the file.
@@ -82,7 +83,7 @@ def write_predictions(folder: Path, judged: JudgedVideos, corpus: Corpus) -> Non
     write_csv(folder / "predictions.csv", PREDICTIONS, rows)
 
 
-def classes_of(judged: JudgedVideos, class_names: Sequence[str]) -> list[list[object]]:
+def classes_of(judged: VideoPredictions, class_names: Sequence[str]) -> list[list[object]]:
     """Return the rows of classes.csv; what is not defined is empty, as the recall of a class without a video here."""
     labels, predicted, classes = judged.labels.numpy(), judged.predicted.numpy(), range(len(class_names))
     scores = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=np.nan)
@@ -90,15 +91,15 @@ def classes_of(judged: JudgedVideos, class_names: Sequence[str]) -> list[list[ob
     for name, label, precision, recall, f1, count in zip(class_names, classes, *scores, strict=True):
         own = labels == label
         clusters = Clusters.of(judged.clusters.of_video[own].tolist(), labels[own].tolist())
-        ends = _ends(interval_of_accuracy(judged.is_right[own], clusters) if count else None)
+        ends = _ends(interval_of_accuracy(judged.is_correct[own], clusters) if count else None)
         rough = "yes" if clusters.are_few else "no"
         defined = ["" if np.isnan(value) else float(value) for value in (precision, recall, f1)]
         rows.append([name, int(count), len(clusters), *defined[:2], *ends, rough, defined[2]])
     return rows
 
 
-def write_reliability(folder: Path, judged: JudgedVideos) -> None:
-    """Write reliability.csv, and a picture of it: are predictions right as often as their probabilities say?"""
+def write_reliability(folder: Path, judged: VideoPredictions) -> None:
+    """Write reliability.csv, and an image of it: are predictions right as often as their probabilities say?"""
     bins = reliability(judged.log_probabilities, judged.labels)
     write_csv(folder / "reliability.csv", ("probability", "top1", "videos"), bins)
     figure, axis = plt.subplots(figsize=(5, 5), layout="constrained")
@@ -109,15 +110,15 @@ def write_reliability(folder: Path, judged: JudgedVideos) -> None:
     plt.close(figure)
 
 
-def write_confusion(folder: Path, judged: JudgedVideos, class_names: list[str]) -> None:
+def write_confusion(folder: Path, judged: VideoPredictions, class_names: list[str]) -> None:
     """Draw the confusion matrix into confusion.png."""
     figure = draw_confusion(judged.labels, judged.predicted, class_names)
     figure.savefig(folder / "confusion.png", dpi=120)
     plt.close(figure)
 
 
-def _groups_of(judged: JudgedVideos, corpus: Corpus) -> list[tuple[object, ...]]:
-    totals = judged.clusters.total(np.stack([np.ones(len(judged.positions)), judged.is_right], axis=1))
+def _groups_of(judged: VideoPredictions, corpus: Corpus) -> list[tuple[object, ...]]:
+    totals = judged.clusters.total(np.stack([np.ones(len(judged.positions)), judged.is_correct], axis=1))
     firsts = np.unique(judged.clusters.of_video, return_index=True)[1]
     videos = [corpus.videos[judged.positions[first]] for first in firsts]
     names = [video.group if video.shared else f"{corpus.class_names[video.label]}/{video.group}" for video in videos]

@@ -25,7 +25,7 @@ Aggregation = Callable[[Float[Tensor, "V K"]], Float[Tensor, " K"]]
 
 
 @dataclass(frozen=True)
-class JudgedVideos:
+class VideoPredictions:
     """What was made of the M videos of a part.
 
     Attributes:
@@ -46,23 +46,23 @@ class JudgedVideos:
         return self.log_probabilities.argmax(1)
 
     @property
-    def is_right(self) -> Float[np.ndarray, " M"]:
+    def is_correct(self) -> Float[np.ndarray, " M"]:
         """1 where that is the label."""
         return (self.predicted == self.labels).double().numpy()
 
 
-def judge_videos(
+def predict_videos(
     logits: Float[Tensor, "N K"],
     labels: Int[Tensor, " N"],
     video: Int[Tensor, " N"],
     aggregation: Aggregation,
     videos: Sequence[Video],
-) -> JudgedVideos:
+) -> VideoPredictions:
     """Return what an aggregation makes of the logits of views; `video` counts `videos`."""
     log_probabilities, of_videos = aggregate_videos(logits, labels, video, aggregation)
     positions = video.unique().tolist()
     clusters = Clusters.of([videos[position].unit for position in positions], of_videos.tolist())
-    return JudgedVideos(log_probabilities, of_videos, positions, clusters)
+    return VideoPredictions(log_probabilities, of_videos, positions, clusters)
 
 
 def score_videos(log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " M"]) -> dict[str, float]:
@@ -83,15 +83,15 @@ def score_videos(log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " 
     }
 
 
-def bounds_of(judged: JudgedVideos) -> dict[str, float]:
+def intervals_of(judged: VideoPredictions) -> dict[str, float]:
     """Return `<score>_low` and `<score>_high`, the 95 % interval of each score; nothing of a single group's videos."""
     log_probabilities, labels, clusters = judged.log_probabilities, judged.labels, judged.clusters
     among_five = _is_among(log_probabilities, labels, 5).double().numpy()
     losses = F.nll_loss(log_probabilities, labels, reduction="none").double().numpy()
     intervals = {
-        "top1": interval_of_accuracy(judged.is_right, clusters),
+        "top1": interval_of_accuracy(judged.is_correct, clusters),
         "top5": interval_of_accuracy(among_five, clusters),
-        "mean_class": interval_of_accuracy(judged.is_right, clusters, labels.numpy()),
+        "mean_class": interval_of_accuracy(judged.is_correct, clusters, labels.numpy()),
         "loss": bootstrap_mean(losses, clusters),
         "ece": interval_of_calibration_error(log_probabilities, labels, clusters),
     }
@@ -113,9 +113,17 @@ def score_numbers_of_views(
     most, rows = max(counts), []
     for num_views in [*(2**power for power in range(most.bit_length()) if 2**power < most), most]:
         kept = torch.cat([_spread(count, num_views) for count in counts])
-        judged = judge_videos(logits[kept], labels[kept], video[kept], aggregation, videos)
-        rows.append((num_views, float(judged.is_right.mean()), interval_of_accuracy(judged.is_right, judged.clusters)))
+        judged = predict_videos(logits[kept], labels[kept], video[kept], aggregation, videos)
+        rows.append(
+            (num_views, float(judged.is_correct.mean()), interval_of_accuracy(judged.is_correct, judged.clusters))
+        )
     return rows
+
+
+def most_probable(log_probabilities: Float[Tensor, " K"], names: list[str], top: int = 5) -> list[tuple[str, float]]:
+    """Return the `top` classes and their probabilities, the highest first."""
+    values, labels = log_probabilities.exp().topk(min(top, len(names)))
+    return [(names[label], value) for label, value in zip(labels.tolist(), values.tolist(), strict=True)]
 
 
 def score_aggregations(

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run beside its curves: the configuration, pictures, and the HParams tab."""
+"""What TensorBoard shows of a run beside its curves: the configuration, images, and the HParams tab."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +10,9 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from vidclf.data.corpus import Corpus
-from vidclf.evaluation.figures import ViewSheets, add_pictures, draw_sheet
-from vidclf.evaluation.logits import Judged
-from vidclf.evaluation.scores import JudgedVideos
+from vidclf.evaluation.figures import ViewSheets, add_images, draw_sheet
+from vidclf.evaluation.logits import ViewLogits
+from vidclf.evaluation.scores import VideoPredictions
 from vidclf.system.text import sanitize
 
 BEST = "best"  # below a run's logs: what HParams shows of it
@@ -27,16 +27,16 @@ def log_run(trainer: L.Trainer, text: str, choices: Mapping[str, str], metrics: 
         logger.finalize("success")
 
 
-def log_views(trainer: L.Trainer, corpus: Corpus, judged: Judged, videos: JudgedVideos) -> None:
+def log_views(trainer: L.Trainer, corpus: Corpus, judged: ViewLogits, videos: VideoPredictions) -> None:
     """Show what was made of validation views, where the callback shows those of training."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, ViewSheets) and isinstance(trainer.logger, TensorBoardLogger):
             sheet = draw_sheet(corpus, "val", callback.num_views, judged, videos)
-            add_pictures(trainer.logger.experiment, "views/val", sheet, trainer.global_step)
+            add_images(trainer.logger.experiment, "views/val", sheet, trainer.global_step)
 
 
 def log_report(
-    logs: Path, best: Path, results: Path, part: str, corpus: Corpus, judged: Judged, videos: JudgedVideos
+    logs: Path, best: Path, results: Path, part: str, corpus: Corpus, judged: ViewLogits, videos: VideoPredictions
 ) -> None:
     """Show what evaluate found: views, the confusion matrix and, of the test part by the run's settings, the score.
 
@@ -50,10 +50,10 @@ def log_report(
         videos: what the run's aggregation makes of it.
     """
     with SummaryWriter(str(logs)) as writer, Image.open(results / "confusion.png") as confusion:
-        add_pictures(writer, f"confusion/{results.name}", [confusion])
-        add_pictures(writer, f"views/{results.name}", draw_sheet(corpus, part, judged=judged, videos=videos))
+        add_images(writer, f"confusion/{results.name}", [confusion])
+        add_images(writer, f"views/{results.name}", draw_sheet(corpus, part, judged=judged, videos=videos))
     if results.name == "test":
-        log_best(best, {"test/top1": float(videos.is_right.mean())})
+        log_best(best, {"test/top1": float(videos.is_correct.mean())})
 
 
 def log_best(folder: Path, scores: Mapping[str, float], choices: Mapping[str, str] | None = None) -> None:

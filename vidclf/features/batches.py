@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from vidclf.contracts import VideoViews, Views, count_views, name_views, nobodys
+from vidclf.contracts import VideoViews, Views, count_views, label_views, padding_batch
 from vidclf.errors import VideoError
 from vidclf.features.extract import Extractor, fill_store, units_of, views_of
 from vidclf.features.store import REMEDY, FeatureStore
@@ -16,7 +16,7 @@ from vidclf.system.machine import free_memory
 from vidclf.system.ranks import local_world_size, of_rank, rank_and_size
 from vidclf.system.seeds import generator_for
 
-KEPT = 8  # lists of views whose features stay in memory
+KEPT = 8  # (part, draw)s whose features stay in memory
 
 
 @dataclass
@@ -40,7 +40,7 @@ class StoredFeatures:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._kept: dict[int, tuple[Sequence[VideoViews], Views]] = {}
+        self._kept: dict[tuple[str, int, int], Views] = {}  # by part, draw and number of videos
 
     def draw_of(self, epoch: int) -> int:
         """Return which draw of the views an epoch uses."""
@@ -53,32 +53,32 @@ class StoredFeatures:
     def training_batches(self, views: Sequence[VideoViews], batch_size: int, epoch: int) -> "FeatureBatches":
         """Return shuffled batches, `batch_size` views in all processes, of which this one has those of its videos."""
         rank, size = rank_and_size()
-        own = self._views(views, keep=True)
-        num_crops = self.extractor.transform.num_crops
+        own = self._kept_views("train", self.draw_of(epoch), views)
+        num_crops = self.extractor.num_crops
         rows = _rows_of(views, range(rank, len(views), size), num_crops)
         order = torch.randperm(len(rows), generator=generator_for(self.seed, "order", epoch))
         batches = [batch[batch >= 0] for batch in rows[order].split(batch_size)]
         return FeatureBatches(own, batches)
 
     def scoring_batches(
-        self, views: Sequence[VideoViews], batch_size: int | None = None, in_step: bool = False
+        self, views: Sequence[VideoViews], batch_size: int | None = None, keep_as: str | None = None
     ) -> "FeatureBatches":
         """Return all views of this process's videos in order: `batch_size` at once, or one video a batch.
 
-        `in_step` gives all processes as many batches, and says that the same views are asked for again.
+        With `keep_as`, the name of a part, all processes get the same number of batches, and features stay in memory.
         """
-        own = self._views(views, keep=in_step)
+        own = self._kept_views(keep_as, 0, views) if keep_as else self._labelled(views)
         order = torch.arange(len(own.labels))
         if batch_size is None:
-            num_crops = self.extractor.transform.num_crops
-            return FeatureBatches(own, order.split([len(one.views) * num_crops for one in of_rank(views)]))
+            num_crops = self.extractor.num_crops
+            return FeatureBatches(own, order.split([len(video.views) * num_crops for video in of_rank(views)]))
         batches = list(order.split(batch_size)) if len(order) else []
-        if in_step:
+        if keep_as:
             counts = [self._count(of_rank(views, rank)) for rank in range(rank_and_size()[1])]
             batches += [order[:0]] * (-(-max(counts) // batch_size) - len(batches))
         return FeatureBatches(own, batches)
 
-    def features(self, views: Sequence[VideoViews]) -> Float[Tensor, "N S D"]:
+    def features(self, views: Sequence[VideoViews], backbone: nn.Module | None = None) -> Float[Tensor, "N S D"]:
         """Return the stored features of all views, those of one video behind one another.
 
         They are in one tensor, and never in memory twice: a mapped file where it would take more than half of the
@@ -110,20 +110,22 @@ class StoredFeatures:
         path = self.extractor.paths[one.video]
         return views_of(self.store.read(self.contents[one.video], units, path), len(one.frames))
 
-    def _views(self, views: Sequence[VideoViews], keep: bool) -> Views:
-        """Return this process's views of a list; a list that is asked for again is read once."""
-        if id(views) not in self._kept:
-            own = of_rank(views)
-            found = name_views(self.features(own), own, self.extractor.transform.num_crops)
-            if not keep:
-                return found
+    def _labelled(self, views: Sequence[VideoViews]) -> Views:
+        """Return the views of this process's videos."""
+        own = of_rank(views)
+        return label_views(self.features(own), own, self.extractor.num_crops)
+
+    def _kept_views(self, part: str, draw: int, views: Sequence[VideoViews]) -> Views:
+        """Return the views of this process's videos of a part; they are read once."""
+        key = part, draw, len(views)
+        if key not in self._kept:
             if len(self._kept) >= KEPT:
                 self._kept.clear()
-            self._kept[id(views)] = views, found  # the list, too, or another could get its id
-        return self._kept[id(views)][1]
+            self._kept[key] = self._labelled(views)
+        return self._kept[key]
 
     def _count(self, views: Sequence[VideoViews]) -> int:
-        return count_views(views) * self.extractor.transform.num_crops
+        return count_views(views) * self.extractor.num_crops
 
 
 @dataclass
@@ -139,7 +141,7 @@ class FeatureBatches:
     def __iter__(self) -> Iterator[Views]:
         for rows in self.batches:
             if not len(rows):
-                yield nobodys(self.views)
+                yield padding_batch(self.views)
                 continue
             inputs, *names = self.views
             yield Views(inputs[rows.to(inputs.device, non_blocking=True)], *(part[rows] for part in names))

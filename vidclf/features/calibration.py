@@ -1,4 +1,4 @@
-"""What an int8 backbone is calibrated to: some hundred training pictures, drawn by the seed, and what they gave."""
+"""What an int8 backbone is calibrated to: some hundred training images, drawn by the seed, and what they gave."""
 
 import hashlib
 import json
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from vidclf.contracts import Transform
 from vidclf.data.corpus import Corpus
-from vidclf.data.decoding import naming_the_video
+from vidclf.data.decoding import errors_name_video
 from vidclf.data.transforms import halves_of
 from vidclf.errors import VidclfError, VideoError
-from vidclf.features.extract import pictures_of
+from vidclf.features.extract import images_of
 from vidclf.features.recipe import hash_weights
 from vidclf.features.store import REMEDY
 from vidclf.models.backbones.int8 import CARRIED, FASTER, PRODUCTS, Int8Backbone, Ranges, checked_ranges
@@ -23,7 +23,7 @@ from vidclf.system.disk import write_json, writing_to
 from vidclf.system.seeds import generator_for
 from vidclf.system.terminal import say
 
-NUM_PICTURES = 128
+NUM_IMAGES = 128
 FEWEST = 64
 BATCH = 8  # of which the exported network is checked on the first
 
@@ -33,11 +33,11 @@ Drawn = dict[int, list[int]]  # of each video, the frames
 def calibrate(
     network: Int8Backbone, transform: Transform, recipe: Mapping[str, object], corpus: Corpus, seed: int, root: Path
 ) -> Ranges:
-    """Return the ranges of `network` on training pictures; they are kept below `root`.
+    """Return the ranges of `network` on training images; they are kept below `root`.
 
     Args:
         network: not calibrated yet.
-        transform: frames -> pictures.
+        transform: frames -> images.
         recipe: the resolved configuration of the backbone and of the transform.
         corpus: whose training part is drawn from, and nothing else.
         seed: of the draw.
@@ -61,7 +61,7 @@ def calibrate(
         with FileLock(path.with_suffix(".lock")):
             if kept := _read(path):
                 return kept
-            say(f"backbone.precision=int8: calibrating on {sum(map(len, drawn.values()))} training pictures.")
+            say(f"backbone.precision=int8: calibrating on {sum(map(len, drawn.values()))} training images.")
             if network.name not in FASTER:
                 say(
                     f"At least 1.5 times bfloat16's rate was measured for {', '.join(FASTER)} (experiments/benchmark). "
@@ -80,7 +80,7 @@ def _draw(corpus: Corpus, seed: int) -> Drawn:
             f"backbone.precision=int8: the training part shows {len(frames)} frames, and calibration needs {FEWEST} or "
             "more. Give it more videos or a higher sampling.rate_hz, or leave backbone.precision=int8 out."
         )
-    num_drawn = min(NUM_PICTURES, len(frames) // BATCH * BATCH)
+    num_drawn = min(NUM_IMAGES, len(frames) // BATCH * BATCH)
     order = torch.randperm(len(frames), generator=generator_for(seed, "calibration"))[:num_drawn]
     drawn: Drawn = {}
     for video, frame in sorted(frames[index] for index in order.tolist()):
@@ -89,22 +89,22 @@ def _draw(corpus: Corpus, seed: int) -> Drawn:
 
 
 def _batches(drawn: Drawn, corpus: Corpus, transform: Transform) -> Iterator[Float[Tensor, "8 1 3 h w"]]:
-    """Yield whole batches of the drawn frames' pictures; a damaged video's are left out as the data set says."""
+    """Yield whole batches of the drawn frames' images; a damaged video's are left out as the data set says."""
     crop, normalize = halves_of(transform)
     waiting: list[Tensor] = []
     for video, frames in drawn.items():
         units = torch.tensor(frames)[:, None]
         path = corpus.videos[video].path
         try:
-            with naming_the_video(path):
-                found = [pictures[:, 0] for _, pictures in pictures_of(path, units, crop)]
+            with errors_name_video(path):
+                found = [images[:, 0] for _, images in images_of(path, units, crop)]
         except VideoError as error:
-            corpus.leave_out(video, error)
+            corpus.exclude(video, error)
             continue
         waiting += torch.cat(found).split(1)
         while len(waiting) >= BATCH:
-            pictures = torch.cat(waiting[:BATCH])
-            yield pictures if normalize is None else normalize(pictures)
+            images = torch.cat(waiting[:BATCH])
+            yield images if normalize is None else normalize(images)
             del waiting[:BATCH]
 
 

@@ -12,14 +12,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidclf.contracts import Transform, VideoViews
-from vidclf.data.decoding import iterate_frames, naming_the_video
+from vidclf.contracts import Transform, VideoViews, optional
+from vidclf.data.decoding import errors_name_video, iterate_frames
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.transforms import halves_of
 from vidclf.errors import VidclfError, VideoError
 from vidclf.features.store import REMEDY, FeatureStore
 from vidclf.models.backbones.int8 import Int8Backbone
-from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone, fixed_batch
+from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone, fixed_batch
 from vidclf.system.disk import require_space
 from vidclf.system.machine import has_matrix_units
 from vidclf.system.ranks import barrier, rank_and_size
@@ -56,8 +56,8 @@ class Extractor:
 
     Args:
         paths: of the videos, by `VideoViews.video`.
-        transform: frames -> pictures.
-        backbone: pictures -> features.
+        transform: frames -> images.
+        backbone: images -> features.
         device: where it computes.
         num_threads: videos decoded at once.
         compile: `auto` where it pays, True, False.
@@ -77,6 +77,11 @@ class Extractor:
         if self.compile not in COMPILE:
             raise VidclfError(f"compile={self.compile}: allowed are auto, true, false.")
 
+    @property
+    def num_crops(self) -> int:
+        """Images made of a frame."""
+        return optional(self.transform, Transform, "num_crops")
+
     def compute(self, units: Iterable[VideoViews]) -> Iterator[tuple[VideoViews, Result]]:
         """Yield the features of each video's units (R, t), on the CPU, or what is wrong with it, in order.
 
@@ -89,8 +94,8 @@ class Extractor:
 
         def decode(one: VideoViews) -> Iterator[tuple[Tensor, Tensor] | VideoError | None]:
             try:
-                with naming_the_video(self.paths[one.video]):
-                    yield from pictures_of(self.paths[one.video], one.frames, crop)
+                with errors_name_video(self.paths[one.video]):
+                    yield from images_of(self.paths[one.video], one.frames, crop)
                 yield None
             except VideoError as error:
                 yield error
@@ -104,7 +109,7 @@ class Extractor:
         assembly.flush()
         yield from assembly.finished(wait=True)
 
-    def compile_if_it_pays(self, num_pictures: int) -> None:
+    def compile_if_it_pays(self, num_images: int) -> None:
         """Compile the backbone by torch.compile where that was asked for, or where there is enough work."""
         if not isinstance(self.backbone, FrozenBackbone) or self.compile is False:
             return
@@ -114,7 +119,7 @@ class Extractor:
         shape = (1, picture_format.clip_length, 3, picture_format.size, picture_format.size)
         self.backbone.to(self.device)
         one = torch.zeros(shape, device=self.device)
-        if self.compile is True or _is_enough(self.backbone, one, num_pictures):
+        if self.compile is True or _is_enough(self.backbone, one, num_images):
             self.backbone.compile_layers(one)
 
 
@@ -185,11 +190,11 @@ def _compute(
     store: FeatureStore, extractor: Extractor, units: Sequence[VideoViews], contents: Mapping[int, str]
 ) -> Generator[tuple[int, int | VideoError]]:
     """Compute and store; yield each video and its number of units, or what is wrong with it."""
-    backbone, transform = extractor.backbone, extractor.transform
+    backbone, num_crops = extractor.backbone, extractor.num_crops
     num_units = sum(len(one.frames) for one in units)
-    num_bytes = 2 if getattr(backbone.backbone, "precision", "float32") == "bfloat16" else 4
-    require_space(store.folder, num_units * backbone.feature_dim * transform.num_crops * num_bytes, REMEDY)
-    extractor.compile_if_it_pays(num_units * transform.num_crops)
+    num_bytes = 2 if backbone.precision == "bfloat16" else 4
+    require_space(store.folder, num_units * backbone.feature_dim * num_crops * num_bytes, REMEDY)
+    extractor.compile_if_it_pays(num_units * num_crops)
     counts = {one.video: len(one.frames) for one in units}
     unit = "frames" if backbone.picture_format.clip_length == 1 else "clips"
     results = _written(store, extractor.compute(units), contents)
@@ -218,21 +223,21 @@ def _written(
         yield from done(at_most=0)
 
 
-def _is_enough(backbone: FrozenBackbone, one: Tensor, num_pictures: int) -> bool:
+def _is_enough(backbone: FrozenBackbone, one: Tensor, num_images: int) -> bool:
     threshold = WORTH_COMPILING.get(one.device.type)
-    if threshold is None or num_pictures < 1000:  # no network is so large
+    if threshold is None or num_images < 1000:  # no network is so large
         return False
     if one.device.type == "cpu" and not has_matrix_units():
         return False
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         backbone.backbone(one)
-    return counter.get_total_flops() * num_pictures >= threshold
+    return counter.get_total_flops() * num_images >= threshold
 
 
-def pictures_of(
+def images_of(
     path: Path, units: Int[Tensor, "R t"], crop: Callable[[Tensor], Tensor]
 ) -> Iterator[tuple[Int[Tensor, " r"], Tensor]]:
-    """Yield (positions in `units`, their pictures (r, crops, t, 3, h, w)), a few at a time, decoding the video once.
+    """Yield (positions in `units`, their images (r, crops, t, 3, h, w)), a few at a time, decoding the video once.
 
     The file is known to be whole. Frames are kept only as long as a later unit needs them.
     """
@@ -253,7 +258,7 @@ def pictures_of(
 
 
 class _Assembly:
-    """Pictures of many videos go in, full batches go through the backbone, whole videos come out."""
+    """Images of many videos go in, full batches go through the backbone, whole videos come out."""
 
     def __init__(
         self,
@@ -263,23 +268,23 @@ class _Assembly:
     ) -> None:
         self.backbone, self.normalize, self.device = backbone, normalize, device
         self.batch = fixed_batch(device.type, backbone.picture_format.clip_length)
-        self.pictures: list[Tensor] = []  # waiting for a full batch, each (n, t, 3, h, w)
+        self.images: list[Tensor] = []  # waiting for a full batch, each (n, t, 3, h, w)
         self.computed: deque[_Copy] = deque()  # of videos not yet handed out
         self.positions: list[Tensor] = []  # of the video that is being decoded
         self.crops = 1
         self.ended: deque[tuple[VideoViews, list[Tensor], VideoError | None]] = deque()
 
-    def add(self, positions: Tensor, pictures: Tensor) -> None:
-        """Take some units' pictures (r, crops, t, 3, h, w) of the video that is being decoded."""
+    def add(self, positions: Tensor, images: Tensor) -> None:
+        """Take some units' images (r, crops, t, 3, h, w) of the video that is being decoded."""
         self.positions.append(positions)
-        self.crops = pictures.shape[1]
-        self.pictures.append(pictures.flatten(0, 1))
-        if sum(map(len, self.pictures)) >= self.batch:
-            waiting = torch.cat(self.pictures)
-            for pictures in waiting.split(self.batch)[: len(waiting) // self.batch]:
-                self._run(pictures)
+        self.crops = images.shape[1]
+        self.images.append(images.flatten(0, 1))
+        if sum(map(len, self.images)) >= self.batch:
+            waiting = torch.cat(self.images)
+            for images in waiting.split(self.batch)[: len(waiting) // self.batch]:
+                self._run(images)
             rest = waiting[len(waiting) - len(waiting) % self.batch :]
-            self.pictures = [rest] if len(rest) else []
+            self.images = [rest] if len(rest) else []
 
     def end(self, one: VideoViews, error: VideoError | None) -> None:
         """Close the video that is being decoded."""
@@ -288,9 +293,9 @@ class _Assembly:
 
     def flush(self) -> None:
         """Run what does not fill a batch."""
-        if self.pictures:
-            self._run(torch.cat(self.pictures))
-            self.pictures = []
+        if self.images:
+            self._run(torch.cat(self.images))
+            self.images = []
 
     def finished(self, wait: bool = False) -> Iterator[tuple[VideoViews, Result]]:
         """Hand out the videos whose features are all there; `wait` for those that are on their way."""
@@ -319,13 +324,13 @@ class _Assembly:
                 copy.features = features[count:]
             count -= min(count, len(features))
 
-    def _run(self, pictures: Tensor) -> None:
+    def _run(self, images: Tensor) -> None:
         if self.device.type == "cuda":
-            pictures = pictures.pin_memory()
-        pictures = pictures.to(self.device, non_blocking=True)
+            images = images.pin_memory()
+        images = images.to(self.device, non_blocking=True)
         if self.normalize is not None:
-            pictures = self.normalize(pictures)
-        self.computed.append(_Copy(self.backbone(pictures)))
+            images = self.normalize(images)
+        self.computed.append(_Copy(self.backbone(images)))
         if len(self.computed) > IN_FLIGHT:
             self.computed[-1 - IN_FLIGHT].wait()
 

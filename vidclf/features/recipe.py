@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidclf.contracts import PictureFormat, Transform
+from vidclf.contracts import Backbone, PictureFormat, Transform, optional
 
 FORMAT = 2  # of the store's files; another number never reads these
 # Of a PictureFormat, where they are as they were before they could be chosen: so what is stored is still found.
@@ -28,7 +28,7 @@ class Recipe:
 
     Attributes:
         backbone: its resolved configuration, as JSON.
-        transform: the same of the transform, and the pictures that it makes.
+        transform: the same of the transform, and the images that it makes.
         sources: a digest of the source of all classes that are their user's own.
         weights: `hash_weights` of the backbone.
         number_format: float32, tf32 (float32 rounded by an NVIDIA GPU's matrix units), bfloat16.
@@ -62,7 +62,7 @@ def recipe_of(
     device: str,
     batch: int,
 ) -> Recipe:
-    """Return the recipe of features that `backbone` computes of `transform`'s pictures; call `why_not_stored` first.
+    """Return the recipe of features that `backbone` computes of `transform`'s images; call `why_not_storable` first.
 
     Args:
         backbone: as it is built, not wrapped.
@@ -85,13 +85,13 @@ def recipe_of(
     )
 
 
-def why_not_stored(backbone: nn.Module, transform: Transform, augmentation: object = None) -> str | None:
+def why_not_storable(backbone: nn.Module, transform: Transform, augmentation: object = None) -> str | None:
     """Return why features of these cannot be kept, or None if they can."""
     if any(parameter.requires_grad for parameter in backbone.parameters()):
         return "the backbone is trained, so its features change"
     for stage in (augmentation, transform):
-        if stage is augmentation is not None or getattr(stage, "random", False):
-            return f"{type(stage).__name__} draws by chance, so its pictures change"
+        if stage is augmentation is not None or optional(stage, Transform, "random"):
+            return f"{type(stage).__name__} draws by chance, so its images change"
     try:
         hash_sources(_modules_of([*backbone.modules(), transform], {}))
     except (OSError, TypeError) as error:
@@ -104,7 +104,7 @@ def hash_weights(module: nn.Module) -> str:
 
     And of the module's `configuration`, where it has one: the text beside the weights that says what the network is.
     """
-    configuration = getattr(module, "configuration", "")
+    configuration = optional(module, Backbone, "configuration")
     digest = hashlib.sha256(configuration.encode() if isinstance(configuration, str) else b"")
     for name, tensor in chain(module.named_parameters(), module.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -127,7 +127,7 @@ def _as_json(node: Mapping[str, Any]) -> str:
         if isinstance(name := node.get("name"), str) and os.path.isdir(name):
             node["name"] = Path(name).name  # what lies in it is in the weights' hash
     if isinstance(weights := node.get("weights"), str | Path) and Path(weights).is_file():
-        node["weights"] = Path(weights).name  # which says how pictures are made; their hash says what they hold
+        node["weights"] = Path(weights).name  # which says how images are made; their hash says what they hold
     return json.dumps(node, sort_keys=True, default=str)
 
 

@@ -2,7 +2,7 @@
 
 <root>/<backbone>-<recipe>/recipe.json          everything but the video that can change a feature
 <root>/<backbone>-<recipe>/<content>-<t>.safetensors
-    rows      (R, t)              the frames of each unit: one of a picture backbone, a clip's T
+    rows      (R, t)              the frames of each unit: one of an image backbone, a clip's T
     features  (R, crops, S, D)    in the backbone's own number format
 <root>/<backbone>-<recipe>/index.json           the rows of every file as it was last seen
 """

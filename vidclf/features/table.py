@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vidclf.contracts import PARTS, VideoViews, name_views
+from vidclf.contracts import PARTS, VideoViews, label_views
 from vidclf.data.corpus import Corpus
 from vidclf.data.decoding import VideoInfo
 from vidclf.errors import VidclfError
@@ -94,7 +94,7 @@ def _batches(corpus: Corpus, source: StoredFeatures) -> Iterator["RecordBatch"]:
             video = corpus.videos[one.video]
             features = source.features([one]).float().cpu()  # (V * crops, S, D)
             num_crops = len(features) // len(one.views)
-            named = name_views(features, [one], num_crops)
+            named = label_views(features, [one], num_crops)
             starts_s = _starts_s(one, corpus.facts[one.video].info).repeat_interleave(num_crops)
             texts = {
                 "video": video.name,

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from vidclf.contracts import Views
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone
+from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
 from vidclf.models.scaling import Scaling
 from vidclf.system.ranks import gather
 
 
 class Classifier(nn.Module):
-    """Pictures or stored features of views -> logits.
+    """Images or stored features of views -> logits.
 
     Args:
-        backbone: pictures (N, T, 3, h, w) -> features (N, S, D), wrapped as it is used, see `wrap`.
+        backbone: images (N, T, 3, h, w) -> features (N, S, D), wrapped as it is used, see `wrap`.
         scaling: of the features before the head, fitted.
         head: features (N, S, D) -> logits (N, K).
         aggregation: logits (V, K) of one video -> log-probabilities (K,).
@@ -35,17 +35,17 @@ class Classifier(nn.Module):
         self.backbone, self.scaling, self.head, self.aggregation = backbone, scaling, head, aggregation
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "N K"]:
-        """Return the logits of pictures (N, T, 3, h, w) or of features (N, S, D)."""
+        """Return the logits of images (N, T, 3, h, w) or of features (N, S, D)."""
         return self.head(self.scaling(self.features(inputs)))
 
     def features(self, inputs: Tensor) -> Float[Tensor, "N S D"]:
-        """Return the features of pictures, or those that are given, in the head's number format."""
+        """Return the features of images, or those that are given, in the head's number format."""
         return self._features(inputs).to(_example_of(self.head, self.scaling).dtype)
 
     def _features(self, inputs: Tensor) -> Float[Tensor, "N S D"]:
         return self.backbone(inputs) if inputs.ndim == 5 else inputs
 
-    def judge(self, inputs: Tensor) -> Float[Tensor, "N K"]:
+    def predict_logits(self, inputs: Tensor) -> Float[Tensor, "N K"]:
         """Return the logits in full precision, whatever the training's was: evaluation and prediction agree."""
         with torch.autocast(inputs.device.type, enabled=False):
             return self(inputs).float()
@@ -97,7 +97,7 @@ def inputs_to(batch: Views, device: torch.device) -> Views:
     return batch._replace(inputs=inputs, labels=labels)
 
 
-def gather_views(judged: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+def gather_logits(judged: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     """Return logits, labels, video and view of all processes' batches, on the CPU, those that are nobody's left out.
 
     They are moved at once: a copy a batch would let a GPU wait.

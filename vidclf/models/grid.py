@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.optim import SGD, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
-from vidclf.contracts import Views
-from vidclf.models.classifier import aggregate_videos, gather_views
-from vidclf.models.learner import Learner, is_decayed, top1_of
+from vidclf.contracts import Head, Views, optional
+from vidclf.models.classifier import aggregate_videos, gather_logits
+from vidclf.models.learner import Learner, has_weight_decay, top1_of
 from vidclf.models.loss import CrossEntropy
 from vidclf.models.scaling import Scaling
 from vidclf.system.ranks import rank_and_size
@@ -43,7 +43,7 @@ class Heads(nn.Module):
         super().__init__()
         self.head, self.scaling, self.optimizer = heads[0], scaling, optimizer
         self.num_heads = len(heads)
-        self.decayed = {name for name, parameter in self.head.named_parameters() if is_decayed(name, parameter)}
+        self.decayed = {name for name, parameter in self.head.named_parameters() if has_weight_decay(name, parameter)}
         fastest = max(rates)
         self.shares = None if min(rates) == fastest else torch.tensor([rate / fastest for rate in rates])
         if self.num_heads > 1:
@@ -63,8 +63,8 @@ class Heads(nn.Module):
         features = self.scaling(features)
         if self.num_heads == 1:
             return self.head(features).unsqueeze(-1)
-        if hasattr(self.head, "forward_stacked"):
-            return self.head.forward_stacked(features).permute(1, 2, 0)  # type: ignore[operator]
+        if forward_stacked := optional(self.head, Head, "forward_stacked"):
+            return forward_stacked(features).permute(1, 2, 0)
         stacked = dict(self.head.named_parameters())
         return vmap(self._one, in_dims=(0, None), randomness="same")(stacked, features).permute(1, 2, 0)
 
@@ -72,7 +72,7 @@ class Heads(nn.Module):
         return functional_call(self.head, dict(parameters), (features,))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return what is trained as `optimizer` groups it alone: weight decay is for `is_decayed` parameters."""
+        """Return what is trained as `optimizer` groups it alone: weight decay is for `has_weight_decay` parameters."""
         trained = {name: parameter for name, parameter in self.head.named_parameters() if parameter.requires_grad}
         made = self.optimizer([{"params": list(trained.values())}])
         if made.defaults.get("weight_decay"):
@@ -161,7 +161,7 @@ class Grid(Learner):
         return list({id(stack.scaling): stack.scaling for stack in self.stacks}.values())
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "N K H"]:
-        """Return the logits of pictures (N, T, 3, h, w) or of features (N, S, D), of all heads."""
+        """Return the logits of images (N, T, 3, h, w) or of features (N, S, D), of all heads."""
         features = self.features(inputs)
         return torch.cat([stack(features) for stack in self.stacks], -1)
 
@@ -239,7 +239,7 @@ class Grid(Learner):
         self.judged.append((self(batch.inputs).float(), *batch[1:]))
 
     def on_validation_epoch_end(self) -> None:
-        logits, labels, video, _ = gather_views(self.judged)
+        logits, labels, video, _ = gather_logits(self.judged)
         alive = logits.isfinite().all(0).all(0)
         if not alive.any():
             self.check_finite(logits, f"Validation in epoch {self.current_epoch + 1}, of each head")

@@ -16,8 +16,8 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from vidclf.contracts import Views
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.trainable import trained_stages
-from vidclf.models.backbones.wrapped import FrozenBackbone, TunedBackbone
-from vidclf.models.classifier import Classifier, aggregate_videos, gather_views, inputs_to
+from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
+from vidclf.models.classifier import Classifier, aggregate_videos, gather_logits, inputs_to
 from vidclf.models.mixing import Mixing
 from vidclf.models.scaling import Scaling
 from vidclf.system.ranks import rank_and_size
@@ -72,7 +72,7 @@ class Learner(Classifier, L.LightningModule):
         groups = self._parameter_groups()
         optimizer = self.optimizer([{"params": parameters} for parameters, _ in groups])
         if optimizer.defaults.get("weight_decay"):
-            spared = {parameter for name, parameter in self.named_parameters() if not is_decayed(name, parameter)}
+            spared = {parameter for name, parameter in self.named_parameters() if not has_weight_decay(name, parameter)}
             halves = [
                 ([p for p in own if (p in spared) is half], scale) for own, scale in groups for half in (False, True)
             ]
@@ -148,7 +148,7 @@ class Learner(Classifier, L.LightningModule):
         self.judged.append((logits, *batch[1:]))
 
     def on_validation_epoch_end(self) -> None:
-        logits, labels, video, _ = gather_views(self.judged)
+        logits, labels, video, _ = gather_logits(self.judged)
         self.check_finite(logits, f"Validation in epoch {self.current_epoch + 1}")
         scores = {"val/loss": F.cross_entropy(logits, labels), "val/view_top1": top1_of(logits, labels)}
         scores["val/top1"] = top1_of(*aggregate_videos(logits, labels, video, self.aggregation))
@@ -160,7 +160,7 @@ class Learner(Classifier, L.LightningModule):
         return inputs_to(batch, device)
 
 
-def is_decayed(name: str, parameter: nn.Parameter) -> bool:
+def has_weight_decay(name: str, parameter: nn.Parameter) -> bool:
     """Whether weight decay is for it: weights of layers, not norms, biases, tokens, queries, positions or scales."""
     own = name.rpartition(".")[2]
     if "weight" in own:

@@ -1,4 +1,4 @@
-"""Mixing the examples of a training batch: MixUp and CutMix, on pictures and on features."""
+"""Mixing the examples of a training batch: MixUp and CutMix, on images and on features."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +14,7 @@ class Mixing:
 
     Args:
         mixup: MixUp's alpha (arXiv:1710.09412); 0 for none.
-        cutmix: CutMix's alpha (arXiv:1905.04899), on pictures only; 0 for none. With both, each batch draws one.
+        cutmix: CutMix's alpha (arXiv:1905.04899), on images only; 0 for none. With both, each batch draws one.
 
     Raises:
         VidclfError: both are 0, or one is below.
@@ -33,12 +33,12 @@ class Mixing:
         """
         if len(batch.labels) == 1:
             return batch._replace(labels=F.one_hot(batch.labels, num_classes).float())
-        are_pictures = batch.inputs.ndim == 5
-        if self.cutmix and not are_pictures:
-            raise VidclfError("mixing.cutmix pastes parts of pictures, and features are read. Use mixing.mixup.")
+        are_images = batch.inputs.ndim == 5
+        if self.cutmix and not are_images:
+            raise VidclfError("mixing.cutmix pastes parts of images, and features are read. Use mixing.mixup.")
         methods = [v2.MixUp(alpha=self.mixup, num_classes=num_classes)] if self.mixup else []
         methods += [v2.CutMix(alpha=self.cutmix, num_classes=num_classes)] if self.cutmix else []
-        # torchvision mixes pictures and videos: features (N, S, D) pass as pictures of one channel.
-        inputs = tv_tensors.Video(batch.inputs) if are_pictures else tv_tensors.Image(batch.inputs.unsqueeze(1))
+        # torchvision mixes images and videos: features (N, S, D) pass as images of one channel.
+        inputs = tv_tensors.Video(batch.inputs) if are_images else tv_tensors.Image(batch.inputs.unsqueeze(1))
         mixed, labels = v2.RandomChoice(methods)(inputs, batch.labels)
         return batch._replace(inputs=mixed.as_subclass(Tensor).reshape(batch.inputs.shape), labels=labels)

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidclf.contracts import Head, optional
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
 
@@ -11,7 +12,7 @@ METHODS = ("standard", "max", "none")
 ROWS_AT_ONCE = 256  # of VGG16's 25,088 features: 51 MB in float64
 
 
-def scaling_of(method: str, head: nn.Module, is_trained: bool) -> str:
+def resolve_scaling(method: str, head: nn.Module, is_trained: bool) -> str:
     """Return the method of `Scaling` that `scaling=method` means before this head.
 
     Args:
@@ -28,7 +29,7 @@ def scaling_of(method: str, head: nn.Module, is_trained: bool) -> str:
         if method not in ("auto", "none"):
             say(f"scaling={method} is left out: the features of a trained backbone change.")
         return "none"
-    asked = getattr(type(head), "scaling", "none") if method == "auto" else method
+    asked = optional(type(head), Head, "scaling") if method == "auto" else method
     if asked not in METHODS:
         raise VidclfError(f"{type(head).__name__}.scaling={asked}: allowed are {', '.join(METHODS)}.")
     return asked

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidclf.contracts import Sampling, Transform, VideoViews, Views
-from vidclf.data.decoding import VideoInfo, inspect, naming_the_video
+from vidclf.data.decoding import VideoInfo, errors_name_video, inspect
 from vidclf.data.files import VIDEO_ENDINGS, find_videos, names_below
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.streams import stream_frames
@@ -19,7 +19,7 @@ from vidclf.models.classifier import Classifier
 from vidclf.system.terminal import say
 
 
-class Labeller:
+class Predictor:
     """A classifier and the stages before it: video -> {"label", "probability", "top5"}.
 
     The backbone runs at its fixed batch and the head one video at a time, as in evaluation, so both give the
@@ -76,8 +76,8 @@ class Labeller:
         for window in windows_of(frames, max(1, round(window_s * fps))):
             indices = self.sampling(len(window), fps)
             views = torch.stack([window[index] for index in indices.flatten().tolist()])
-            pictures = self.transform(views.unflatten(0, indices.shape))
-            features = self.classifier.backbone(pictures.to(self.device)).cpu()
+            images = self.transform(views.unflatten(0, indices.shape))
+            features = self.classifier.backbone(images.to(self.device)).cpu()
             yield {"start_s": num_seen / fps, **self._label(features, source)}
             num_seen += len(window)
 
@@ -85,7 +85,7 @@ class Labeller:
     def _label(self, features: Float[Tensor, "V S D"], name: str) -> dict[str, Any]:
         whose = torch.zeros(len(features), dtype=torch.int64)  # one video's, whose label is not known
         batch = Views(features.to(self.device), whose, whose, whose)
-        logits = self.classifier.judge(batch.inputs).cpu()
+        logits = self.classifier.predict_logits(batch.inputs).cpu()
         self.classifier.check_finite(logits, name, [batch])
         top5 = most_probable(self.classifier.aggregation(logits), self.class_names)
         label, probability = top5[0]
@@ -94,12 +94,6 @@ class Labeller:
             "probability": probability,
             "top5": [{"label": name, "probability": value} for name, value in top5],
         }
-
-
-def most_probable(log_probabilities: Float[Tensor, " K"], names: list[str], top: int = 5) -> list[tuple[str, float]]:
-    """Return the `top` classes and their probabilities, the highest first."""
-    values, labels = log_probabilities.exp().topk(min(top, len(names)))
-    return [(names[label], value) for label, value in zip(labels.tolist(), values.tolist(), strict=True)]
 
 
 def windows_of(frames: Iterable[Tensor], length: int) -> Iterator[list[Tensor]]:
@@ -119,15 +113,13 @@ def windows_of(frames: Iterable[Tensor], length: int) -> Iterator[list[Tensor]]:
 
 def _look(path: Path) -> VideoInfo | VideoError:
     try:
-        with naming_the_video(path):
+        with errors_name_video(path):
             return inspect(path)
     except VideoError as error:
         return error
 
 
-def leave_out_damaged(
-    labelled: Iterable[tuple[Path, dict[str, Any] | VideoError]], skip: bool
-) -> Iterator[dict[str, Any]]:
+def skip_damaged(labelled: Iterable[tuple[Path, dict[str, Any] | VideoError]], skip: bool) -> Iterator[dict[str, Any]]:
     """Yield what to print of each video; raise at a damaged one, or say so and go on."""
     for path, label in labelled:
         if not isinstance(label, VideoError):
@@ -138,7 +130,7 @@ def leave_out_damaged(
             raise label
 
 
-def videos_of(source: Path) -> list[Path]:
+def list_videos(source: Path) -> list[Path]:
     """Return the file itself, or every video file below the folder, sorted; say which files there are passed over.
 
     Raises:

@@ -107,7 +107,7 @@ def check_split(run: Run, split: "Split", part: str) -> None:
 def check_scored(run: Run, corpus: "Corpus", part: str) -> None:
     """Raise VidclfError if a part of the data is not what the run may be scored on."""
     check_classes(run, corpus.class_names)
-    check_split(run, corpus.sides, part)
+    check_split(run, corpus.split, part)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

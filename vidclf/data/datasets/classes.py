@@ -35,7 +35,7 @@ def choose_classes(chosen: Sequence[str | int] | None, order: Sequence[str]) -> 
     return [name for name in order if name in names]
 
 
-def check_classes_of_ones_own(names: Sequence[str], where: object) -> None:
+def check_custom_classes(names: Sequence[str], where: object) -> None:
     """Raise where there is one class alone; say where two names look like one."""
     if len(names) < 2:
         raise VidclfError(f"{where}: there is one class, {first_five(names)}, and nothing to tell apart. Add another.")

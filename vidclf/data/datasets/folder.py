@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vidclf.contracts import Video
-from vidclf.data.datasets.classes import check_choice, check_classes_of_ones_own, choose_classes, sort_names
+from vidclf.data.datasets.classes import check_choice, check_custom_classes, choose_classes, sort_names
 from vidclf.data.files import find_videos, is_video, names_below
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
@@ -56,7 +56,7 @@ class Folder:
         if not names:
             raise VidclfError(f"{self.root}: there is no class folder in it; expected is {self.root}/<class>/<video>.")
         self.class_names = choose_classes(classes, sort_names(names))
-        check_classes_of_ones_own(self.class_names, self.root)
+        check_custom_classes(self.class_names, self.root)
         loose = [path for path in inside if is_video(path) and path.is_file()]
         if loose:
             named = names_below(loose, self.root)

@@ -16,7 +16,7 @@ from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
 from vidclf.system.text import first_five
 
-SIDES = {"1": "train", "2": "test", "0": "unused"}
+PARTS_OF_DIGIT = {"1": "train", "2": "test", "0": "unused"}
 EXPECTED = """Expected is a folder for each action:
   {root}/wave/TrumanShow_wave_f_nm_np1_fr_med_26.avi
 Set dataset.root to the folder that the action archives (wave.rar, ...) are unpacked in."""
@@ -108,8 +108,8 @@ class HMDB51:
 
 
 def _read_lists(lists: Path, number: int, actions: Iterable[str]) -> dict[str, str]:
-    """Return `<action>/<file>` -> side, of the lists of a split."""
-    sides: dict[str, str] = {}
+    """Return `<action>/<file>` -> part, of the lists of a split."""
+    parts: dict[str, str] = {}
     for action in actions:
         path = lists / f"{action}_test_split{number}.txt"
         if not path.is_file():
@@ -119,10 +119,10 @@ def _read_lists(lists: Path, number: int, actions: Iterable[str]) -> dict[str, s
             )
         for line in read_names(path):
             name, _, digit = line.rpartition(" ")
-            side = SIDES.get(digit)
-            if side is None or sides.setdefault(f"{action}/{name.strip()}", side) != side:
+            part = PARTS_OF_DIGIT.get(digit)
+            if part is None or parts.setdefault(f"{action}/{name.strip()}", part) != part:
                 raise VidclfError(f"{path}: {line!r}: a line is a clip's name, once, and 1 (train), 2 (test) or 0.")
-    return sides
+    return parts
 
 
 def _group_of(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidclf.contracts import PARTS, Video
-from vidclf.data.datasets.classes import check_choice, check_classes_of_ones_own, choose_classes, sort_names
+from vidclf.data.datasets.classes import check_choice, check_custom_classes, choose_classes, sort_names
 from vidclf.data.files import read_text
 from vidclf.errors import VidclfError
 from vidclf.system.extras import PYARROW, require
@@ -59,13 +59,13 @@ class Manifest:
         if not self._rows:
             raise VidclfError(f"{self.file}: it has no rows.")
         self.class_names = choose_classes(classes, sort_names({row["label"] for _, row in self._rows}))
-        check_classes_of_ones_own(self.class_names, self.file)
+        check_custom_classes(self.class_names, self.file)
 
     def videos(self) -> list[Video]:
         """Return every row of `class_names`, in the table's order.
 
         Raises:
-            VidclfError: a path leads out of the table's folder, a time or side is none, or a row stands there twice.
+            VidclfError: a path leads out of the table's folder, a time or part is none, or a row stands there twice.
         """
         rows = [(line, row) for line, row in self._rows if row["label"] in self.class_names]
         paths = {row["path"]: self._path(row["path"]) for _, row in rows}
@@ -106,15 +106,15 @@ class Manifest:
             raise VidclfError(
                 f"{self.file}, line {line}: start_s={start_s or 0:g} is not before end_s={end_s:g}. Mend the row."
             )
-        side = row.get("split")
-        if side not in (None, *PARTS):
-            raise VidclfError(f"{self.file}, line {line}: split={side}; it must be one of {', '.join(PARTS)}.")
+        part = row.get("split")
+        if part not in (None, *PARTS):
+            raise VidclfError(f"{self.file}, line {line}: split={part}; it must be one of {', '.join(PARTS)}.")
         label = self.class_names.index(row["label"])
         shared = self.groups == "shared" or "group" not in row  # a file is one thing in all classes
         written = Path(row["path"].replace("\\", "/"))
         name = Video(written, label, "", start_s=start_s, end_s=end_s).name
         group = row.get("group", written.as_posix())
-        return Video(path, label, group, side, start_s, end_s, name, shared, class_name=row["label"])
+        return Video(path, label, group, part, start_s, end_s, name, shared, class_name=row["label"])
 
     def _check_each_once(self, lines: Sequence[int], videos: Sequence[Video]) -> None:
         first: dict[str, tuple[int, Video]] = {}

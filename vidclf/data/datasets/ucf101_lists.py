@@ -22,14 +22,14 @@ def class_order(lists: Path) -> list[str] | None:
 def in_test_list(videos: Sequence[Video], number: int, lists: Path) -> list[bool]:
     """Return for each video whether the lists of split `number` test on it."""
     names = {}
-    for side in ("train", "test"):
-        path = lists / f"{side}list{number:02d}.txt"
+    for part in ("train", "test"):
+        path = lists / f"{part}list{number:02d}.txt"
         if not path.is_file():
             raise VidclfError(
                 f"{path}: there is no such file. split.number={number} needs it; choose another "
                 "number, or leave dataset.lists out to split by group numbers."
             )
-        names[side] = set(read_list(path))
+        names[part] = set(read_list(path))
     wrong = [v.name for v in videos if (v.name in names["train"]) == (v.name in names["test"])]
     if wrong:
         raise VidclfError(

@@ -1,4 +1,4 @@
-"""A picture backbone in 8-bit integers, by ONNX Runtime: several times as fast on a CPU, and a little less exact.
+"""An image backbone in 8-bit integers, by ONNX Runtime: several times as fast on a CPU, and a little less exact.
 
 Static quantisation (Jacob et al., 2018, arXiv:1712.05877): weights by channel, activations by the range that
 calibration saw of each. The network is exported by torch.onnx and quantised by onnxruntime.quantization.
@@ -20,8 +20,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidclf.contracts import Backbone, optional
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.wrapped import picture_format_of
+from vidclf.models.backbones.wrap import picture_format_of
 from vidclf.system.extras import require
 from vidclf.system.machine import computes_in_bfloat16
 
@@ -35,7 +36,7 @@ EXPORT_ERROR = 1e-3  # of the exported network's features, relative to the backb
 
 
 class Int8Backbone(nn.Module):
-    """The features of a frozen picture backbone of which convolutions and matrix products are computed in integers.
+    """The features of a frozen image backbone of which convolutions and matrix products are computed in integers.
 
     Args:
         backbone: in float32.
@@ -53,11 +54,11 @@ class Int8Backbone(nn.Module):
         super().__init__()
         require("onnxruntime", "1.32", "int8", "backbone.precision=int8")
         require("onnxscript", "0.7", "int8", "backbone.precision=int8")
-        self.name = str(getattr(backbone, "name", type(backbone).__name__.lower()))
+        self.name = str(optional(backbone, Backbone, "name") or type(backbone).__name__.lower())
         self.picture_format = picture_format_of(backbone)
         if self.picture_format.clip_length > 1:
             raise VidclfError(
-                f"backbone.precision=int8 is for backbones of pictures; {self.name} takes clips of "
+                f"backbone.precision=int8 is for backbones of images; {self.name} takes clips of "
                 f"{self.picture_format.clip_length} frames. Leave it out."
             )
         if any(parameter.requires_grad for parameter in backbone.parameters()):
@@ -71,10 +72,10 @@ class Int8Backbone(nn.Module):
     @property
     def configuration(self) -> str:
         """What beside the weights says what is computed."""
-        return f"int8 {json.dumps(self.ranges, sort_keys=True)} {getattr(self.backbone, 'configuration', '')}"
+        return f"int8 {json.dumps(self.ranges, sort_keys=True)} {optional(self.backbone, Backbone, 'configuration')}"
 
     def calibrate(self, batches: Iterable[Float[Tensor, "N 1 3 h w"]]) -> Ranges:
-        """Return between which values each tensor lies on training pictures, in batches of one size.
+        """Return between which values each tensor lies on training images, in batches of one size.
 
         Raises:
             VidclfError: the backbone cannot be exported, or the exported one computes something else.
@@ -86,15 +87,15 @@ class Int8Backbone(nn.Module):
             _check_export(self.backbone, exported, first)
             return _ranges_of(exported, chain([first], batches))
 
-    def forward(self, pictures: Float[Tensor, "N 1 3 h w"]) -> Float[Tensor, "N S D"]:
-        """Return the features of every picture on its own; the network is exported for each N and size that comes.
+    def forward(self, images: Float[Tensor, "N 1 3 h w"]) -> Float[Tensor, "N S D"]:
+        """Return the features of every image on its own; the network is exported for each N and size that comes.
 
         Raises:
             VidclfError: the backbone was not calibrated, or to another network.
         """
-        if pictures.shape not in self._sessions:
-            self._sessions[pictures.shape] = self._build_session(pictures)
-        (features,) = self._sessions[pictures.shape].run(None, {"pictures": pictures.float().numpy()})
+        if images.shape not in self._sessions:
+            self._sessions[images.shape] = self._build_session(images)
+        (features,) = self._sessions[images.shape].run(None, {"pictures": images.float().numpy()})
         return torch.from_numpy(features).to(getattr(torch, self.precision))
 
     def extra_repr(self) -> str:
@@ -105,18 +106,18 @@ class Int8Backbone(nn.Module):
         """Copies and other processes build a session of their own."""
         return {**self.__dict__, "_sessions": {}}
 
-    def _build_session(self, pictures: Tensor) -> Any:
+    def _build_session(self, images: Tensor) -> Any:
         import onnxruntime
 
         if self.ranges is None:
             raise VidclfError(
-                "backbone.precision=int8 is calibrated on training pictures, by vidclf train and extract. "
+                "backbone.precision=int8 is calibrated on training images, by vidclf train and extract. "
                 "Give run=..., or another backbone.precision."
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         with _quiet(), TemporaryDirectory() as folder:
-            exported = _export(self.backbone, pictures, Path(folder))
+            exported = _export(self.backbone, images, Path(folder))
             quantised = _quantise(exported, self.ranges)
             return onnxruntime.InferenceSession(str(quantised), options, providers=["CPUExecutionProvider"])
 
@@ -133,15 +134,15 @@ def checked_ranges(ranges: Any) -> Ranges:
     )
 
 
-def _export(backbone: nn.Module, pictures: Tensor, folder: Path) -> Path:
-    """Return the file of the backbone as an ONNX network for pictures of this shape, batch normalisation folded."""
+def _export(backbone: nn.Module, images: Tensor, folder: Path) -> Path:
+    """Return the file of the backbone as an ONNX network for images of this shape, batch normalisation folded."""
     from onnxruntime.quantization import quant_pre_process
 
     name = type(backbone).__name__
     if (num_bytes := sum(tensor.nbytes for tensor in backbone.state_dict().values())) > MAX_BYTES:
         raise VidclfError(f"backbone.precision=int8: {name} has {num_bytes / 1e9:.1f} GB; an ONNX file holds 2 GB.")
     exported, folded = folder / "exported.onnx", folder / "folded.onnx"
-    one = torch.zeros(pictures.shape)
+    one = torch.zeros(images.shape)
     try:
         program = torch.onnx.export(
             backbone, (one,), dynamo=True, verbose=False, input_names=["pictures"], output_names=["features"]
@@ -159,14 +160,14 @@ def _export(backbone: nn.Module, pictures: Tensor, folder: Path) -> Path:
     return folded
 
 
-def _check_export(backbone: nn.Module, exported: Path, pictures: Tensor) -> None:
+def _check_export(backbone: nn.Module, exported: Path, images: Tensor) -> None:
     """Raise VidclfError unless the exported network computes what the backbone computes."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
-    found = torch.from_numpy(session.run(None, {"pictures": pictures.numpy()})[0])
+    found = torch.from_numpy(session.run(None, {"pictures": images.numpy()})[0])
     with torch.no_grad():
-        right = backbone(pictures)
+        right = backbone(images)
     error = float((found - right).norm() / right.norm().clamp(min=1e-12)) if found.shape == right.shape else math.inf
     if not error < EXPORT_ERROR:
         raise VidclfError(

@@ -14,7 +14,7 @@ from vidclf.system.text import first_five
 
 
 class LibraryBackbone(nn.Module):
-    """A library's network without its classifier, and its pictures.
+    """A library's network without its classifier, and its images.
 
     Args:
         name: of the network, for messages and for the store's folder.

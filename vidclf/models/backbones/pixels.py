@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vidclf.contracts import PictureFormat
 
-SIZE = 16  # of the picture that is left of a frame
+SIZE = 16  # of the image that is left of a frame
 
 
 class Pixels(nn.Module):
@@ -22,6 +22,6 @@ class Pixels(nn.Module):
     feature_dim: ClassVar[int] = 3 * SIZE**2
     picture_format = PictureFormat(size=SIZE, resize=(SIZE, SIZE), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
-    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
+    def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
         """Return the pixels of each frame."""
-        return pictures.flatten(2)
+        return images.flatten(2)

@@ -1,4 +1,4 @@
-"""Any of timm's picture models, without its classifier: pictures -> features."""
+"""Any of timm's image models, without its classifier: images -> features."""
 
 import json
 import logging
@@ -85,17 +85,17 @@ class TimmBackbone(LibraryBackbone):
         """Return what does not show in the layers."""
         return f"name={self.name}, features={self.features}, precision={self.precision}"
 
-    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
-        """Return the features of every picture on its own, those of a view's frames behind one another.
+    def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
+        """Return the features of every image on its own, those of a view's frames behind one another.
 
         Raises:
-            VidclfError: the pictures are of a size that the network cannot take, or it gives no such features.
+            VidclfError: the images are of a size that the network cannot take, or it gives no such features.
         """
-        folded = pictures.flatten(0, 1).to(dtype=self._dtype, memory_format=torch.channels_last)
+        folded = images.flatten(0, 1).to(dtype=self._dtype, memory_format=torch.channels_last)
         self._check_size(folded)
         found = self.network(folded) if self.features == "pooled" else self.network.forward_features(folded)
         steps = self._steps(found)  # (N*T, S, D)
-        return steps.unflatten(0, pictures.shape[:2]).flatten(1, 2)
+        return steps.unflatten(0, images.shape[:2]).flatten(1, 2)
 
     def _steps(self, found: object) -> Float[Tensor, "N S D"]:
         allowed = (2,) if self.features == "pooled" else (3,) if self.features == "cls" else (3, 4)
@@ -113,17 +113,17 @@ class TimmBackbone(LibraryBackbone):
             return found.flatten(1, 2)
         return found.flatten(2).transpose(1, 2)
 
-    def _check_size(self, pictures: Tensor) -> None:
+    def _check_size(self, images: Tensor) -> None:
         size = self.picture_format.size
-        if self.network.pretrained_cfg.get("fixed_input_size") and tuple(pictures.shape[-2:]) != (size, size):
+        if self.network.pretrained_cfg.get("fixed_input_size") and tuple(images.shape[-2:]) != (size, size):
             raise VidclfError(
-                f"{self.name} takes pictures of {size} x {size}, which its positions are for; these have "
-                f"{pictures.shape[-2]} x {pictures.shape[-1]}. Leave transform=backbone, or choose another model."
+                f"{self.name} takes images of {size} x {size}, which its positions are for; these have "
+                f"{images.shape[-2]} x {images.shape[-1]}. Leave transform=backbone, or choose another model."
             )
 
 
 def picture_format_of(name: str, network: Any) -> PictureFormat:
-    """Return how timm prepares pictures for a network's weights.
+    """Return how timm prepares images for a network's weights.
 
     Raises:
         VidclfError: by a way that there is none here for.
@@ -134,7 +134,7 @@ def picture_format_of(name: str, network: Any) -> PictureFormat:
     channels, height, width = found["input_size"]
     if channels != 3 or height != width or found["crop_mode"] not in ("center", "squash"):
         raise VidclfError(
-            f"backbone.name={name}: it takes pictures of {height} x {width} in {channels} channels, "
+            f"backbone.name={name}: it takes images of {height} x {width} in {channels} channels, "
             f"crop_mode={found['crop_mode']}; allowed here are squares of three, cropped or squashed."
         )
     resize = math.floor(height / found["crop_pct"])

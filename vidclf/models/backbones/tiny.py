@@ -1,4 +1,4 @@
-"""The demo's picture backbone: VGG's design at a hundred thousand parameters, shipped with its weights.
+"""The demo's image backbone: VGG's design at a hundred thousand parameters, shipped with its weights.
 
 Design: Simonyan and Zisserman, 2014, arXiv:1409.1556. `experiments/tiny/train.py` makes the weights again.
 """
@@ -28,7 +28,7 @@ class Tiny(nn.Module):
 
     Attributes:
         feature_dim: D.
-        picture_format: the pictures that the shipped weights were trained with.
+        picture_format: the images that the shipped weights were trained with.
 
     Raises:
         VidclfError: an argument is none of the above, or the file holds no weights of this network.
@@ -53,11 +53,11 @@ class Tiny(nn.Module):
         self.layers.to(getattr(torch, precision))
         self.requires_grad_(False).eval()
 
-    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
-        """Return the features of every picture on its own."""
-        folded = pictures.flatten(0, 1).to(getattr(torch, self.precision), memory_format=torch.channels_last)
+    def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
+        """Return the features of every image on its own."""
+        folded = images.flatten(0, 1).to(getattr(torch, self.precision), memory_format=torch.channels_last)
         maps = self.layers(folded)  # (N*T, 64, 4, 4)
-        return maps.flatten(1).unflatten(0, pictures.shape[:2])
+        return maps.flatten(1).unflatten(0, images.shape[:2])
 
 
 def _find(weights: str | Path) -> Path:

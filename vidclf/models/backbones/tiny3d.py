@@ -36,9 +36,9 @@ class Tiny3D(nn.Module):
         self.feature_dim = widths[-1]
         set_trainable(self, trainable, freeze_batchnorm)
 
-    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N 1 D"]:
+    def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N 1 D"]:
         """Return the features of every view."""
-        maps = pictures.transpose(1, 2)  # (N, 3, T, h, w)
+        maps = images.transpose(1, 2)  # (N, 3, T, h, w)
         for block in self.blocks:
             maps = block(maps)
         return maps.mean(dim=(2, 3, 4)).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Any torchvision picture or video classifier, cut before its classifier: pictures or clips -> features."""
+"""Any torchvision image or video classifier, cut before its classifier: images or clips -> features."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +22,7 @@ SHORTEST = {"s3d": 14}
 
 
 class TorchvisionBackbone(LibraryBackbone):
-    """What torchvision's picture and video models share: a network without its classifier, and its pictures.
+    """What torchvision's image and video models share: a network without its classifier, and its images.
 
     Args:
         name: of a model that there is.
@@ -36,7 +36,7 @@ class TorchvisionBackbone(LibraryBackbone):
 
     Attributes:
         feature_dim: D.
-        picture_format: the pictures that torchvision evaluates these weights with (a file is known by its name), or
+        picture_format: the images that torchvision evaluates these weights with (a file is known by its name), or
             the model's default weights.
 
     Raises:
@@ -61,7 +61,7 @@ class TorchvisionBackbone(LibraryBackbone):
 
 
 class ImageBackbone(TorchvisionBackbone):
-    """The features that a torchvision network, trained to classify pictures, has of each frame.
+    """The features that a torchvision network, trained to classify images, has of each frame.
 
     Args:
         name: any of `torchvision.models.list_models(module=torchvision.models)`.
@@ -82,7 +82,7 @@ class ImageBackbone(TorchvisionBackbone):
         freeze_batchnorm: bool = False,
         precision: str = "auto",
     ) -> None:
-        check_name(name, models.list_models(module=models), "torchvision has no picture classifier")
+        check_name(name, models.list_models(module=models), "torchvision has no image classifier")
         layer = _check_layer(name, layer)
         super().__init__(name, weights, trainable, freeze_batchnorm, precision, partial(_cut, layer=layer))
         self.layer = layer
@@ -92,10 +92,10 @@ class ImageBackbone(TorchvisionBackbone):
         """Return what does not show in the layers."""
         return f"name={self.name}, layer={self.layer}, precision={self.precision}"
 
-    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
-        """Return the features of every picture on its own."""
-        folded = pictures.flatten(0, 1).to(dtype=self._dtype, memory_format=torch.channels_last)
-        return self.network(folded).unflatten(0, pictures.shape[:2])  # (N*T, D) -> (N, T, D)
+    def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
+        """Return the features of every image on its own."""
+        folded = images.flatten(0, 1).to(dtype=self._dtype, memory_format=torch.channels_last)
+        return self.network(folded).unflatten(0, images.shape[:2])  # (N*T, D) -> (N, T, D)
 
 
 class ClipBackbone(TorchvisionBackbone):
@@ -119,14 +119,14 @@ class ClipBackbone(TorchvisionBackbone):
         clip_length = CLIP_LENGTH.get(name.split("_")[0], 16)
         super().__init__(name, weights, trainable, freeze_batchnorm, precision, cut_last_layer, clip_length)
 
-    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N 1 D"]:
+    def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N 1 D"]:
         """Return the features of every clip.
 
         Raises:
             VidclfError: the network cannot take clips of T frames.
         """
-        _check_clip_length(self.name, pictures.shape[1])
-        clips = pictures.transpose(1, 2).to(self._dtype)  # (N, 3, T, h, w)
+        _check_clip_length(self.name, images.shape[1])
+        clips = images.transpose(1, 2).to(self._dtype)  # (N, 3, T, h, w)
         return self.network(clips).unsqueeze(1)
 
 
@@ -151,7 +151,7 @@ def _check_clip_length(name: str, num_frames: int) -> None:
 
 
 def _picture_format(name: str, source: WeightsEnum | Path | None, clip_length: int) -> PictureFormat:
-    """Return how torchvision prepares pictures for these weights (a file is known by its name), or by default."""
+    """Return how torchvision prepares images for these weights (a file is known by its name), or by default."""
     published = models.get_model_weights(name)
     if isinstance(source, Path):
         source = next((weights for weights in published if Path(weights.url).name == source.name), None)

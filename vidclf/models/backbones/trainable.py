@@ -150,6 +150,6 @@ def resolve_precision(precision: str, trainable: str | int = "none", device_type
         return "bfloat16" if computes_in_bfloat16(device_type) else "float32"
     if precision not in FORMATS:
         raise VidclfError(
-            f"backbone.precision={precision}: allowed are auto, {', '.join(FORMATS)}, and of pictures int8."
+            f"backbone.precision={precision}: allowed are auto, {', '.join(FORMATS)}, and of images int8."
         )
     return precision

@@ -1,4 +1,4 @@
-"""Video and picture encoders of transformers (VideoMAE, V-JEPA 2, DINOv2): pictures or clips -> features."""
+"""Video and image encoders of transformers (VideoMAE, V-JEPA 2, DINOv2): images or clips -> features."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ class TransformersBackbone(LibraryBackbone):
     """The features that a model of transformers has of each clip, or of each frame.
 
     A model of clips gives the mean of its patches at each of its temporal steps (V-JEPA 2 and VideoMAE: S = T/2); one
-    of pictures what it calls its pooled output (S=1 a frame; DINOv2: the class token behind the last norm). Others than
+    of images what it calls its pooled output (S=1 a frame; DINOv2: the class token behind the last norm). Others than
     these three are tried by the same rule.
 
     Args:
@@ -66,28 +66,28 @@ class TransformersBackbone(LibraryBackbone):
         self.input_name: str = model.main_input_name
         self.num_steps: int = picture_format.clip_length // _tubelet(config)
         for own, parameter in self.network.named_parameters():
-            if own.endswith("mask_token"):  # of pretraining: no picture is masked here
+            if own.endswith("mask_token"):  # of pretraining: no image is masked here
                 parameter.requires_grad_(False)
 
-    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
-        """Return the features of every clip, or of every picture on its own.
+    def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
+        """Return the features of every clip, or of every image on its own.
 
         Raises:
-            VidclfError: the views are of another length, or the pictures of another size, than the model's.
+            VidclfError: the views are of another length, or the images of another size, than the model's.
         """
-        pictures = pictures.to(self._dtype)
+        images = images.to(self._dtype)
         size, length = self.picture_format.size, self.picture_format.clip_length
-        if tuple(pictures.shape[-2:]) != (size, size):
+        if tuple(images.shape[-2:]) != (size, size):
             raise VidclfError(
-                f"{self.name} takes pictures of {size} x {size}, these have {pictures.shape[-2]} x "
-                f"{pictures.shape[-1]}. Leave transform=backbone, or choose another model."
+                f"{self.name} takes images of {size} x {size}, these have {images.shape[-2]} x "
+                f"{images.shape[-1]}. Leave transform=backbone, or choose another model."
             )
         if length == 1:
-            found = self.network(**{self.input_name: pictures.flatten(0, 1)}).pooler_output
-            return found.flatten(1).unflatten(0, pictures.shape[:2])  # (N*T, D) -> (N, T, D)
-        if pictures.shape[1] != length:
-            raise wrong_length(self.name, pictures.shape[1], f"{length} frames", length)
-        tokens = self.network(**{self.input_name: pictures}).last_hidden_state  # (N, S * patches, D)
+            found = self.network(**{self.input_name: images.flatten(0, 1)}).pooler_output
+            return found.flatten(1).unflatten(0, images.shape[:2])  # (N*T, D) -> (N, T, D)
+        if images.shape[1] != length:
+            raise wrong_length(self.name, images.shape[1], f"{length} frames", length)
+        tokens = self.network(**{self.input_name: images}).last_hidden_state  # (N, S * patches, D)
         return tokens.unflatten(1, (self.num_steps, -1)).mean(2)
 
 
@@ -180,16 +180,16 @@ def _feature_dim(model: Any, config: Any, picture_format: PictureFormat) -> int:
         with torch.device("meta"), torch.no_grad():
             found = _encoder(type(model)(config).eval())(**{model.main_input_name: torch.empty(shape)})
         tokens, pooled = (getattr(found, key, None) for key in ("last_hidden_state", "pooler_output"))
-        of_tokens, of_picture = (() if one is None else tuple(one.shape) for one in (tokens, pooled))
+        of_tokens, of_image = (() if one is None else tuple(one.shape) for one in (tokens, pooled))
     except Exception as error:  # another input, another layout, positions for another size
-        raise VidclfError(f"{kind} does not fit: it cannot take pictures of shape {shape} alone: {error}") from error
+        raise VidclfError(f"{kind} does not fit: it cannot take images of shape {shape} alone: {error}") from error
     if length == 1:
-        if len(of_picture) < 2 or set(of_picture[2:]) > {1}:
+        if len(of_image) < 2 or set(of_image[2:]) > {1}:
             raise VidclfError(
-                f"{kind} does not fit: its pooled output (pooler_output) is {of_picture or 'none'}, not one vector a "
-                "picture, as DINOv2's is. Many other models of pictures are in timm (backbone=timm)."
+                f"{kind} does not fit: its pooled output (pooler_output) is {of_image or 'none'}, not one vector a "
+                "image, as DINOv2's is. Many other models of images are in timm (backbone=timm)."
             )
-        return of_picture[1]
+        return of_image[1]
     patch, steps = getattr(config, "patch_size", size), length // _tubelet(config)
     height, width = [patch] * 2 if isinstance(patch, int) else list(patch)[-2:]
     num_tokens = steps * (size // height) * (size // width)
@@ -208,7 +208,7 @@ def _tubelet(config: Any) -> int:
 
 
 def _picture_format(folder: Path, config: Any) -> PictureFormat:
-    """Return how the folder's processor makes pictures.
+    """Return how the folder's processor makes images.
 
     Raises:
         VidclfError: it has none, or makes them in a way that there is none here for.
@@ -223,14 +223,14 @@ def _picture_format(folder: Path, config: Any) -> PictureFormat:
     usual = usual and round(1 / processor.rescale_factor) == 255
     if not usual or not size or len(crop) != 2 or crop[0] != crop[1]:
         raise VidclfError(
-            f"{folder}: its {type(processor).__name__} makes pictures in a way that there is none here for: "
+            f"{folder}: its {type(processor).__name__} makes images in a way that there is none here for: "
             f"size={getattr(processor, 'size', None)}, crop_size={getattr(processor, 'crop_size', None)}. It must "
             "resize to a side or to height and width, cut out a square, and divide by 255."
         )
     trained = next((_sides(getattr(config, key)) for key in SIZE if getattr(config, key, None)), crop)
     if length > 1 and (*trained, *trained)[:2] != crop:
         raise VidclfError(
-            f"{folder}: its processor makes pictures of {crop[0]} x {crop[1]}, and the model's positions are for "
+            f"{folder}: its processor makes images of {crop[0]} x {crop[1]}, and the model's positions are for "
             f"{trained[0]} x {trained[-1]}. Mend crop_size in its preprocessor_config.json."
         )
     normalized = getattr(processor, "do_normalize", False)
@@ -259,7 +259,7 @@ def _processor_of(folder: Path, is_video: bool) -> Any:
         except Exception as error:  # no file, no class, values of another kind
             errors.append(str(error).strip().splitlines()[0] if str(error).strip() else repr(error))
     raise VidclfError(
-        f"{folder}: how its pictures are made is not known: it needs the preprocessor_config.json (or "
+        f"{folder}: how its images are made is not known: it needs the preprocessor_config.json (or "
         f"video_preprocessor_config.json) of its model. ({errors[0]})"
     )
 

@@ -1,6 +1,6 @@
 """The clips of the demo: which digit moves how, in which class and group, and the files they become.
 
-The members of a pair of classes show the same pictures in the opposite order. So that no single picture betrays
+The members of a pair of classes show the same images in the opposite order. So that no single image betrays
 the order, motion is periodic and begins anywhere in its period, and a clip has 25k + 1 frames, so that frames
 0, 25, 50, ... are the same ones backwards.
 """
@@ -29,7 +29,7 @@ FPS = 25
 SIDE = 80  # pixels
 QUANTISER = 3  # of 1 (best) .. 31
 CYCLES_PER_FRAME = (1 / 60, 1 / 30)  # at most 60 degrees between the 16 frames of a `uniform` view of 3 s
-OFF_CENTRE = 0.15  # at most, half the picture being 1
+OFF_CENTRE = 0.15  # at most, half the image being 1
 
 SHOWN_DIGITS = {"ShowEight": 8, "ShowZero": 0}
 # One for all groups: with several, a held-out group shows what was trained more often in the other class of its pair.
@@ -101,7 +101,7 @@ class Scene:
         background = cut_background(SIDE, random)
         for clip in range(1, CLIPS_PER_GROUP + 1):
             poses = self.motion(*_draw_motion(random))
-            # Eight pictures at a time stay in the processor's cache, which halves the time.
+            # Eight images at a time stay in the processor's cache, which halves the time.
             frames = torch.cat([draw(background, ink, few) for few in poses.split(8)])
             if self.forward:
                 yield self._name(self.forward, clip), frames

@@ -1,4 +1,4 @@
-"""The pictures of the demo: a handwritten digit, placed at will, over a crop of a photograph.
+"""The images of the demo: a handwritten digit, placed at will, over a crop of a photograph.
 
 scikit-learn's digits and photographs; nothing here knows of classes, groups or files.
 """
@@ -59,13 +59,13 @@ def draw(
     ink: Float64[Tensor, "*#T 40 40"],
     poses: Float64[Tensor, "T 4"],
 ) -> UInt8[Tensor, "T 3 side side"]:
-    """Return one picture a pose, in which white ink lies over the background.
+    """Return one image a pose, in which white ink lies over the background.
 
     Args:
-        background: one for all pictures, or one each.
-        ink: opacity in 0..1; one for all pictures, or one each.
-        poses: centre x and y (-1..1 from left to right and top to bottom), size (1 fills the picture) and
-            clockwise angle (radians). What leaves the picture on one side enters it on the other.
+        background: one for all images, or one each.
+        ink: opacity in 0..1; one for all images, or one each.
+        poses: centre x and y (-1..1 from left to right and top to bottom), size (1 fills the image) and
+            clockwise angle (radians). What leaves the image on one side enters it on the other.
     """
     side = background.shape[-1]
     axis = (2 * torch.arange(side, dtype=torch.float64) + 1) / side - 1  # the pixels' centres

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidclf.contracts import PictureFormat
+from vidclf.contracts import Backbone, PictureFormat, optional
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
 
@@ -18,7 +18,7 @@ def wrap(backbone: nn.Module) -> "FrozenBackbone | TunedBackbone":
 
 
 def picture_format_of(backbone: nn.Module) -> PictureFormat:
-    """Return the pictures that a backbone wants: its `picture_format`, or `preset`, as that was once called.
+    """Return the images that a backbone wants: its `picture_format`, or `preset`, as that was once called.
 
     Raises:
         VidclfError: it has neither, or no `feature_dim`.
@@ -37,7 +37,27 @@ def picture_format_of(backbone: nn.Module) -> PictureFormat:
     return found
 
 
-class FrozenBackbone(nn.Module):
+class WrappedBackbone(nn.Module):
+    """What frozen and tuned backbones share: the members of the backbone inside, with the protocol's defaults."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.picture_format = picture_format_of(backbone)
+        self.feature_dim = cast(int, backbone.feature_dim)
+
+    @property
+    def name(self) -> str:
+        """The backbone's name, or that of its class."""
+        return str(optional(self.backbone, Backbone, "name") or type(self.backbone).__name__.lower())
+
+    @property
+    def precision(self) -> str:
+        """The number format of the features: float32 or bfloat16."""
+        return optional(self.backbone, Backbone, "precision") or "float32"
+
+
+class FrozenBackbone(WrappedBackbone):
     """Wraps a backbone: eval mode always, no gradients, one fixed batch size, no weights in checkpoints.
 
     The last digits of a feature depend on the size of the batch that it was computed in, so the backbone always
@@ -47,10 +67,7 @@ class FrozenBackbone(nn.Module):
     """
 
     def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone.requires_grad_(False)
-        self.picture_format = picture_format_of(backbone)
-        self.feature_dim = cast(int, backbone.feature_dim)
+        super().__init__(backbone.requires_grad_(False))
         self.train(False)
         self.register_state_dict_post_hook(_leave_out)
         self.register_load_state_dict_pre_hook(_put_back)
@@ -60,9 +77,9 @@ class FrozenBackbone(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
+    def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
         """Return the features of each view, the same bits in any company."""
-        return in_fixed_batches(self.backbone, pictures, self.picture_format)
+        return in_fixed_batches(self.backbone, images, self.picture_format)
 
     def compile_layers(self, one: Float[Tensor, "1 T 3 h w"]) -> None:
         """Let torch.compile make the layers faster, the weights known and fixed; say so where it cannot.
@@ -81,18 +98,12 @@ class FrozenBackbone(nn.Module):
             say(f"torch.compile does not work here ({type(error).__name__}: {reason}); going on without.")
 
 
-class TunedBackbone(nn.Module):
+class TunedBackbone(WrappedBackbone):
     """Wraps a backbone: what is not trained in it stays in eval mode, and checkpoints hold all its weights.
 
     Scoring runs in the same fixed batches as a frozen backbone, so that evaluation and prediction give the same
     bits.
     """
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.picture_format = picture_format_of(backbone)
-        self.feature_dim = cast(int, backbone.feature_dim)
 
     def train(self, mode: bool = True) -> "TunedBackbone":
         """Switch what is trained; the statistics and dropout of the rest stay as they are."""
@@ -103,16 +114,16 @@ class TunedBackbone(nn.Module):
                 module.eval()
         return self
 
-    def forward(self, pictures: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
+    def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
         """Return the features of each view."""
         if self.training:
-            return self.backbone(pictures)
+            return self.backbone(images)
         with torch.no_grad():
-            return in_fixed_batches(self.backbone, pictures, self.picture_format)
+            return in_fixed_batches(self.backbone, images, self.picture_format)
 
 
 def fixed_batch(device_type: str, clip_length: int) -> int:
-    """Return how many frames (of a picture backbone) or clips are computed at once: 32 frames on a CPU.
+    """Return how many frames (of an image backbone) or clips are computed at once: 32 frames on a CPU.
 
     Two clips of 16 frames are no load for a GPU; its 512 frames are an estimate, not measured.
     """
@@ -120,25 +131,25 @@ def fixed_batch(device_type: str, clip_length: int) -> int:
 
 
 def in_fixed_batches(
-    backbone: nn.Module, pictures: Float[Tensor, "N T 3 h w"], picture_format: PictureFormat
+    backbone: nn.Module, images: Float[Tensor, "N T 3 h w"], picture_format: PictureFormat
 ) -> Float[Tensor, "N S D"]:
     """Return the features of each view from batches of one size, whatever N is."""
-    num_views = len(pictures)
-    if picture_format.clip_length == 1:  # a picture backbone sees frames, not views
-        pictures = pictures.flatten(0, 1).unsqueeze(1)  # (N*T, 1, 3, h, w)
-    size = fixed_batch(pictures.device.type, picture_format.clip_length)
-    features = torch.cat([_one_batch(backbone, batch, size) for batch in pictures.split(size)])
+    num_views = len(images)
+    if picture_format.clip_length == 1:  # an image backbone sees frames, not views
+        images = images.flatten(0, 1).unsqueeze(1)  # (N*T, 1, 3, h, w)
+    size = fixed_batch(images.device.type, picture_format.clip_length)
+    features = torch.cat([_one_batch(backbone, batch, size) for batch in images.split(size)])
     return features.reshape(num_views, -1, features.shape[-1])
 
 
-def _one_batch(backbone: nn.Module, pictures: Tensor, size: int) -> Tensor:
-    filled = pictures
-    if len(pictures) < size:
-        filled = pictures.new_zeros(size, *pictures.shape[1:])
-        filled[: len(pictures)] = pictures
+def _one_batch(backbone: nn.Module, images: Tensor, size: int) -> Tensor:
+    filled = images
+    if len(images) < size:
+        filled = images.new_zeros(size, *images.shape[1:])
+        filled[: len(images)] = images
     # In its own number format, whatever the head is trained in: stored features know no autocast.
-    with torch.autocast(pictures.device.type, enabled=False):
-        return backbone(filled)[: len(pictures)]
+    with torch.autocast(images.device.type, enabled=False):
+        return backbone(filled)[: len(images)]
 
 
 def _leave_out(module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any) -> None:
