@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,33 +13,57 @@ from hydra.errors import InstantiationException
 from verbs import SMALL, Outcome
 
 from vidclf import __version__, cli
-from vidclf.cli import VERBS, main, report
+from vidclf.cli import main, report, verbs
 from vidclf.errors import VidclfError
+from vidclf.run.config import CONF, read_verb
 
 
 def test_help_names_every_verb_and_imports_nothing_heavy():
     code = "import sys; from vidclf.cli import main; main(); print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
     told, modules = result.stdout.rstrip().rsplit("\n", 1)
-    assert [line.split()[0] for line in told.splitlines() if line.startswith("  ")] == list(VERBS)
+    assert [line.split()[0] for line in told.splitlines() if line.startswith("  ")] == list(verbs())
     assert "Example: vidclf train experiment=demo" in told
     assert not {"torch", "lightning", "hydra", "matplotlib", "av"} & set(modules.split())
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_replaces_the_process_by_its_module(verb: str, monkeypatch: pytest.MonkeyPatch):
-    called = []
-    monkeypatch.setattr(os, "execv", lambda *arguments: called.append(arguments) or sys.exit(0))
-    monkeypatch.setattr(sys, "argv", ["vidclf", verb, "a=1 2", "-m"])
-    with pytest.raises(SystemExit):
-        main()
-    assert called == [(sys.executable, [sys.executable, "-m", f"vidclf.{verb}", "a=1 2", "-m"])]
-    assert (Path(cli.__file__).parent / f"{verb}.py").is_file()
+def test_every_verb_is_a_file_and_a_yaml_with_a_line_of_help():
+    package = Path(cli.__file__).parent
+    for verb, does in verbs().items():
+        assert (package / f"{verb}.py").is_file()
+        assert len(does.split()) > 5
+        assert read_verb(verb).example
+
+
+def test_a_new_verb_that_starts_from_a_run_is_one_file_and_one_yaml(trained: Outcome, tmp_path: Path):
+    """In a copy of the package: its help has its example, its overrides apply to the run."""
+    site = tmp_path / "site"
+    shutil.copytree(Path(cli.__file__).parent, site / "vidclf", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CONF, site / "vidclf" / "conf", dirs_exist_ok=True)
+    (site / "vidclf" / "count.py").write_text(
+        "def run(config, run):\n"
+        "    print(len(run.class_names), config['by'], config['head']['widths'], config['aggregation']['_target_'])\n"
+    )
+    (site / "vidclf" / "conf" / "count.yaml").write_text(
+        "# vidclf count: count the classes of a run, for a test\n"
+        "defaults: [train, _self_]\nrun: ???\nby: 1\n"
+        "verb: {starts_from: run, example: run=runs/demo/x by=2}\n"
+        "hydra: {output_subdir: null, run: {dir: .}, job: {name: count}}\n"
+    )
+
+    def count(*arguments: str) -> str:
+        command = [sys.executable, "-m", "vidclf", "count", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(site)}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert "Example: vidclf count run=runs/demo/x by=2" in count("--help")
+    counted = count(f"run={trained.run}", "by=2", "aggregation=max", "head.widths=[3]")
+    assert counted == "2 2 [3] vidclf.models.aggregation.max\n"
 
 
 def test_an_unknown_verb_is_named_with_those_there_are(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "argv", ["vidclf", "fit"])
-    with pytest.raises(SystemExit, match="vidclf: fit is no verb; there are train, evaluate, predict"):
+    with pytest.raises(SystemExit, match="vidclf: fit is no verb; there are check, compare, demo, evaluate"):
         main()
 
 
@@ -55,7 +80,7 @@ def test_the_help_of_a_verb_names_groups_and_an_example(verb: str, vidclf: Calla
     assert outcome.err == ""
     assert f"vidclf {verb} key=value" in outcome.out
     assert re.search(r"^head: .*custom, .*linear, .*mlp", outcome.out, re.MULTILINE)
-    assert f"Example: vidclf {verb} {VERBS[verb][1]}" in outcome.out
+    assert f"Example: vidclf {verb} {read_verb(verb).example}" in outcome.out
 
 
 def test_results_go_to_stdout_and_notices_to_stderr(trained: Outcome):
@@ -120,7 +145,7 @@ def test_ctrl_c_in_training_is_a_sentence_and_status_130(vidclf: Callable[..., O
     (tmp_path / "my_callbacks.py").write_text(STOP)
     outcome = vidclf("train", f"dataset.root={clips}", *SMALL, "+callbacks.stop._target_=my_callbacks.Stop")
     assert outcome.status == 130
-    assert outcome.err.splitlines()[-1] == "Interrupted; what was written before is whole."
+    assert outcome.err.splitlines()[-1] == "Interrupted. Everything written before is kept."
     assert "Traceback" not in outcome.err
 
 
@@ -128,9 +153,9 @@ def test_ctrl_c_before_training_is_a_sentence_too(vidclf: Callable[..., Outcome]
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vidclf.build.parts.build_backbone", interrupt)
+    monkeypatch.setattr("vidclf.train.build_backbone", interrupt)
     outcome = vidclf("train")
-    assert (outcome.status, outcome.err) == (130, "Interrupted; what was written before is whole.\n")
+    assert (outcome.status, outcome.err) == (130, "Interrupted. Everything written before is kept.\n")
 
 
 def test_a_reader_who_has_had_enough_ends_the_verb_in_silence(

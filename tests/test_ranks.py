@@ -81,7 +81,7 @@ def test_a_damaged_video_of_any_rank_is_one_sentence_and_ends_all(clips: Path, t
     assert result.returncode != 0
     said = [line for line in result.stderr.splitlines() if "Error" in line]
     assert len(said) == 1
-    assert said[0].startswith(f"VideoError: {sorted(root.rglob('*.avi'))[1]}: ")
+    assert said[0].startswith(f"[rank 1] VideoError: {sorted(root.rglob('*.avi'))[1]}: ")
     result = start("vidclf", "extract", f"dataset.root={root}", *SMALL, *TWO, "dataset.on_error=skip", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "num_videos 5\nnum_failed 1\n" in result.stdout
@@ -110,10 +110,10 @@ def test_the_first_process_is_known_by_its_environment(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert ranks.is_first() == first
+    assert ranks.is_rank_zero() == first
 
 
 def test_a_process_alone_is_its_own_company():
     assert ranks.rank_and_size() == (0, 1)
     assert ranks.gather("one") == ["one"]
-    assert ranks.num_here() == 1
+    assert ranks.local_world_size() == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from verbs import Outcome
 
-from vidclf.cli import VERBS
+from vidclf.cli import verbs
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 CODE = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", README, re.DOTALL)
@@ -49,7 +49,7 @@ def test_a_folder_of_phone_videos_becomes_a_run_with_a_test_score(
     assert install == "pip install -e ."
     run = ""
     for _, verb, *arguments in map(shlex.split, lines):
-        if verb not in VERBS:
+        if verb not in verbs():
             continue
         arguments = [argument.replace("runs/train/<time>", run) for argument in arguments]
         without_weights = [] if verb == "evaluate" else ["backbone=tiny", "trainer.max_epochs=1", "num_threads=2"]

@@ -38,10 +38,10 @@ def test_an_installed_wheel_trains_from_an_empty_folder(wheel: Path, tmp_path: P
     subprocess.run([sys.executable, "-m", "pip", *install, "--target", target, wheel], check=True)
     code = (
         "import runpy, sys, vidclf; sys.stderr.write(vidclf.__file__);"
-        "runpy.run_module('vidclf.train', run_name='__main__', alter_sys=True)"  # as python -m does
+        "runpy.run_module('vidclf', run_name='__main__', alter_sys=True)"  # as python -m does
     )
     result = subprocess.run(
-        [sys.executable, "-c", code, "--cfg", "job", "experiment=demo"],
+        [sys.executable, "-c", code, "train", "--cfg", "job", "experiment=demo"],
         cwd=empty,
         env={**os.environ, "PYTHONPATH": str(target)},
         capture_output=True,

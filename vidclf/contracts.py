@@ -1,19 +1,37 @@
 """What travels between the stages, and what each stage promises. `vidclf/__init__.py` draws the data's path.
 
-A stage is any object that fits its protocol. Members that a protocol gives a default are optional: `optional` reads
-them from a stage, or else takes the default.
+A stage is any object that fits its protocol. Members that a protocol declares as optional have a default there, and
+`optional` reads them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor, nn
 
+Kind = TypeVar("Kind")
+
 PARTS = ("train", "val", "test")
+DEFAULTS: dict[type, dict[str, Any]] = {}  # of the optional members, by protocol
+
+
+def optional_members(**defaults: Any) -> Callable[[type[Kind]], type[Kind]]:
+    """Declare the optional members of a protocol, with their defaults."""
+
+    def declare(protocol: type[Kind]) -> type[Kind]:
+        DEFAULTS[protocol] = defaults
+        return protocol
+
+    return declare
+
+
+def optional(stage: object, protocol: type, name: str) -> Any:
+    """Return an optional member of a stage, or the default that its protocol declares."""
+    return getattr(stage, name, DEFAULTS[protocol][name])
 
 
 @dataclass(frozen=True)
@@ -148,6 +166,8 @@ class OfficialParts:
     groups_may_cross: bool = False
 
 
+@optional_members(on_error="raise", root=None, split_numbers=(), official_parts=None, credit="")
+@runtime_checkable
 class Dataset(Protocol):
     """A data set lists its videos. It reads names and tables, no video.
 
@@ -161,17 +181,14 @@ class Dataset(Protocol):
     """
 
     class_names: list[str]
-    on_error: str = "raise"
-    root: str | Path | None = None
-    split_numbers: Sequence[int] = ()
-    official_parts: Callable[[Sequence[Video], int, Path | None], OfficialParts] | None = None
-    credit: str = ""
 
     def videos(self) -> list[Video]:
         """Return every labelled video."""
         ...
 
 
+@optional_members(official=False, number=None, lists=None, per_view=False)
+@runtime_checkable
 class SplitRule(Protocol):
     """A split decides the part of every view, from labels and groups alone.
 
@@ -184,16 +201,13 @@ class SplitRule(Protocol):
         per_view: whether it puts single views into parts, so that the sampling must not be random.
     """
 
-    official: bool = False
-    number: int | None = None
-    lists: Path | None = None
-    per_view: bool = False
-
     def __call__(self, videos: Sequence[Video], num_views: Sequence[int], *official: OfficialParts) -> Any:
         """Return the part of every view."""
         ...
 
 
+@optional_members(random=False)
+@runtime_checkable
 class Sampling(Protocol):
     """A sampling chooses the frames of a video that are used.
 
@@ -201,13 +215,13 @@ class Sampling(Protocol):
         random: whether a generator changes the indices.
     """
 
-    random: bool = False
-
     def __call__(self, num_frames: int, fps: float | int, generator: Generator | None = None) -> Int[Tensor, "V T"]:
         """Return int64 frame indices; V depends on the video, T does not. A generator means training."""
         ...
 
 
+@optional_members(num_crops=1, random=False)
+@runtime_checkable
 class Transform(Protocol):
     """A transform turns frames into the images that a backbone wants.
 
@@ -218,14 +232,13 @@ class Transform(Protocol):
         random: whether images are drawn by chance; their features are then not stored.
     """
 
-    num_crops: int = 1
-    random: bool = False
-
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "views T 3 h w"]:
         """Return V * num_crops views of images, the crops of one view next to each other."""
         ...
 
 
+@optional_members(check_classes=None)
+@runtime_checkable
 class Augmentation(Protocol):
     """An augmentation turns training frames into random images, in place of the transform.
 
@@ -233,13 +246,13 @@ class Augmentation(Protocol):
         check_classes: called with the class names; raises where the augmentation would make labels wrong.
     """
 
-    check_classes: Callable[[Sequence[str]], None] | None = None
-
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "V T 3 h w"]:
         """Return images, drawn from the global random state."""
         ...
 
 
+@optional_members(name=None, precision=None, configuration="")
+@runtime_checkable
 class Backbone(Protocol):
     """A backbone is an nn.Module that turns images (N, T, 3, h, w) into features (N, S, D).
 
@@ -255,11 +268,10 @@ class Backbone(Protocol):
 
     feature_dim: int
     picture_format: PictureFormat
-    name: str | None = None
-    precision: str | None = None
-    configuration: str = ""
 
 
+@optional_members(scaling="none", fit=None, forward_stacked=None)
+@runtime_checkable
 class Head(Protocol):
     """A head is an nn.Module with `__init__(feature_dim, num_classes, ...)` that turns features (N, S, D) into logits.
 
@@ -270,21 +282,26 @@ class Head(Protocol):
         forward_stacked: features -> logits (H, N, K) of H heads whose parameters are stacked in this one.
     """
 
-    scaling: str = "none"
-    fit: Callable[..., list[dict[str, object]]] | None = None
-    forward_stacked: Callable[[Tensor], Tensor] | None = None
+    def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
+        """Return the logits."""
+        ...
 
 
+@optional_members(fit=None)
+@runtime_checkable
 class Loss(Protocol):
-    """A loss is called with logits (N, K) and labels, and returns their mean loss.
+    """A loss is an nn.Module that training minimises.
 
     Attributes:
         fit: called with the labels of the training views.
     """
 
-    fit: Callable[[Tensor], None] | None = None
+    def forward(self, logits: Float[Tensor, "N K"], labels: Tensor) -> Float[Tensor, ""]:
+        """Return the mean loss; labels are class indices (N,), or probabilities (N, K) of mixed views."""
+        ...
 
 
+@runtime_checkable
 class Source(Protocol):
     """A source turns lists of VideoViews into batches of Views: of stored features, or of images."""
 
@@ -318,8 +335,3 @@ class Source(Protocol):
     def features(self, views: Sequence[VideoViews], backbone: nn.Module) -> Float[Tensor, "N S D"]:
         """Return the features of all views, those of one video next to each other; damaged videos are left out."""
         ...
-
-
-def optional(stage: object, protocol: type, name: str) -> Any:
-    """Return an optional member of a stage, or the default that its protocol declares."""
-    return getattr(stage, name, getattr(protocol, name))
