@@ -1,5 +1,6 @@
 """Small stand-ins for what is configured: backbones, a transform of two crops, and a data module of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,13 +10,13 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from vidclf.contracts import PictureFormat
+from vidclf.contracts import OfficialParts, PictureFormat, Video
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.corpus import Corpus
-from vidclf.data.datasets.ucf101 import UCF101
+from vidclf.data.datasets.ucf101 import UCF101, official_parts
 from vidclf.data.frames import FrameReader
 from vidclf.data.sampling import Rate
-from vidclf.data.splits import Official
+from vidclf.data.splits import Official, Split
 from vidclf.data.transforms import BackboneTransform
 from vidclf.datamodule import VideoDataModule
 from vidclf.features.batches import StoredFeatures
@@ -101,6 +102,13 @@ class Counter:
 
     def _add(self, _: nn.Module, arguments: tuple[Tensor]) -> None:
         self.count += int(arguments[0].flatten(1).any(1).sum())
+
+
+class UCF101Official(Official):
+    """UCF101's official split, which knows the parts of its videos."""
+
+    def __call__(self, videos: Sequence[Video], num_views: Sequence[int], *official: OfficialParts) -> Split:
+        return super().__call__(videos, num_views, official_parts(videos, self.number, self.lists))
 
 
 def make_corpus(root: Path, **settings: Any) -> Corpus:

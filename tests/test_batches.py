@@ -10,7 +10,6 @@ from doubles import Clips, Counter, Images, TwoCrops, make_corpus, make_frames, 
 from torch import Tensor, nn
 from videos import encode_video
 
-from vidclf import contracts
 from vidclf.contracts import PARTS, Views
 from vidclf.data.corpus import Corpus
 from vidclf.data.sampling import Dense, Rate, Segments, Uniform
@@ -19,6 +18,7 @@ from vidclf.data.transforms import BackboneTransform, TutorialTransform
 from vidclf.features import batches as batches_module
 from vidclf.features.batches import StoredFeatures
 from vidclf.models.backbones.wrap import wrap
+from vidclf.system import ranks
 from vidclf.system.disk import empty_on_disk
 
 FORMAT = Images.picture_format
@@ -191,7 +191,7 @@ def test_two_processes_have_the_batches_of_one_between_them(
     whole = [sorted(names([batch])) for batch in source.training_batches(views, batch_size, 0)]
     halves = []
     for rank in (0, 1):
-        for module in (contracts, batches_module):
+        for module in (ranks, batches_module):
             monkeypatch.setattr(module, "rank_and_size", lambda rank=rank: (rank, 2))
         _, own = ready(root)
         halves.append(list(own.training_batches(views, batch_size, 0)))

@@ -78,7 +78,7 @@ def test_copies_on_two_sides_are_leaks_and_count_where_it_is_strict(check: Calla
     assert "1 file(s) stand on two sides of the split under several names: run/person0/clip.mp4 = run/" in outcome.err
     outcome = check("check.strict=true")
     assert outcome.status == 1
-    assert outcome.err.endswith("VidclfError: check.strict: 1 leak(s) between the sides of the split; see above.\n")
+    assert outcome.err.endswith("VidclfError: check.strict: 1 leak(s) between the parts of the split; see above.\n")
 
 
 def test_one_file_under_two_labels_and_unequal_classes_are_told(check: Callable[..., Outcome], tmp_path: Path):
@@ -180,9 +180,9 @@ def test_segments_of_one_file_that_overlap_on_two_sides_are_leaks(vidclf: Callab
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("out=clean.parquet", "out=clean.parquet: it is a CSV"),
-        ("check.page=notes.txt", "check.page=notes.txt: it is an HTML file"),
-        ("check.page=folder.html", "check.page=folder.html: it is an HTML file"),
+        ("out=clean.parquet", "out=clean.parquet: the name must end in .csv"),
+        ("check.page=notes.txt", "check.page=notes.txt: the name must end in .html"),
+        ("check.page=folder.html", "check.page=folder.html: the name must end in .html"),
         ("out=notes.txt/clean.csv", "cannot write"),
     ],
 )
@@ -229,7 +229,7 @@ def test_a_table_is_not_overwritten_and_names_that_are_no_text_are_refused(
     (tmp_path / "kept.csv").write_text("mine")
     outcome = check("out=kept.csv")
     assert (outcome.status, (tmp_path / "kept.csv").read_text()) == (1, "mine")
-    assert outcome.err.endswith("there is such a file, and it is not overwritten. Name another, or remove it.\n")
+    assert outcome.err.endswith("the file exists. Choose another name or delete it.\n")
     outcome = check("out=new.csv")
     assert outcome.status == 1
     assert "out=new.csv: 4 name(s) are no UTF-8: my_videos/caf\ufffd/person0/clip.mp4" in outcome.err
@@ -249,7 +249,7 @@ def test_validation_by_frame_is_named_as_a_leak(vidclf: Callable[..., Outcome], 
     outcome = vidclf("check", *settings)
     assert outcome.status == 1
     assert "frames of one video stand on both sides of train and val" in outcome.err
-    assert "leak(s) between the sides of the split" in outcome.err
+    assert "leak(s) between the parts of the split" in outcome.err
 
 
 def test_without_weights_pixels_are_compared_unless_a_backbone_was_chosen(
@@ -265,7 +265,7 @@ def test_without_weights_pixels_are_compared_unless_a_backbone_was_chosen(
     outcome = vidclf("check", *settings)
     assert outcome.status == 0, outcome.err
     assert "no network" in outcome.err
-    assert "So videos are compared by their pixels" in outcome.err
+    assert "Videos are compared by their pixels" in outcome.err
     outcome = vidclf("check", *settings, "backbone=resnet18")
     assert (outcome.status, outcome.out) == (1, "")
     assert "resnet18" in outcome.err

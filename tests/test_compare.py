@@ -223,10 +223,10 @@ def test_a_sweeps_runs_are_found_in_order_and_its_failed_jobs_listed(tmp_path: P
     assert [run.name for run in failed] == ["1_seed-1", "3_seed-3"]
     assert why_missing(failed[0]).startswith("failed: VidclfError: no \x1b[31mluck!!!")
     assert len(why_missing(failed[0])) < 600
-    assert "not trained to the end. The sweep's command, called again" in why_missing(failed[1])
+    assert "not trained to the end. To go on, repeat the sweep's command" in why_missing(failed[1])
     with pytest.raises(VidclfError, match=r"notes: neither a run .* nor a sweep"):
         find_runs([tmp_path / "notes"])
-    with pytest.raises(VidclfError, match="nowhere: there is no such folder"):
+    with pytest.raises(VidclfError, match="nowhere: no such folder"):
         find_runs([tmp_path / "nowhere"])
 
 
@@ -266,7 +266,7 @@ def test_what_cannot_be_compared_is_a_sentence_and_status_1(vidclf: Callable[...
     run = write_run(tmp_path / "a", rights(0.7))
     outcome = vidclf("compare", str(run), "head=mlp")
     assert (outcome.status, outcome.out) == (1, "")
-    assert outcome.err == "VidclfError: compare head=mlp: runs are compared as they are; it has out, part, run.\n"
+    assert outcome.err == "VidclfError: compare head=mlp: runs are compared as they are; Its keys are out, part, run.\n"
     (tmp_path / "file").touch()
     with pytest.raises(VidclfError, match="file/tables: cannot write"):
         show([run], "test", tmp_path / "file" / "tables")

@@ -114,7 +114,7 @@ def test_a_split_that_is_not_known_any_more_is_no_licence(tmp_path: Path):
 
 
 def test_single_views_on_another_side_are_refused_for_validation_only(tmp_path: Path):
-    now = Split(SPLIT.names, SPLIT.sides, SPLIT.num_views, {0: frozenset({1})})
+    now = Split(SPLIT.names, SPLIT.parts, SPLIT.num_views, {0: frozenset({1})})
     run = run_in(tmp_path)
     check_split(run, now, "test")
     with pytest.raises(VidclfError, match=r"part=val: 1 .* on another side"):

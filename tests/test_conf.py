@@ -19,7 +19,7 @@ from torch import nn
 from vidclf.build import parts as build
 from vidclf.build import training
 from vidclf.comparison.sweep import check_study
-from vidclf.contracts import PictureFormat, Video, Views
+from vidclf.contracts import OfficialParts, PictureFormat, SplitRule, Video, Views, optional
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrap import wrap
 from vidclf.run.config import CONF, GLOBAL_GROUPS, HYDRA, check_keys
@@ -157,7 +157,9 @@ def test_a_data_set_lists_its_videos(name: str, clips: Path, tmp_path: Path, mon
 def test_a_split_gives_every_video_a_side(name: str):
     sides = {1: "test", 2: "val"}
     videos = [Video(Path(f"A/{g}.avi"), 0, f"g{g:02d}", sides.get(g, "train")) for g in range(1, 26)]
-    assert len(made("split", name)(videos, [1] * 25).rows()) == 25
+    split = made("split", name)
+    official = [OfficialParts([video.part for video in videos])] if optional(split, SplitRule, "official") else []
+    assert len(split(videos, [1] * 25, *official).rows()) == 25
 
 
 @pytest.mark.parametrize("name", options("sampling"))

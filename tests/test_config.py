@@ -152,8 +152,8 @@ def test_what_is_given_may_refer_to_the_runs_own():
         ),
         ("sampling.rate_hz=5", "the run has no such setting"),  # though the default sampling has
         ("~head.hidden", "~head.hidden: there is no such setting to delete"),
-        ("+seed.x=1", "seed.x: seed is 7, and has no settings of its own"),
-        ("experiment=demo", "experiment=demo: the settings are the run's"),
+        ("+seed.x=1", "seed.x: seed is 7 and has no settings of its own"),
+        ("experiment=demo", "experiment=demo: a run keeps its own settings"),
     ],
 )
 def test_what_a_run_does_not_have_is_neither_set_nor_deleted(typed: str, sentence: str):

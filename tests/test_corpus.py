@@ -111,7 +111,7 @@ def test_a_video_that_fails_later_has_no_views_any_more(root: Path):
     assert first not in {one.video for one in corpus.views("test")}
     assert corpus.part_size("test") == 8
     with pytest.raises(VideoError, match="gone"):
-        make_corpus(root).leave_out(first, VideoError("gone"))
+        make_corpus(root).exclude(first, VideoError("gone"))
 
 
 def test_a_part_without_a_sound_video_is_a_sentence(root: Path):

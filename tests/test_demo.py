@@ -6,6 +6,7 @@ import av
 import pytest
 import torch
 from av.video.frame import PictureType
+from doubles import UCF101Official as Official
 from doubles import make_corpus
 
 from vidclf.data.datasets import demo
@@ -31,7 +32,6 @@ from vidclf.data.datasets.demo.clips import (
 from vidclf.data.datasets.demo.drawing import CREDIT, draw, handwriting, photographs
 from vidclf.data.decoding import decode_frames, inspect
 from vidclf.data.sampling import Rate, Uniform
-from vidclf.data.splits import Official
 from vidclf.errors import VidclfError
 
 FEW = [scene for scene in scenes() if scene.group in (1, 8)]

@@ -56,7 +56,7 @@ def test_shards_share_the_videos_and_together_fill_the_store(extract: Callable[.
 def test_a_shard_that_is_none_is_a_sentence(shard: str, extract: Callable[..., Outcome]):
     outcome = extract(f"shard={shard}")
     assert (outcome.status, outcome.out) == (1, "")
-    assert outcome.err == f"VidclfError: shard={shard}: it is k/n, the k-th of n parts: 1/64 to 64/64.\n"
+    assert outcome.err == f"VidclfError: shard={shard}: it must be k/n, the k-th of n parts: 1/64 to 64/64.\n"
 
 
 STOPPING = """

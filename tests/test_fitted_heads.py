@@ -11,9 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 from verbs import SMALL, Outcome
-from vidclf.build.fit_features import fit_head
 
-from vidclf.build import fit_features as fitted
+from vidclf import train
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrap import wrap
 from vidclf.models.heads import logistic
@@ -125,7 +124,7 @@ def test_it_is_fitted_to_frames_as_to_stored_features(ucf101_tree: Callable[...,
         classifier = make_learner(wrap(Images()), head=KNN(6, 2, k=3))
         datamodule = make_datamodule(root, features)
         trainer = make_trainer()
-        fit_head(trainer, classifier, datamodule, torch.device("cpu"), tmp_path / features / "best.ckpt")
+        train.fit_head(trainer, classifier, datamodule, tmp_path / features / "best.ckpt")
         saved = torch.load(tmp_path / features / "best.ckpt", weights_only=True)
         heads.append(saved["state_dict"])
         assert trainer.callback_metrics["val/loss"].isfinite()
@@ -138,13 +137,13 @@ def test_features_that_change_or_are_too_many_are_a_sentence(
     ucf101_tree: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     datamodule = make_datamodule(ucf101_tree(groups=(1, 8, 9), clips_per_group=1))
-    arguments = (datamodule, torch.device("cpu"), tmp_path / "best.ckpt")
+    arguments = (datamodule, tmp_path / "best.ckpt")
     tuned = make_learner(wrap(Images().requires_grad_(True)), head=KNN(6, 2))
-    with pytest.raises(VidclfError, match=r"head: KNN is fitted to features, .* Set backbone\.trainable=none"):
-        fit_head(make_trainer(), tuned, *arguments)
-    monkeypatch.setattr(fitted, "free_memory", lambda: 100)
-    with pytest.raises(VidclfError, match=r"head: KNN is fitted to all features of train at once, which takes .* GB"):
-        fit_head(make_trainer(), make_learner(wrap(Images()), head=KNN(6, 2)), *arguments)
+    with pytest.raises(VidclfError, match=r"head: KNN needs fixed features.* Set backbone\.trainable=none"):
+        train.fit_head(make_trainer(), tuned, *arguments)
+    monkeypatch.setattr(train, "free_memory", lambda: 100)
+    with pytest.raises(VidclfError, match=r"head: KNN needs all features of train at once, .* GB"):
+        train.fit_head(make_trainer(), make_learner(wrap(Images()), head=KNN(6, 2)), *arguments)
 
 
 @pytest.mark.parametrize("head", [("head=knn", "head.k=5"), ("head=logistic", "transform.crops=3")])

@@ -4,11 +4,10 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 import torch
-from doubles import make_trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import nn
 
@@ -25,7 +24,7 @@ from vidclf.run.folder import (
     load_trained,
     write_scores,
 )
-from vidclf.run.resume import take_over
+from vidclf.run.resume import move_in, relocate_states
 
 CALLBACKS = [ModelCheckpoint(monitor="val/loss"), ModelCheckpoint()]
 
@@ -165,32 +164,31 @@ def test_failed_videos_are_listed_with_their_reason(tmp_path: Path):
     assert (tmp_path / "failed.csv").read_bytes().decode() == 'video,reason\r\n"A/b,ü.avi","it is ""broken"""\r\n'
 
 
-def taken_over(run: Run, folder: Path, callbacks: list[Callback]) -> Path:
-    checkpointing = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
-    return take_over(run, folder, {"seed": 7}, make_trainer(callbacks=callbacks, enable_checkpointing=checkpointing))
+def relocated(run: Run, folder: Path, callbacks: list[Callback]) -> dict[str, Any]:
+    states = torch.load(run.path, weights_only=True)["callbacks"]
+    relocate_states(states, callbacks, folder / "checkpoints")
+    return states
 
 
-def test_checkpoints_taken_over_are_at_home_in_the_new_folder(run: Path, tmp_path: Path):
+def test_a_run_that_goes_on_in_another_folder_has_its_best_checkpoint_there(run: Path, tmp_path: Path):
     new, before = tmp_path / "new", load_checkpoint(run / "checkpoints" / "last.ckpt")
-    path = taken_over(before, new, CALLBACKS)
-    shutil.rmtree(run)
-    assert path == new / "checkpoints" / "last.ckpt"
-    states = torch.load(path, weights_only=True)["callbacks"].values()
+    move_in(before, new)
+    states = relocated(before, new, CALLBACKS).values()
     best, last = [state for state in states if "dirpath" in state]
     assert best["dirpath"] == last["dirpath"] == str(new / "checkpoints")
     assert best["best_model_path"] == str(new / "checkpoints" / "best.ckpt") == next(iter(best["best_k_models"]))
     assert last["best_model_path"] == str(new / "checkpoints" / "last.ckpt")
+    shutil.rmtree(run)
     assert load_run(new).class_names == ["ApplyEyeMakeup", "Archery"]
+    assert [path.name for path in (new / "checkpoints").iterdir()] == ["best.ckpt"]
 
 
-def test_a_run_that_goes_on_in_its_own_folder_keeps_its_checkpoints(run: Path):
-    last = run / "checkpoints" / "last.ckpt"
-    before = torch.load(last, weights_only=True)
-    assert taken_over(load_checkpoint(last), run, CALLBACKS) == last
-    after = torch.load(last, weights_only=True)
-    assert after["callbacks"].keys() == before["callbacks"].keys()
-    for key in ("state_dict", "optimizer_states", "vidclf", "loops", "epoch"):
-        assert str(after[key]) == str(before[key])
+def test_a_run_that_goes_on_in_its_own_folder_loses_nothing(run: Path):
+    before = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    move_in(load_checkpoint(run / "checkpoints" / "last.ckpt"), run)
+    after = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert after.pop("metrics.previous.json") == before.pop("metrics.json")
+    assert after == before
 
 
 def test_what_callbacks_are_set_to_now_holds_and_not_what_they_were(run: Path, tmp_path: Path):
@@ -199,10 +197,20 @@ def test_what_callbacks_are_set_to_now_holds_and_not_what_they_were(run: Path, t
     content = torch.load(last, weights_only=True)
     content["callbacks"] |= {early.state_key: early.state_dict(), "Another": {"a": 1}}
     torch.save(content, last)
-    path = taken_over(load_checkpoint(last), tmp_path / "new", [EarlyStopping("val/loss", patience=9)])
-    assert torch.load(path, weights_only=True)["callbacks"] == {early.state_key: {**early.state_dict(), "patience": 9}}
-    path = taken_over(load_checkpoint(last), tmp_path / "newer", [EarlyStopping("val/top1", mode="max")])
-    assert torch.load(path, weights_only=True)["callbacks"] == {}
+    states = relocated(load_checkpoint(last), tmp_path, [EarlyStopping("val/loss", patience=9)])
+    assert states == {early.state_key: {**early.state_dict(), "patience": 9}}
+    assert relocated(load_checkpoint(last), tmp_path, [EarlyStopping("val/top1", mode="max")]) == {}
+
+
+def test_a_run_of_the_second_version_names_classes_where_they_were(run: Path):
+    path = checkpoint_of(run)
+    content = torch.load(path, weights_only=True)
+    content["vidclf"]["config"]["split"]["_target_"] = "vidclf.data.datasets.ucf101.Official"
+    content["vidclf"]["config"]["callbacks"]["view_sheets"] = {"_target_": "vidclf.evaluation.sheets.ViewSheets"}
+    torch.save(content, path)
+    config = load_run(run).config
+    assert config["split"]["_target_"] == "vidclf.data.splits.Official"
+    assert config["callbacks"]["view_sheets"]["_target_"] == "vidclf.evaluation.figures.ViewSheets"
 
 
 def test_a_checkpoint_that_is_broken_off_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -119,7 +119,7 @@ def test_two_spellings_of_a_class_are_said_and_kept_apart(root: Path, capsys: py
 
 
 def test_no_split_is_chosen_in_silence(root: Path, tmp_path: Path):
-    with pytest.raises(VidclfError, match=r"split=official: Folder has no official split, .* split=grouped"):
+    with pytest.raises(VidclfError, match=r"split=official: Folder has no official split.* split=grouped"):
         Corpus(Folder(root, group="file"), Official(), Rate(1), Catalogue(tmp_path))
 
 

@@ -41,7 +41,12 @@ def root(tmp_path: Path) -> Path:
 
 def parts_of(dataset: HMDB51) -> dict[str, str]:
     videos = dataset.videos()
-    return dict(Official(lists=dataset.lists, val_fraction=0.5)(videos, [1] * len(videos)).rows())
+    known = dataset.official_parts(videos, 1)
+    return dict(
+        Official(lists=dataset.lists, val_fraction=0.5)(
+            videos, [1] * len(videos), dataset.official_parts(videos, 1)
+        ).rows()
+    )
 
 
 def test_the_group_is_what_stands_before_the_action(root: Path):
@@ -71,13 +76,11 @@ def test_the_lists_say_train_test_or_unused(root: Path, tmp_path: Path):
 def test_a_group_that_a_list_tears_apart_is_said_and_counted(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     lists = write_lists(tmp_path / "lists", root, {"KungFu": "2", "April": "2", "RATRACE_wave_f_nm_np1_fr_goo_1": "2"})
     assert len(parts_of(HMDB51(root, lists=lists))) == 12
-    assert "split 1 puts 1 group(s) on two parts: RATRACE of wave (" in capsys.readouterr().err
+    assert "split 1 puts 1 group(s) into two parts: RATRACE of wave (" in capsys.readouterr().err
 
 
 def test_lists_that_do_not_fit_are_sentences(root: Path, tmp_path: Path):
-    with pytest.raises(
-        VidclfError, match=r"its group is 'Die_Hard_walk'; split=official needs .*dataset\.lists=FOLDER"
-    ):
+    with pytest.raises(VidclfError, match=r"dataset\.lists: HMDB51's official splits are known by their lists"):
         parts_of(HMDB51(root))
     lists = write_lists(tmp_path / "lists", root, {})
     (root / "walk/New_walk_x.avi").touch()

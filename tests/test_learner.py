@@ -152,7 +152,7 @@ def test_prediction_computes_in_full_precision_whatever_the_training_did(root: P
     assert mixed.dtype == torch.float32
     assert torch.equal(mixed, full)
     batch = batch_of(torch.randn(3, 1, 6), [0, 0, 0], [0, 0, 0])
-    assert torch.equal(classifier.eval().judge(batch.inputs), classifier(batch.inputs))
+    assert torch.equal(classifier.eval().predict_logits(batch.inputs), classifier(batch.inputs))
 
 
 class Broken(nn.Linear):
@@ -303,7 +303,7 @@ def test_what_is_judged_is_the_same_bits_by_features_and_by_frames(root: Path):
     assert len(stored.logits) == 4 * 6 * 2
     assert stored.num_failed == 0
     assert stored.counts == {"num_videos": 4, "num_failed": 0, "num_skipped": 0}
-    videos = stored.by(classifier.aggregation, make_corpus(root).videos)
+    videos = stored.aggregate(classifier.aggregation, make_corpus(root).videos)
     assert videos.is_correct.mean() == pytest.approx((mean_of(stored) == 1).mean())
 
 

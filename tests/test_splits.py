@@ -4,11 +4,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from doubles import UCF101Official as Official
 
 from vidclf.contracts import Video
 from vidclf.data.datasets.ucf101 import is_test_group
 from vidclf.data.datasets.ucf101_lists import in_test_list
-from vidclf.data.splits import Official, hold_groups_back
+from vidclf.data.splits import hold_groups_back
 from vidclf.errors import VidclfError
 
 SHARED = Path(os.environ.get("VIDCLF_SHARED", Path(__file__).parents[1] / "../shared"))

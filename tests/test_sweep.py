@@ -71,5 +71,5 @@ def test_a_slurm_sweep_composes(vidclf: Callable[..., Outcome]):
 def test_a_sweep_of_several_devices_is_refused(clips: Path, vidclf: Callable[..., Outcome]):
     outcome = vidclf("train", "-m", f"dataset.root={clips}", *SMALL, "trainer.devices=2", "seed=0")
     assert outcome.status == 1
-    assert "trainer.devices=2 under -m: each process would run the whole sweep again" in outcome.err
+    assert "trainer.devices=2: each process of a sweep would run the whole sweep again" in outcome.err
     assert "sweep=local_parallel" in outcome.err

@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from doubles import UCF101Official as Official
 
 from vidclf.data.datasets.ucf101 import UCF101
-from vidclf.data.splits import Official
 from vidclf.errors import VidclfError
 
 SHARED = Path(os.environ.get("VIDCLF_SHARED", Path(__file__).parents[1] / "../shared"))

@@ -31,7 +31,7 @@ class VideoDataModule(L.LightningDataModule):
 
     def prepare(self, num_epochs: int | None) -> None:
         """Compute what is read and not stored yet, for all epochs (None, -1: no end) at once."""
-        draws = self.source.num_draws if self.corpus.is_random else 1
+        draws = self.source.num_draws
         draws = min(draws, num_epochs) if num_epochs and num_epochs > 0 else draws
         views = [video for draw in range(draws) for video in self.training_views(draw)]
         self.source.prepare([*views, *self.corpus.views("val")])

@@ -24,8 +24,7 @@ from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS, _rows
 from vidclf.build import datasets as sources
 from vidclf.build import parts as build
 from vidclf.data.corpus import name_videos
-from vidclf.data.datasets.ucf101 import UCF101
-from vidclf.data.splits import Official
+from vidclf.data.datasets.ucf101 import UCF101, official_parts
 from vidclf.models.backbones.pixels import Pixels
 from vidclf.run.config import CONF, HYDRA
 from vidclf.system.machine import keep_memory, num_cores
@@ -61,7 +60,7 @@ def main() -> None:
     classes = settings["classes"].split(",") if "classes" in settings else None
     dataset = UCF101(settings["root"], classes=classes)
     videos = name_videos(dataset.videos(), settings["root"])
-    sides = Official(1)(videos, [1] * len(videos)).sides
+    sides = official_parts(videos, 1).parts
     named = defaultdict(list)
     precision, numbers = list[float](), list[int]()
     with initialize_config_dir(CONF, **HYDRA):

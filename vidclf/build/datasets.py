@@ -134,7 +134,7 @@ def build_stored_features(
         Extractor(paths, transform, backbone, device, _num_threads(config), config["compile"]),
         {video: facts.content for video, facts in corpus.facts.items()},
         corpus.exclude,
-        draws,
+        draws if corpus.is_random else 1,
         config["seed"],
     )
 

@@ -108,7 +108,7 @@ class Official:
         """Whether single views are given a part, so that the sampling must be one without chance."""
         return self.validation == "frame_level"
 
-    def __call__(self, videos: Sequence[Video], num_views: Sequence[int], official: OfficialParts) -> Split:
+    def __call__(self, videos: Sequence[Video], num_views: Sequence[int], *official: OfficialParts) -> Split:
         """Return the split of `videos`, which have `num_views` views each.
 
         Raises:
@@ -117,18 +117,19 @@ class Official:
         """
         if not videos:
             raise VidclfError("There are no videos to split; check dataset.root and dataset.classes.")
-        parts = list(official.parts)
+        (known,) = official
+        parts = list(known.parts)
         val_views: dict[int, frozenset[int]] = {}
         if self.per_view:
             val_views = hold_views_back(videos, parts, num_views, self.val_fraction, self.seed)
         else:
             for video in hold_groups_back(videos, parts, self.val_fraction, self.seed):
                 parts[video] = "val"
-        if official.groups_may_cross:
+        if known.groups_may_cross:
             self._say_crossing_groups(videos, parts)
         else:
             check_groups_are_whole(videos, parts)
-        split = Split([video.name for video in videos], parts, list(num_views), val_views, official.num_missing)
+        split = Split([video.name for video in videos], parts, list(num_views), val_views, known.num_missing)
         check_every_class(videos, split)
         return split
 

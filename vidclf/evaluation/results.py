@@ -16,7 +16,8 @@ from vidclf.evaluation.calibration import reliability
 from vidclf.evaluation.figures import draw_confusion
 from vidclf.evaluation.intervals import Clusters, Interval, interval_of_accuracy
 from vidclf.evaluation.logits import ViewLogits
-from vidclf.evaluation.scores import Aggregation, VideoPredictions, most_probable, score_numbers_of_views
+from vidclf.evaluation.scores import Aggregation, VideoPredictions, score_numbers_of_views
+from vidclf.models.classifier import most_probable
 from vidclf.system.disk import write_csv
 
 PREDICTIONS = ("video", "label", "predicted", "probability", "group", "shared", "content")

@@ -120,12 +120,6 @@ def score_numbers_of_views(
     return rows
 
 
-def most_probable(log_probabilities: Float[Tensor, " K"], names: list[str], top: int = 5) -> list[tuple[str, float]]:
-    """Return the `top` classes and their probabilities, the highest first."""
-    values, labels = log_probabilities.exp().topk(min(top, len(names)))
-    return [(names[label], value) for label, value in zip(labels.tolist(), values.tolist(), strict=True)]
-
-
 def score_aggregations(
     logits: Float[Tensor, "N K"],
     labels: Int[Tensor, " N"],

@@ -28,7 +28,7 @@ class StoredFeatures:
         extractor: computes what is missing.
         contents: the sha256 of the videos' files, by `VideoViews.video`.
         on_error: called with what is wrong with a video; it may raise.
-        num_draws: of views drawn by chance; epoch e uses draw e modulo this, or the store grows without end.
+        num_draws: of random training views; epoch e uses draw e modulo this, so that the store stays bounded.
         seed: of the order of training views.
     """
 
@@ -36,7 +36,7 @@ class StoredFeatures:
     extractor: Extractor
     contents: Mapping[int, str]
     on_error: Callable[[int, VideoError], None]
-    num_draws: int = 4
+    num_draws: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -120,3 +120,9 @@ def aggregate_videos(
     views: Sequence[Tensor] = logits[order].split(counts)
     firsts = [part[0] for part in labels[order].split(counts)]
     return torch.stack([aggregation(part) for part in views]), torch.stack(firsts)
+
+
+def most_probable(log_probabilities: Float[Tensor, " K"], names: list[str], top: int = 5) -> list[tuple[str, float]]:
+    """Return the `top` classes and their probabilities, the highest first."""
+    values, labels = log_probabilities.exp().topk(min(top, len(names)))
+    return [(names[label], value) for label, value in zip(labels.tolist(), values.tolist(), strict=True)]

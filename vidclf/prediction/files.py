@@ -14,9 +14,8 @@ from vidclf.data.files import VIDEO_ENDINGS, find_videos, names_below
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.streams import stream_frames
 from vidclf.errors import VidclfError, VideoError
-from vidclf.evaluation.scores import most_probable
 from vidclf.features.extract import Extractor, units_of, views_of
-from vidclf.models.classifier import Classifier
+from vidclf.models.classifier import Classifier, most_probable
 from vidclf.system.terminal import say
 
 

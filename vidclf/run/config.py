@@ -143,10 +143,20 @@ def prepare_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
     if facts.starts_from not in ("run", "each_run") and not resumed:
         return quoted
     chosen = {key_of(argument) for argument in quoted}
+    if facts.starts_from == "resume" and "hydra.run.dir" not in chosen:
+        quoted += _in_the_runs_folder(arguments)
     kept = [arg for arg in quoted if arg.lstrip("~") in OPTIONAL_GROUPS or not _is_deletion(arg)]
     if kept[:2] == ["--cfg", "job"]:  # Hydra would print conf/; the job prints what applies to the run
         kept[:2] = ["hydra.run.dir=.", "hydra.output_subdir=null"]
     return [f"++{arg.lstrip('+')}" if _is_override(arg) and _sets_run_key(key_of(arg), chosen) else arg for arg in kept]
+
+
+def _in_the_runs_folder(arguments: Sequence[str]) -> list[str]:
+    """Return the overrides that make a resumed run go on in its own folder, where there is one."""
+    resume = next(Path(argument.partition("=")[2]) for argument in arguments if key_of(argument) == "resume")
+    folder = resume.parent.parent if resume.is_file() else resume
+    is_there = (folder / "checkpoints").is_dir()
+    return [f"hydra.run.dir={_in_quotes(str(folder))}", "hydra.output_subdir=null"] if is_there else []
 
 
 # The configuration

@@ -15,6 +15,8 @@ from vidclf.run.folder import Run
 from vidclf.system.ranks import barrier, is_rank_zero
 from vidclf.system.text import first_five
 
+PREVIOUS = "metrics.previous.json"  # scores of a run that was resumed and is not scored again yet
+
 
 def is_complete(run: Run, config: Mapping[str, Any], callbacks: Iterable[Callback]) -> bool:
     """Whether nothing of the training is left: all epochs are done, or early stopping has ended it, and would again.
@@ -73,13 +75,17 @@ def _of_training(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flatten(kept).items() if key not in ("backbone.weights", "backbone.fetch")}
 
 
-def copy_checkpoints(run: Run, folder: Path) -> None:
-    """Copy a run's checkpoints, but the one to go on from, into another run's `folder`; do nothing in its own.
+def move_in(run: Run, folder: Path) -> None:
+    """Prepare the folder that a resumed run goes on in; rank zero does it for all processes.
 
-    The best checkpoint so far stays the best until a better epoch replaces it. Rank zero does it for all processes.
+    In the run's own folder, its scores stand aside until new ones are written. Into another folder, its checkpoints
+    are copied: the best so far stays the best until a better epoch replaces it.
     """
     target = folder / "checkpoints"
-    if is_rank_zero() and run.path.resolve().parent != target.resolve():
+    if is_rank_zero() and run.path.resolve().parent == target.resolve():
+        if (folder / "metrics.json").is_file():
+            (folder / "metrics.json").replace(folder / PREVIOUS)
+    elif is_rank_zero():
         target.mkdir(parents=True, exist_ok=True)
         for path in run.path.parent.glob("*.ckpt"):
             if path.is_file() and path.name != run.path.name:

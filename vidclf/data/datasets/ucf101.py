@@ -88,22 +88,8 @@ class UCF101:
         return videos
 
     def official_parts(self, videos: Sequence[Video], number: int, lists: Path | None = None) -> OfficialParts:
-        """Return the parts of official split `number`.
-
-        With lists (of the data set, or else `lists`), test is what testlist0`number`.txt names. Without, it is groups
-        1-7, 8-14 or 15-21 of every class, which are the same videos. The unit of independence is (class, group): a
-        group is one long video of its class, cut into clips.
-
-        Raises:
-            VidclfError: the lists do not say where a video belongs.
-        """
-        lists = lists or self.lists
-        if lists is None:
-            return OfficialParts(["test" if is_test_group(video, number) else "train" for video in videos])
-        parts = ["test" if is_test else "train" for is_test in in_test_list(videos, number, lists)]
-        classes = {video.name.rpartition("/")[0] for video in videos}
-        listed = {name for name in read_list(lists / f"testlist{number:02d}.txt") if name.rpartition("/")[0] in classes}
-        return OfficialParts(parts, num_missing=len(listed - {video.name for video in videos}))
+        """Return the parts of official split `number`, see the function of this name."""
+        return official_parts(videos, number, lists or self.lists)
 
     def _clips_of(self, name: str) -> list[Path]:
         clips = self._clips.get(name)
@@ -113,6 +99,24 @@ class UCF101:
                 "Extract it again from the archive, or remove it if it is no class."
             )
         return clips or []
+
+
+def official_parts(videos: Sequence[Video], number: int, lists: Path | None = None) -> OfficialParts:
+    """Return the parts of videos in UCF101's official split `number`.
+
+    With `lists`, test is what testlist0`number`.txt names. Without, it is groups 1-7, 8-14 or 15-21 of every class,
+    which are the same videos. The unit of independence is (class, group): a group is one long video of its class, cut
+    into clips.
+
+    Raises:
+        VidclfError: the lists, or the names of the groups, do not say where a video belongs.
+    """
+    if lists is None:
+        return OfficialParts(["test" if is_test_group(video, number) else "train" for video in videos])
+    parts = ["test" if is_test else "train" for is_test in in_test_list(videos, number, lists)]
+    classes = {video.name.rpartition("/")[0] for video in videos}
+    listed = {name for name in read_list(lists / f"testlist{number:02d}.txt") if name.rpartition("/")[0] in classes}
+    return OfficialParts(parts, num_missing=len(listed - {video.name for video in videos}))
 
 
 def is_test_group(video: Video, number: int) -> bool:
