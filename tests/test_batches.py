@@ -18,7 +18,6 @@ from vidclf.data.transforms import BackboneTransform, TutorialTransform
 from vidclf.features import batches as batches_module
 from vidclf.features.batches import StoredFeatures
 from vidclf.models.backbones.wrap import wrap
-from vidclf.system import ranks
 from vidclf.system.disk import empty_on_disk
 
 FORMAT = Images.picture_format
@@ -191,8 +190,10 @@ def test_two_processes_have_the_batches_of_one_between_them(
     whole = [sorted(names([batch])) for batch in source.training_batches(views, batch_size, 0)]
     halves = []
     for rank in (0, 1):
-        for module in (ranks, batches_module):
-            monkeypatch.setattr(module, "rank_and_size", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(batches_module, "rank_and_size", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(
+            batches_module, "of_rank", lambda views, of=None, rank=rank: views[rank if of is None else of :: 2]
+        )
         _, own = ready(root)
         halves.append(list(own.training_batches(views, batch_size, 0)))
         assert (

@@ -39,8 +39,7 @@ def test_another_rate_computes_only_the_frames_that_are_not_there_yet(extract: C
 
 def test_extracting_where_nothing_is_stored_is_a_sentence(extract: Callable[..., Outcome]):
     outcome = extract("features=frames")
-    assert outcome == (1, "", "VidclfError: features=frames: extract fills the feature store; "
-                       "features=store says why it cannot.\n")  # fmt: skip
+    assert outcome == (1, "", "VidclfError: features=frames: extract fills the feature store. Leave it out.\n")
 
 
 def test_shards_share_the_videos_and_together_fill_the_store(extract: Callable[..., Outcome]):

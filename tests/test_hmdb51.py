@@ -41,12 +41,8 @@ def root(tmp_path: Path) -> Path:
 
 def parts_of(dataset: HMDB51) -> dict[str, str]:
     videos = dataset.videos()
-    known = dataset.official_parts(videos, 1)
-    return dict(
-        Official(lists=dataset.lists, val_fraction=0.5)(
-            videos, [1] * len(videos), dataset.official_parts(videos, 1)
-        ).rows()
-    )
+    split = Official(lists=dataset.lists, val_fraction=0.5)
+    return dict(split(videos, [1] * len(videos), dataset.official_parts(videos, 1)).rows())
 
 
 def test_the_group_is_what_stands_before_the_action(root: Path):

@@ -272,7 +272,6 @@ def test_groups_without_a_number_and_no_videos_at_all_are_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"number": 4}, r"split\.number=4: it must be 1, 2 or 3"),
         ({"validation": "frames"}, r"split\.validation=frames: it must be group or frame_level"),
         ({"val_fraction": 0.0}, r"split\.val_fraction=0\.0: it must be above 0 and at most 0\.5"),
         ({"val_fraction": 0.6}, r"split\.val_fraction=0\.6"),

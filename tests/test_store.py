@@ -75,7 +75,7 @@ def test_clips_of_another_length_live_beside_each_other(store: FeatureStore):
 
 
 def test_what_is_not_stored_is_a_sentence(store: FeatureStore):
-    with pytest.raises(VidclfError, match=r"a\.avi: no features in .*images-.*Run vidclf extract first\."):
+    with pytest.raises(VidclfError, match=r"a\.avi: no features in .*pictures-.*Run vidclf extract first\."):
         store.read(CONTENT, units(1), Path("a.avi"))
     store.add(CONTENT, units(1), some_features(1))
     with pytest.raises(VidclfError, match=r"a\.avi: frames \(4,\) have no features"):
@@ -199,7 +199,7 @@ def test_a_disk_that_is_full_or_read_only_midway_is_a_sentence(
 
     store.add(CONTENT, units(1), some_features(1))
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(VidclfError, match=rf"images-\w+: cannot write \({reason}.*Free space.*store\.root="):
+    with pytest.raises(VidclfError, match=rf"pictures-\w+: cannot write \({reason}.*Free space.*store\.root="):
         store.add(CONTENT, units(2), some_features(2))
     assert torch.equal(store.read(CONTENT, units(1)), some_features(1))
     assert not [path for path in store.folder.iterdir() if path.name.startswith(".c")]
@@ -207,7 +207,7 @@ def test_a_disk_that_is_full_or_read_only_midway_is_a_sentence(
 
 def test_a_root_that_is_a_file_is_a_sentence(tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(VidclfError, match=r"file/images-\w+: cannot write \(Not a directory\).*store\.root="):
+    with pytest.raises(VidclfError, match=r"file/pictures-\w+: cannot write \(Not a directory\).*store\.root="):
         FeatureStore(tmp_path / "file", RECIPE, "pictures")
 
 

@@ -259,13 +259,13 @@ def test_features_that_a_model_does_not_have_are_a_sentence(folder: Path):
 
 
 def test_a_picture_size_that_the_positions_are_not_for_is_told(weights: Path):
-    with pytest.raises(VidclfError, match=r"test_vit takes pictures of 160 x 160, .*these have 96 x 96"):
+    with pytest.raises(VidclfError, match=r"test_vit takes images of 160 x 160, .*these have 96 x 96"):
         TimmBackbone(VIT, weights=weights)(torch.rand(1, 1, 3, 96, 96))
 
 
 @pytest.mark.skipif(not timm.is_model("vit_base_patch16_sapiens2"), reason="timm 1.0.26 has none that takes others")
 def test_pictures_that_are_no_squares_are_refused():
-    with torch.device("meta"), pytest.raises(VidclfError, match=r"it takes pictures of 1024 x 768 in 3 channels"):
+    with torch.device("meta"), pytest.raises(VidclfError, match=r"it takes images of 1024 x 768 in 3 channels"):
         TimmBackbone("vit_base_patch16_sapiens2.fb", weights=None)
 
 

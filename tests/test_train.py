@@ -180,8 +180,8 @@ def test_a_sweep_is_one_folder_a_job_named_by_its_overrides_without_paths(
 def test_a_failing_job_does_not_end_the_others_of_a_sweep(train: Callable[..., Outcome], tmp_path: Path):
     outcome = train("-m", "split.number=4,1,5", "trainer.max_epochs=1")
     assert outcome.status == 1
-    assert "split.number=4: it must be 1, 2 or 3" in outcome.err
-    assert "split.number=5: it must be 1, 2 or 3" in outcome.err
+    assert "split.number=4: UCF101 has split 1, 2, 3 only" in outcome.err
+    assert "split.number=5: UCF101 has split 1, 2, 3 only" in outcome.err
     assert "Traceback" not in outcome.err
     assert len(list(tmp_path.rglob("metrics.json"))) == 1
 

@@ -117,5 +117,7 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device` in `LightningModule`")
     # Training that ends before it is validated: train says so.
     warnings.filterwarnings("ignore", ".*could not find the monitored key")
+    # A resumed run may have other callbacks than before: what is set now holds.
+    warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint")
     # A resumed run begins with the checkpoints that it goes on from.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
