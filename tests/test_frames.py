@@ -79,10 +79,10 @@ def test_windows_of_any_size_lose_and_repeat_nothing(frames_per_window: int, mon
         sizes: Counter[int] = Counter()
         seen = []
         for window in windows:
-            own = [(one.video, int(view)) for one in window.views for view in one.views]
+            numbers = [(video.video, int(view)) for video in window.views for view in video.views]
             for number, rows in zip(window.batches, window.pieces, strict=True):
                 sizes[number] += len(rows)
-                seen += [own[row] for row in rows.tolist()]
+                seen += [numbers[row] for row in rows.tolist()]
         assert sorted(seen) == [(video, view) for video, view, _ in ALL_NAMES]
         assert list(sizes) == list(range(num_batches))
         assert set(list(sizes.values())[:-1]) <= {batch_size}
@@ -90,7 +90,11 @@ def test_windows_of_any_size_lose_and_repeat_nothing(frames_per_window: int, mon
 
 def test_videos_of_one_view_are_decoded_a_batch_at_a_time():
     windows, num_batches = plan_training(
-        [replace(one, views=one.views[:1], frames=one.frames[:1]) for one in views_of()], 4, 1, torch.Generator(), 0
+        [replace(video, views=video.views[:1], frames=video.frames[:1]) for video in views_of()],
+        4,
+        1,
+        torch.Generator(),
+        0,
     )
     assert [len(window.views) for window in windows] == [4, 2]
     assert num_batches == 2
@@ -199,11 +203,11 @@ def test_a_mistake_in_a_worker_is_told_with_its_video_and_its_line(paths: list[P
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # torch's thread to the dead
-def test_a_workers_death_is_told_with_the_video_it_had_in_hand(paths: list[Path], tmp_path: Path):
+def test_the_death_of_a_worker_names_the_video_that_it_read(paths: list[Path], tmp_path: Path):
     long = encode_video(tmp_path / "long.avi", num_frames=34)
     views = [*views_of()[:3], VideoViews(3, 0, torch.arange(1), torch.tensor([[33]]))]
     one = reader([*paths[:3], long], transform=Deadly(), num_workers=2)
-    with pytest.raises(VideoError, match=r"A worker that reads videos has died .* with .*long\.avi in hand") as error:
+    with pytest.raises(VideoError, match=r"A worker process died .* while it read .*long\.avi") as error:
         list(one.training_batches(views, 1, 0))
     assert "0.avi" not in str(error.value)
     del error, one

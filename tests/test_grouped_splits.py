@@ -1,4 +1,4 @@
-"""Splits for any data set: whole groups drawn, in folds, or given; shared groups stand on one part in all classes."""
+"""Splits for any data set: whole groups drawn, in folds, or given; shared groups are in one part for all classes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def units_of(videos: list[Video], split: Split) -> dict[str, set[tuple[int, str]
 @pytest.mark.parametrize("people", [EVERYONE, UNEVEN], ids=["even", "uneven"])
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("make", [Grouped, KFold], ids=["grouped", "kfold"])
-def test_no_group_is_on_two_sides_and_every_class_on_all(make: Any, shared: bool, people: dict):
+def test_no_group_is_in_two_parts_and_every_class_is_in_all(make: Any, shared: bool, people: dict):
     videos = videos_of(people, shared)
     for seed in range(3):
         split = split_of(make(seed=seed), videos)
@@ -115,14 +115,14 @@ def test_given_sides_are_kept_and_val_is_carved_where_there_is_none():
 
 def test_a_side_that_is_not_given_is_refused():
     videos = with_sides(videos_of(EVERYONE), {"p03": None})
-    with pytest.raises(VidclfError, match=r"says of 6 of 120 videos no part .*: Class0/p03_0\.mp4.*split=grouped"):
+    with pytest.raises(VidclfError, match=r"6 of 120 videos have no part .*: Class0/p03_0\.mp4.*split=grouped"):
         split_of(Given(), videos)
 
 
 def test_a_shared_group_on_two_sides_of_a_given_split_is_refused():
     parts = {0: "train", 1: "test", 2: "train"}
     videos = [Video(v.path, v.label, v.group, parts[v.label], shared=True) for v in videos_of(EVERYONE)]
-    with pytest.raises(VidclfError, match="Group p00 of all classes stands in train and in test"):
+    with pytest.raises(VidclfError, match="Group p00 of all classes is in both train and test"):
         split_of(Given(), videos)
 
 
@@ -130,12 +130,12 @@ def test_a_shared_group_on_two_sides_of_a_given_split_is_refused():
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        (Grouped(), r"1 class\(es\) have fewer than three groups .* test take one each: Class1"),
+        (Grouped(), r"1 class\(es\) have fewer than three groups .* test need one each: Class1"),
         (KFold(folds=3), r"1 class\(es\) have fewer than three groups .*split\.folds=3.*: Class1"),
         (KFold(folds=5), r"2 class\(es\) have fewer than 5 groups .*split\.folds=5.*: Class0, Class1"),
     ],
 )
-def test_too_few_groups_are_a_sentence(split: Any, message: str, shared: bool):
+def test_too_few_groups_are_refused(split: Any, message: str, shared: bool):
     with pytest.raises(VidclfError, match=message):
         split_of(split, videos_of({"a": (0, 1), "b": (0, 1), "c": (0,), "d": (0,)}, shared))
 
@@ -149,10 +149,10 @@ def test_no_videos_are_a_sentence(split: Any):
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (Grouped, {"test_fraction": 0.0}, r"split\.test_fraction=0\.0: it must be above 0 and at most 0\.5"),
+        (Grouped, {"test_fraction": 0.0}, r"split\.test_fraction=0\.0: must be above 0 and at most 0\.5"),
         (Grouped, {"val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),
-        (KFold, {"number": 6}, r"split\.number=6: it must be 1 to split\.folds=5"),
-        (KFold, {"folds": 1}, r"split\.folds=1: it must be 2 or more"),
+        (KFold, {"number": 6}, r"split\.number=6: must be from 1 to split\.folds=5"),
+        (KFold, {"folds": 1}, r"split\.folds=1: must be a whole number, 2 or more"),
         (Given, {"val_fraction": 0.7}, r"split\.val_fraction=0\.7"),
     ],
 )
