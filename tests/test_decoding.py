@@ -377,7 +377,7 @@ def test_the_last_hundred_bytes_of_a_matroska_file_are_missed(sound_bytes: Calla
         inspect(path)
 
 
-def test_sound_after_the_last_frame_is_no_damage(tmp_path: Path):
+def test_sound_after_the_last_frame_is_not_damage(tmp_path: Path):
     path = encode_video(tmp_path / "a.mkv", 5, codec="libx264", audio="aac")  # a second of it
     assert inspect(path).num_frames == 5
 
@@ -397,7 +397,7 @@ def test_a_short_mkv_with_b_frames_is_sound(num_frames: int, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_of_a_whole_file_the_same_frames_are_given_and_none_decoded_behind_them(
+def test_a_whole_file_gives_the_same_frames_and_decodes_none_behind_them(
     name: str, source: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ):
     expected = full_decode(source(name))
@@ -407,9 +407,7 @@ def test_of_a_whole_file_the_same_frames_are_given_and_none_decoded_behind_them(
     assert list(iterate_frames(source(name), [], whole=True)) == []
 
 
-def test_of_a_whole_file_nothing_is_read_behind_the_last_wanted_frame(
-    sound_bytes: Callable[[str], bytes], tmp_path: Path
-):
+def test_a_whole_file_is_not_read_behind_the_last_wanted_frame(sound_bytes: Callable[[str], bytes], tmp_path: Path):
     for name in ("xvid_b_frames.avi", "xvid_key_frames.avi", "h264.mkv"):
         path = tmp_path / name
         path.write_bytes(halve(sound_bytes(name)))
@@ -418,7 +416,7 @@ def test_of_a_whole_file_nothing_is_read_behind_the_last_wanted_frame(
             decode_frames(path, torch.tensor([0, 5]))
 
 
-def test_what_fails_for_another_reason_names_the_video_and_the_line(tmp_path: Path):
+def test_an_unexpected_error_names_the_video_and_the_line(tmp_path: Path):
     message = r"^a\.avi: the worker that read it failed \(MemoryError: no room, test_decoding\.py line \d+\)"
     with pytest.raises(VideoError, match=message), errors_name_video(Path("a.avi")):
         raise MemoryError("no room")

@@ -50,7 +50,7 @@ def test_no_group_is_in_two_parts_and_every_class_is_in_all(make: Any, shared: b
 
 
 @pytest.mark.parametrize("people", [EVERYONE, UNEVEN], ids=["even", "uneven"])
-def test_shared_groups_give_about_the_fractions_that_were_asked_for(people: dict):
+def test_shared_groups_give_about_the_requested_fractions(people: dict):
     videos = videos_of(people)
     split = split_of(Grouped(test_fraction=0.25, val_fraction=0.15), videos)
     for part, fraction in (("test", 0.25), ("val", 0.15)):
@@ -72,7 +72,7 @@ def test_groups_of_a_class_are_drawn_class_by_class():
     assert tested[0] != tested[1]  # not the same names in all classes
 
 
-def test_a_larger_fold_is_drawn_where_a_small_one_would_leave_a_class_out():
+def test_a_larger_fold_is_drawn_if_a_small_one_lacks_a_class():
     """A fifth of these six people is one, who has two of the three classes."""
     people = {"a": (0, 1), "b": (1, 2), "c": (2, 0), "d": (0, 1), "e": (1, 2), "f": (2, 0)}
     videos = videos_of(people)
@@ -88,38 +88,38 @@ def test_a_seed_is_a_split():
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_in_folds_every_video_tests_once(shared: bool):
+def test_every_video_is_in_test_in_exactly_one_fold(shared: bool):
     videos = videos_of(UNEVEN, shared)
     splits = [split_of(KFold(number, folds=5), videos) for number in range(1, 6)]
     assert Counter(i for split in splits for i, _ in split.views_of("test")) == dict.fromkeys(range(len(videos)), 1)
 
 
-def test_what_came_out_is_said(capsys: pytest.CaptureFixture):
+def test_the_fractions_are_reported(capsys: pytest.CaptureFixture):
     videos = videos_of(EVERYONE)
     split_of(Grouped(), videos)
     said = capsys.readouterr().err
     assert "Split: train 60% (72 videos of 12 groups, 60% to 60% of a class), val 20% (24 videos of 4 groups" in said
 
 
-def with_sides(videos: list[Video], side_of: dict[str, str | None]) -> list[Video]:
-    return [Video(v.path, v.label, v.group, side_of.get(v.group, "train"), shared=v.shared) for v in videos]
+def with_parts(videos: list[Video], part_of: dict[str, str | None]) -> list[Video]:
+    return [Video(v.path, v.label, v.group, part_of.get(v.group, "train"), shared=v.shared) for v in videos]
 
 
-def test_given_sides_are_kept_and_val_is_carved_where_there_is_none():
+def test_given_parts_are_kept_and_val_is_drawn_if_missing():
     videos = videos_of(EVERYONE)
-    given = with_sides(videos, {"p00": "test", "p01": "val"})
+    given = with_parts(videos, {"p00": "test", "p01": "val"})
     assert dict(split_of(Given(), given).rows()) == {video.name: video.part for video in given}
-    carved = split_of(Given(val_fraction=0.25), with_sides(videos, {"p00": "test"}))
+    carved = split_of(Given(val_fraction=0.25), with_parts(videos, {"p00": "test"}))
     assert Counter(part for _, part in carved.rows()) == {"train": 84, "val": 30, "test": 6}  # 5 of 19 people
 
 
-def test_a_side_that_is_not_given_is_refused():
-    videos = with_sides(videos_of(EVERYONE), {"p03": None})
+def test_a_missing_part_is_refused():
+    videos = with_parts(videos_of(EVERYONE), {"p03": None})
     with pytest.raises(VidclfError, match=r"6 of 120 videos have no part .*: Class0/p03_0\.mp4.*split=grouped"):
         split_of(Given(), videos)
 
 
-def test_a_shared_group_on_two_sides_of_a_given_split_is_refused():
+def test_a_shared_group_in_two_parts_of_a_given_split_is_refused():
     parts = {0: "train", 1: "test", 2: "train"}
     videos = [Video(v.path, v.label, v.group, parts[v.label], shared=True) for v in videos_of(EVERYONE)]
     with pytest.raises(VidclfError, match="Group p00 of all classes is in both train and test"):
@@ -141,7 +141,7 @@ def test_too_few_groups_are_refused(split: Any, message: str, shared: bool):
 
 
 @pytest.mark.parametrize("split", [Grouped(), KFold(), Given()])
-def test_no_videos_are_a_sentence(split: Any):
+def test_no_videos_are_refused(split: Any):
     with pytest.raises(VidclfError, match="no videos to split"):
         split([], [])
 
