@@ -1,4 +1,4 @@
-"""H.264 whose pictures are two fields, each a packet of its own, as camcorders have it; PyAV encodes none."""
+"""Interlaced H.264 with a packet for each field, as camcorders write it; PyAV cannot encode it."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +15,7 @@ def ue(value: int) -> str:
 
 
 def unit(header: int, bits: str) -> bytes:
-    """Return a NAL unit; nothing in it may look like a start (7.4.1)."""
+    """Return a NAL unit; nothing in it may look like a start code (7.4.1)."""
     bits += "1"
     payload = int(bits + "0" * (-len(bits) % 8), 2).to_bytes((len(bits) + 7) // 8)
     escaped = bytearray()
@@ -27,12 +27,12 @@ def unit(header: int, bits: str) -> bytes:
 
 
 def parameter_sets() -> bytes:
-    """Return those of 32x32 pictures, 50 fields a second."""
+    """Return the parameter sets of 32x32 frames with 50 fields per second."""
     timing = "00001" + f"{1:032b}{50:032b}" + "1" + "0000"
     size = ue(1) + ue(0) + "0"  # two macroblocks wide; one high in a field; fields are allowed
     sequence = f"{MAIN_PROFILE:08b}{0:08b}{30:08b}" + ue(0) + ue(0) + ue(2) + ue(1) + "0" + size + "0101" + timing
-    picture = ue(0) + ue(0) + "00" + ue(0) + ue(0) + ue(0) + "000" + ue(0) * 3 + "000"
-    return unit(0x67, sequence) + unit(0x68, picture)
+    per_frame = ue(0) + ue(0) + "00" + ue(0) + ue(0) + ue(0) + "000" + ue(0) * 3 + "000"
+    return unit(0x67, sequence) + unit(0x68, per_frame)
 
 
 def field(number: int, bottom: bool, luma: int) -> bytes:
@@ -48,7 +48,7 @@ def field(number: int, bottom: bool, luma: int) -> bytes:
 
 
 def write_field_coded(path: Path, num_frames: int = 12) -> Path:
-    """Write 25 frames a second; of frame n the upper field's luma is 20 + 10 n, the lower's 5 more."""
+    """Write 25 frames per second; frame n has luma 20 + 10 n in its upper field and 5 more in its lower field."""
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width = stream.height = 32

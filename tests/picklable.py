@@ -1,4 +1,4 @@
-"""What worker processes are handed: kept apart, for a worker imports the file that it lies in, and all that imports."""
+"""Stages for worker processes, in a separate file because a worker imports the file that defines them."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from videos import read_frame_number
 
 @dataclass(frozen=True)
 class AsDecoded:
-    """Images that are the frames; twice each, where two crops are asked for."""
+    """Returns the frames as images, repeated for each crop."""
 
     num_crops: int = 1
     random = False
@@ -23,7 +23,7 @@ class AsDecoded:
 
 @dataclass(frozen=True)
 class Mistaken(AsDecoded):
-    """A transform whose code has a mistake."""
+    """A transform with a bug."""
 
     def __call__(self, frames: Tensor) -> Tensor:
         raise RuntimeError("a mistake in the transform")
@@ -31,7 +31,7 @@ class Mistaken(AsDecoded):
 
 @dataclass(frozen=True)
 class Deadly(AsDecoded):
-    """Ends its process by a kill where it sees frame 33."""
+    """Kills its process when it sees frame 33."""
 
     def __call__(self, frames: Tensor) -> Tensor:
         if any(read_frame_number(frame) == 33 for frame in frames.flatten(0, 1)):
@@ -40,5 +40,5 @@ class Deadly(AsDecoded):
 
 
 def noisy(frames: Tensor) -> Tensor:
-    """An augmentation of one's own that draws from torch and from numpy."""
+    """A custom augmentation that draws from torch and numpy."""
     return frames.float() + torch.rand(()) + np.random.uniform()

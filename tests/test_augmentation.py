@@ -1,4 +1,4 @@
-"""Images drawn by chance, the same draw for all frames of a view."""
+"""Random training images, with the same draw for all frames of a view."""
 
 import pytest
 import torch
@@ -25,10 +25,10 @@ def test_all_frames_of_a_view_share_a_draw_and_views_do_not(kind: str):
     images = Augmentation(PRESET, **({"scale": (1.0, 1.0)} | KINDS[kind]))(FRAMES)
     assert images.shape == (8, 3, 3, 8, 8)
     assert torch.equal(images, images[:, :1].expand_as(images))
-    assert not all(torch.equal(images[0], other) for other in images[1:])
+    assert not all(torch.equal(images[0], view) for view in images[1:])
 
 
-def test_without_chance_a_square_is_resized_and_normalised():
+def test_without_randomness_a_square_is_resized_and_normalised():
     square = torch.randint(256, (1, 2, 3, 16, 16), dtype=torch.uint8)
     images = Augmentation(PRESET, scale=(1.0, 1.0))(square)
     torch.manual_seed(0)
@@ -45,9 +45,9 @@ def test_the_same_seed_gives_the_same_bits():
     assert torch.equal(*results)
 
 
-def test_a_flip_where_labels_have_a_side_is_refused():
+def test_a_flip_is_refused_if_class_names_contain_a_direction():
     augment = Augmentation(PRESET, flip=0.5)
-    with pytest.raises(VidclfError, match=r"flip=0\.5: a mirror image would belie SlideLeft, SpinClockwise"):
+    with pytest.raises(VidclfError, match=r"flip=0\.5: a mirror image of SlideLeft, SpinClockwise"):
         augment.check_classes(["Archery", "SlideLeft", "SpinClockwise"])
     augment.check_classes(["Archery", "Biking"])
     Augmentation(PRESET).check_classes(["SlideLeft"])

@@ -148,7 +148,7 @@ def test_a_class_with_one_group_to_train_on_is_named(refused: Callable[..., None
         (("split.number=4",), "split.number=4: UCF101 has split 1, 2, 3 only"),
         (("sampling.rate_hz=0",), "sampling.rate_hz=0: it must be a number above 0"),
         (("features=disk",), "features=disk: unknown; use one of auto, store, frames"),
-        (("dataset.classes=[Archery,Archerie]",), "Archerie is none of the 2 classes"),
+        (("dataset.classes=[Archery,Archerie]",), "Archerie is not one of the 2 classes"),
         (("dataset.rooot=x",), "Could not override 'dataset.rooot'"),
         (("head.widht=[1]",), "Could not override 'head.widht'"),
         (("sampling.rate_hz=(",), "sampling.rate_hz=("),

@@ -56,7 +56,7 @@ def test_a_file_is_decoded_once_by_all_runs(clips: list[Path], folder: Path, dec
     assert decoded[3:] == ["3.avi"]
 
 
-def test_a_changed_file_is_looked_at_again(clips: list[Path], folder: Path, decoded: list[str]):
+def test_a_changed_file_is_examined_again(clips: list[Path], folder: Path, decoded: list[str]):
     Catalogue(folder).look_up(clips)
     decoded.clear()
     before = [path.stat() for path in clips]
@@ -83,9 +83,7 @@ def test_a_moved_copied_or_touched_file_is_only_hashed(clips: list[Path], folder
     assert str(again[1]) == str(known[1]).replace(str(clips[1]), str(moved))
 
 
-def test_what_is_damaged_is_told_in_its_place_and_not_decoded_again(
-    clips: list[Path], folder: Path, decoded: list[str]
-):
+def test_a_damaged_file_is_reported_in_order_and_not_decoded_again(clips: list[Path], folder: Path, decoded: list[str]):
     halve(clips[1])
     text, gone = clips[0].with_name("text.avi"), clips[0].with_name("gone.avi")
     text.write_text("no video")
@@ -113,7 +111,7 @@ NO_FAULT_OF_THE_FILE = [OSError(24, "Too many open files"), MemoryError("no room
         (av.error.OSError(5, "FFmpeg ends early"), True, True),
     ],
 )
-def test_what_was_not_the_files_fault_is_told_and_not_remembered(
+def test_errors_of_the_machine_are_reported_and_not_stored(
     error: Exception, told: bool, remembered: bool, clips: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def fail(path: Path) -> VideoInfo:
@@ -130,7 +128,7 @@ def test_what_was_not_the_files_fault_is_told_and_not_remembered(
 
 
 @pytest.mark.parametrize("changed", ["FORMAT", "av.__version__"])
-def test_facts_of_another_look_are_not_believed(
+def test_facts_of_another_version_are_not_used(
     changed: str, clips: list[Path], folder: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     (folder / "videos.json").write_text("[]")  # the first version's
@@ -144,7 +142,7 @@ def test_facts_of_another_look_are_not_believed(
 @pytest.mark.parametrize(
     "spoil_it", [lambda data: data[: len(data) // 2], lambda data: b"\xff\xfe\xfa" * 50, lambda _: b""]
 )
-def test_a_file_of_facts_that_cannot_be_read_is_written_anew(
+def test_an_unreadable_catalogue_is_written_again(
     spoil_it: Callable[[bytes], bytes], clips: list[Path], folder: Path, decoded: list[str]
 ):
     expected = Catalogue(folder).look_up(clips)
@@ -156,7 +154,7 @@ def test_a_file_of_facts_that_cannot_be_read_is_written_anew(
     assert len(decoded) == 8
 
 
-def test_a_killed_run_keeps_what_it_has_saved(
+def test_a_killed_run_keeps_the_facts_that_it_saved(
     clips: list[Path], folder: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(catalogue, "SAVE_EVERY", 1)
@@ -176,7 +174,7 @@ def test_a_killed_run_keeps_what_it_has_saved(
     assert sorted(decoded) == ["2.avi", "3.avi"]
 
 
-def test_a_name_that_is_no_text_is_remembered(clips: list[Path], folder: Path, decoded: list[str]):
+def test_a_name_that_is_not_utf_8_is_stored(clips: list[Path], folder: Path, decoded: list[str]):
     odd = clips[0].rename(os.fsdecode(os.fsencode(clips[0].parent) + b"/\xe4 = 'a, b'.avi"))
     expected = Catalogue(folder).look_up([odd])
     assert Catalogue(folder).look_up([odd]) == expected
@@ -186,7 +184,7 @@ def test_a_name_that_is_no_text_is_remembered(clips: list[Path], folder: Path, d
 # Several at once
 
 
-def test_who_asks_for_the_same_files_waits_and_says_so_and_who_asks_for_others_does_not(
+def test_a_process_with_the_same_files_waits_and_says_so_and_one_with_different_files_does_not(
     clips: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Threads stand for processes: a lock knows them no better."""
@@ -212,7 +210,7 @@ def test_who_asks_for_the_same_files_waits_and_says_so_and_who_asks_for_others_d
     assert not list(folder.glob(".*.lock"))
 
 
-def test_ranks_share_the_files_and_all_know_the_answers(
+def test_ranks_share_the_files_and_all_return_all_facts(
     clips: list[Path], folder: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     rank, met, gathered = threading.local(), threading.Barrier(2, timeout=10), {}

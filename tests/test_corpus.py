@@ -1,4 +1,4 @@
-"""Which frames of which video a part of the data shows; damage is found at the first look, counted and listed."""
+"""Which frames of which videos a part uses; damage is found by the catalogue, counted and listed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ def root(ucf101_tree: Callable[..., Path]) -> Path:
 
 
 def frames_of(corpus: Corpus, part: str, epoch: int | None = None) -> dict[int, list]:
-    return {one.video: one.frames.tolist() for one in corpus.views(part, epoch)}
+    return {video.video: video.frames.tolist() for video in corpus.views(part, epoch)}
 
 
 def test_a_part_is_its_videos_with_all_their_views(root: Path):
@@ -34,14 +34,14 @@ def test_a_part_is_its_videos_with_all_their_views(root: Path):
     for part in PARTS:
         views = corpus.views(part)
         assert len(views) == corpus.part_size(part) == NUM_VIDEOS[part]
-        assert [one.label for one in views] == [corpus.videos[one.video].label for one in views]
-        assert all(one.frames.tolist() == [[0, 6, 11]] and one.views.tolist() == [0] for one in views)
-    videos = [one.video for part in PARTS for one in corpus.views(part)]
+        assert [video.label for video in views] == [corpus.videos[video.video].label for video in views]
+        assert all(video.frames.tolist() == [[0, 6, 11]] and video.views.tolist() == [0] for video in views)
+    videos = [video.video for part in PARTS for video in corpus.views(part)]
     assert sorted(videos) == list(range(16))
 
 
 @pytest.mark.parametrize("sampling", [Segments(3), Dense(2, 3, 1)])
-def test_a_sampling_with_chance_draws_anew_for_each_video_and_epoch(sampling: Any, root: Path):
+def test_a_random_sampling_draws_for_each_video_and_epoch(sampling: Any, root: Path):
     corpus, again, other = (make_corpus(root, sampling=sampling, seed=seed) for seed in (0, 0, 1))
     epochs = [frames_of(corpus, "train", epoch) for epoch in range(3)]
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
@@ -52,27 +52,29 @@ def test_a_sampling_with_chance_draws_anew_for_each_video_and_epoch(sampling: An
     assert all(len(frames) == len(sampling(12, 25.0)) for frames in frames_of(corpus, "train").values())
 
 
-def test_views_that_are_asked_for_again_are_the_same_list(root: Path):
-    """So that whoever keeps what belongs to them finds it."""
+def test_the_same_views_are_the_same_list(root: Path):
+    """Callers cache by the list."""
     corpus = make_corpus(root)
-    assert corpus.views("train", 0) is corpus.views("train", 7)  # without chance
-    chance = make_corpus(root, sampling=Segments(3))
-    assert chance.views("train", 0) is chance.views("train", 0) is not chance.views("train", 1)
+    assert corpus.views("train", 0) is corpus.views("train", 7)  # not random
+    random = make_corpus(root, sampling=Segments(3))
+    assert random.views("train", 0) is random.views("train", 0) is not random.views("train", 1)
 
 
-def test_frame_level_validation_puts_single_views_on_a_side(root: Path):
-    with pytest.warns(UserWarning, match="both parts of train and val"):
+def test_frame_level_validation_puts_single_views_into_parts(root: Path):
+    with pytest.warns(UserWarning, match="both train and val"):
         corpus = make_corpus(root, split=Official(validation="frame_level"))
-    train, val = ({(one.video, int(v)) for one in corpus.views(part) for v in one.views} for part in ("train", "val"))
+    train, val = (
+        {(video.video, int(v)) for video in corpus.views(part) for v in video.views} for part in ("train", "val")
+    )
     assert len(train) + len(val) == 8 * 6
     assert not train & val
     assert {video for video, _ in train} & {video for video, _ in val}
 
 
 @pytest.mark.parametrize("sampling", [Segments(3), Dense(2, 3, 1)])
-def test_frame_level_validation_refuses_views_drawn_by_chance(sampling: Any, root: Path):
+def test_frame_level_validation_refuses_random_views(sampling: Any, root: Path):
     name = type(sampling).__name__
-    with pytest.raises(VidclfError, match=rf"frame_level.*{name} draws its training views by chance.*sampling=rate"):
+    with pytest.raises(VidclfError, match=rf"frame_level.*{name} draws its training views at random.*sampling=rate"):
         make_corpus(root, sampling=sampling, split=Official(validation="frame_level"))
 
 
@@ -87,14 +89,14 @@ def damage(root: Path, group: int) -> list[str]:
 
 @pytest.mark.parametrize("validation", ["group", "frame_level"])
 @pytest.mark.filterwarnings("ignore:.*frame_level")
-def test_damaged_videos_are_left_out_counted_and_listed(validation: str, root: Path):
+def test_damaged_videos_are_skipped_counted_and_listed(validation: str, root: Path):
     names = damage(root, group=1)
     corpus = make_corpus(root, on_error="skip", split=Official(validation=validation))
     assert sorted(corpus.videos[video].path.name for video in corpus.failed) == sorted(names)
     assert all(corpus.videos[video].path.name in str(error) for video, error in corpus.failed.items())
     assert len(corpus.views("test")) == 5
     assert corpus.part_size("test") == 8
-    assert {one.video for one in corpus.views("test")}.isdisjoint(corpus.failed)
+    assert {video.video for video in corpus.views("test")}.isdisjoint(corpus.failed)
 
 
 @pytest.mark.parametrize("hurt", [halve, spoil])
@@ -104,25 +106,25 @@ def test_a_damaged_video_raises_by_default(hurt: Callable[[Path], Path], root: P
         make_corpus(root)
 
 
-def test_a_video_that_fails_later_has_no_views_any_more(root: Path):
+def test_a_video_that_fails_later_has_no_more_views(root: Path):
     corpus = make_corpus(root, on_error="skip")
     first = corpus.views("test")[0].video
     corpus.exclude(first, VideoError("gone"))
-    assert first not in {one.video for one in corpus.views("test")}
+    assert first not in {video.video for video in corpus.views("test")}
     assert corpus.part_size("test") == 8
     with pytest.raises(VideoError, match="gone"):
         make_corpus(root).exclude(first, VideoError("gone"))
 
 
-def test_a_part_without_a_sound_video_is_a_sentence(root: Path):
+def test_a_part_without_an_undamaged_video_is_refused(root: Path):
     for path in [path for path in root.rglob("*.avi") if "_g01_" in path.name or "_g02_" in path.name]:
         halve(path)
     with pytest.raises(VidclfError, match=r"No video of the test part can be read, 8 failed\. The first: .*g01_c01"):
         make_corpus(root, on_error="skip").require("test")
 
 
-def test_a_part_without_videos_is_a_sentence(ucf101_tree: Callable[..., Path]):
-    with pytest.raises(VidclfError, match=r"The test part has no videos; check dataset\.root.*split\.number"):
+def test_a_part_without_videos_is_refused(ucf101_tree: Callable[..., Path]):
+    with pytest.raises(VidclfError, match=r"The test part has no videos\. Check dataset\.root.*split\.number"):
         make_corpus(ucf101_tree(groups=(8, 9))).require("val", "test")
 
 
@@ -130,25 +132,25 @@ def test_each_process_needs_a_video(root: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(corpus_module, "rank_and_size", lambda: (0, 5))
     corpus = make_corpus(root)
     corpus.require("train")
-    with pytest.raises(VidclfError, match=r"The train part has 4 videos for 5 processes, .*trainer\.devices to fewer"):
+    with pytest.raises(VidclfError, match=r"The train part has 4 videos for 5 processes.*trainer\.devices to fewer"):
         corpus.require("train", one_each=True)
 
 
-def test_a_shard_looks_at_its_own_videos_and_has_views_of_no_other(root: Path):
+def test_a_shard_examines_its_videos_and_has_no_other_views(root: Path):
     first = make_corpus(root, sampling=Rate(5), shard=(1, 3))
     assert set(first.facts) == {0, 3, 6, 9, 12, 15}
     halve(first.videos[1].path)  # of the second
     assert set(make_corpus(root, shard=(3, 3)).facts) == {2, 5, 8, 11, 14}
-    shown = {one.video for part in PARTS for one in first.views(part)}
+    shown = {video.video for part in PARTS for video in first.views(part)}
     assert shown == set(first.facts)
     with pytest.raises(VideoError):
         make_corpus(root, shard=(2, 3))
 
 
-def test_the_number_of_frames_is_that_of_the_look(root: Path):
+def test_the_number_of_frames_comes_from_the_catalogue(root: Path):
     path = encode_video(sorted(root.rglob("*.avi"))[0], num_frames=20)
     corpus = make_corpus(root, sampling=Uniform(2))
-    (video,) = [number for number, one in enumerate(corpus.videos) if one.path == path]
+    (video,) = [number for number, video in enumerate(corpus.videos) if video.path == path]
     assert frames_of(corpus, "test")[video] == [[0, 19]]
 
 
@@ -167,13 +169,13 @@ def test_a_segments_name_says_where_it_lies():
     assert [video.name for video in name_videos(videos, "/data")] == ["a.mp4", "a.mp4#1.5-4", "a.mp4#-2", "a.mp4#0-"]
 
 
-def test_a_name_that_the_data_set_gives_stays():
+def test_a_name_from_the_data_set_is_kept():
     assert name_videos([Video(Path("/data/a.mp4"), 0, "", name="A/a.mp4")], "/data")[0].name == "A/a.mp4"
 
 
 @dataclass
-class Own:
-    """A data set of one's own that gives two videos one name."""
+class TwoNames:
+    """A custom data set that gives two videos the same name."""
 
     videos_: list[Video]
     class_names: list[str] = field(default_factory=lambda: ["A", "B"])
@@ -183,9 +185,9 @@ class Own:
         return self.videos_
 
 
-def test_two_videos_of_one_name_are_refused(root: Path):
+def test_two_videos_with_the_same_name_are_refused(root: Path):
     videos = [Video(root / folder / "a.mp4", 0, "g", name="A/a.mp4") for folder in "xy"]
     with pytest.raises(
-        VidclfError, match=r"1 name\(s\) stand for several videos: A/a\.mp4 \(the first: .*x/a\.mp4, .*y/a"
+        VidclfError, match=r"1 name\(s\) belong to several videos: A/a\.mp4 \(the first: .*x/a\.mp4, .*y/a"
     ):
-        make_corpus(root, dataset=Own(videos))
+        make_corpus(root, dataset=TwoNames(videos))

@@ -40,7 +40,7 @@ def views_at(module: VideoDataModule, epoch: int) -> list[tuple[int, int, int]]:
 
 
 @pytest.mark.parametrize("features", ["store", "frames"])
-def test_each_epoch_has_an_order_of_its_own(features: str, root: Path):
+def test_each_epoch_has_a_different_order(features: str, root: Path):
     module = made(root, features, Rate(10))
     epochs = [views_at(module, epoch) for epoch in (0, 1, 0)]
     assert epochs[0] == epochs[2] != epochs[1]
@@ -58,7 +58,7 @@ def test_heads_are_scaled_by_the_same_features_either_way(sampling: Any, root: P
     assert torch.equal(stored, decoded)
 
 
-def test_a_batch_of_nothing_is_refused(root: Path):
+def test_an_empty_batch_is_refused(root: Path):
     corpus = make_corpus(root)
-    with pytest.raises(VidclfError, match="batch_size=0: it must be 1 or more"):
+    with pytest.raises(VidclfError, match="batch_size=0: must be 1 or more"):
         VideoDataModule(corpus, make_frames(corpus), batch_size=0)

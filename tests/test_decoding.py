@@ -26,7 +26,7 @@ from videos import (
 from vidclf.data.decoding import VideoInfo, decode_frames, errors_name_video, inspect, iterate_frames
 from vidclf.errors import VidclfError, VideoError
 
-VOP_START = b"\x00\x00\x01\xb6"  # of a picture in MPEG-4 part 2; two bits of its kind follow
+VOP_START = b"\x00\x00\x01\xb6"  # begins a coded frame in MPEG-4 part 2; two bits of its kind follow
 X265 = {"x265-params": "log-level=none:pools=1"}
 FAST_VPX = {"deadline": "realtime", "cpu-used": "8"}
 
@@ -95,7 +95,7 @@ def test_every_frame_of_the_real_h264_clip_equals_the_full_decode(shared: Path):
     assert torch.equal(decode_frames(path, torch.arange(280)), full_decode(path))
 
 
-def test_frames_come_in_the_order_and_as_often_as_asked(source: Callable[[str], Path]):
+def test_frames_come_in_the_order_of_the_indices_with_repeats(source: Callable[[str], Path]):
     frames = decode_frames(source("xvid_b_frames.avi"), torch.tensor([7, 0, 7]))
     assert [read_frame_number(frame) for frame in frames] == [7, 0, 7]
 
@@ -114,7 +114,7 @@ def test_a_video_of_one_frame_has_one(tmp_path: Path):
 
 
 def say_as_before(number: int, packet: bytes) -> bytes:
-    """Let three packets of an MPEG-4 stream at 25 Hz code no picture (`vop_coded` is 0), as XviD does."""
+    """Let three packets of an MPEG-4 stream at 25 Hz code no frame (`vop_coded` is 0), as XviD does."""
     header = f"0101{number % 25:05b}10".ljust(16, "1")  # P; in the same second; when in it; not coded
     return VOP_START + int(header, 2).to_bytes(2) if number in (17, 18, 30) else packet
 
@@ -134,12 +134,12 @@ def test_every_clip_of_three_real_classes_has_its_true_number_of_frames(shared: 
         counts = {row["video"]: int(row["num_frames"]) for row in csv.DictReader(file)}
     paths = {f"{path.parent.name}/{path.name}": path for path in sorted((shared / "ucf3").rglob("*.avi"))}
     with ThreadPoolExecutor(2) as pool:
-        found = dict(zip(paths, pool.map(lambda path: inspect(path).num_frames, paths.values()), strict=True))
-    assert len(found) == 363
-    assert found == {name: counts[name] for name in found}
+        num_frames = dict(zip(paths, pool.map(lambda path: inspect(path).num_frames, paths.values()), strict=True))
+    assert len(num_frames) == 363
+    assert num_frames == {name: counts[name] for name in num_frames}
 
 
-def test_every_foreign_clip_but_the_damaged_one_is_sound_and_counted(shared: Path):
+def test_every_foreign_clip_except_the_damaged_one_is_read_and_counted(shared: Path):
     paths = sorted((shared / "clips" / "foreign").iterdir())
     damaged = [path for path in paths if path.name == "corrupted.mp4"]
     assert (len(paths), len(damaged)) == (25, 1)
@@ -147,7 +147,7 @@ def test_every_foreign_clip_but_the_damaged_one_is_sound_and_counted(shared: Pat
         if path not in damaged:
             info = inspect(path)
             assert (len(info.shown_from) or info.num_frames) == count_frames(path), path
-    with pytest.raises(VideoError, match=r"28 of 50 frames decode; the file is damaged\. Delete it"):
+    with pytest.raises(VideoError, match=r"28 of 50 frames decode; the file is damaged\. Re-extract it"):
         inspect(damaged[0])
 
 
@@ -160,9 +160,9 @@ def test_the_rate_is_the_average_of_the_file(tmp_path: Path):
     assert inspect(encode_video(tmp_path / "a.avi", fps=29.97)).fps == pytest.approx(30000 / 1001, rel=1e-4)
 
 
-def test_only_the_wanted_frames_are_given(source: Callable[[str], Path]):
-    given = dict(iterate_frames(source("h264.mp4"), [3, 20, 39]))
-    assert {index: read_frame_number(frame) for index, frame in given.items()} == {3: 3, 20: 20, 39: 39}
+def test_only_the_wanted_frames_are_yielded(source: Callable[[str], Path]):
+    frames = dict(iterate_frames(source("h264.mp4"), [3, 20, 39]))
+    assert {index: read_frame_number(frame) for index, frame in frames.items()} == {3: 3, 20: 20, 39: 39}
 
 
 def test_several_threads_decode_several_clips_at_once(source: Callable[[str], Path]):
@@ -180,7 +180,7 @@ def test_any_file_name_is_a_plain_file(name: str, source: Callable[[str], Path],
     assert read_frame_number(decode_frames(Path(name), torch.tensor(9))) == 9
 
 
-# What is no video
+# Files that are not videos
 
 
 def audio_only(path: Path) -> None:
@@ -221,7 +221,7 @@ NO_VIDEOS: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", NO_VIDEOS)
-def test_what_is_no_video_is_refused_in_a_sentence(kind: str, tmp_path: Path):
+def test_a_file_that_is_not_a_video_is_refused(kind: str, tmp_path: Path):
     path = tmp_path / "a.avi"
     write, message = NO_VIDEOS[kind]
     write(path)
@@ -232,11 +232,11 @@ def test_what_is_no_video_is_refused_in_a_sentence(kind: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_frame_that_is_not_there_is_refused_and_no_file_called_damaged(
+def test_a_frame_beyond_the_end_is_refused_and_the_file_is_not_called_damaged(
     whole: bool, source: Callable[[str], Path], tmp_path: Path
 ):
     for path in (source("h264.mp4"), key_framed(tmp_path / "clip.avi")):
-        with pytest.raises(VideoError, match=r"frame 40 was asked for, but 40 frames decode.*Ask for those alone"):
+        with pytest.raises(VideoError, match=r"frame 40 was asked for, but 40 frames decode"):
             decode_frames(path, torch.tensor([0, 40]), whole)
         with pytest.raises(VideoError, match="frame -1 was asked for; frames are numbered from 0"):
             decode_frames(path, torch.tensor([0, -1]), whole)
@@ -259,7 +259,7 @@ def test_a_change_of_frame_size_is_refused(tmp_path: Path):
 
 
 def noisy_video(path: Path, **settings: Any) -> Path:
-    """40 frames of which each takes some kilobytes, so that 4 KB of damage hit a picture."""
+    """40 frames of which each takes some kilobytes, so that 4 KB of damage hit a frame."""
     noise = np.random.default_rng(0).integers(0, 255, (40, 96, 128, 3), dtype=np.uint8)
     return encode_video(path, frames=list(noise), size=(128, 96), **settings)
 
@@ -303,14 +303,14 @@ def sound_bytes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], byt
 
 @pytest.mark.parametrize("damage", [halve, lose_the_last_tenth, put_garbage_in_the_middle])
 @pytest.mark.parametrize("name", DAMAGEABLE)
-def test_damage_is_found_whatever_is_asked_for(
+def test_damage_is_found_whichever_frame_is_read(
     name: str, damage: Callable[[bytes], bytes], sound_bytes: Callable[[str], bytes], tmp_path: Path, capfd
 ):
     path = tmp_path / name
     path.write_bytes(sound_bytes(name))
     assert decode_frames(path, torch.tensor([0])).shape == (1, 3, 96, 128)
     path.write_bytes(damage(sound_bytes(name)))
-    with pytest.raises(VideoError, match=r"damaged.*(Delete it|Give a video that plays).*on_error=skip"):
+    with pytest.raises(VideoError, match=r"damaged.*(Re-extract it|Give a video that plays).*on_error=skip"):
         decode_frames(path, torch.tensor([0]))
     assert capfd.readouterr().err == ""
 
@@ -339,11 +339,11 @@ def test_garbage_in_a_real_clip_is_found(name: str, shared: Path, tmp_path: Path
 
 
 def lose_a_slice(number: int, packet: bytes) -> bytes:
-    """Leave the last of an H.264 picture's slices out of packet 20."""
+    """Leave the last slice of an H.264 frame out of packet 20."""
     return packet[: packet.rindex(b"\x00\x00\x01")] if number == 20 else packet
 
 
-def test_a_picture_that_the_decoder_paints_over_and_marks_is_found(tmp_path: Path):
+def test_a_frame_with_a_hole_that_the_decoder_conceals_is_refused(tmp_path: Path):
     whole = encode_video(tmp_path / "whole.ts", 40, codec="libx264", options={"x264-params": "slices=3"})
     path = change_packets(whole, tmp_path / "lost.ts", lose_a_slice)
     with av.open(path) as container:
@@ -356,7 +356,7 @@ def test_a_picture_that_the_decoder_paints_over_and_marks_is_found(tmp_path: Pat
             look(path)
 
 
-def test_sixteen_wrong_bytes_in_a_picture_are_found(sound_bytes: Callable[[str], bytes], tmp_path: Path):
+def test_sixteen_wrong_bytes_in_a_frame_are_found(sound_bytes: Callable[[str], bytes], tmp_path: Path):
     path = tmp_path / "a.avi"
     path.write_bytes(put_garbage_in_the_middle(sound_bytes("mjpeg.avi"), 16))
     with pytest.raises(VideoError, match="of 40 frames decode; the file is damaged"):
@@ -377,7 +377,7 @@ def test_the_last_hundred_bytes_of_a_matroska_file_are_missed(sound_bytes: Calla
         inspect(path)
 
 
-def test_sound_after_the_last_frame_is_no_damage(tmp_path: Path):
+def test_sound_after_the_last_frame_is_not_damage(tmp_path: Path):
     path = encode_video(tmp_path / "a.mkv", 5, codec="libx264", audio="aac")  # a second of it
     assert inspect(path).num_frames == 5
 
@@ -397,7 +397,7 @@ def test_a_short_mkv_with_b_frames_is_sound(num_frames: int, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_of_a_whole_file_the_same_frames_are_given_and_none_decoded_behind_them(
+def test_a_whole_file_gives_the_same_frames_and_decodes_none_behind_them(
     name: str, source: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ):
     expected = full_decode(source(name))
@@ -407,9 +407,7 @@ def test_of_a_whole_file_the_same_frames_are_given_and_none_decoded_behind_them(
     assert list(iterate_frames(source(name), [], whole=True)) == []
 
 
-def test_of_a_whole_file_nothing_is_read_behind_the_last_wanted_frame(
-    sound_bytes: Callable[[str], bytes], tmp_path: Path
-):
+def test_a_whole_file_is_not_read_behind_the_last_wanted_frame(sound_bytes: Callable[[str], bytes], tmp_path: Path):
     for name in ("xvid_b_frames.avi", "xvid_key_frames.avi", "h264.mkv"):
         path = tmp_path / name
         path.write_bytes(halve(sound_bytes(name)))
@@ -418,7 +416,7 @@ def test_of_a_whole_file_nothing_is_read_behind_the_last_wanted_frame(
             decode_frames(path, torch.tensor([0, 5]))
 
 
-def test_what_fails_for_another_reason_names_the_video_and_the_line(tmp_path: Path):
+def test_an_unexpected_error_names_the_video_and_the_line(tmp_path: Path):
     message = r"^a\.avi: the worker that read it failed \(MemoryError: no room, test_decoding\.py line \d+\)"
     with pytest.raises(VideoError, match=message), errors_name_video(Path("a.avi")):
         raise MemoryError("no room")

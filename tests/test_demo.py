@@ -13,6 +13,7 @@ from vidclf.data.datasets import demo
 from vidclf.data.datasets.demo import ABOUT, ABOUT_FILE, Demo, ensure_written
 from vidclf.data.datasets.demo.clips import (
     CLIPS_PER_GROUP,
+    CREDIT,
     CYCLES_PER_FRAME,
     DURATIONS_S,
     FPS,
@@ -22,14 +23,16 @@ from vidclf.data.datasets.demo.clips import (
     SIDE,
     TEST_GROUPS,
     TEST_SAMPLES,
+    draw,
     encode,
+    handwriting,
+    photographs,
     scenes,
     slide,
     spin,
     sway,
     zoom,
 )
-from vidclf.data.datasets.demo.drawing import CREDIT, draw, handwriting, photographs
 from vidclf.data.decoding import decode_frames, inspect
 from vidclf.data.sampling import Rate, Uniform
 from vidclf.errors import VidclfError
@@ -60,7 +63,7 @@ def all_frames(path: Path) -> torch.Tensor:
 
 
 def drawn(name: str) -> torch.Tensor:
-    return next(frames for scene in scenes() if name in scene.names() for own, frames in scene.clips() if own == name)
+    return next(frames for scene in scenes() if name in scene.names() for clip, frames in scene.clips() if clip == name)
 
 
 def background(frames: torch.Tensor) -> torch.Tensor:
@@ -155,7 +158,7 @@ def test_clips_of_a_group_share_background_and_handwriting_and_groups_do_not():
         assert same == ({f"{member} 1" for member in pair} if group == "1" else {key})
 
 
-def test_test_groups_show_handwriting_of_their_own():
+def test_only_test_groups_show_the_test_handwriting():
     for digit in range(10):
         tested, others = handwriting(digit)[TEST_SAMPLES], handwriting(digit)[OTHER_SAMPLES]
         assert len(tested) == 60
@@ -163,7 +166,7 @@ def test_test_groups_show_handwriting_of_their_own():
         assert (torch.cdist(tested.flatten(1), others.flatten(1)) > 0).all()
 
 
-def test_the_digit_tells_the_shown_classes_and_no_pair():
+def test_the_digit_distinguishes_the_shown_classes_and_no_pair():
     digits = {
         name: [s.digit for s in scenes() if name in (s.forward, s.backward)] for name in [*SHOWN_DIGITS, "ZoomIn"]
     }
@@ -182,7 +185,7 @@ def test_no_spin_turns_more_than_60_degrees_between_the_frames_of_a_uniform_view
     assert steps.min() > 0  # clockwise: angles grow
 
 
-def test_motions_come_round_once_a_cycle_and_move_as_they_are_called():
+def test_motions_repeat_once_a_cycle_and_move_as_their_names_say():
     cycles = torch.tensor([0.0, 0.25, 1.0, 1.25], dtype=torch.float64)
     for motion in (slide, spin, zoom, sway):
         here, later = motion(cycles[:2], 0.1), motion(cycles[2:], 0.1)
@@ -225,19 +228,19 @@ def test_writing_twice_gives_the_same_bytes(small_demo, tmp_path):
             assert (tmp_path / "again.avi").read_bytes() == (small_demo / name).read_bytes()
 
 
-def test_a_demo_that_is_there_is_not_written_again(small_demo, monkeypatch):
+def test_an_existing_demo_is_not_written_again(small_demo, monkeypatch):
     monkeypatch.setattr(demo, "scenes", lambda: FEW)
     monkeypatch.setattr(demo, "encode", lambda *_: pytest.fail("written again"))
     assert len(Demo(small_demo).videos()) == 2 * 8 * CLIPS_PER_GROUP
 
 
-def test_of_a_whole_demo_the_clips_are_counted_and_no_name_computed(small_demo, monkeypatch):
+def test_the_clips_of_a_complete_demo_are_counted_without_computing_names(small_demo, monkeypatch):
     monkeypatch.setattr(demo, "NUM_CLIPS", 2 * 8 * CLIPS_PER_GROUP)
     monkeypatch.setattr(demo, "scenes", lambda: pytest.fail("computed"))
     assert len(Demo(small_demo).videos()) == 2 * 8 * CLIPS_PER_GROUP
 
 
-def test_a_killed_run_leaves_no_half_demo_and_the_next_one_writes_it(tmp_path, few_scenes, monkeypatch):
+def test_a_killed_run_leaves_no_incomplete_demo_and_the_next_run_writes_it(tmp_path, few_scenes, monkeypatch):
     root, real = tmp_path / "demo", demo.encode
     calls = []
 
@@ -256,7 +259,7 @@ def test_a_killed_run_leaves_no_half_demo_and_the_next_one_writes_it(tmp_path, f
     assert sorted(str(path.relative_to(root)) for path in root.glob("*/*.avi")) == sorted(FEW[0].names())
 
 
-def test_two_runs_at_once_write_it_once(tmp_path, few_scenes, monkeypatch):
+def test_two_runs_at_once_write_the_demo_once(tmp_path, few_scenes, monkeypatch):
     written, real = [], demo.encode
     monkeypatch.setattr(demo, "encode", lambda path, frames: (written.append(path.name), real(path, frames)))
     with ThreadPoolExecutor(2) as threads:  # the lock knows threads no better than processes
@@ -265,7 +268,7 @@ def test_two_runs_at_once_write_it_once(tmp_path, few_scenes, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} <= {"demo", ".demo.lock"}
 
 
-def test_a_foreign_folder_is_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_not_changed(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(VidclfError, match=r"is not empty and does not hold this edition.*dataset\.root"):
         Demo(tmp_path)
@@ -278,7 +281,7 @@ def test_a_demo_with_clips_missing_is_refused(tmp_path):
         Demo(tmp_path)
 
 
-def test_a_root_that_cannot_be_written_is_a_sentence(tmp_path):
+def test_a_root_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(VidclfError, match=r"demo: cannot write \(.*dataset\.root"):
         Demo(tmp_path / "file" / "demo")
@@ -290,7 +293,7 @@ def test_an_empty_folder_is_filled(tmp_path, few_scenes):
     assert (tmp_path / "demo" / FEW[0].names()[0]).is_file()
 
 
-def test_there_is_no_other_split_of_it(small_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_second_split_is_refused(small_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(demo, "scenes", lambda: FEW)
-    with pytest.raises(VidclfError, match=r"split\.number=2: Demo has split 1 only"):
+    with pytest.raises(VidclfError, match=r"split\.number=2: Demo has only split 1"):
         make_corpus(small_demo, dataset=Demo(small_demo), split=Official(number=2), store=tmp_path)

@@ -1,4 +1,4 @@
-"""`dataset=folder`: one folder a class, any container, and groups by their paths."""
+"""`dataset=folder`: a folder per class, any container, groups from the paths."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.corpus import Corpus
 from vidclf.data.datasets.folder import Folder
-from vidclf.data.files import find_videos
+from vidclf.data.listing import find_videos
 from vidclf.data.sampling import Rate
 from vidclf.data.splits import Official
 from vidclf.errors import VidclfError
@@ -42,18 +42,18 @@ def test_the_label_is_the_folder_and_any_container_is_taken(root: Path):
 
 
 @pytest.mark.parametrize(
-    ("group", "found"),
+    ("group", "expected"),
     [
         ("parent", ["anna", "ben", "anna/deep", "ben"]),
         (r"/(anna|ben)/", ["anna", "ben", "anna", "ben"]),
         ("file", NAMES),
     ],
 )
-def test_groups_come_from_sub_folders_a_regular_expression_or_each_file(root: Path, group: str, found: list[str]):
-    assert groups_of(Folder(root, group=group)) == dict(zip(NAMES, found, strict=True))
+def test_groups_come_from_sub_folders_a_regular_expression_or_each_file(root: Path, group: str, expected: list[str]):
+    assert groups_of(Folder(root, group=group)) == dict(zip(NAMES, expected, strict=True))
 
 
-def test_a_group_is_one_thing_in_all_classes_unless_said_otherwise(root: Path):
+def test_classes_share_groups_unless_groups_is_of_class(root: Path):
     shared, of_class = (
         {video.unit for video in Folder(root, "/(anna|ben)/", groups=groups).videos()}
         for groups in ("shared", "of_class")
@@ -61,23 +61,23 @@ def test_a_group_is_one_thing_in_all_classes_unless_said_otherwise(root: Path):
     assert (len(shared), len(of_class)) == (2, 4)
 
 
-def test_a_file_as_its_own_group_says_what_that_does_to_the_score(root: Path, capsys: pytest.CaptureFixture):
+def test_a_group_per_file_warns_that_the_score_may_be_too_high(root: Path, capsys: pytest.CaptureFixture):
     Folder(root, group="file").videos()
-    assert "each file is a group of its own" in capsys.readouterr().err
+    assert "each file is a separate group" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("group", "message"),
     [
         (None, r"dataset\.group must say which videos belong together(.|\n)*parent(.|\n)*file"),
-        ("person", "it has 0 groups in parentheses; it needs one"),
+        ("person", "it has 0 groups in parentheses"),
         ("(a)(b)", "it has 2 groups in parentheses"),
-        ("(person", r"dataset\.group=\(person: it is no regular expression"),
+        ("(person", r"dataset\.group=\(person: not a regular expression"),
         (r"run/(x*)", r"4 of 4 videos do not match it: run/anna/a\.MP4"),
         (r"(person\d+)", r"4 of 4 videos do not match it: run/anna/a\.MP4, run/ben/b\.mov, walk"),
     ],
 )
-def test_a_group_that_names_none_is_refused(root: Path, group: str | None, message: str):
+def test_a_group_setting_that_does_not_fit_is_refused(root: Path, group: str | None, message: str):
     with pytest.raises(VidclfError, match=message):
         Folder(root, group=group).videos()
 
@@ -89,7 +89,7 @@ def test_classes_may_be_called_by_numbers(root: Path):
 
 def test_a_file_beside_the_sub_folders_has_no_parent(root: Path):
     write(root, "run/loose.mp4")
-    with pytest.raises(VidclfError, match=r"1 of 5 videos lie in no sub-folder of their class: run/loose\.mp4\."):
+    with pytest.raises(VidclfError, match=r"1 of 5 videos .* no sub-folder .*: run/loose\.mp4\."):
         Folder(root, group="parent").videos()
 
 
@@ -97,28 +97,28 @@ def test_a_root_without_classes_is_refused(root: Path, tmp_path: Path):
     for folder, message in [
         (tmp_path / "absent", "there is no such folder"),
         (write(tmp_path / "flat", "a.mp4"), r"there is no class folder in it; expected is .*flat/<class>/<video>"),
-        (write(tmp_path / "one", "walk/a.mp4"), "there is one class, walk, and nothing to tell apart"),
+        (write(tmp_path / "one", "walk/a.mp4"), "there is one class, walk"),
         (write(root, "sit/notes.txt"), "my videos/sit: the class folder holds no video"),
     ]:
         with pytest.raises(VidclfError, match=message):
             Folder(folder, group="file").videos()
 
 
-def test_what_is_left_out_is_counted_aloud(root: Path, capsys: pytest.CaptureFixture):
+def test_skipped_files_are_counted_and_listed(root: Path, capsys: pytest.CaptureFixture):
     write(root, "loose.mp4", "walk/notes.txt", "walk/.DS_Store", "walk/anna/._c.MTS")
     assert len(Folder(root, group="file").videos()) == 4
     said = capsys.readouterr().err
-    assert "1 video(s) lie in no class folder and are left out: loose.mp4." in said
-    assert "1 file(s) are no videos and are left out: walk/notes.txt." in said
+    assert "1 video(s) are in no class folder and are skipped: loose.mp4." in said
+    assert "1 file(s) are not videos and are skipped: walk/notes.txt." in said
 
 
-def test_two_spellings_of_a_class_are_said_and_kept_apart(root: Path, capsys: pytest.CaptureFixture):
+def test_two_spellings_of_a_class_are_reported_and_kept_apart(root: Path, capsys: pytest.CaptureFixture):
     write(root, "Walk /a.mp4")
     assert Folder(root, group="file").class_names == ["run", "walk", "Walk "]
     assert "'walk' and 'Walk ' may be one class in 2 spellings; kept apart." in capsys.readouterr().err
 
 
-def test_no_split_is_chosen_in_silence(root: Path, tmp_path: Path):
+def test_a_split_must_be_chosen(root: Path, tmp_path: Path):
     with pytest.raises(VidclfError, match=r"split=official: Folder has no official split.* split=grouped"):
         Corpus(Folder(root, group="file"), Official(), Rate(1), Catalogue(tmp_path))
 
@@ -133,12 +133,12 @@ def test_links_are_followed_and_circles_end(tmp_path: Path):
     (source / "again").symlink_to(source)
     (tmp_path / "real" / "deep" / "up").symlink_to(source)
     (source / "nowhere.mp4").symlink_to(tmp_path / "absent")
-    found, others = find_videos(source)
-    assert [path.relative_to(source).as_posix() for path in found] == ["c.mp4", "linked/a.mp4", "linked/deep/b.mp4"]
-    assert [path.name for path in others] == ["nowhere.mp4", "playlist.m3u8"]
+    videos, remaining = find_videos(source)
+    assert [path.relative_to(source).as_posix() for path in videos] == ["c.mp4", "linked/a.mp4", "linked/deep/b.mp4"]
+    assert [path.name for path in remaining] == ["nowhere.mp4", "playlist.m3u8"]
 
 
-def test_names_that_are_no_text_are_listed(root: Path):
+def test_names_that_are_not_utf_8_are_listed(root: Path):
     name = os.fsdecode(b"run/caf\xe9/\xff.mp4")
     write(root, name)
     assert groups_of(Folder(root, group="parent"))[name] == os.fsdecode(b"caf\xe9")

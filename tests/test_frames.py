@@ -79,10 +79,10 @@ def test_windows_of_any_size_lose_and_repeat_nothing(frames_per_window: int, mon
         sizes: Counter[int] = Counter()
         seen = []
         for window in windows:
-            own = [(one.video, int(view)) for one in window.views for view in one.views]
+            numbers = [(video.video, int(view)) for video in window.views for view in video.views]
             for number, rows in zip(window.batches, window.pieces, strict=True):
                 sizes[number] += len(rows)
-                seen += [own[row] for row in rows.tolist()]
+                seen += [numbers[row] for row in rows.tolist()]
         assert sorted(seen) == [(video, view) for video, view, _ in ALL_NAMES]
         assert list(sizes) == list(range(num_batches))
         assert set(list(sizes.values())[:-1]) <= {batch_size}
@@ -90,18 +90,22 @@ def test_windows_of_any_size_lose_and_repeat_nothing(frames_per_window: int, mon
 
 def test_videos_of_one_view_are_decoded_a_batch_at_a_time():
     windows, num_batches = plan_training(
-        [replace(one, views=one.views[:1], frames=one.frames[:1]) for one in views_of()], 4, 1, torch.Generator(), 0
+        [replace(video, views=video.views[:1], frames=video.frames[:1]) for video in views_of()],
+        4,
+        1,
+        torch.Generator(),
+        0,
     )
     assert [len(window.views) for window in windows] == [4, 2]
     assert num_batches == 2
 
 
-def test_another_epoch_has_another_order_and_the_same_epoch_the_same(paths: list[Path]):
+def test_epochs_differ_in_order_and_the_same_epoch_repeats(paths: list[Path]):
     one, same, other = (names(reader(paths).training_batches(views_of(), 4, epoch)) for epoch in (0, 0, 1))
     assert one == same != other
 
 
-def test_crops_of_a_view_are_views_behind_one_another(paths: list[Path]):
+def test_crops_of_a_view_are_next_to_each_other(paths: list[Path]):
     batches = list(reader(paths, transform=AsDecoded(2)).scoring_batches(views_of()))
     assert names(batches)[:8] == [(0, v, 0) for v in (0, 1, 4, 5, 8, 9)] + [(1, 0, 1), (1, 1, 1)]
     training = list(reader(paths, transform=AsDecoded(2)).training_batches(views_of(), 5, 0))
@@ -141,7 +145,7 @@ def test_any_number_of_workers_gives_the_same_bits_epoch_after_epoch(augmentatio
 
 
 @pytest.mark.filterwarnings("ignore:.*suggested max number of worker")
-def test_a_pass_within_another_has_workers_of_its_own_and_a_pass_left_open_disturbs_none(paths: list[Path]):
+def test_a_nested_pass_has_separate_workers_and_an_open_pass_disturbs_none(paths: list[Path]):
     one, alone = reader(paths, num_workers=1), reader(paths)
     training = iter(one.training_batches(views_of(), 1, 0))
     begun = next(training)
@@ -153,7 +157,7 @@ def test_a_pass_within_another_has_workers_of_its_own_and_a_pass_left_open_distu
     assert names(one.training_batches(views_of(), 1, 2)) == names(alone.training_batches(views_of(), 1, 2))
 
 
-def test_an_augmentation_draws_anew_for_each_video_and_epoch_and_scoring_has_none(paths: list[Path]):
+def test_an_augmentation_draws_for_each_video_and_epoch_and_scoring_has_none(paths: list[Path]):
     one = reader(paths, augmentation=noisy)
     by_epoch = []
     for epoch in (0, 1):
@@ -172,13 +176,13 @@ def test_an_augmentation_draws_anew_for_each_video_and_epoch_and_scoring_has_non
     assert by_epoch[0] != by_epoch[1]
 
 
-def test_chance_in_this_process_is_left_as_it_is(paths: list[Path]):
+def test_the_random_state_of_this_process_does_not_change(paths: list[Path]):
     state = torch.get_rng_state()
     list(reader(paths, augmentation=noisy).training_batches(views_of(), 4, 0))
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_video_that_fails_is_left_out_of_scoring_and_ends_training(paths: list[Path], tmp_path: Path):
+def test_a_video_that_fails_is_skipped_in_scoring_and_ends_training(paths: list[Path], tmp_path: Path):
     failed: dict[int, VideoError] = {}
     damaged = [*paths[:3], spoil(encode_video(tmp_path / "spoilt.avi", num_frames=8)), *paths[4:]]
     one = reader(damaged, on_error=failed.__setitem__)
@@ -189,7 +193,7 @@ def test_a_video_that_fails_is_left_out_of_scoring_and_ends_training(paths: list
         list(one.training_batches(views_of(), 4, 0))
 
 
-def test_a_mistake_in_a_worker_is_told_with_its_video_and_its_line(paths: list[Path]):
+def test_an_error_in_a_worker_names_its_video_and_line(paths: list[Path]):
     for num_workers in (0, 1):
         one = reader(paths, transform=Mistaken(), num_workers=num_workers)
         with pytest.raises(
@@ -199,25 +203,25 @@ def test_a_mistake_in_a_worker_is_told_with_its_video_and_its_line(paths: list[P
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # torch's thread to the dead
-def test_a_workers_death_is_told_with_the_video_it_had_in_hand(paths: list[Path], tmp_path: Path):
+def test_the_death_of_a_worker_names_the_video_that_it_read(paths: list[Path], tmp_path: Path):
     long = encode_video(tmp_path / "long.avi", num_frames=34)
     views = [*views_of()[:3], VideoViews(3, 0, torch.arange(1), torch.tensor([[33]]))]
     one = reader([*paths[:3], long], transform=Deadly(), num_workers=2)
-    with pytest.raises(VideoError, match=r"A worker that reads videos has died .* with .*long\.avi in hand") as error:
+    with pytest.raises(VideoError, match=r"A worker process died .* while it read .*long\.avi") as error:
         list(one.training_batches(views, 1, 0))
     assert "0.avi" not in str(error.value)
     del error, one
     gc.collect()
 
 
-def test_workers_are_started_where_they_pay():
+def test_workers_start_only_if_they_save_time():
     assert num_workers_for(1_000, num_cores=8) == 0
     assert num_workers_for(10_000_000, num_cores=8) == 8
     assert num_workers_for(10_000_000, num_cores=1) == 0
 
 
 @pytest.mark.parametrize("batch_size", [3, 5])
-def test_two_processes_have_the_batches_of_one_between_them(
+def test_two_processes_share_the_batches_of_a_single_process(
     batch_size: int, monkeypatch: pytest.MonkeyPatch, paths: list[Path]
 ):
     whole = [sorted(names([batch])) for batch in reader(paths).training_batches(views_of(), batch_size, 0)]

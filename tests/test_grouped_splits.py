@@ -1,4 +1,4 @@
-"""Splits for any data set: whole groups drawn, in folds, or given; shared groups stand on one part in all classes."""
+"""Splits for any data set: whole groups drawn, in folds, or given; shared groups are in one part for all classes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def units_of(videos: list[Video], split: Split) -> dict[str, set[tuple[int, str]
 @pytest.mark.parametrize("people", [EVERYONE, UNEVEN], ids=["even", "uneven"])
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("make", [Grouped, KFold], ids=["grouped", "kfold"])
-def test_no_group_is_on_two_sides_and_every_class_on_all(make: Any, shared: bool, people: dict):
+def test_no_group_is_in_two_parts_and_every_class_is_in_all(make: Any, shared: bool, people: dict):
     videos = videos_of(people, shared)
     for seed in range(3):
         split = split_of(make(seed=seed), videos)
@@ -50,7 +50,7 @@ def test_no_group_is_on_two_sides_and_every_class_on_all(make: Any, shared: bool
 
 
 @pytest.mark.parametrize("people", [EVERYONE, UNEVEN], ids=["even", "uneven"])
-def test_shared_groups_give_about_the_fractions_that_were_asked_for(people: dict):
+def test_shared_groups_give_about_the_requested_fractions(people: dict):
     videos = videos_of(people)
     split = split_of(Grouped(test_fraction=0.25, val_fraction=0.15), videos)
     for part, fraction in (("test", 0.25), ("val", 0.15)):
@@ -72,7 +72,7 @@ def test_groups_of_a_class_are_drawn_class_by_class():
     assert tested[0] != tested[1]  # not the same names in all classes
 
 
-def test_a_larger_fold_is_drawn_where_a_small_one_would_leave_a_class_out():
+def test_a_larger_fold_is_drawn_if_a_small_one_lacks_a_class():
     """A fifth of these six people is one, who has two of the three classes."""
     people = {"a": (0, 1), "b": (1, 2), "c": (2, 0), "d": (0, 1), "e": (1, 2), "f": (2, 0)}
     videos = videos_of(people)
@@ -88,41 +88,41 @@ def test_a_seed_is_a_split():
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_in_folds_every_video_tests_once(shared: bool):
+def test_every_video_is_in_test_in_exactly_one_fold(shared: bool):
     videos = videos_of(UNEVEN, shared)
     splits = [split_of(KFold(number, folds=5), videos) for number in range(1, 6)]
     assert Counter(i for split in splits for i, _ in split.views_of("test")) == dict.fromkeys(range(len(videos)), 1)
 
 
-def test_what_came_out_is_said(capsys: pytest.CaptureFixture):
+def test_the_fractions_are_reported(capsys: pytest.CaptureFixture):
     videos = videos_of(EVERYONE)
     split_of(Grouped(), videos)
     said = capsys.readouterr().err
     assert "Split: train 60% (72 videos of 12 groups, 60% to 60% of a class), val 20% (24 videos of 4 groups" in said
 
 
-def with_sides(videos: list[Video], side_of: dict[str, str | None]) -> list[Video]:
-    return [Video(v.path, v.label, v.group, side_of.get(v.group, "train"), shared=v.shared) for v in videos]
+def with_parts(videos: list[Video], part_of: dict[str, str | None]) -> list[Video]:
+    return [Video(v.path, v.label, v.group, part_of.get(v.group, "train"), shared=v.shared) for v in videos]
 
 
-def test_given_sides_are_kept_and_val_is_carved_where_there_is_none():
+def test_given_parts_are_kept_and_val_is_drawn_if_missing():
     videos = videos_of(EVERYONE)
-    given = with_sides(videos, {"p00": "test", "p01": "val"})
+    given = with_parts(videos, {"p00": "test", "p01": "val"})
     assert dict(split_of(Given(), given).rows()) == {video.name: video.part for video in given}
-    carved = split_of(Given(val_fraction=0.25), with_sides(videos, {"p00": "test"}))
+    carved = split_of(Given(val_fraction=0.25), with_parts(videos, {"p00": "test"}))
     assert Counter(part for _, part in carved.rows()) == {"train": 84, "val": 30, "test": 6}  # 5 of 19 people
 
 
-def test_a_side_that_is_not_given_is_refused():
-    videos = with_sides(videos_of(EVERYONE), {"p03": None})
-    with pytest.raises(VidclfError, match=r"says of 6 of 120 videos no part .*: Class0/p03_0\.mp4.*split=grouped"):
+def test_a_missing_part_is_refused():
+    videos = with_parts(videos_of(EVERYONE), {"p03": None})
+    with pytest.raises(VidclfError, match=r"6 of 120 videos have no part .*: Class0/p03_0\.mp4.*split=grouped"):
         split_of(Given(), videos)
 
 
-def test_a_shared_group_on_two_sides_of_a_given_split_is_refused():
+def test_a_shared_group_in_two_parts_of_a_given_split_is_refused():
     parts = {0: "train", 1: "test", 2: "train"}
     videos = [Video(v.path, v.label, v.group, parts[v.label], shared=True) for v in videos_of(EVERYONE)]
-    with pytest.raises(VidclfError, match="Group p00 of all classes stands in train and in test"):
+    with pytest.raises(VidclfError, match="Group p00 of all classes is in both train and test"):
         split_of(Given(), videos)
 
 
@@ -130,18 +130,18 @@ def test_a_shared_group_on_two_sides_of_a_given_split_is_refused():
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        (Grouped(), r"1 class\(es\) have fewer than three groups .* test take one each: Class1"),
+        (Grouped(), r"1 class\(es\) have fewer than three groups .* test need one each: Class1"),
         (KFold(folds=3), r"1 class\(es\) have fewer than three groups .*split\.folds=3.*: Class1"),
         (KFold(folds=5), r"2 class\(es\) have fewer than 5 groups .*split\.folds=5.*: Class0, Class1"),
     ],
 )
-def test_too_few_groups_are_a_sentence(split: Any, message: str, shared: bool):
+def test_too_few_groups_are_refused(split: Any, message: str, shared: bool):
     with pytest.raises(VidclfError, match=message):
         split_of(split, videos_of({"a": (0, 1), "b": (0, 1), "c": (0,), "d": (0,)}, shared))
 
 
 @pytest.mark.parametrize("split", [Grouped(), KFold(), Given()])
-def test_no_videos_are_a_sentence(split: Any):
+def test_no_videos_are_refused(split: Any):
     with pytest.raises(VidclfError, match="no videos to split"):
         split([], [])
 
@@ -149,10 +149,10 @@ def test_no_videos_are_a_sentence(split: Any):
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (Grouped, {"test_fraction": 0.0}, r"split\.test_fraction=0\.0: it must be above 0 and at most 0\.5"),
+        (Grouped, {"test_fraction": 0.0}, r"split\.test_fraction=0\.0: must be above 0 and at most 0\.5"),
         (Grouped, {"val_fraction": 0.5, "test_fraction": 0.5}, "leave nothing to train on"),
-        (KFold, {"number": 6}, r"split\.number=6: it must be 1 to split\.folds=5"),
-        (KFold, {"folds": 1}, r"split\.folds=1: it must be 2 or more"),
+        (KFold, {"number": 6}, r"split\.number=6: must be from 1 to split\.folds=5"),
+        (KFold, {"folds": 1}, r"split\.folds=1: must be a whole number, 2 or more"),
         (Given, {"val_fraction": 0.7}, r"split\.val_fraction=0\.7"),
     ],
 )

@@ -23,12 +23,12 @@ def write(root: Path) -> Path:
 
 
 def write_lists(folder: Path, root: Path, parts: dict[str, str]) -> Path:
-    """Lists as they are published, with a blank at the end of each line; a clip of `parts` by a part of its name."""
+    """Write lists as published, with a blank at each line's end; `parts` maps a piece of a clip's name to its digit."""
     folder.mkdir()
     for number in (1, 2, 3):
         for action in FILMS:
             names = sorted(path.name for path in (root / action).iterdir())
-            digits = [next((digit for part, digit in parts.items() if part in name), "1") for name in names]
+            digits = [next((digit for text, digit in parts.items() if text in name), "1") for name in names]
             lines = [f"{name} {digit} " for name, digit in zip(names, digits, strict=True)]
             (folder / f"{action}_test_split{number}.txt").write_bytes("\r\n".join(lines).encode())
     return folder
@@ -45,7 +45,7 @@ def parts_of(dataset: HMDB51) -> dict[str, str]:
     return dict(split(videos, [1] * len(videos), dataset.official_parts(videos, 1)).rows())
 
 
-def test_the_group_is_what_stands_before_the_action(root: Path):
+def test_the_group_is_the_text_before_the_action(root: Path):
     videos = HMDB51(root).videos()
     assert HMDB51(root).class_names == ["walk", "wave"]
     assert {video.group for video in videos if video.label == 0} == {*FILMS["walk"]}
@@ -61,7 +61,7 @@ def test_the_names_of_real_clips_have_groups(shared: Path, tmp_path: Path):
     }  # fmt: skip
 
 
-def test_the_lists_say_train_test_or_unused(root: Path, tmp_path: Path):
+def test_lists_put_videos_into_train_test_or_unused(root: Path, tmp_path: Path):
     lists = write_lists(tmp_path / "lists", root, {"KungFu": "2", "April": "2", "Show_wave_f_nm_np1_fr_goo_1": "0"})
     parts = parts_of(HMDB51(root, lists=lists))
     assert {name.split("_")[0] for name, part in parts.items() if part == "test"} == {"walk/KungFu", "wave/April"}
@@ -69,21 +69,21 @@ def test_the_lists_say_train_test_or_unused(root: Path, tmp_path: Path):
     assert {part for name, part in parts.items() if "RATRACE" in name} <= {"train", "val"}
 
 
-def test_a_group_that_a_list_tears_apart_is_said_and_counted(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_group_that_crosses_parts_is_reported_and_counted(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     lists = write_lists(tmp_path / "lists", root, {"KungFu": "2", "April": "2", "RATRACE_wave_f_nm_np1_fr_goo_1": "2"})
     assert len(parts_of(HMDB51(root, lists=lists))) == 12
     assert "split 1 puts 1 group(s) into two parts: RATRACE of wave (" in capsys.readouterr().err
 
 
-def test_lists_that_do_not_fit_are_sentences(root: Path, tmp_path: Path):
-    with pytest.raises(VidclfError, match=r"dataset\.lists: HMDB51's official splits are known by their lists"):
+def test_lists_that_do_not_fit_are_refused(root: Path, tmp_path: Path):
+    with pytest.raises(VidclfError, match=r"dataset\.lists: .* need their lists"):
         parts_of(HMDB51(root))
     lists = write_lists(tmp_path / "lists", root, {})
     (root / "walk/New_walk_x.avi").touch()
     with pytest.raises(VidclfError, match=r"1 of 13 videos .* are named by no list .*: walk/New_walk_x\.avi"):
         HMDB51(root, lists=lists).videos()
     (root / "walk/New_walk_x.avi").rename(root / "walk/New.avi")
-    with pytest.raises(VidclfError, match=r"New\.avi: the file name says no group; expected is <film>_walk_<tags>"):
+    with pytest.raises(VidclfError, match=r"New\.avi: the file name has no group; expected is <film>_walk_<tags>"):
         HMDB51(root).videos()
     (root / "walk/New.avi").unlink()
     (lists / "walk_test_split1.txt").write_text("a_walk_b.avi 3\n")
@@ -91,10 +91,10 @@ def test_lists_that_do_not_fit_are_sentences(root: Path, tmp_path: Path):
         parts_of(HMDB51(root, lists=lists, classes=["wave", "walk"]))
 
 
-def test_another_kind_of_video_is_counted_aloud(root: Path, capsys: pytest.CaptureFixture):
+def test_other_kinds_of_video_are_counted_and_skipped(root: Path, capsys: pytest.CaptureFixture):
     (root / "walk/Film_walk_x.mp4").touch()
     assert len(HMDB51(root).videos()) == 12
     assert (
-        "1 video file(s) are no .avi, as HMDB51's are, and are left out: walk/Film_walk_x.mp4"
+        "1 video file(s) are not .avi, as HMDB51's are, and are skipped: walk/Film_walk_x.mp4"
         in capsys.readouterr().err
     )

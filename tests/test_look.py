@@ -17,7 +17,7 @@ from videos import encode_video, read_frame_number
 
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.decoding import decode_frames, inspect
-from vidclf.data.files import VIDEO_ENDINGS
+from vidclf.data.listing import VIDEO_ENDINGS
 from vidclf.data.streams import stream_frames
 from vidclf.errors import VideoError
 
@@ -29,23 +29,23 @@ def stored_frames(path: Path) -> list[av.VideoFrame]:
         return list(container.decode(container.streams.best("video")))
 
 
-def picture(frame: av.VideoFrame) -> Tensor:
+def as_tensor(frame: av.VideoFrame) -> Tensor:
     return torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
 
 
-def test_every_foreign_clip_is_read_counted_right_and_upright(shared: Path):
+def test_every_foreign_clip_is_read_counted_correctly_and_upright(shared: Path):
     for path in sorted((shared / "clips" / "foreign").iterdir()):
         if path.name in ("corrupted.mp4", "demo_skeleton.mp4"):
             continue
         stored, info = stored_frames(path), inspect(path)
         assert info.num_frames == len(stored), path.name
         indices = torch.tensor([0, len(stored) // 2, len(stored) - 1])
-        expected = [picture(stored[index]).rot90(TURNED.get(path.name, 0), (1, 2)) for index in indices]
+        expected = [as_tensor(stored[index]).rot90(TURNED.get(path.name, 0), (1, 2)) for index in indices]
         assert torch.equal(decode_frames(path, indices, whole=True), torch.stack(expected)), path.name
         assert (info.width, info.height) == (expected[0].shape[2], expected[0].shape[1]), path.name
 
 
-def test_clips_of_ucf101_have_as_many_frames_as_decode(shared: Path):
+def test_clips_of_ucf101_have_the_number_of_frames_that_decode(shared: Path):
     with (shared / "ucf101" / "frame_counts.csv").open() as file:
         counts = {row["video"]: int(row["num_frames"]) for row in csv.DictReader(file)}
     root = shared / "ucf3"
@@ -73,11 +73,11 @@ def test_a_title_in_latin_1_is_read(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("swapped", "x", "y"), list(product((False, True), (1, -1), (1, -1))))
-def test_pictures_are_turned_and_mirrored_as_their_display_matrix_says(swapped: bool, x: int, y: int, tmp_path: Path):
+def test_frames_are_turned_and_mirrored_as_their_display_matrix_says(swapped: bool, x: int, y: int, tmp_path: Path):
     path = encode_video(tmp_path / "a.mp4", 2, codec="libx264")
-    plain, one = picture(stored_frames(path)[1]), 1 << 16
+    plain, unit = as_tensor(stored_frames(path)[1]), 1 << 16
     a, b, c, d = (0, y, x, 0) if swapped else (x, 0, 0, y)  # the pixel (x, y) is shown at (a x + c y, b x + d y)
-    matrices = [np.array([p * one, q * one, 0, r * one, s * one, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    matrices = [np.array([p * unit, q * unit, 0, r * unit, s * unit, 0, 0, 0, 1 << 30], ">i4").tobytes()
                 for p, q, r, s in ((1, 0, 0, 1), (a, b, c, d))]  # fmt: skip
     data = path.read_bytes()
     start = data.index(b"tkhd")
@@ -92,22 +92,22 @@ def test_pictures_are_turned_and_mirrored_as_their_display_matrix_says(swapped: 
     assert torch.equal(list(stream_frames(str(path))[1])[1], expected)
 
 
-def test_raw_dv_is_believed_to_have_25_frames_a_second(tmp_path: Path):
+def test_raw_dv_has_25_frames_per_second(tmp_path: Path):
     path = encode_video(tmp_path / "a.dv", 12, codec="dvvideo", size=(720, 576))
     with av.open(path) as container:
         assert container.streams.video[0].average_rate == 60_000
     assert (inspect(path).num_frames, inspect(path).fps, stream_frames(str(path))[0]) == (12, 25, 25)
 
 
-def test_parts_behind_one_another_have_the_rate_that_they_state(tmp_path: Path):
+def test_joined_recordings_have_the_rate_that_they_state(tmp_path: Path):
     part = encode_video(tmp_path / "a.mpg", 12, codec="mpeg2video")
     path = tmp_path / "both.mpg"
-    path.write_bytes(2 * part.read_bytes())  # as a DVD's, whose clock starts anew
-    assert (inspect(path).num_frames, inspect(path).fps) == (24, 25)  # not 24 in the half second of one part
+    path.write_bytes(2 * part.read_bytes())  # as on a DVD, where the clock restarts
+    assert (inspect(path).num_frames, inspect(path).fps) == (24, 25)  # not 24 in the half second of one recording
 
 
 @pytest.mark.parametrize("name", ["a.ts", "a.mp4", "a.mkv", "a.h264"])
-def test_two_fields_are_one_picture(name: str, tmp_path: Path):
+def test_two_fields_are_one_frame(name: str, tmp_path: Path):
     path = write_field_coded(tmp_path / name)
     with av.open(path) as container:
         assert sum(packet.size > 0 for packet in container.demux(video=0)) == 24
@@ -118,7 +118,7 @@ def test_two_fields_are_one_picture(name: str, tmp_path: Path):
     assert lower == pytest.approx((25 + 110 - 16) * 255 / 219, abs=2)
 
 
-def test_positions_of_an_uneven_video_show_what_is_shown_at_their_time(shared: Path, tmp_path: Path):
+def test_positions_of_an_uneven_video_show_the_frame_at_their_time(shared: Path, tmp_path: Path):
     path = shared / "clips" / "foreign" / "demo_skeleton.mp4"
     with av.open(path) as container:
         times = [frame.time for frame in container.decode(video=0)]
@@ -133,7 +133,7 @@ def test_positions_of_an_uneven_video_show_what_is_shown_at_their_time(shared: P
         assert frame + 1 == len(times) or times[frame + 1] >= now - 0.004
 
 
-def test_times_that_rise_absurdly_end_in_no_error_and_no_other_frames(tmp_path: Path):
+def test_absurd_times_cause_no_error_and_no_additional_frames(tmp_path: Path):
     path = encode_video(tmp_path / "a.mkv", 6, codec="libx264", fps=Fraction(25), pts=[0, 1, 2, 3, 4, 10**9])
     info = inspect(path)
     frames = info.frames_at(torch.arange(info.num_frames))
@@ -154,7 +154,7 @@ def test_the_streams_that_players_show_are_read_to_their_own_end(shared: Path):
     assert inspect(shared / "cases" / "nvop" / "nvop.avi").num_frames == 46
 
 
-def test_an_empty_file_is_a_sentence_whatever_its_ending(tmp_path: Path, capfd: pytest.CaptureFixture):
+def test_an_empty_file_is_refused_whatever_its_extension(tmp_path: Path, capfd: pytest.CaptureFixture):
     for ending in sorted(VIDEO_ENDINGS):
         (path := tmp_path / f"a{ending}").touch()
         with pytest.raises(VideoError, match=r"the file is empty \(0 bytes\)"):
@@ -163,7 +163,7 @@ def test_an_empty_file_is_a_sentence_whatever_its_ending(tmp_path: Path, capfd: 
 
 
 @pytest.mark.parametrize("place", [51, 201])
-def test_damage_that_points_before_the_file_is_no_error_of_the_machine(
+def test_damage_that_points_before_the_file_is_not_an_error_of_the_machine(
     place: int, tmp_path: Path, capfd: pytest.CaptureFixture
 ):
     path = encode_video(tmp_path / "a.wmv", 4, codec="wmv2", gop_size=12)
@@ -180,14 +180,14 @@ def animated_webp(path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [animated_webp, lambda path: path.write_text("a list of videos\n" * 9)])
-def test_what_ffmpeg_cannot_read_is_not_said_to_be_damaged_only(write: Callable[[Path], None], tmp_path: Path):
+def test_a_file_that_ffmpeg_cannot_read_is_not_called_damaged(write: Callable[[Path], None], tmp_path: Path):
     write(path := tmp_path / "a.webp")
     with pytest.raises(VideoError, match=r"another kind of file|cannot decode") as error:
         inspect(path)
-    assert "Delete it" not in str(error.value)
+    assert "Re-extract it" not in str(error.value)
 
 
-def test_a_size_that_changes_is_a_sentence_in_a_file_and_goes_on_in_a_stream(tmp_path: Path):
+def test_a_change_of_size_is_an_error_in_a_file_and_allowed_in_a_stream(tmp_path: Path):
     parts = [encode_video(tmp_path / f"{size[0]}.h264", 12, codec="libx264", size=size)
              for size in ((64, 48), (96, 64))]  # fmt: skip
     path = tmp_path / "both.h264"

@@ -47,7 +47,7 @@ def test_a_row_is_a_video_or_a_segment_of_one(folder: Path):
     ],
     ids=["byte order mark", "CRLF and an empty line", "blanks"],
 )
-def test_a_table_of_another_program_reads_alike(folder: Path, text: bytes):
+def test_tables_of_other_programs_give_the_same_videos(folder: Path, text: bytes):
     assert listed(folder, text).videos() == listed(folder, TABLE).videos()
 
 
@@ -56,7 +56,7 @@ def test_paths_may_have_backslashes(folder: Path):
     assert (video.path, video.name, video.group) == (folder / "deep/c.mp4", "deep/c.mp4", "deep/c.mp4")
 
 
-def test_without_a_group_all_segments_of_a_file_are_one(folder: Path):
+def test_without_a_group_all_segments_of_a_file_are_in_one_group(folder: Path):
     text = "path,label,start_s,end_s\na.mp4,walk,0,1\n./a.mp4,run,1,2\nb.mp4,run,0,1\n"
     for groups in ("shared", "of_class"):
         units = [video.unit for video in listed(folder, text, groups=groups).videos()]
@@ -67,7 +67,7 @@ def test_without_a_group_all_segments_of_a_file_are_one(folder: Path):
     ("text", "message"),
     [
         ("path,label\na.mp4,walk\nb.mp4,\n", r"videos\.csv, line 3: label is empty"),
-        ("path,label,group\na.mp4,walk,\nb.mp4,run,x\n", r"line 2: group is empty\. Fill it, or remove"),
+        ("path,label,group\na.mp4,walk,\nb.mp4,run,x\n", r"line 2: group is empty"),
         ("path,label,person\na.mp4,walk,x\n", r"unknown: person\).*It needs path and label, may have group"),
         ("path;label\na.mp4;walk\n", r"unknown: path;label; missing: path, label\).*separates them by commas"),
         ("path,label,label\na.mp4,walk,run\n", "there twice: label"),
@@ -77,24 +77,24 @@ def test_without_a_group_all_segments_of_a_file_are_one(folder: Path):
         ("path,label\na.mp4,walk\nb.mp4,walk\n", "there is one class, walk"),
         (TABLE.replace("1.5,4", "4,1.5"), r"line 3: start_s=4 is not before end_s=1\.5"),
         (TABLE.replace("1.5,4", ",0"), "line 3: start_s=0 is not before end_s=0"),
-        (TABLE.replace("1.5,4", "-1,4"), "line 3: start_s=-1; it must be seconds"),
-        (TABLE.replace("1.5,4", "nan,4"), "line 3: start_s=nan; it must be seconds"),
-        (TABLE.replace("1.5,4", "1:30,4"), "line 3: start_s=1:30; it must be seconds"),
-        (TABLE.replace(",train,", ",training,"), "line 2: split=training; it must be one of train, val, test"),
+        (TABLE.replace("1.5,4", "-1,4"), "line 3: start_s=-1: must be seconds"),
+        (TABLE.replace("1.5,4", "nan,4"), "line 3: start_s=nan: must be seconds"),
+        (TABLE.replace("1.5,4", "1:30,4"), "line 3: start_s=1:30: must be seconds"),
+        (TABLE.replace(",train,", ",training,"), "line 2: split=training: must be one of train, val, test"),
         ("path,label\na.mp4,walk\na.mp4,run\n", r"line 3 gives a\.mp4 the label run, line 2 gives it walk: a video"),
         ("path,label\na.mp4,walk\nb.mp4,run\na.mp4,walk\n", r"line 4 names a\.mp4 again, as line 2 does"),
-        ('path,label\n"a.mp4,walk\nb.mp4,run\n', "it is no CSV"),
-        ("path,label\na.mp4,Übung\n".encode("latin-1"), r"videos\.csv: it is no UTF-8 text \(byte 17"),
-        ("path,label\na.mp4,walk\n".encode("utf-16"), "it is no UTF-8 text"),
-        ("path,label\na.mp4,walk\n".encode("utf-16-le"), "it holds zeros, as UTF-16 does"),
+        ('path,label\n"a.mp4,walk\nb.mp4,run\n', "not a CSV table"),
+        ("path,label\na.mp4,Übung\n".encode("latin-1"), r"videos\.csv: not UTF-8 text \(byte 17"),
+        ("path,label\na.mp4,walk\n".encode("utf-16"), "not UTF-8 text"),
+        ("path,label\na.mp4,walk\n".encode("utf-16-le"), "zeros, as UTF-16 does"),
     ],
 )
-def test_a_table_that_is_not_as_it_must_be_is_a_sentence(folder: Path, text: str | bytes, message: str):
+def test_a_table_with_an_error_is_refused(folder: Path, text: str | bytes, message: str):
     with pytest.raises(VidclfError, match=message):
         listed(folder, text).videos()
 
 
-def test_paths_lead_out_of_the_folder_only_where_that_is_asked_for(folder: Path, tmp_path: Path):
+def test_paths_lead_out_of_the_folder_only_with_anywhere(folder: Path, tmp_path: Path):
     (tmp_path / "secret.mp4").touch()
     (folder / "link.mp4").symlink_to(tmp_path / "secret.mp4")
     (folder / "inside.mp4").symlink_to(folder / "a.mp4")
@@ -106,19 +106,19 @@ def test_paths_lead_out_of_the_folder_only_where_that_is_asked_for(folder: Path,
     assert len(listed(folder, text, anywhere=True).videos()) == 7
 
 
-def test_paths_that_lead_nowhere_are_left_to_the_look(folder: Path):
+def test_missing_files_are_listed_and_fail_when_examined(folder: Path):
     (folder / "loop.mp4").symlink_to("loop.mp4")
     text = f"path,label\nloop.mp4,walk\n{'x' * 300}.mp4,run\nabsent.mp4,run\n"
     assert len(listed(folder, text).videos()) == 3
 
 
-def test_a_class_called_like_a_path_stays_a_name(folder: Path):
+def test_a_class_name_may_look_like_a_path(folder: Path):
     dataset = listed(folder, "path,label\na.mp4,../../x\nb.mp4,run\n")
     assert dataset.class_names == ["../../x", "run"]
     assert dataset.videos()[0].name == "a.mp4"
 
 
-def test_segments_of_a_file_in_several_groups_are_said(folder: Path, capsys: pytest.CaptureFixture):
+def test_segments_of_a_file_in_several_groups_are_reported(folder: Path, capsys: pytest.CaptureFixture):
     listed(folder, "path,label,group,end_s\na.mp4,walk,anna,2\na.mp4,run,ben,1\n").videos()
     assert "1 file(s) have segments in several groups" in capsys.readouterr().err
 
@@ -141,14 +141,12 @@ def test_parquet_gives_what_csv_gives(folder: Path):
     with pytest.raises(VidclfError, match=r"row 1: label is a list; .* A video has one label"):
         Manifest(folder / "several.parquet")
     (folder / "none.parquet").write_bytes(b"PAR1 is not enough")
-    with pytest.raises(VidclfError, match=r"none\.parquet: it is no Parquet that can be read"):
+    with pytest.raises(VidclfError, match=r"none\.parquet: Parquet cannot read it"):
         Manifest(folder / "none.parquet")
 
 
 @pytest.mark.parametrize("installed", [None, "13.0.0"])
-def test_parquet_without_a_safe_pyarrow_is_a_sentence(
-    folder: Path, installed: str | None, monkeypatch: pytest.MonkeyPatch
-):
+def test_parquet_needs_a_safe_pyarrow(folder: Path, installed: str | None, monkeypatch: pytest.MonkeyPatch):
     from importlib.metadata import PackageNotFoundError
 
     def version(name: str) -> str:

@@ -83,7 +83,7 @@ def pack(source: Path, path: Path) -> Path:
     return change_packets(source, path, change)
 
 
-def test_every_frame_of_packed_b_frames_is_the_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_every_frame_of_packed_b_frames_is_correct(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     source = key_framed(tmp_path / "clip.avi", max_b_frames=1, gop_size=250)
     path = pack(source, tmp_path / "packed.avi")
     everything = full_decode(path)
@@ -94,7 +94,7 @@ def test_every_frame_of_packed_b_frames_is_the_right_one(tmp_path: Path, monkeyp
     assert count_decoded(path, [20], monkeypatch) == 11
 
 
-def test_frames_of_real_packed_b_frames_are_the_right_ones(shared: Path, monkeypatch: pytest.MonkeyPatch):
+def test_frames_of_real_packed_b_frames_are_correct(shared: Path, monkeypatch: pytest.MonkeyPatch):
     path = shared / "ucf101/UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi"  # its last B-frame is cut off
     everything = full_decode(path)
     for wanted in ([0, 25, 50, 75, 100, 125, 150], [7, 8, 9], [162, 163]):
@@ -103,7 +103,7 @@ def test_frames_of_real_packed_b_frames_are_the_right_ones(shared: Path, monkeyp
 
 
 @pytest.mark.parametrize("kind", ["late clock", "H.264", "too long to hold"])
-def test_all_is_decoded_where_leaving_out_would_not_be_exact(
+def test_all_frames_are_decoded_where_skipping_would_not_be_exact(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     if kind == "late clock":  # groups of B-frames that each set the clock anew
@@ -123,26 +123,26 @@ def test_frames_before_an_edit_list_starts_do_not_count_in_a_key_framed_clip(tmp
     assert [read_frame_number(frame) for frame in decode_frames(cut, torch.tensor([0, 24]))] == [15, 39]
 
 
-def test_a_packet_that_may_code_no_picture_forbids_to_leave_out_any():
+def test_nothing_is_skipped_after_a_packet_that_may_code_no_frame():
     """XviD writes such packets of a dozen bytes, which would shift every later frame."""
     intra, predicted = (VOP_START + bytes([kind << 6]) + b"\x55" * 100 for kind in (mpeg4.INTRA, mpeg4.PREDICTED))
 
-    def leave_no_doubt(*packets: bytes) -> bool:
-        pictures = mpeg4.Pictures(b"")
-        return all(pictures.add(av.Packet(packet)) for packet in packets)
+    def are_unambiguous(*packets: bytes) -> bool:
+        frames = mpeg4.CodedFrames(b"")
+        return all(frames.add(av.Packet(packet)) for packet in packets)
 
-    assert leave_no_doubt(b"\x00\x00\x01\xb0\x01" + intra, predicted)
-    assert not leave_no_doubt(intra, predicted[:8])
-    assert not leave_no_doubt(intra, predicted * 2)  # two pictures in one packet
-    assert not leave_no_doubt(predicted)  # of what comes before nothing is known
-    assert not leave_no_doubt(b"\x55" * 100)
+    assert are_unambiguous(b"\x00\x00\x01\xb0\x01" + intra, predicted)
+    assert not are_unambiguous(intra, predicted[:8])
+    assert not are_unambiguous(intra, predicted * 2)  # two frames in one packet
+    assert not are_unambiguous(predicted)  # the frame before it is missing
+    assert not are_unambiguous(b"\x55" * 100)
 
 
 def test_damage_is_found_in_what_is_decoded_and_by_a_check_of_the_whole(tmp_path: Path):
     path = key_framed(tmp_path / "clip.avi")
     data = bytearray(path.read_bytes())
     start = data.index(b"movi") + 4
-    for _ in range(14):  # to the fifteenth picture, in the second group
+    for _ in range(14):  # to the fifteenth frame, in the second group
         start += 8 + int.from_bytes(data[start + 4 : start + 8], "little")
         start += start % 2
     size = int.from_bytes(data[start + 4 : start + 8], "little")

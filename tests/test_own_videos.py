@@ -1,4 +1,4 @@
-"""Segments in a table, and names that are no text, through every verb; README's folder of videos: test_readme.py."""
+"""Segments in a table, and names that are not UTF-8, through every verb; README's folder is in test_readme.py."""
 
 import csv
 import json
@@ -13,16 +13,16 @@ from videos import encode_video
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
 
 
-def test_a_table_of_segments_with_names_that_are_no_text_survives_every_verb(
+def test_a_table_of_segments_with_names_that_are_not_utf_8_survives_every_verb(
     vidclf: Callable[..., Outcome], tmp_path: Path
 ):
-    """Only a label of the table may have any letters: it is UTF-8; its folder's own name may have any bytes."""
+    """A label of the table is UTF-8 and may have any letters; the name of its folder may have any bytes."""
     folder = tmp_path / os.fsdecode(b"p\xe2tisserie")
     folder.mkdir()
     rows = ["path,label,split,start_s,end_s"]
-    for number, side in enumerate(["train", "train", "val", "test"]):
+    for number, part in enumerate(["train", "train", "val", "test"]):
         encode_video(tmp_path / "clip.avi", 30, seed=number).rename(folder / f"{number}\n\r.avi")
-        rows += [f'"{number}\n\r.avi",Café ☕ $x^,{side},0,0.6', f'"{number}\n\r.avi",../../x,{side},0.6,']
+        rows += [f'"{number}\n\r.avi",Café ☕ $x^,{part},0,0.6', f'"{number}\n\r.avi",../../x,{part},0.6,']
     (folder / "videos.csv").write_text("\n".join(rows), encoding="utf-8", newline="")
     trained = vidclf("train", "dataset=manifest", f"dataset.file={folder}/videos.csv", "split=given", *SMALL)
     assert trained.status == 0, trained.err
@@ -42,7 +42,7 @@ def test_a_table_of_segments_with_names_that_are_no_text_survives_every_verb(
     assert not list(tmp_path.glob("x*"))
 
 
-def test_classes_and_files_that_are_no_text_are_trained_drawn_and_evaluated(
+def test_classes_and_files_that_are_not_utf_8_are_trained_drawn_and_evaluated(
     vidclf: Callable[..., Outcome], tmp_path: Path
 ):
     for seed, name in enumerate([b"P\xe2tisserie", b"run"]):

@@ -37,7 +37,7 @@ def test_items_are_worked_on_at_the_same_time():
     assert len(list(run_ahead(work, range(4), num_threads=2))) == 4
 
 
-def test_an_error_is_raised_in_its_items_turn(num_threads_more: Callable[[], int]):
+def test_an_error_is_raised_when_its_items_turn_comes(num_threads_more: Callable[[], int]):
     def work(item: int) -> Iterator[int]:
         yield item
         if item == 2:
@@ -69,7 +69,7 @@ def test_an_error_of_the_items_themselves_ends_the_threads(num_threads_more: Cal
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_what_waits_is_bounded(depth: int):
+def test_the_number_of_waiting_results_is_bounded(depth: int):
     made = itertools.count()
     items_started = set()
 

@@ -1,4 +1,4 @@
-"""What a container says of its pictures: upright, at their times, of the stream that players show."""
+"""Frames as their container says: upright, at their times, from the stream that players show."""
 
 import json
 from collections.abc import Callable
@@ -11,9 +11,8 @@ import torch
 from verbs import Outcome
 from videos import encode_video, read_frame_number
 
-from vidclf.data.decoding import decode_frames, inspect
+from vidclf.data.decoding import are_even, decode_frames, fitting_rate, inspect, time_line
 from vidclf.data.streams import stream_frames
-from vidclf.data.timeline import are_even, fitting_rate, time_line
 from vidclf.errors import VideoError
 from vidclf.prediction.files import windows_of
 
@@ -64,7 +63,7 @@ def test_frames_of_a_variable_rate_are_those_shown_at_their_times(tmp_path: Path
         ([], True),
     ],
 )
-def test_times_are_even_where_each_frame_is_at_its_own_place(times_s: list[float], even: bool):
+def test_times_are_even_if_each_frame_is_at_its_place(times_s: list[float], even: bool):
     assert are_even(times_s) is even
 
 
@@ -77,7 +76,7 @@ def test_a_time_line_that_would_never_end_is_none():
     ("num_frames", "duration_s", "stated", "fps"),
     [
         (250, 10.0, (25,), 25),
-        (72, 73 / 30, (30,), 30),  # HMDB51's clips: one packet more than pictures
+        (72, 73 / 30, (30,), 30),  # HMDB51's clips: one packet more than frames
         (250, 10.0, (60_000, 25), 25),  # raw DV
         (250, 10.0, (50, 50, 50), 25),  # in fields
         (46, 2.0, (25,), 23),  # four packets show nothing
@@ -85,7 +84,7 @@ def test_a_time_line_that_would_never_end_is_none():
         (46, None, (), None),
     ],
 )
-def test_the_rate_is_frames_over_duration_where_what_is_stated_does_not_fit(
+def test_the_rate_is_frames_over_duration_if_no_stated_rate_fits(
     num_frames: int, duration_s: float | None, stated: tuple, fps: float | None
 ):
     assert fitting_rate(num_frames, duration_s, [rate and Fraction(rate) for rate in stated]) == fps
@@ -103,12 +102,12 @@ def test_the_stream_that_players_show_is_read(shared: Path):
     assert decode_frames(path, torch.tensor([25])).float().mean() > 30  # the preview before it is black
 
 
-def test_a_container_may_be_longer_than_its_pictures(shared: Path):
+def test_a_container_may_be_longer_than_its_frames(shared: Path):
     path = shared / "cases" / "mkv_long_subtitle" / "withsubs.mkv"
     assert (inspect(path).num_frames, inspect(path).fps) == (50, 25.0)
 
 
-def test_a_new_size_of_pictures_begins_a_window_of_a_stream(tmp_path: Path):
+def test_a_new_frame_size_begins_a_window_of_a_stream(tmp_path: Path):
     sizes = [(64, 48)] * 5 + [(96, 64)] * 4
     parts = [
         encode_video(tmp_path / f"{size[0]}.mjpeg", 1, size=size, codec="mjpeg", pix_fmt="yuvj420p") for size in sizes
@@ -133,6 +132,6 @@ def test_a_turned_video_is_labelled_as_the_upright_one(shared: Path, run: Path, 
     def probabilities(name: str) -> list[float]:
         outcome = vidclf("predict", f"run={run}", f"source={shared / 'cases' / 'rotation' / name}")
         assert outcome.status == 0, outcome.err
-        return [one["probability"] for one in json.loads(outcome.out)["top5"]]
+        return [row["probability"] for row in json.loads(outcome.out)["top5"]]
 
     assert probabilities("phone.mp4") == pytest.approx(probabilities("phone_upright.mp4"), abs=0.02)

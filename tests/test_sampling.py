@@ -76,8 +76,8 @@ def test_uniform_of_a_short_video_repeats_frames_in_order():
     assert Uniform(num_frames=7)(4, 25.0).tolist() == [[0, 1, 1, 2, 2, 3, 3]]
 
 
-def test_segments_take_the_middle_frame_of_each_part():
-    # 12 frames in 4 parts of 3; 10 frames in parts [0, 3), [3, 6), [6, 10).
+def test_segments_take_the_middle_frame_of_each_segment():
+    # 12 frames in 4 segments of 3; 10 frames in segments [0, 3), [3, 6), [6, 10).
     assert Segments(num_segments=4)(12, 25.0).tolist() == [[1, 4, 7, 10]]
     assert Segments(num_segments=3)(10, 25.0).tolist() == [[1, 4, 8]]
 
@@ -86,9 +86,9 @@ def test_segments_of_a_short_video_repeat_frames_in_order():
     assert Segments(num_segments=6)(3, 25.0).tolist() == [[0, 0, 1, 1, 2, 2]]
 
 
-def test_training_segments_draw_every_frame_of_their_own_part_and_no_other():
+def test_training_segments_draw_every_frame_of_their_segment_and_no_other():
     drawn = torch.cat([Segments(num_segments=3)(10, 25.0, seeded(seed)) for seed in range(100)])
-    assert [set(part.tolist()) for part in drawn.T] == [{0, 1, 2}, {3, 4, 5}, {6, 7, 8, 9}]
+    assert [set(segment.tolist()) for segment in drawn.T] == [{0, 1, 2}, {3, 4, 5}, {6, 7, 8, 9}]
 
 
 def test_dense_spreads_its_clips_from_the_first_to_the_last_start():
@@ -128,7 +128,7 @@ def test_indices_are_whole_numbers_in_range_for_every_length(sampling, generator
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=repr)
-def test_only_random_samplings_heed_the_generator_and_the_same_seed_repeats(sampling):
+def test_only_random_samplings_use_the_generator_and_the_same_seed_repeats(sampling):
     evaluation = sampling(1000, 25.0).tolist()
     trainings = [sampling(1000, 25.0, seeded(seed)).tolist() for seed in (0, 0, 1, 2, 3)]
     assert trainings[0] == trainings[1]
@@ -145,7 +145,7 @@ def as_configured(monkeypatch):
 
 @pytest.mark.usefixtures("as_configured")
 @pytest.mark.parametrize("rate_hz", [0, -1, float("nan"), "fast"])
-def test_rate_refuses_what_is_no_rate(rate_hz):
+def test_rate_refuses_an_invalid_rate(rate_hz):
     with pytest.raises(VidclfError, match=rf"sampling\.rate_hz={rate_hz}: .* above 0"):
         Rate(rate_hz)
 
@@ -182,5 +182,5 @@ def test_a_video_without_frames_is_refused(sampling):
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])
 def test_rate_refuses_a_video_without_a_rate(fps):
-    with pytest.raises(VidclfError, match=rf"{fps} frames a second"):
+    with pytest.raises(VidclfError, match=rf"{fps} frames per second"):
         Rate()(10, fps)

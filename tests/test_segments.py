@@ -1,4 +1,4 @@
-"""Several labelled segments of one long video: sampled each within itself, decoded once."""
+"""Several labelled segments of one long video: each is sampled separately, all are decoded in one pass."""
 
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,12 @@ def corpus_of(root: Path, **settings: Any) -> Corpus:
 
 
 def frames_of(corpus: Corpus, epoch: int | None = None) -> dict[str, list]:
-    return {corpus.videos[one.video].name: one.frames.tolist() for part in PARTS for one in corpus.views(part, epoch)}
+    return {
+        corpus.videos[video.video].name: video.frames.tolist() for part in PARTS for video in corpus.views(part, epoch)
+    }
 
 
-def test_a_segment_is_sampled_as_a_video_of_its_own(root: Path):
+def test_a_segment_is_sampled_like_a_video(root: Path):
     frames = frames_of(corpus_of(root, sampling=Uniform(3)))
     assert frames == {
         "long.avi#0-1": [[0, 12, 24]],
@@ -72,8 +74,8 @@ def test_no_frame_is_of_another_segment(root: Path, sampling: Any):
 def test_the_images_are_those_of_the_segment(root: Path):
     corpus = corpus_of(root, sampling=Rate(1))
     (first, second, third) = corpus.views("train")
-    for one, expected in [(first, [0]), (second, [25, 50]), (third, [65, 90])]:
-        images = decode_frames(corpus.videos[one.video].path, one.frames.flatten())
+    for video, expected in [(first, [0]), (second, [25, 50]), (third, [65, 90])]:
+        images = decode_frames(corpus.videos[video.video].path, video.frames.flatten())
         assert [read_frame_number(image) for image in images] == expected
 
 
@@ -87,15 +89,15 @@ def test_segments_of_a_file_are_decoded_in_one_pass(root: Path, monkeypatch: pyt
         lambda path, *rest, **named: opened.append(path.name) or iterate(path, *rest, **named),
     )
     source = make_stored(corpus, root)
-    source.prepare([one for part in PARTS for one in corpus.views(part)])
+    source.prepare([video for part in PARTS for video in corpus.views(part)])
     assert sorted(opened) == ["a.avi", "b.avi", "c.avi", "long.avi"]
 
 
-def test_damage_that_is_found_later_leaves_all_segments_of_a_file_out(root: Path):
+def test_damage_that_is_found_later_skips_all_segments_of_a_file(root: Path):
     corpus = corpus_of(root, sampling=Rate(5), on_error="skip")
     source = make_stored(corpus, root)
-    spoil(root / "long.avi")  # after the look
-    source.prepare([one for part in PARTS for one in corpus.views(part)])
+    spoil(root / "long.avi")  # after it was examined
+    source.prepare([video for part in PARTS for video in corpus.views(part)])
     assert {corpus.videos[video].name for video in corpus.failed} == {name for name in names(corpus) if "long" in name}
 
 
@@ -104,7 +106,7 @@ def names(corpus: Corpus) -> list[str]:
 
 
 @pytest.mark.parametrize("times", [("2.6,", "2.6,4.3"), ("2.6,", "4,"), ("2.6,", "100,101")])
-def test_a_segment_beyond_the_video_is_a_sentence_or_left_out(root: Path, times: tuple[str, str]):
+def test_a_segment_beyond_the_video_is_refused_or_skipped(root: Path, times: tuple[str, str]):
     (root / "videos.csv").write_text(ROWS.replace(*times))
     with pytest.raises(VideoError, match=r"long\.avi#.*: its segment ends beyond the video, which is 4\.00 s long"):
         corpus_of(root)

@@ -7,8 +7,7 @@ import pytest
 from doubles import UCF101Official as Official
 
 from vidclf.contracts import Video
-from vidclf.data.datasets.ucf101 import is_test_group
-from vidclf.data.datasets.ucf101_lists import in_test_list
+from vidclf.data.datasets.ucf101 import is_test_group, official_parts
 from vidclf.data.splits import hold_groups_back
 from vidclf.errors import VidclfError
 
@@ -58,7 +57,7 @@ def test_groups_and_official_lists_give_the_same_sets_for_all_13320_names(ucf101
     by_group = [is_test_group(video, number) for video in ucf101]
     assert len(by_group) == 13_320
     assert sum(by_group) == num_test
-    assert in_test_list(ucf101, number, official) == by_group
+    assert [part == "test" for part in official_parts(ucf101, number, official).parts] == by_group
 
 
 def test_every_class_of_ucf101_has_about_a_fifth_of_its_train_videos_in_val(ucf101, official):
@@ -74,7 +73,7 @@ def test_every_class_of_ucf101_has_about_a_fifth_of_its_train_videos_in_val(ucf1
 def test_frame_level_gives_the_tutorials_59075_and_14769_frames():
     videos = make_videos(num_classes=4, groups=range(8, 10), clips=1)
     num_views = [9_230] * 6 + [9_232, 9_232]
-    with pytest.warns(UserWarning, match="both parts"):
+    with pytest.warns(UserWarning, match="both train and val"):
         split = Official(validation="frame_level")(videos, num_views)
     sizes = [sum(len(views) for _, views in split.views_of(part)) for part in ("train", "val")]
     assert sum(num_views) == 73_844
@@ -82,7 +81,7 @@ def test_frame_level_gives_the_tutorials_59075_and_14769_frames():
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_no_group_is_in_two_splits(number):
+def test_no_group_is_in_two_parts(number):
     videos = make_videos()
     split = Official(number)(videos, [3] * len(videos))
     parts = [group_keys(videos, split, part) for part in ("train", "val", "test")]
@@ -90,26 +89,28 @@ def test_no_group_is_in_two_splits(number):
     assert {group for _, group in parts[2]} == {f"g{g:02d}" for g in range(7 * number - 6, 7 * number + 1)}
 
 
-def test_a_group_is_a_group_of_a_class():
+def test_groups_are_drawn_per_class():
     videos = make_videos(num_classes=8)
     validating = group_keys(videos, split=Official()(videos, [1] * len(videos)), part="val")
     of_class = [{group for label, group in validating if label == k} for k in range(8)]
     assert any(groups != of_class[0] for groups in of_class)
 
 
-def test_every_view_has_exactly_one_side():
+def test_every_view_is_in_exactly_one_part():
     videos = make_videos()
     num_views = [1 + i % 4 for i in range(len(videos))]
-    with pytest.warns(UserWarning, match="both parts"):
+    with pytest.warns(UserWarning, match="both train and val"):
         by_frame = Official(validation="frame_level")(videos, num_views)
     for split in (Official()(videos, num_views), by_frame):
-        views = [(i, view) for part in ("train", "val", "test") for i, own in split.views_of(part) for view in own]
+        views = [
+            (i, view) for part in ("train", "val", "test") for i, numbers in split.views_of(part) for view in numbers
+        ]
         assert sorted(views) == [(i, view) for i, count in enumerate(num_views) for view in range(count)]
 
 
-def test_frame_level_puts_views_of_one_video_on_both_sides_and_says_so():
+def test_frame_level_puts_views_of_one_video_into_train_and_val_and_warns():
     videos = make_videos()
-    with pytest.warns(UserWarning, match="frame_level puts views of one video on both parts of train and val"):
+    with pytest.warns(UserWarning, match="frame_level puts views of one video into both train and val"):
         split = Official(validation="frame_level")(videos, [5] * len(videos))
     train, val, test = (dict(split.views_of(part)) for part in ("train", "val", "test"))
     assert len(train.keys() & val.keys()) > len(train) / 2
@@ -120,12 +121,12 @@ def test_frame_level_puts_views_of_one_video_on_both_sides_and_says_so():
     assert set(dict(split.rows()).values()) >= {"train", "train+val", "test"}
 
 
-def test_per_view_tells_that_single_views_have_sides():
+def test_per_view_says_whether_single_views_have_parts():
     assert Official(validation="frame_level").per_view
     assert not Official().per_view
 
 
-def test_rows_name_every_video_and_its_side():
+def test_rows_name_every_video_and_its_part():
     videos = make_videos(num_classes=1, groups=[1, 8, 9], clips=1)
     rows = Official(val_fraction=0.5)(videos, [1, 2, 3]).rows()
     assert rows[0] == ("Class0/v_Class0_g01_c01.avi", "test")
@@ -143,7 +144,7 @@ def test_two_videos_of_one_file_name_are_two():
     assert [name for name, _ in rows] == ["/data/A/x/a.mp4", "/data/A/y/a.mp4", "/data/A/y/a.mp4#1.5-"]
 
 
-def test_fingerprint_knows_sides_and_names_but_neither_order_nor_number_of_views():
+def test_fingerprint_depends_on_parts_and_names_but_not_on_order_or_number_of_views():
     videos = make_videos()
     ones = [1] * len(videos)
     split = Official()(videos, ones)
@@ -155,9 +156,9 @@ def test_fingerprint_knows_sides_and_names_but_neither_order_nor_number_of_views
     assert Official()(videos[1:], ones[1:]).fingerprint != split.fingerprint
 
 
-def test_frame_level_fingerprint_knows_which_views_validate():
+def test_frame_level_fingerprint_depends_on_which_views_validate():
     videos = make_videos()
-    with pytest.warns(UserWarning, match="both parts"):
+    with pytest.warns(UserWarning, match="both train and val"):
         prints = {
             Official(validation="frame_level", seed=seed)(videos, [count] * len(videos)).fingerprint
             for seed, count in [(0, 5), (0, 5), (1, 5), (0, 6)]
@@ -165,7 +166,7 @@ def test_frame_level_fingerprint_knows_which_views_validate():
     assert len(prints) == 3
 
 
-def test_a_video_without_views_keeps_its_side_and_has_none_to_give():
+def test_a_video_without_views_keeps_its_part():
     videos = make_videos()
     split = Official()(videos, [0] + [1] * (len(videos) - 1))
     assert split.fingerprint == Official()(videos, [1] * len(videos)).fingerprint
@@ -173,7 +174,7 @@ def test_a_video_without_views_keeps_its_side_and_has_none_to_give():
 
 
 @pytest.mark.parametrize(("fraction", "of_25", "of_7", "of_3"), [(0.2, 5, 1, 1), (0.3, 8, 2, 1), (0.5, 12, 4, 2)])
-def test_each_class_gives_its_share_of_groups_and_at_least_one(fraction: float, of_25: int, of_7: int, of_3: int):
+def test_each_class_gives_its_fraction_of_groups_and_at_least_one(fraction: float, of_25: int, of_7: int, of_3: int):
     """Groups 1 to 7 are tested on; classes have 25, 7, 3 and 2 others."""
     numbers = (25, 7, 3, 2)
     videos = [
@@ -192,7 +193,7 @@ def test_a_class_keeps_a_group_to_train_on_whatever_the_fraction():
     assert len({videos[index].group for index in held}) == 2
 
 
-def test_a_rare_class_does_not_change_what_the_others_give():
+def test_a_rare_class_does_not_change_the_draw_of_the_rest():
     common = make_videos(num_classes=3)
     rare = [clip(3, group, 1) for group in (8, 9)]
     alone, beside = (group_keys(v, Official()(v, [1] * len(v)), "val") for v in (common, common + rare))
@@ -209,7 +210,7 @@ def test_classes_with_fewer_than_two_train_groups_are_named():
 def test_frame_level_with_too_few_views_is_refused():
     videos = make_videos(num_classes=3, groups=[8], clips=1)
     with (
-        pytest.warns(UserWarning, match="both parts"),
+        pytest.warns(UserWarning, match="both train and val"),
         pytest.raises(VidclfError, match="3 train views are too few to take 20% of every class"),
     ):
         Official(validation="frame_level")(videos, [1] * len(videos))
@@ -218,7 +219,7 @@ def test_frame_level_with_too_few_views_is_refused():
 def test_frame_level_that_leaves_a_class_without_validation_is_refused():
     videos = [*make_videos(num_classes=1, groups=[8], clips=20), clip(1, 8, 1), clip(1, 8, 2)]
     with (
-        pytest.warns(UserWarning, match="both parts"),
+        pytest.warns(UserWarning, match="both train and val"),
         pytest.raises(VidclfError, match=r"1 class\(es\) have no val video: Class1"),
     ):
         Official(validation="frame_level", val_fraction=0.1)(videos, [1] * len(videos))
@@ -226,12 +227,12 @@ def test_frame_level_that_leaves_a_class_without_validation_is_refused():
 
 @pytest.mark.parametrize("validation", ["group", "frame_level"])
 @pytest.mark.filterwarnings("ignore:split.validation=frame_level")
-def test_lists_that_tear_a_group_apart_are_refused(tmp_path, validation):
+def test_lists_that_put_a_group_into_two_parts_are_refused(tmp_path, validation):
     videos = make_videos()
-    torn = [v for v in videos if v.group == "g03" and v.path.stem.endswith("c01")]
-    test = [v for v in videos if v.group in ("g01", "g02")] + torn
+    crossing = [v for v in videos if v.group == "g03" and v.path.stem.endswith("c01")]
+    test = [v for v in videos if v.group in ("g01", "g02")] + crossing
     lists = write_lists(tmp_path, [v for v in videos if v not in test], test)
-    with pytest.raises(VidclfError, match=r"Group g03 of Class0 stands in test and in (train|val)"):
+    with pytest.raises(VidclfError, match=r"Group g03 of Class0 is in both test and (train|val)"):
         Official(validation=validation, lists=lists)(videos, [5] * len(videos))
 
 
@@ -243,7 +244,7 @@ def test_lists_that_name_a_video_never_or_twice_are_refused(tmp_path):
         Official(lists=lists)(videos, [1] * len(videos))
 
 
-def test_videos_that_the_test_list_names_and_that_are_not_there_are_counted(tmp_path):
+def test_missing_videos_of_the_test_list_are_counted(tmp_path):
     videos = make_videos(num_classes=2)
     test = [video for video in videos if video.group in ("g01", "g02")]
     lists = write_lists(tmp_path, [video for video in videos if video not in test], test)
@@ -256,7 +257,7 @@ def test_videos_that_the_test_list_names_and_that_are_not_there_are_counted(tmp_
     )
 
 
-def test_a_list_that_is_not_there_is_named(tmp_path):
+def test_a_missing_list_is_named(tmp_path):
     lists = write_lists(tmp_path, [], [])
     with pytest.raises(VidclfError, match=r"trainlist02\.txt: there is no such file\. split\.number=2 needs it"):
         Official(2, lists=lists)(make_videos(), [1] * 150)
@@ -272,8 +273,8 @@ def test_groups_without_a_number_and_no_videos_at_all_are_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"validation": "frames"}, r"split\.validation=frames: it must be group or frame_level"),
-        ({"val_fraction": 0.0}, r"split\.val_fraction=0\.0: it must be above 0 and at most 0\.5"),
+        ({"validation": "frames"}, r"split\.validation=frames: must be group or frame_level"),
+        ({"val_fraction": 0.0}, r"split\.val_fraction=0\.0: must be above 0 and at most 0\.5"),
         ({"val_fraction": 0.6}, r"split\.val_fraction=0\.6"),
     ],
 )
@@ -282,7 +283,7 @@ def test_arguments_that_make_no_split_are_refused(arguments, message):
         Official(**arguments)
 
 
-def test_a_side_that_does_not_exist_is_refused():
+def test_a_part_that_does_not_exist_is_refused():
     videos = make_videos()
-    with pytest.raises(VidclfError, match="validation is no part of a split; there are train, val, test"):
+    with pytest.raises(VidclfError, match="validation is not a part of a split; allowed are train, val, test"):
         Official()(videos, [1] * len(videos)).views_of("validation")

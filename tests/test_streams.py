@@ -1,4 +1,4 @@
-"""Frames of standard input, pipes and URLs, as they come."""
+"""Frames of standard input, pipes and URLs, as they arrive."""
 
 import io
 import os
@@ -14,14 +14,14 @@ from vidclf.data.streams import is_stream, stream_frames
 from vidclf.errors import VideoError
 
 
-def test_a_stream_is_told_from_a_file(tmp_path: Path):
+def test_streams_and_files_are_distinguished(tmp_path: Path):
     (tmp_path / "a=b.avi").touch()
     os.mkfifo(tmp_path / "pipe")
     assert all(map(is_stream, ["-", "rtsp://camera/1", "http://host/a.mp4", "/dev/null", str(tmp_path / "pipe")]))
     assert not any(map(is_stream, [str(tmp_path / "a=b.avi"), str(tmp_path), str(tmp_path / "missing.avi")]))
 
 
-def test_frames_of_a_stream_come_while_it_goes_on(tmp_path: Path):
+def test_frames_of_a_stream_come_while_it_continues(tmp_path: Path):
     data = encode_video(tmp_path / "a.ts", 40, codec="libx264").read_bytes()
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -21,7 +21,7 @@ PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
 def picture_format_of(published: object, clip_length: int = 1) -> PictureFormat:
-    """What torchvision's own preparation says of itself."""
+    """Return the picture format of torchvision's published transform."""
     sizes = published.resize_size
     return PictureFormat(
         size=published.crop_size[0],
@@ -34,7 +34,7 @@ def picture_format_of(published: object, clip_length: int = 1) -> PictureFormat:
 
 
 def differ_by_rounding(images: Tensor, expected: Tensor) -> bool:
-    """Whether no pixel differs by more than one of 255 levels, and few do: others round otherwise."""
+    """Return whether no pixel differs by more than one of 255 levels, and few do: libraries round differently."""
     difference = (images - expected).abs()
     return bool(difference.max() < 1.01 / 255 / 0.21645) and bool((difference > 0.01).float().mean() < 0.01)
 
@@ -47,7 +47,7 @@ def frames(request: pytest.FixtureRequest, tmp_path: Path) -> Tensor:
 
 
 @pytest.mark.parametrize("weights", [VGG16_Weights.IMAGENET1K_V1, ResNet50_Weights.IMAGENET1K_V2])
-def test_images_are_torchvisions_own(weights: VGG16_Weights, frames: Tensor):
+def test_images_equal_torchvisions(weights: VGG16_Weights, frames: Tensor):
     published = weights.transforms()
     images = BackboneTransform(picture_format_of(published))(frames)
     assert differ_by_rounding(images, published(frames.flatten(0, 1)).unflatten(0, (2, 3)))
@@ -55,7 +55,7 @@ def test_images_are_torchvisions_own(weights: VGG16_Weights, frames: Tensor):
 
 
 @pytest.mark.parametrize("weights", [R3D_18_Weights.DEFAULT, MViT_V2_S_Weights.DEFAULT])
-def test_clips_are_torchvisions_own(weights: R3D_18_Weights, frames: Tensor):
+def test_clips_equal_torchvisions(weights: R3D_18_Weights, frames: Tensor):
     published = weights.transforms()
     images = BackboneTransform(picture_format_of(published, clip_length=3))(frames)
     assert differ_by_rounding(images, published(frames).transpose(1, 2))
@@ -91,7 +91,7 @@ def test_tutorial_images_are_pillows_nearest(size: tuple[int, int]):
 
 
 @pytest.mark.parametrize("kind", [BackboneTransform, TutorialTransform])
-def test_a_frame_is_the_same_bits_in_any_company(kind: type, frames: Tensor):
+def test_a_frame_gives_the_same_bits_in_any_batch(kind: type, frames: Tensor):
     transform = kind(PictureFormat(size=40, resize=50, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)))
     assert isinstance(transform, Transform)
     together = transform(frames)
@@ -100,16 +100,16 @@ def test_a_frame_is_the_same_bits_in_any_company(kind: type, frames: Tensor):
 
 
 @pytest.mark.parametrize("kind", [BackboneTransform, TutorialTransform])
-def test_the_name_of_a_transform_tells_every_setting(kind: type):
+def test_the_repr_of_a_transform_names_every_setting(kind: type):
     picture_format = PictureFormat(size=40, resize=50, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1))
-    others = [
+    changed = [
         PictureFormat(size=41, resize=50, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1)),
         PictureFormat(size=40, resize=(50, 50), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1)),
         PictureFormat(size=40, resize=50, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1 + 1e-12)),
         PictureFormat(size=40, resize=50, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.1), interpolation="bicubic"),
     ]
     assert repr(kind(picture_format)) == repr(kind(picture_format))
-    assert len({repr(kind(one)) for one in [picture_format, *others]}) == 5
+    assert len({repr(kind(variant)) for variant in [picture_format, *changed]}) == 5
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((30, 48), -1), ((48, 30), -2)])
@@ -126,5 +126,5 @@ def test_three_crops_are_both_ends_and_the_middle_of_the_longer_side(shape: tupl
 
 
 def test_two_crops_are_refused():
-    with pytest.raises(VidclfError, match=r"transform\.crops=2: allowed are 1 .* and 3"):
+    with pytest.raises(VidclfError, match=r"transform\.crops=2: must be 1 .* or 3"):
         BackboneTransform(PictureFormat(8, 8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), crops=2)

@@ -124,21 +124,21 @@ def test_classes_take_a_subset_in_the_official_order(tree, lists):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (["Archry"], r"Archry is none of the 3 classes\. Did you mean Archery\? There are: Archery, Hand"),
-        (["Q"], r"Q is none of the 3 classes\. There are: Archery, HandstandPushups, YoYo"),
+        (["Archry"], r"Archry is not one of the 3 classes\. Did you mean Archery\? Allowed: Archery, Hand"),
+        (["Q"], r"Q is not one of the 3 classes\. Allowed: Archery, HandstandPushups, YoYo"),
         (["YoYo", "Archery", "YoYo"], r"names YoYo more than once"),
-        ([], r"classes=\[\]: it must be a list"),
-        ("YoYo", r"classes=YoYo: it must be a list"),
+        ([], r"classes=\[\]: must be a list"),
+        ("YoYo", r"classes=YoYo: must be a list"),
     ],
 )
-def test_classes_that_are_unknown_doubled_or_no_list_are_refused(tree, classes, message):
+def test_classes_that_are_unknown_repeated_or_not_a_list_are_refused(tree, classes, message):
     with pytest.raises(VidclfError, match=message):
         UCF101(tree, classes=classes)
 
 
 def test_on_error_is_raise_or_skip(tree):
     assert [UCF101(tree, on_error=choice).on_error for choice in ("raise", "skip")] == ["raise", "skip"]
-    with pytest.raises(VidclfError, match="on_error=ignore: it must be raise or skip"):
+    with pytest.raises(VidclfError, match="on_error=ignore: must be raise or skip"):
         UCF101(tree, on_error="ignore")
 
 
@@ -159,7 +159,7 @@ def test_a_missing_or_empty_root_shows_the_expected_tree(tmp_path, folder, messa
         UCF101(root)
 
 
-def test_a_root_one_level_too_high_says_which_folder_to_take(tree):
+def test_a_root_one_level_too_high_names_the_folder_to_use(tree):
     with pytest.raises(VidclfError, match=f"one level down: set dataset.root={re.escape(str(tree))}"):
         UCF101(tree.parent)
 
@@ -181,17 +181,17 @@ def test_an_empty_class_folder_is_refused_unless_its_class_is_left_out(tree):
 @pytest.mark.parametrize("folder", ["Archery", ""])
 def test_a_file_name_without_a_group_is_refused(tmp_path, folder, name):
     write_clips(tmp_path, [f"{folder}/{name}".lstrip("/")])
-    with pytest.raises(VidclfError, match=rf"{re.escape(name)}: the file name says no group"):
+    with pytest.raises(VidclfError, match=rf"{re.escape(name)}: the file name has no group"):
         UCF101(tmp_path).videos()
 
 
-def test_one_file_name_in_two_folders_is_refused(tree):
+def test_a_file_name_in_two_folders_is_refused(tree):
     write_clips(tree, ["YoYo/v_Archery_g01_c01.avi"])
     with pytest.raises(VidclfError, match=r"v_Archery_g01_c01\.avi is there 2 times: .*Archery/.*YoYo/"):
         UCF101(tree).videos()
 
 
-def test_listed_videos_that_are_not_there_are_refused_or_counted(tree, lists):
+def test_missing_listed_videos_are_refused_or_counted(tree, lists):
     for name in NAMES[1:3]:
         (tree / name).unlink()
     (tree / "HandstandPushups").rmdir()
@@ -247,7 +247,7 @@ def case_tree(shared, tmp_path):
 
 
 @pytest.mark.parametrize("case", ["bom", "bom2", "back"])
-def test_lists_with_a_byte_order_mark_line_ends_or_backslashes_are_read_alike(shared, case_tree, case):
+def test_lists_with_a_byte_order_mark_line_ends_or_backslashes_give_the_same_videos(shared, case_tree, case):
     plain, other = (UCF101(case_tree, lists=shared / "cases/lists" / name) for name in ("plain", case))
     assert other.class_names == plain.class_names
     assert other.videos() == plain.videos()
@@ -257,7 +257,7 @@ def test_lists_with_a_byte_order_mark_line_ends_or_backslashes_are_read_alike(sh
 
 
 def test_a_list_in_another_encoding_is_named(shared, case_tree):
-    with pytest.raises(VidclfError, match=r"utf16/classInd\.txt: it is no UTF-8 text .*Save it as UTF-8"):
+    with pytest.raises(VidclfError, match=r"utf16/classInd\.txt: not UTF-8 text"):
         UCF101(case_tree, lists=shared / "cases/lists/utf16")
 
 
@@ -266,11 +266,11 @@ def test_class_ind_is_read_by_its_numbers(tree, lists):
     assert UCF101(tree, lists=lists).class_names == ["HandstandPushups", "Archery", "YoYo"]
 
 
-def test_videos_of_another_kind_are_counted_aloud(shared, tree, capsys):
+def test_other_kinds_of_video_are_counted_and_skipped(shared, tree, capsys):
     shutil.copy(shared / "cases/mixed_extensions/v_Archery_g11_c01.mp4", tree / "Archery")
     (tree / "Archery" / "v_Archery_g12_c01.MOV").touch()
     assert len(UCF101(tree).videos()) == 4
     said = capsys.readouterr().err
-    assert "2 video file(s) are no .avi, as UCF101's are, and are left out: Archery/v_Archery_g11_c01.mp4, Arch" in said
+    assert "2 video file(s) are not .avi, as UCF101's are, and are skipped: Archery/v_Archery_g11_c01.mp4, Arch" in said
     UCF101(tree, classes=["YoYo", "HandstandPushups"])
     assert not capsys.readouterr().err

@@ -21,7 +21,7 @@ UCF101_SETTINGS = {"codec_tag": "XVID", "max_b_frames": 2, "gop_size": 250}
 
 
 def numbered_frame(number: int, size: tuple[int, int] = (64, 48), seed: int = 0) -> np.ndarray:
-    """Return a picture (H, W, 3) uint8 that shows `number` (below 65,536) over a background drawn from `seed`.
+    """Return an image (H, W, 3) uint8 that shows `number` (below 65,536) over a background drawn from `seed`.
 
     The background moves with the number, so that inter-coded frames hold motion. `size` is (width, height), at
     least 32x32 or as many blocks of 8x8 as there are bits.
@@ -30,10 +30,10 @@ def numbered_frame(number: int, size: tuple[int, int] = (64, 48), seed: int = 0)
     colours = np.random.default_rng(seed).uniform(0, 255, (4, 4, 3))
     rows = np.linspace(0, 3, height).round().astype(int)
     columns = np.linspace(0, 3, width).round().astype(int)
-    picture = np.roll(colours[rows][:, columns], number, axis=1).astype(np.uint8)
+    image = np.roll(colours[rows][:, columns], number, axis=1).astype(np.uint8)
     for bit, (top, left) in enumerate(_block_corners(width)):
-        picture[top : top + BLOCK, left : left + BLOCK] = 255 * (number >> bit & 1)
-    return picture
+        image[top : top + BLOCK, left : left + BLOCK] = 255 * (number >> bit & 1)
+    return image
 
 
 def read_frame_number(frame: Tensor) -> int:
@@ -69,7 +69,7 @@ def encode_video(
 
     Args:
         path: its suffix names the container.
-        frames: pictures (H, W, 3) uint8 of `size` (width, height) to write instead of the numbered ones.
+        frames: images (H, W, 3) uint8 of `size` (width, height) to write instead of the numbered ones.
         seed: draws the background; another seed gives another file.
         pts: presentation times in frames, increasing, for a variable frame rate.
         audio: an audio codec: a second of silence stands before the video's stream.
@@ -81,7 +81,7 @@ def encode_video(
     """
     if codec == "mpeg4" and not codec_settings:
         codec_settings = UCF101_SETTINGS
-    pictures = frames if frames is not None else (numbered_frame(i, size, seed) for i in range(num_frames))
+    images = frames if frames is not None else (numbered_frame(i, size, seed) for i in range(num_frames))
     with av.open(str(path), "w", container_options={"fflags": "+bitexact"} | (container_options or {})) as container:
         container.metadata.update(metadata or {})
         sound = container.add_stream(audio, rate=48000) if audio else None
@@ -96,8 +96,8 @@ def encode_video(
         if sound:
             _write_silence(container, sound)
         times = iter(pts) if pts is not None else None
-        for i, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for i, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = next(times) if times else i, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -142,8 +142,8 @@ def write_ucf101_tree(
 def full_decode(path: Path) -> Tensor:
     """The reference: PyAV alone."""
     with av.open(f"file:{path}") as container:
-        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 
 
 def cut_the_start(path: Path, cut: Path) -> Path:
@@ -172,7 +172,7 @@ def change_packets(source: Path, path: Path, change: Callable[[int, bytes], byte
 
 
 def count_decoded(path: Path, wanted: list[int], monkeypatch: pytest.MonkeyPatch, whole: bool = False) -> int:
-    """Return how many pictures went through the decoder."""
+    """Return how many frames the decoder returned."""
     from vidclf.data import decoding  # not above: vidclf must be imported after jaxtyping's hook is set
 
     decoded = []

@@ -1,4 +1,4 @@
-"""The corpus and a source of batches, as Lightning wants them."""
+"""The data of a training run for Lightning: a corpus and a source of batches."""
 
 from collections.abc import Iterable
 
@@ -13,24 +13,24 @@ from vidclf.errors import VidclfError
 
 
 class VideoDataModule(L.LightningDataModule):
-    """Batches of Views of the training and the validation part.
+    """Batches of Views of train and val.
 
     Args:
-        corpus: which frames of which video are looked at.
-        source: turns lists of VideoViews into batches: of stored features, or of images.
-        batch_size: views in a training batch, those of all processes together.
+        corpus: the videos, their parts and views.
+        source: turns lists of VideoViews into batches of stored features or of images.
+        batch_size: views in a training batch, over all processes.
 
-    Where several processes work as one, each reads and computes videos of its own: see `system.ranks`.
+    Distributed processes divide the videos among them, see `system.ranks`.
     """
 
     def __init__(self, corpus: Corpus, source: Source, batch_size: int = 128) -> None:
         super().__init__()
         if batch_size < 1:
-            raise VidclfError(f"batch_size={batch_size}: it must be 1 or more.")
+            raise VidclfError(f"batch_size={batch_size}: must be 1 or more.")
         self.corpus, self.source, self.batch_size = corpus, source, batch_size
 
     def prepare(self, num_epochs: int | None) -> None:
-        """Compute what is read and not stored yet, for all epochs (None, -1: no end) at once."""
+        """Compute all features that are not stored yet, for all epochs (None, -1: no limit) at once."""
         draws = self.source.num_draws
         draws = min(draws, num_epochs) if num_epochs and num_epochs > 0 else draws
         views = [video for draw in range(draws) for video in self.training_views(draw)]
@@ -39,11 +39,11 @@ class VideoDataModule(L.LightningDataModule):
         self.corpus.require_for_training()
 
     def train_labels(self) -> Int[Tensor, " N"]:
-        """Return the labels of an epoch's training views."""
+        """Return the labels of the first epoch's training views."""
         return torch.cat([torch.tensor(video.label).expand(len(video.views)) for video in self.training_views(0)])
 
     def training_views(self, epoch: int) -> list[VideoViews]:
-        """Return the views that an epoch of training shows."""
+        """Return the training views of an epoch."""
         return self.corpus.views("train", self.source.draw_of(epoch))
 
     def train_dataloader(self) -> Iterable[Views]:
@@ -60,10 +60,10 @@ class VideoDataModule(L.LightningDataModule):
         return self.labelled("train", backbone)[0]
 
     def labelled(self, part: str, backbone: nn.Module) -> tuple[Float[Tensor, "N S D"], Int[Tensor, " N"]]:
-        """Return the features and labels of all views of a part, of train in its first epoch."""
+        """Return the features and labels of all views of a part; for train, those of the first epoch."""
         views = self.training_views(0) if part == "train" else self.corpus.views(part)
         features = self.source.features(views, backbone)
-        views = [video for video in views if video.video in self.corpus.facts]  # without those that were damaged
+        views = [video for video in views if video.video in self.corpus.facts]  # without damaged videos
         counts = torch.tensor([len(video.views) for video in views])
         num_crops = len(features) // int(counts.sum())
         return features, torch.tensor([video.label for video in views]).repeat_interleave(num_crops * counts)

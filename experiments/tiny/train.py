@@ -21,8 +21,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vidclf.data.datasets.demo.clips import OTHER_SAMPLES, SIDE, TEST_SAMPLES
-from vidclf.data.datasets.demo.drawing import cut_background, draw, handwriting
+from vidclf.data.datasets.demo.clips import OTHER_SAMPLES, SIDE, TEST_SAMPLES, cut_background, draw, handwriting
 from vidclf.data.transforms import BackboneTransform
 from vidclf.models.backbones.tiny import STAGES, Tiny
 

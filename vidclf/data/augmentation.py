@@ -1,4 +1,4 @@
-"""Training images drawn by chance: torchvision's transforms, one draw for all frames of a view."""
+"""Random training images: torchvision's transforms, with the same draw for all frames of a view."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -11,18 +11,18 @@ from torchvision.transforms import v2
 from vidclf.contracts import PictureFormat
 from vidclf.errors import VidclfError
 
-SIDES = ("left", "right", "clockwise")  # in class names, a mirror image would belie them
+DIRECTIONS = ("left", "right", "clockwise")  # in class names: a mirror image would have the wrong label
 
 
 class Augmentation:
-    """Random crop, flip, colour, RandAugment and erasing; then normalised as the backbone wants.
+    """Crop, flip, change colours, RandAugment and erase at random; then normalise for the backbone.
 
     Args:
         picture_format: of the backbone.
-        scale: of the crop's area to the image's, from and to; its sides keep within 3:4 and 4:3.
-        flip: probability of a mirror image; 0 where left and right are classes.
-        color_jitter: strength of random brightness, contrast and saturation; hue is moved a fourth as far.
-        rand_augment: magnitude (0 to 30) of two random operations a view (arXiv:1909.13719); None for none.
+        scale: smallest and largest area of the crop, as a fraction of the image; its aspect ratio is 3:4 to 4:3.
+        flip: probability of a mirror image; 0 if classes differ in left and right.
+        color_jitter: strength of random brightness, contrast and saturation; hue changes a quarter as much.
+        rand_augment: magnitude (0 to 30) of two random operations per view (arXiv:1909.13719); None: no operations.
         erase: probability of a random rectangle of noise, the same in all frames (arXiv:1708.04896).
     """
 
@@ -63,13 +63,14 @@ class Augmentation:
         self.steps = v2.Compose(steps)
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "V T 3 h w"]:
-        """Return images of `picture_format.size`, from torch's global random state."""
+        """Return images of `picture_format.size`, drawn from torch's global random state."""
         return torch.stack([self.steps(view) for view in frames])
 
     def check_classes(self, class_names: Sequence[str]) -> None:
-        """Raise VidclfError if views are mirrored while class names tell left from right."""
-        sided = [name for name in class_names if any(side in name.lower() for side in SIDES)]
-        if self.flip and sided:
+        """Raise VidclfError if views may be mirrored while class names contain a direction."""
+        directed = [name for name in class_names if any(word in name.lower() for word in DIRECTIONS)]
+        if self.flip and directed:
             raise VidclfError(
-                f"augmentation.flip={self.flip}: a mirror image would belie {', '.join(sided[:5])}. Set it to 0."
+                f"augmentation.flip={self.flip}: a mirror image of {', '.join(directed[:5])} would have the wrong "
+                "label. Set it to 0."
             )

@@ -1,6 +1,6 @@
-"""What one look at each video file says: the hash of its content, and what decoding all of it has shown.
+"""Facts about video files: the hash of the content, and what decoding the whole file shows.
 
-It is remembered by content, so that a moved or copied file is only hashed, and a damaged one not decoded again.
+Facts are stored by content, so a file that was moved or copied is only hashed, and a damaged one is not decoded again.
 """
 
 import dataclasses
@@ -22,73 +22,73 @@ from vidclf.system.disk import write_atomically
 from vidclf.system.ranks import gather, rank_and_size
 from vidclf.system.terminal import say, track
 
-FORMAT = 4  # whoever changes what a look says or how it is kept raises it
-SAVE_EVERY = 500  # files; a killed run repeats at most as many
+FORMAT = 4  # raise it when the facts or their JSON change
+SAVE_EVERY = 500  # files: a killed run repeats no more than these
 
-Stamp = tuple[int, int]  # a file's size in bytes, and when it was changed in ns
-Known = dict | str  # of a content: its VideoInfo, or what is wrong with it, without the path
+Stamp = tuple[int, int]  # a file's size in bytes and its modification time in ns
+Entry = dict | str  # the VideoInfo of a content, or what is wrong with it, without the path
 
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """`content` is the file's sha256, in hex; `info` what `inspect` says of it."""
+    """`content` is the file's sha256 in hex; `info` is the result of `inspect`."""
 
     content: str
     info: VideoInfo
 
 
 class Catalogue:
-    """What is known of every file seen so far, kept in one JSON file in `folder` that runs share.
+    """The facts of all files seen so far, in a JSON file in `folder` that runs share.
 
-    Another format, or another version of PyAV, has a file of its own: it may see what this one does not.
+    Each format and each version of PyAV has a separate file: another version may detect other damage.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / f"videos-{FORMAT}-av{av.__version__}.json"
-        self.files: dict[str, list] = {}  # path -> its stamp's two numbers, its content
-        self.contents: dict[str, Known] = {}
+        self.files: dict[str, list] = {}  # path -> size, modification time, content
+        self.contents: dict[str, Entry] = {}
 
     def look_up(self, paths: Sequence[Path], num_threads: int = 2) -> list[VideoFacts | VideoError]:
-        """Return the facts of each file, or what is wrong with it, in order; files that are not known are decoded.
+        """Return the facts of each file, or its error, in order; unknown files are decoded.
 
-        Of several processes that work as one, each looks at files of its own, and all know the answers.
+        Distributed processes share the files among them, and all return all facts.
         """
         rank, size = rank_and_size()
-        mine = self._look_up_mine(list(dict.fromkeys(paths))[rank::size], num_threads)
-        answers = {path: answer for of_rank in gather(mine) for path, answer in of_rank.items()}
-        return [answers[path] for path in paths]
+        local_facts = self._look_up(list(dict.fromkeys(paths))[rank::size], num_threads)
+        facts = {path: fact for facts_of_rank in gather(local_facts) for path, fact in facts_of_rank.items()}
+        return [facts[path] for path in paths]
 
-    def _look_up_mine(self, paths: Sequence[Path], num_threads: int) -> dict[Path, VideoFacts | VideoError]:
+    def _look_up(self, paths: Sequence[Path], num_threads: int) -> dict[Path, VideoFacts | VideoError]:
         self._read()
         stamps = {path: _stamp(path) for path in paths}
         failed: dict[Path, VideoError] = {}
         if self._unknown(stamps):
-            with self._alone_with(paths):
-                self._read()  # what another process has found meanwhile
-                failed = self._look_at(self._unknown(stamps), num_threads)
-        return {path: failed.get(path) or self._answer(path) for path in paths}
+            with self._lock_out_others(paths):
+                self._read()  # another process may have added facts meanwhile
+                failed = self._examine(self._unknown(stamps), num_threads)
+        return {path: failed.get(path) or self._facts_of(path) for path in paths}
 
     def _unknown(self, stamps: Mapping[Path, Stamp | None]) -> list[Path]:
-        """Return the files that are new or changed, or not there."""
+        """Return the files that are new, changed or missing."""
         entries = ((path, stamp, self.files.get(os.path.abspath(path))) for path, stamp in stamps.items())
         return [path for path, stamp, entry in entries if entry is None or tuple(entry[:2]) != stamp]
 
-    def _look_at(self, paths: Sequence[Path], num_threads: int) -> dict[Path, VideoError]:
-        """Look at files, remember what is found, and return why others could not be read this time."""
+    def _examine(self, paths: Sequence[Path], num_threads: int) -> dict[Path, VideoError]:
+        """Examine files, store their facts, and return the errors of files that could not be read this time."""
         failed: dict[Path, VideoError] = {}
         new: dict[str, list] = {}
-        looks = track(run_ahead(self._look, paths, num_threads), len(paths), "Examining", "videos")
-        for count, (path, look) in enumerate(looks, start=1):
-            if isinstance(look, VideoError):
-                failed[path] = look
+        results = track(run_ahead(self._examine_file, paths, num_threads), len(paths), "Examining", "videos")
+        for count, (path, result) in enumerate(results, start=1):
+            if isinstance(result, VideoError):
+                failed[path] = result
             else:
-                stamp, content, self.contents[content] = look
+                stamp, content, self.contents[content] = result
                 new[os.path.abspath(path)] = [*stamp, content]
             if count % SAVE_EVERY == 0 or count == len(paths):
                 self._save(new)
         return failed
 
-    def _look(self, path: Path) -> Iterator[tuple[Stamp, str, Known] | VideoError]:
+    def _examine_file(self, path: Path) -> Iterator[tuple[Stamp, str, Entry] | VideoError]:
         try:
             with errors_name_video(path):
                 stamp, content = _stamp_and_content(path)
@@ -96,16 +96,16 @@ class Catalogue:
         except VideoError as error:
             yield error
 
-    def _answer(self, path: Path) -> VideoFacts | VideoError:
+    def _facts_of(self, path: Path) -> VideoFacts | VideoError:
         content = self.files[os.path.abspath(path)][-1]
-        known = self.contents[content]
-        if isinstance(known, str):
-            return VideoError(f"{path}: {known}")
-        return VideoFacts(content, VideoInfo(**{**known, "shown_from": tuple(known["shown_from"])}))
+        entry = self.contents[content]
+        if isinstance(entry, str):
+            return VideoError(f"{path}: {entry}")
+        return VideoFacts(content, VideoInfo(**{**entry, "shown_from": tuple(entry["shown_from"])}))
 
     @contextmanager
-    def _alone_with(self, paths: Iterable[Path]) -> Iterator[None]:
-        """Let no other process look at the same files meanwhile; whoever asks for others is not held up."""
+    def _lock_out_others(self, paths: Iterable[Path]) -> Iterator[None]:
+        """Keep other processes from examining the same files; processes with other files do not wait."""
         names = "\0".join(sorted(map(os.path.abspath, paths)))
         digest = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         lock = FileLock(self.path.with_name(f".{self.path.name}.{digest}.lock"))
@@ -119,14 +119,14 @@ class Catalogue:
             Path(lock.lock_file).unlink(missing_ok=True)
 
     def _save(self, new: Mapping[str, list]) -> None:
-        """Add to what is on disk by now, so that two runs at once lose nothing."""
+        """Add to the file as it is now, so that two runs at once lose nothing."""
         with FileLock(f"{self.path}.lock"):
             self._read()
             self.files |= new
             write_atomically(self.path, json.dumps({"files": self.files, "contents": self.contents}).encode())
 
     def _read(self) -> None:
-        """Learn what other runs have found."""
+        """Read the facts that other runs have stored."""
         try:
             on_disk = json.loads(self.path.read_bytes())
         except (FileNotFoundError, ValueError):  # not JSON, or not even text
@@ -145,19 +145,19 @@ def _stamp(path: Path) -> Stamp | None:
 
 def _stamp_and_content(path: Path) -> tuple[Stamp, str]:
     try:
-        status = path.stat()  # before it is read: a file that is changed meanwhile is then read again
+        status = path.stat()  # before reading: a file that changes meanwhile is then read again
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise VideoError(f"{path}: the file cannot be read ({error.strerror}). A video file is needed here.") from error
+        raise VideoError(f"{path}: the file cannot be read ({error.strerror}). Give a video file.") from error
     return (status.st_size, status.st_mtime_ns), content
 
 
-def _decode(path: Path) -> Known:
-    """Return what to remember of a file: what one look says of it.
+def _decode(path: Path) -> Entry:
+    """Return the entry to store for a file.
 
     Raises:
-        VideoError: it was not the file: memory or the disk failed, which may be better another time.
+        VideoError: memory or the disk failed, not the file: the next run may succeed.
     """
     try:
         return dataclasses.asdict(inspect(path))

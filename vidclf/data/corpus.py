@@ -1,4 +1,4 @@
-"""The videos of a data set, looked at, split and sampled: which frames of which video a part of the data shows."""
+"""The videos of a data set, examined, split and sampled: which frames of which videos a part uses."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,30 +15,30 @@ from vidclf.system.ranks import gather, rank_and_size
 from vidclf.system.seeds import generator_for
 from vidclf.system.text import first_five
 
-KEPT = 16  # lists of views that are not drawn anew when they are asked for again
-LATE_S = 0.1  # that a segment may end after its video's last frame: a container's length counts its sound
+MAX_CACHED = 16  # lists of views
+SLACK_S = 0.1  # a segment may end this much after the last frame, because a container's duration includes its sound
 
 
 class Corpus:
-    """What is known of a data set before a frame is used.
+    """A data set's videos, with their facts, parts and views.
 
     Args:
         dataset: lists the videos.
         split: (videos, number of views of each) -> Split, see `SplitRule`.
         sampling: (num_frames, fps, generator) -> frame indices (V, T).
-        catalogue: what one look at a file says.
+        catalogue: facts about files.
         seed: of the training draws.
-        num_threads: files looked at at once.
-        shard: (k, n): only the k-th of n parts of the videos is looked at and has views, k from 1 on.
+        num_threads: number of files examined at once.
+        shard: (k, n): examine only every n-th video, from the k-th on (k from 1); all remaining videos have no views.
 
     Attributes:
-        videos: all of them, each with a name of its own.
-        facts: by position in `videos`, of those that are sound.
-        failed: by position in `videos`, what is wrong with those that are left out.
+        videos: all of them, with unique names.
+        facts: of undamaged videos, by position in `videos`.
+        failed: errors of damaged videos, by position in `videos`.
         split: which part each view is in.
 
     Raises:
-        VidclfError: two videos have one name, or the split refuses the videos.
+        VidclfError: two videos have the same name, or the split does not fit the videos.
         VideoError: a video is damaged, and the data set's `on_error` is raise.
     """
 
@@ -53,142 +53,144 @@ class Corpus:
         shard: tuple[int, int] = (1, 1),
     ) -> None:
         self.dataset, self.sampling, self.seed = dataset, sampling, seed
-        self.class_names, self.is_random = list(dataset.class_names), bool(optional(sampling, Sampling, "random"))
+        self.class_names = list(dataset.class_names)
+        self.is_random = bool(optional(sampling, Sampling, "random"))
         self.videos = name_videos(dataset.videos(), optional(dataset, Dataset, "root"))
         _check_split_fits(split, sampling)
         official = _official_parts(split, dataset, self.videos)
         self.facts: dict[int, VideoFacts] = {}
         self.failed: dict[int, VideoError] = {}
-        self._look(catalogue, range(shard[0] - 1, len(self.videos), shard[1]), num_threads)
+        self._examine(catalogue, range(shard[0] - 1, len(self.videos), shard[1]), num_threads)
         self.split = split(self.videos, [self._num_views(video) for video in range(len(self.videos))], *official)
-        self._kept: dict[object, list[VideoViews]] = {}
+        self._cached_views: dict[object, list[VideoViews]] = {}
 
     def views(self, part: str, epoch: int | None = None) -> list[VideoViews]:
-        """Return the views of a part that are used: all of them, or in a training epoch what chance gives."""
+        """Return the views of a part: all of them, or with an epoch those that the sampling draws for training."""
         draw = epoch if self.is_random else None
         key = part, draw, len(self.failed)
-        if key not in self._kept:
-            if len(self._kept) >= KEPT:
-                self._kept.clear()
-            known = [(video, own) for video, own in self.split.views_of(part) if video in self.facts]
-            self._kept[key] = [self._views_of(video, own, draw) for video, own in known]
-        return self._kept[key]
+        if key not in self._cached_views:
+            if len(self._cached_views) >= MAX_CACHED:
+                self._cached_views.clear()
+            self._cached_views[key] = [
+                self._views_of(video, views, draw) for video, views in self.split.views_of(part) if video in self.facts
+            ]
+        return self._cached_views[key]
 
     def all_views(self) -> list[VideoViews]:
-        """Return all views of all sound videos, whichever side they stand on."""
+        """Return all views of all undamaged videos, whatever their part."""
         return [self._views_of(video, range(self.split.num_views[video]), None) for video in sorted(self.facts)]
 
     def part_size(self, part: str) -> int:
-        """Return the number of videos with a view in a part, damaged ones included."""
+        """Return the number of videos with a view in a part, including damaged ones."""
         return len(self.split.views_of(part))
 
     def exclude(self, video: int, error: VideoError) -> None:
-        """Leave a damaged video out of all that follows, or raise, as the data set's `on_error` says."""
+        """Exclude a damaged video from now on, or raise, as the data set's `on_error` says."""
         if optional(self.dataset, Dataset, "on_error") == "raise":
             raise error
         self.facts.pop(video, None)
         self.failed[video] = error
 
     def share_failed(self) -> None:
-        """Leave out here, too, what another process found damaged: all must share the same videos."""
+        """Exclude the videos that any process found damaged, because all processes must use the same videos."""
         for failed in gather(self.failed):
             for video, error in failed.items():
                 self.exclude(video, error)
 
     def require(self, *parts: str, one_each: bool = False) -> None:
-        """Raise VidclfError where a part has no video that can be read, or `one_each` for every process."""
+        """Raise VidclfError if a part has no readable video, or with `one_each` too few for the processes."""
         size = rank_and_size()[1]
         for part in parts:
             videos = [video for video, _ in self.split.views_of(part)]
-            sound = [video for video in videos if video in self.facts]
+            num_readable = sum(video in self.facts for video in videos)
             if not videos:
-                raise VidclfError(f"The {part} part has no videos; check dataset.root, dataset.classes, split.number.")
-            if not sound:
+                raise VidclfError(f"The {part} part has no videos. Check dataset.root, dataset.classes, split.number.")
+            if not num_readable:
                 first = self.failed[min(self.failed.keys() & {*videos})]
                 raise VidclfError(f"No video of the {part} part can be read, {len(videos)} failed. The first: {first}")
-            if one_each and len(sound) < size:
+            if one_each and num_readable < size:
                 raise VidclfError(
-                    f"The {part} part has {len(sound)} videos for {size} processes, and each needs one of its own. "
+                    f"The {part} part has {num_readable} videos for {size} processes; each needs at least one. "
                     "Set trainer.devices to fewer."
                 )
 
     def require_for_training(self) -> None:
-        """Raise VidclfError where there is nothing to tell apart, or a process would have no video of its own."""
+        """Raise VidclfError if there is only one class, or a process would have no video."""
         if len(self.class_names) < 2:
             raise VidclfError(f"The data set has one class, {self.class_names[0]}: nothing to tell apart.")
         self.require("train", "val", one_each=True)
 
-    def _look(self, catalogue: Catalogue, looked_at: Sequence[int], num_threads: int) -> None:
-        facts = catalogue.look_up([self.videos[video].path for video in looked_at], num_threads)
-        for video, fact in zip(looked_at, facts, strict=True):
-            if isinstance(fact, VideoError):
-                self.exclude(video, fact)
-            elif wrong := _why_not_inside(self.videos[video], fact):
-                self.exclude(video, wrong)
+    def _examine(self, catalogue: Catalogue, positions: Sequence[int], num_threads: int) -> None:
+        results = catalogue.look_up([self.videos[video].path for video in positions], num_threads)
+        for video, result in zip(positions, results, strict=True):
+            if isinstance(result, VideoError):
+                self.exclude(video, result)
+            elif error := _segment_error(self.videos[video], result):
+                self.exclude(video, error)
             else:
-                self.facts[video] = fact
+                self.facts[video] = result
 
     def _num_views(self, video: int) -> int:
         if video not in self.facts:
-            return 1  # so that it counts in a part's size
+            return 1  # so that part_size counts it
         return len(self._sample(video))
 
     def _sample(self, video: int, generator: Generator | None = None) -> Int[Tensor, "V T"]:
-        """Return which frames of the whole video the sampling takes of it, or of its segment."""
+        """Return the frames that the sampling takes from a video or its segment, counted in the whole video."""
         info = self.facts[video].info
         first, num_frames = window_of(self.videos[video], self.facts[video])
         return info.frames_at(first + self.sampling(num_frames, info.fps, generator))
 
-    def _views_of(self, video: int, own: Sequence[int], draw: int | None) -> VideoViews:
+    def _views_of(self, video: int, numbers: Sequence[int], draw: int | None) -> VideoViews:
         if draw is not None:
             frames = self._sample(video, generator_for(self.seed, "sampling", draw, video))
-            chosen: Int[Tensor, " V"] = torch.arange(len(frames))
+            views: Int[Tensor, " V"] = torch.arange(len(frames))
         else:
-            chosen = torch.tensor(own, dtype=torch.int64)
-            frames = self._sample(video)[chosen]
-        return VideoViews(video, self.videos[video].label, chosen, frames)
+            views = torch.tensor(numbers, dtype=torch.int64)
+            frames = self._sample(video)[views]
+        return VideoViews(video, self.videos[video].label, views, frames)
 
 
 def window_of(video: Video, facts: VideoFacts) -> tuple[int, int]:
-    """Return where a video's segment begins on its even time line, in frames, and how many it has, at least one."""
+    """Return the first frame of a video's segment on the even time line, and its number of frames, at least one."""
     num_frames, fps = facts.info.num_frames, facts.info.fps
     first = 0 if video.start_s is None else min(round(video.start_s * fps), num_frames - 1)
     stop = num_frames if video.end_s is None else min(round(video.end_s * fps), num_frames)
     return first, max(1, stop - first)
 
 
-def _why_not_inside(video: Video, facts: VideoFacts) -> VideoError | None:
+def _segment_error(video: Video, facts: VideoFacts) -> VideoError | None:
+    """Return the error of a segment that is not inside its video."""
     duration_s = facts.info.num_frames / facts.info.fps
-    if (video.start_s or 0) < duration_s and (video.end_s or 0) <= duration_s + LATE_S:
+    if (video.start_s or 0) < duration_s and (video.end_s or 0) <= duration_s + SLACK_S:
         return None
     return VideoError(
-        f"{video.name}: its segment ends beyond the video, which is {duration_s:.2f} s long. Mend start_s and end_s, "
-        "or pass dataset.on_error=skip to leave it out (it is listed and counted)."
+        f"{video.name}: its segment ends beyond the video, which is {duration_s:.2f} s long. Correct start_s and "
+        "end_s, or pass dataset.on_error=skip."
     )
 
 
 def name_videos(videos: Sequence[Video], root: str | Path | None) -> list[Video]:
-    """Return the videos, those without a name of their own called by their path below `root`.
+    """Return the videos; where the data set gave no name, it is the path below `root`.
 
     Raises:
-        VidclfError: two videos have one name.
+        VidclfError: two videos have the same name.
     """
     if root is not None:
-        videos = [_below(video, Path(root).expanduser()) for video in videos]
-    of_name: dict[str, list[Video]] = {}
+        videos = [_name_below(video, Path(root).expanduser()) for video in videos]
+    paths_of: dict[str, list[str]] = {}
     for video in videos:
-        of_name.setdefault(video.name, []).append(video)
-    doubled = [name for name, found in of_name.items() if len(found) > 1]
-    if doubled:
-        paths = first_five([str(video.path) for video in of_name[doubled[0]]])
+        paths_of.setdefault(video.name, []).append(str(video.path))
+    repeated = [name for name, paths in paths_of.items() if len(paths) > 1]
+    if repeated:
         raise VidclfError(
-            f"{len(doubled)} name(s) stand for several videos: {first_five(doubled)} (the first: {paths}). Each needs "
-            "a name of its own: the data set gives it as Video(name=...), or names the videos' folder as its `root`."
+            f"{len(repeated)} name(s) belong to several videos: {first_five(repeated)} (the first: "
+            f"{first_five(paths_of[repeated[0]])}). Give unique names with Video(name=...), or the data set a `root`."
         )
     return list(videos)
 
 
-def _below(video: Video, root: Path) -> Video:
+def _name_below(video: Video, root: Path) -> Video:
     path = video.path.as_posix()
     if not video.name.startswith(path) or not video.path.is_relative_to(root):
         return video
@@ -196,35 +198,35 @@ def _below(video: Video, root: Path) -> Video:
 
 
 def _check_split_fits(split: SplitRule, sampling: Sampling) -> None:
-    """Raise where a split puts views that are drawn by chance into parts."""
+    """Raise if a split puts single views into parts and the sampling draws views at random."""
     if optional(split, SplitRule, "per_view") and optional(sampling, Sampling, "random"):
         raise VidclfError(
-            f"split.validation=frame_level puts single views into a part, but {type(sampling).__name__} draws its "
-            "training views by chance. Use sampling=rate or sampling=uniform."
+            f"split.validation=frame_level puts single views into parts, but {type(sampling).__name__} draws its "
+            "training views at random. Use sampling=rate or sampling=uniform."
         )
 
 
 def _official_parts(split: SplitRule, dataset: Dataset, videos: Sequence[Video]) -> list[OfficialParts]:
-    """Return the arguments that an official split is called with besides the videos; none for other splits.
+    """Return the additional arguments of an official split: [OfficialParts]; [] for all other splits.
 
     Raises:
-        VidclfError: the data set has no such split, or does not say which part its videos have in it.
+        VidclfError: the data set has no such split, or no method `official_parts`.
     """
     if not optional(split, SplitRule, "official"):
         return []
     name, numbers = type(dataset).__name__, optional(dataset, Dataset, "split_numbers")
     if not numbers:
         raise VidclfError(
-            f"split=official: {name} has no official split. Choose split=grouped (whole groups are drawn for val and "
+            f"split=official: {name} has no official split. Choose split=grouped (draws whole groups for val and "
             "test), split=kfold (cross-validation), or split=given (a manifest's column split)."
         )
     number = optional(split, SplitRule, "number")
     if number not in numbers:
-        raise VidclfError(f"split.number={number}: {name} has split {', '.join(map(str, numbers))} only.")
+        raise VidclfError(f"split.number={number}: {name} has only split {', '.join(map(str, numbers))}.")
     official_parts = optional(dataset, Dataset, "official_parts")
     if official_parts is None:
         raise VidclfError(
-            f"split=official: {name} has split_numbers, and no method official_parts that says which part each video "
-            "has in them; see Dataset in vidclf/contracts.py."
+            f"split=official: {name} has split_numbers but no method official_parts. Add it, see Dataset in "
+            "vidclf/contracts.py."
         )
     return [official_parts(videos, number, optional(split, SplitRule, "lists"))]

@@ -1,19 +1,24 @@
-"""Frames of a video file, exact and checked: damage to what is decoded is an error, never a wrong frame.
+"""Read the frames of a video file: exact and checked. Damage is an error, never a wrong frame.
 
-Frames are counted in the order in which the decoder returns them, and turned upright where their container says how.
-Times are looked at only to tell a video whose frames come unevenly, and never in AVI: in B-frame XVID AVI, UCF101's
-format, they do not follow the pictures. Pixels that are not square are left as they are stored.
+Frames are counted in the order in which the decoder returns them, and turned upright as the container says. Times serve
+only to recognise a video with an uneven frame rate, and never in AVI: in XVID with B-frames, UCF101's format, they do
+not follow the frames. Pixels that are not square stay as they are stored.
 """
 
+import errno
+import io
+import math
 import os
 import struct
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import count, pairwise
 from pathlib import Path
+from statistics import median
 
 import av
 import numpy as np
@@ -27,27 +32,28 @@ from av.video.stream import VideoStream
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from vidclf.data.files import FileForFFmpeg
 from vidclf.data.mpeg4 import skip_unneeded
-from vidclf.data.timeline import are_even, fitting_rate, time_line
 from vidclf.errors import VidclfError, VideoError
 
-SKIP = "pass dataset.on_error=skip to leave it out (it is listed and counted)."
-ADVICE = f"Delete it and extract it again from the archive, or {SKIP}"
+SKIP = "pass dataset.on_error=skip."
 NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-HELD_BYTES = 2**26  # of a file whose packets are held to choose among them
+HELD_BYTES = 2**26  # largest file that skip_unneeded holds in memory
+RATE_TOLERANCE = 0.02  # of the frames, and at least two frames: how far a stated rate may miss frames / duration
+MAX_STRETCH = 20  # time line frames per decoded frame; more means that the times are a mistake
+
+Rates = Sequence[Fraction | None]  # as a container states them, the most likely first
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What one look at a whole file says.
+    """The facts that decoding a whole file gives.
 
     Attributes:
-        num_frames: that decode; where they come unevenly, those of the even time line that samplings see.
-        fps: of these, in frames a second.
-        width: of each frame in pixels, upright.
+        num_frames: number of decoded frames; for uneven frames, length of the even time line that samplings see.
+        fps: rate of these, in frames per second.
+        width: of each upright frame, in pixels.
         height: likewise.
-        shown_from: from which frame of the time line on each frame that decodes is shown; empty: they are the same.
+        shown_from: for each decoded frame, the position on the time line where it appears; empty: they are the same.
     """
 
     num_frames: int
@@ -57,16 +63,16 @@ class VideoInfo:
     shown_from: tuple[int, ...] = ()
 
     def frames_at(self, positions: Int[Tensor, "*views"]) -> Int[Tensor, "*views"]:
-        """Return which decoded frame is shown at each position of the time line."""
+        """Return the decoded frame that is shown at each position of the time line."""
         if not self.shown_from:
             return positions
         return torch.searchsorted(torch.tensor(self.shown_from), positions, right=True) - 1
 
 
 def inspect(path: Path | str) -> VideoInfo:
-    """Return what is known of a video once every picture of it is decoded.
+    """Decode a whole video and return its facts.
 
-    Packets are not counted: a packet may show nothing, or half a picture. Colours are not converted.
+    Counting packets is not enough: a packet may show nothing, or half a frame. Colours are not converted.
 
     Raises:
         VideoError: the file cannot be opened, has no video, or is damaged anywhere.
@@ -76,17 +82,17 @@ def inspect(path: Path | str) -> VideoInfo:
         for _, frame in _decoded(path, container, stream):
             times.append(frame.time)
         if frame is None:
-            raise VideoError(f"{path}: its video stream holds no frame. Encode it again, or {SKIP}")
-        stated = stream.average_rate, stream.guessed_rate, stream.base_rate
+            raise VideoError(f"{path}: the video stream holds no frame. Re-encode it, or {SKIP}")
+        rates = stream.average_rate, stream.guessed_rate, stream.base_rate
         times_s = _trusted(container, times)
         last_s = float((frame.duration or 0) * (stream.time_base or 0))
         even = are_even(times_s)
-        line = None if even else time_line(times_s, last_s, stated)
+        line = None if even else time_line(times_s, last_s, rates)
         if line is None:
-            duration_s = _duration_s(container, stream) if even and not _turn_back(container, times) else None
-            if even and len(times_s) > 1:  # of the last frame a container may say how long one field is shown
+            duration_s = _duration_s(container, stream) if even and not _clock_restarts(container, times) else None
+            if even and len(times_s) > 1:  # the container may state the duration of one field for the last frame
                 duration_s = (times_s[-1] - times_s[0]) * len(times_s) / (len(times_s) - 1)
-            line = len(times), known_rate(path, fitting_rate(len(times), duration_s, stated)), ()
+            line = len(times), known_rate(path, fitting_rate(len(times), duration_s, rates)), ()
         transposed = _turn(frame)[0]
     width, height = (frame.height, frame.width) if transposed else (frame.width, frame.height)
     return VideoInfo(line[0], line[1], width, height, line[2])
@@ -94,11 +100,7 @@ def inspect(path: Path | str) -> VideoInfo:
 
 @contextmanager
 def errors_name_video(path: Path) -> Iterator[None]:
-    """Tell which video a worker was reading when it failed for another reason than the video, and where.
-
-    Raises:
-        VideoError: instead of any error that is not for the user yet.
-    """
+    """Turn an unexpected error into a VideoError that names the video and the line of code."""
     try:
         yield
     except VidclfError:
@@ -107,7 +109,7 @@ def errors_name_video(path: Path) -> Iterator[None]:
         where = traceback.extract_tb(error.__traceback__)[-1]
         raise VideoError(
             f"{path}: the worker that read it failed ({type(error).__name__}: {error}, {Path(where.filename).name} "
-            f"line {where.lineno}). Mend that, or {SKIP}"
+            f"line {where.lineno}). Fix that, or {SKIP}"
         ) from error
 
 
@@ -117,7 +119,7 @@ def decode_frames(
     """Return the frames at `indices`, counted in decoding order.
 
     Args:
-        path: any file FFmpeg opens.
+        path: any file that FFmpeg opens.
         indices: at least one, 0-based, in any order, repeats allowed.
         whole: as in `iterate_frames`.
 
@@ -127,120 +129,170 @@ def decode_frames(
     """
     wanted = indices.flatten().tolist()
     if not wanted:
-        raise VideoError(
-            f"{path}: no frame was asked for (indices of shape {tuple(indices.shape)}). Ask for one or more."
-        )
-    found = dict(iterate_frames(path, wanted, whole))
-    frames = torch.stack([found[index] for index in wanted])  # (V*T, 3, H, W)
+        raise VideoError(f"{path}: no frame was asked for (indices of shape {tuple(indices.shape)}). Ask for some.")
+    decoded = dict(iterate_frames(path, wanted, whole))
+    frames = torch.stack([decoded[index] for index in wanted])  # (V*T, 3, H, W)
     return frames.view(*indices.shape, *frames.shape[1:])
 
 
 def iterate_frames(
     path: Path | str, wanted: Iterable[int] | None = None, whole: bool = False
 ) -> Iterator[tuple[int, UInt8[Tensor, "3 H W"]]]:
-    """Yield (index, frame) for the `wanted` indices (None: all) in increasing order, from one pass.
+    """Yield (index, frame) for the `wanted` indices (None: all) in increasing order, in one pass.
 
-    One frame is held at a time. The whole file is decoded, so that it does not depend on the sampling whether damage
-    is found, but for frames that no wanted one depends on, where that is certain (see `skip_unneeded`): damage to those
-    alone goes unseen.
+    One frame is held at a time. The whole file is decoded, so that every sampling detects damage. Only frames that no
+    wanted frame depends on are skipped, where that is certain (see `skip_unneeded`): damage to them goes unseen.
 
     Args:
-        path: any file FFmpeg opens.
+        path: any file that FFmpeg opens.
         wanted: 0-based.
-        whole: the file is known to be whole, for `inspect` said so: nothing is read behind the last wanted frame.
+        whole: whether `inspect` has found the file undamaged: reading then stops at the last wanted frame.
 
     Raises:
-        VideoError: as `decode_frames`; frames already given stand before the damage.
+        VideoError: as `decode_frames`; frames that were yielded are correct.
     """
     path = Path(path)
     missing = None if wanted is None else set(wanted)
     if missing and min(missing) < 0:
         raise VideoError(f"{path}: frame {min(missing)} was asked for; frames are numbered from 0.")
-    reformatter = VideoReformatter()  # not thread-safe, and slow to set up: one a pass
+    reformatter = VideoReformatter()  # not thread-safe and slow to create: one per pass
     num_frames = 0
     with open_video(path) as (container, stream):
-        asked = None if missing is None else frozenset(missing)
-        for index, frame in _decoded(path, container, stream, asked, whole):
+        needed = None if missing is None else frozenset(missing)
+        for index, frame in _decoded(path, container, stream, needed, whole):
             num_frames = index + 1
-            if missing is None:
+            if missing is None or index in missing:
                 yield index, to_tensor(frame, reformatter)
-            elif index in missing:
-                missing.remove(index)
-                yield index, to_tensor(frame, reformatter)
-            if whole and missing is not None and not missing:
-                return
+            if missing is not None:
+                missing.discard(index)
+                if whole and not missing:
+                    return
     if missing:
         raise VideoError(
-            f"{path}: frame {max(missing)} was asked for, but {num_frames} frames decode, numbered from 0. Ask for "
-            "those alone; if the file has changed since it was looked at, start again."
+            f"{path}: frame {max(missing)} was asked for, but {num_frames} frames decode, numbered from 0. If the "
+            "file has changed since it was examined, start again."
         )
 
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file and the video stream that players show; FFmpeg opens nothing else by it.
+    """Open a file and the video stream that players show; FFmpeg opens no other file.
 
     Raises:
-        VideoError: it cannot be read, or holds no video.
+        VideoError: the file cannot be read, or holds no video.
     """
     with ExitStack() as stack:
         try:
-            # By a file object: FFmpeg takes names such as `a:b.avi` for protocols and `%03d` for patterns.
+            # A file object, because FFmpeg reads names such as `a:b.avi` as protocols and `%03d` as patterns.
             file = stack.enter_context(FileForFFmpeg(path))
-            if os.fstat(file.fileno()).st_size == 0:  # of which FFmpeg says this and that, by its ending
-                raise VideoError(f"{path}: the file is empty (0 bytes). {ADVICE}")
-            # No protocol: a playlist named .avi must not open what it lists.
+            if os.fstat(file.fileno()).st_size == 0:  # FFmpeg's own message depends on the file's extension
+                raise VideoError(f"{path}: the file is empty (0 bytes). Re-extract it, or {SKIP}")
+            # No protocol: a playlist named .avi must not open the files that it lists.
             options = {"protocol_whitelist": "none"}
             container = stack.enter_context(av.open(file, "r", options=options, metadata_errors="replace"))
         except av.FFmpegError as error:
-            raise VideoError(f"{path}: {_why_not_a_video(path)}") from error
-        except OSError as error:
             raise VideoError(
-                f"{path}: the file cannot be read ({error.strerror}). A video file is needed here."
+                f"{path}: FFmpeg finds no video in its {path.stat().st_size:,} bytes: it is another kind of file, or "
+                f"damaged. Give a video that plays, or {SKIP}"
             ) from error
+        except OSError as error:
+            raise VideoError(f"{path}: the file cannot be read ({error.strerror}). Give a video file.") from error
         yield container, video_stream(path, container)
 
 
-def _why_not_a_video(path: Path) -> str:
-    return (
-        f"FFmpeg finds no video in its {path.stat().st_size:,} bytes: it is another kind of file, or "
-        f"damaged. Give a video that plays, or {SKIP}"
-    )
+class FileForFFmpeg(io.BufferedReader):
+    """A file that reports an impossible seek, which damage may cause, by a negative number.
+
+    FFmpeg expects that. An exception here makes PyAV print a stack trace, or report an error of the machine.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Return the new position, or minus the number of an error."""
+        try:
+            return super().seek(offset, whence)
+        except OSError as error:
+            return -(error.errno or errno.EINVAL)
 
 
 def video_stream(source: Path | str, container: InputContainer) -> VideoStream:
-    """Return the video stream that players show, or the first that is no cover picture or preview, on one thread."""
+    """Return the video stream that players show, or the first that is no cover image or preview, on one thread."""
     shown = container.streams.best("video")
-    in_order = sorted(container.streams.video, key=lambda stream: stream is not shown)
-    streams = [stream for stream in in_order if not stream.disposition & NO_VIDEO]
+    shown_first = sorted(container.streams.video, key=lambda stream: stream is not shown)
+    streams = [stream for stream in shown_first if not stream.disposition & NO_VIDEO]
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         raise VideoError(f"{source}: no video stream, only {kinds}. Give a video, or {SKIP}")
     if streams[0].codec_context is None:
-        raise VideoError(f"{source}: FFmpeg has no decoder for its video. Encode it again, for example as H.264.")
-    # Clips are small: several at once, one thread each, are faster than several threads on one.
+        raise VideoError(f"{source}: FFmpeg has no decoder for its video. Re-encode it, for example as H.264.")
+    # Clips are small: several at once with one thread each are faster than several threads on one clip.
     streams[0].codec_context.thread_count = 1
     return streams[0]
 
 
 def known_rate(source: Path | str, fps: float | None) -> float:
-    """Return the rate; raise VideoError where there is none."""
+    """Return the rate; raise VideoError if it is unknown."""
     if not fps:
-        raise VideoError(f"{source}: the file states no frame rate, which sampling needs. Encode it again with one.")
+        raise VideoError(f"{source}: the file states no frame rate, which sampling needs. Re-encode it with one.")
     return fps
 
 
+def fitting_rate(num_frames: int, duration_s: float | None, stated: Rates) -> float | None:
+    """Return the first stated rate that fits `num_frames` in `duration_s`, else the measured one; None: unknown.
+
+    Raw DV states 60,000 frames per second, and interlaced H.264 in MPEG-TS may state the rate of its fields.
+    """
+    rates = [float(rate) for rate in stated if rate]
+    if not duration_s or duration_s <= 0:
+        return rates[0] if rates else None
+    allowed = max(2, RATE_TOLERANCE * num_frames)
+    fitting = (rate for rate in rates if abs(num_frames - rate * duration_s) <= allowed)
+    measured = num_frames / duration_s
+    return next(fitting, float(Fraction(measured).limit_denominator(1001)) or measured)  # 30000/1001 is a rate
+
+
+def are_even(times_s: Sequence[float]) -> bool:
+    """Return whether each frame is nearest to its place on an even time line from the first frame to the last."""
+    last = len(times_s) - 1
+    if last < 2:
+        return True
+    step = (times_s[-1] - times_s[0]) / last
+    return all(abs((time - times_s[0]) / step - index) < 0.5 for index, time in enumerate(times_s))
+
+
+def time_line(times_s: Sequence[float], last_s: float, stated: Rates) -> tuple[int, float, tuple[int, ...]] | None:
+    """Return an even time line for uneven frames; None if it would be absurdly long.
+
+    Args:
+        times_s: time of each frame, increasing, two or more.
+        last_s: duration of the last frame.
+        stated: rates; the one nearest to the median step is used if it is near, else the median step itself.
+
+    Returns:
+        Number of frames, rate in frames per second, and the position where each decoded frame appears.
+    """
+    step = median(after - before for before, after in pairwise(times_s))
+    near = [float(rate) for rate in stated if rate and abs(float(rate) * step - 1) <= 0.1]
+    fps = min(near, key=lambda rate: abs(rate * step - 1), default=1 / step)
+    # Matroska rounds times to milliseconds, which is less than a tenth of a frame.
+    shown_from = tuple(max(0, math.ceil((time - times_s[0]) * fps - 0.1)) for time in times_s)
+    num_frames = max(shown_from[-1] + 1, round((times_s[-1] - times_s[0] + last_s) * fps))
+    return (num_frames, fps, shown_from) if num_frames <= MAX_STRETCH * len(times_s) else None
+
+
 def _trusted(container: InputContainer, times: list[float | None]) -> list[float]:
-    """Return when each frame is shown, where that can be trusted; else nothing."""
+    """Return the time of each frame if the times can be trusted, else nothing."""
     times_s = [time for time in times if time is not None]
     is_increasing = all(after > before for before, after in pairwise(times_s))
     return times_s if container.format.name != "avi" and len(times_s) == len(times) and is_increasing else []
 
 
-def _turn_back(container: InputContainer, times: list[float | None]) -> bool:
-    """Whether a container's clock starts anew on the way, as where discs and recorders put parts behind one another.
+def _clock_restarts(container: InputContainer, times: list[float | None]) -> bool:
+    """Return whether a container's clock restarts, as where discs and recorders join several recordings.
 
-    What FFmpeg says of its duration is then that of one part.
+    FFmpeg then states the duration of one recording.
     """
     times_s = [time for time in times if time is not None]
     return container.format.name != "avi" and any(after < before for before, after in pairwise(times_s))
@@ -253,9 +305,9 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
 
 
 def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
-    """Return whether a frame is upright once rows and columns change places, then left and right, then up and down.
+    """Return whether to transpose a frame, then mirror it left to right, then upside down, to show it upright.
 
-    Its display matrix (ISO/IEC 14496-12, 6.2.2) says where a pixel goes: x' = a x + c y, y' = b x + d y.
+    Its display matrix (ISO/IEC 14496-12, 6.2.2) moves pixels: x' = a x + c y, y' = b x + d y.
     """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
@@ -266,14 +318,14 @@ def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
 
 
 def to_tensor(frame: VideoFrame, reformatter: VideoReformatter) -> UInt8[Tensor, "3 H W"]:
-    """Return a frame as bytes of red, green and blue, upright."""
+    """Return a frame as upright RGB bytes."""
     stored = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()  # (H, W, 3), padded rows
-    picture = torch.from_numpy(np.ascontiguousarray(stored.transpose(2, 0, 1)))  # torch's own copy takes twice as long
+    image = torch.from_numpy(np.ascontiguousarray(stored.transpose(2, 0, 1)))  # torch's copy takes twice as long
     transposed, mirrored, upside_down = _turn(frame)
     if transposed:
-        picture = picture.transpose(1, 2)
+        image = image.transpose(1, 2)
     dims = [dim for dim, turned in ((2, mirrored), (1, upside_down)) if turned]
-    return (picture.flip(dims) if dims else picture).contiguous()
+    return (image.flip(dims) if dims else image).contiguous()
 
 
 def _decoded(
@@ -283,16 +335,16 @@ def _decoded(
     wanted: AbstractSet[int] | None = None,
     whole: bool = False,
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """Yield (index, frame) of every frame, or at least of the `wanted` ones; raise where the decoder meets damage.
+    """Yield (index, frame) of every frame, or at least of the `wanted` ones; raise where the decoder detects damage.
 
-    A decoder cannot see all of it: arithmetic-coded pictures (H.264's CABAC, VP9) may decode to something from
-    bytes that were changed. Only a checksum of the file can.
+    No decoder detects all damage: arithmetic-coded frames (H.264's CABAC, VP9) may decode to something from changed
+    bytes. Only a checksum of the file does.
     """
     num_decoded, size = 0, None
     context = stream.codec_context
     context.options = {"err_detect": "explode"}
     if context.name == "libdav1d":
-        # Any bytes are an AV1 picture unless its last bits are checked too. Others reorder frames if so told.
+        # Any bytes are a valid AV1 frame unless its last bits are checked. Strict makes other decoders reorder frames.
         context.options = {"strict": "strict"}
     packets: Iterable[Packet] = _packets(path, container, stream, whole)
     numbers: Iterator[int] = count()
@@ -302,35 +354,31 @@ def _decoded(
         for packet in packets:
             for frame in context.decode(packet):
                 number = next(numbers, None)
-                # A slice that is missing raises nothing: the decoder paints over the hole and marks the picture.
+                # A missing slice raises nothing: the decoder conceals the hole and marks the frame.
                 if frame.is_corrupt or number is None:
                     raise _damaged(path, num_decoded, stream)
                 size = size or (frame.width, frame.height)
                 if (frame.width, frame.height) != size:
-                    raise _resized(path, number, frame, size)
+                    raise VideoError(
+                        f"{path}: frame {number} is {frame.width}x{frame.height}, those before {size[0]}x{size[1]}. "
+                        f"Re-encode it at one frame size, or {SKIP}"
+                    )
                 yield number, frame
                 num_decoded += 1
     except av.FFmpegError as error:
         raise _damaged(path, num_decoded, stream) from error
 
 
-def _resized(path: Path, number: int, frame: VideoFrame, size: tuple[int, int]) -> VideoError:
-    return VideoError(
-        f"{path}: frame {number} is {frame.width}x{frame.height}, those before {size[0]}x{size[1]}; only "
-        "videos of one frame size are read. Encode it again at one size, or pass dataset.on_error=skip."
-    )
-
-
 def _packets(path: Path, container: InputContainer, stream: VideoStream, whole: bool) -> Iterator[Packet]:
-    """Yield the packets of `stream`, last an empty one that drains the decoder; raise where the file is damaged."""
-    num_packets, ends = 0, {stream.index: 0}  # of each stream, in its own time base: fractions are slow
+    """Yield the packets of `stream` and an empty one, which drains the decoder; raise where the file is damaged."""
+    num_packets, ends = 0, {stream.index: 0}  # of each stream, in its time base: fractions are slow
     is_avi = container.format.name == "avi"
     try:
-        others = [] if whole else [*container.streams.audio, *container.streams.subtitles]
-        for packet in container.demux(stream, *others):
+        sound_and_text = [] if whole else [*container.streams.audio, *container.streams.subtitles]
+        for packet in container.demux(stream, *sound_and_text):
             if packet.is_corrupt:
                 raise _damaged(path, num_packets, stream)
-            # An AVI knows when a picture is decoded, a Matroska when it is shown.
+            # AVI stores when a frame is decoded, Matroska when it is shown.
             time = packet.dts if is_avi else packet.pts
             if time is not None:
                 index = packet.stream_index
@@ -346,17 +394,17 @@ def _packets(path: Path, container: InputContainer, stream: VideoStream, whole: 
 
 
 def _is_cut_short(path: Path, container: InputContainer, stream: VideoStream, ends_s: dict[int, float]) -> bool:
-    """Whether the container promises more than was read from it: frames, bytes or seconds.
+    """Return whether the container states more frames, bytes or seconds than were read from it.
 
-    AVI's count goes by time, for it counts repeated frames, which have no packet. MP4's count is no sign: it holds
-    frames that the edit list leaves out, and where packets are lost FFmpeg fails anyway. Other containers (MPEG-TS,
-    WMV, GIF, ...) promise nothing that FFmpeg reports: there, a lost end goes unseen unless it cuts a picture in two.
-    `ends_s` says when the last packet of each stream ends.
+    AVI is compared by time, because its count includes repeated frames, which have no packet. MP4's count is not used:
+    it includes frames that the edit list removes, and FFmpeg fails anyway if packets are missing. Other containers
+    (MPEG-TS, WMV, GIF, ...) state nothing that FFmpeg reports: a missing end goes unseen unless it cuts a frame in two.
+    `ends_s` is the end of each stream's last packet.
     """
     if container.format.name == "avi":
         return round(ends_s[stream.index] * float(stream.average_rate or 0)) < stream.frames
     if container.format.name == "matroska,webm":
-        # A tenth or a frame, because how long the last one is shown its packet may not tell.
+        # A tenth, or a frame and a half, because the last packet may not state its duration.
         stated_s = (container.duration or 0) / av.time_base
         slack_s = max(0.1 * stated_s, 1.5 / float(stream.average_rate or 1))
         return path.stat().st_size < _segment_end(path) or max(ends_s.values()) < stated_s - slack_s
@@ -364,7 +412,7 @@ def _is_cut_short(path: Path, container: InputContainer, stream: VideoStream, en
 
 
 def _segment_end(path: Path) -> int:
-    """Return the size in bytes that a Matroska file has by its own header (RFC 8794, 4 and 6); 0 where unknown."""
+    """Return the size in bytes that the header of a Matroska file states (RFC 8794, 4 and 6); 0: unknown."""
     with path.open("rb") as file:
         header = file.read(4096)
     start = header.find(b"\x18\x53\x80\x67") + 4  # the Segment's id; its size follows
@@ -378,9 +426,9 @@ def _damaged(path: Path, num_decoded: int, stream: VideoStream) -> VideoError:
     if not num_decoded:
         return VideoError(
             f"{path}: no frame of its {stream.codec_context.name} video decodes. It is damaged from its beginning, or "
-            f"of a kind that FFmpeg {av.ffmpeg_version_info} cannot decode (animated WebP is one): see whether another "
-            f"player shows it, and encode it again, for example as H.264; or {SKIP}"
+            f"of a kind that FFmpeg {av.ffmpeg_version_info} cannot decode (such as animated WebP). If another player "
+            f"shows it, re-encode it, for example as H.264; or {SKIP}"
         )
     stated = stream.frames or len(stream.index_entries)
-    whole = str(stated) if stated > num_decoded else "an unknown number of"
-    return VideoError(f"{path}: {num_decoded} of {whole} frames decode; the file is damaged. {ADVICE}")
+    total = str(stated) if stated > num_decoded else "an unknown number of"
+    return VideoError(f"{path}: {num_decoded} of {total} frames decode; the file is damaged. Re-extract it, or {SKIP}")

@@ -1,16 +1,18 @@
-"""Batches of Views from video files, through torch's DataLoader: decoded, transformed and augmented in its workers.
+"""Batches of Views from video files: decoded, transformed and augmented in the workers of torch's DataLoader.
 
-Workers are given windows: some videos, whose views they decode, and how these are cut into pieces of batches. A batch
-is one piece, or a few of neighbouring windows joined. Whatever is drawn by chance follows from (seed, purpose,
-epoch, video), so that any number of workers gives the same bits.
+A worker's unit of work is a window: some videos, and how their views are divided into pieces of batches. A batch is a
+piece, or several pieces of adjacent windows joined. All randomness follows from (seed, purpose, epoch, video), so that
+any number of workers gives the same bits.
 """
 
 import multiprocessing
+import os
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,22 +29,22 @@ from vidclf.system.machine import keep_memory
 from vidclf.system.ranks import gather, of_rank, rank_and_size
 from vidclf.system.seeds import generator_for
 
-FRAMES_PER_WINDOW = 1024  # at least, where videos have several views: among as many, views are shuffled
-# Frames to be decoded: two workers take 10 s to start, and then save 2.7 s of each 25,000 (H.264, two cores).
-WORTH_WORKERS = 100_000
+FRAMES_PER_WINDOW = 1024  # at least, if videos have several views; views are shuffled within a window
+# Frames to decode: two workers take 10 s to start, then save 2.7 s per 25,000 frames (H.264, two cores).
+MIN_FRAMES_FOR_WORKERS = 100_000
 CPU = torch.device("cpu")
-WINDOWS_AHEAD = 2  # that each worker prepares
+WINDOWS_AHEAD = 2  # windows that each worker prepares
 
 
 @dataclass(frozen=True)
 class Window:
-    """What a worker does at once.
+    """A worker's unit of work.
 
     Attributes:
-        views: the videos, and their views.
-        pieces: rows among all those views, crops behind one another: a piece of a batch each.
+        views: the views of some videos.
+        pieces: for each piece of a batch, its rows among all these views, with the crops of a view next to each other.
         batches: the number of the batch that each piece belongs to.
-        epoch: of the training, whose views are augmented; None: they are not.
+        epoch: of training, with augmentation; None: without.
     """
 
     views: Sequence[VideoViews]
@@ -53,16 +55,16 @@ class Window:
 
 @dataclass
 class FrameReader:
-    """A source of batches: the frames of videos, which are known to be whole.
+    """A source of batches of images, decoded from undamaged videos.
 
     Args:
         paths: of the videos, by `VideoViews.video`.
         transform: frames -> images.
-        on_error: called with what is wrong with a video that is scored; it may raise. Training always raises.
-        augmentation: frames -> images by chance, in place of `transform` in training.
+        on_error: called with (video, error) if a video fails in scoring; it may raise. Training always raises.
+        augmentation: frames -> random images, instead of `transform` in training.
         seed: of the augmentation.
-        num_workers: processes that decode; 0: this one does.
-        device: that batches go to; for a GPU they are pinned, so that nobody waits for the copy.
+        num_workers: number of processes that decode; 0: decode in this process.
+        device: of the backbone; batches for a GPU are pinned, so that copies overlap.
     """
 
     paths: Sequence[Path]
@@ -72,13 +74,13 @@ class FrameReader:
     seed: int = 0
     num_workers: int = 0
     device: torch.device = CPU
-    num_draws: ClassVar[int] = 1  # to be prepared
+    num_draws: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        self._idle: list[DataLoader] = []  # their workers live as long as the reader
+        self._idle: list[DataLoader] = []  # workers live as long as the reader
 
     def draw_of(self, epoch: int) -> int:
-        """Return which draw of the views an epoch uses: one of its own."""
+        """Return the epoch: each has a separate draw."""
         return epoch
 
     def prepare(self, views: Sequence[VideoViews], shard: tuple[int, int] = (1, 1)) -> int:
@@ -86,43 +88,42 @@ class FrameReader:
         return 0
 
     def training_batches(self, views: Sequence[VideoViews], batch_size: int, epoch: int) -> "FrameBatches":
-        """Return shuffled batches, `batch_size` views in all processes, of which this one has those of its videos."""
+        """Return shuffled batches: `batch_size` views over all processes, each with the views of its videos."""
         num_crops = 1 if self.augmentation else self.num_crops
-        chance = generator_for(self.seed, "windows", epoch)
-        windows, num_batches = plan_training(views, batch_size, num_crops, chance, epoch)
+        generator = generator_for(self.seed, "windows", epoch)
+        windows, num_batches = plan_training(views, batch_size, num_crops, generator, epoch)
         return FrameBatches(self, windows, num_batches, _raise)
 
     def scoring_batches(
         self, views: Sequence[VideoViews], batch_size: int | None = None, keep_as: str | None = None
     ) -> "FrameBatches":
-        """Return all views of this process's videos in order, one video a batch, whatever `batch_size` is.
+        """Return all views of this process's videos in order, a video per batch; `batch_size` is ignored.
 
         With `keep_as`, all processes get the same number of batches.
         """
-        own = of_rank(views)
         windows = [
             Window([video], [torch.arange(len(video.views) * self.num_crops)], [number])
-            for number, video in enumerate(own)
+            for number, video in enumerate(of_rank(views))
         ]
         num_batches = len(of_rank(views, rank=0)) if keep_as else len(windows)
         return FrameBatches(self, windows, num_batches, self.on_error)
 
     def features(self, views: Sequence[VideoViews], backbone: nn.Module) -> Float[Tensor, "N S D"]:
-        """Return the features of all views, of all processes, on the CPU; damaged videos are left out."""
+        """Return the features of all views, of all processes, on the CPU, without damaged videos."""
         backbone.to(self.device).eval()
         batches = self.scoring_batches(views)
-        own = {int(batch.video[0]): backbone(batch.inputs.to(self.device)).cpu() for batch in batches}
-        by_video = {video: features for of_one in gather(own) for video, features in of_one.items()}
-        return torch.cat([by_video[video.video] for video in views if video.video in by_video])
+        local_features = {int(batch.video[0]): backbone(batch.inputs.to(self.device)).cpu() for batch in batches}
+        features_of = {video: features for part in gather(local_features) for video, features in part.items()}
+        return torch.cat([features_of[video.video] for video in views if video.video in features_of])
 
     @property
     def num_crops(self) -> int:
-        """Images made of a frame."""
+        """Number of images made of a frame."""
         return optional(self.transform, Transform, "num_crops")
 
     @contextmanager
     def loader(self, windows: Sequence[Window]) -> Iterator[DataLoader]:
-        """Give the loader of a pass: one that no other pass uses meanwhile, with its workers, or a new one."""
+        """Lend a loader with its workers to a pass: an idle one, or a new one."""
         loader = self._idle.pop() if self._idle else self._start_loader()
         loader.sampler.windows = windows  # type: ignore[attr-defined]
         try:
@@ -131,68 +132,68 @@ class FrameReader:
             self._idle.append(loader)
 
     def _start_loader(self) -> DataLoader:
-        in_hand = torch.full((max(1, self.num_workers), 2), -1).share_memory_()
+        current_videos = torch.full((max(1, self.num_workers), 2), -1).share_memory_()
         return DataLoader(
-            Decoder(self.paths, self.transform, self.augmentation, self.seed, in_hand),
+            Decoder(self.paths, self.transform, self.augmentation, self.seed, current_videos),
             sampler=Windows(),
             batch_size=None,
-            collate_fn=_as_it_is,
+            collate_fn=_identity,
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
             persistent_workers=self.num_workers > 0,
             prefetch_factor=WINDOWS_AHEAD if self.num_workers else None,
             multiprocessing_context=_context() if self.num_workers else None,
             worker_init_fn=_start_worker,
-            generator=Generator(),  # else it draws from the one that dropout uses
+            generator=Generator(),  # the default is the global generator, which dropout uses
         )
 
 
 def num_workers_for(num_frames: int, num_cores: int) -> int:
-    """Return how many processes pay for decoding `num_frames` in all: none where starting them costs more."""
-    return num_cores if num_frames >= WORTH_WORKERS and num_cores > 1 else 0
+    """Return the number of worker processes for decoding `num_frames`: 0 if starting them costs more than it saves."""
+    return num_cores if num_frames >= MIN_FRAMES_FOR_WORKERS and num_cores > 1 else 0
 
 
 def plan_training(
     views: Sequence[VideoViews], batch_size: int, num_crops: int, generator: Generator, epoch: int
 ) -> tuple[list[Window], int]:
-    """Return an epoch's windows as far as they are this process's, and the number of batches.
+    """Return this process's windows of an epoch, and the number of batches.
 
-    Videos are shuffled and cut into windows, and views are shuffled within each. A batch is the next `batch_size` of
-    all views, whoever decodes them.
+    Videos are shuffled and divided into windows, and views are shuffled within each window. A batch is the next
+    `batch_size` views, whichever processes decode them.
     """
     rank, size = rank_and_size()
     shuffled = [views[index] for index in torch.randperm(len(views), generator=generator).tolist()]
     windows, first, start = [], 0, 0
     for end in _window_ends(shuffled, batch_size, num_crops):
-        counts = torch.tensor([len(one.views) * num_crops for one in shuffled[start:end]])
-        is_own = torch.arange(start, end) % size == rank
-        of_view = is_own.repeat_interleave(counts)
-        order = torch.randperm(len(of_view), generator=generator)
+        counts = torch.tensor([len(video.views) * num_crops for video in shuffled[start:end]])
+        local_videos = torch.arange(start, end) % size == rank  # whether this process decodes the video
+        local_views = local_videos.repeat_interleave(counts)
+        order = torch.randperm(len(local_views), generator=generator)
         batches = (first + torch.arange(len(order))) // batch_size
-        rows = (of_view.cumsum(0) - 1)[order]
-        own = of_view[order]
-        numbers, lengths = torch.unique_consecutive(batches[own], return_counts=True)
-        own_views = [one for one, is_its in zip(shuffled[start:end], is_own.tolist(), strict=True) if is_its]
-        windows.append(Window(own_views, rows[own].split(lengths.tolist()), numbers.tolist(), epoch))
+        rows = (local_views.cumsum(0) - 1)[order]
+        is_local = local_views[order]
+        numbers, lengths = torch.unique_consecutive(batches[is_local], return_counts=True)
+        videos = list(compress(shuffled[start:end], local_videos.tolist()))
+        windows.append(Window(videos, rows[is_local].split(lengths.tolist()), numbers.tolist(), epoch))
         first, start = first + len(order), end
     return [window for window in windows if window.views], -(-first // batch_size)
 
 
 def _window_ends(views: Sequence[VideoViews], batch_size: int, num_crops: int) -> Iterator[int]:
-    """Yield where each window ends: one is a batch where videos have one view each, else enough to shuffle among."""
-    wanted = batch_size
-    if any(len(one.views) * num_crops > 1 for one in views):
-        wanted = max(batch_size, FRAMES_PER_WINDOW // views[0].frames.shape[1])
+    """Yield the end of each window: a batch if every video has a single view, else enough views to shuffle well."""
+    min_views = batch_size
+    if any(len(video.views) * num_crops > 1 for video in views):
+        min_views = max(batch_size, FRAMES_PER_WINDOW // views[0].frames.shape[1])
     count = 0
-    for end, one in enumerate(views, start=1):
-        count += len(one.views) * num_crops
-        if count >= wanted or end == len(views):
+    for end, video in enumerate(views, start=1):
+        count += len(video.views) * num_crops
+        if count >= min_views or end == len(views):
             yield end
             count = 0
 
 
 class Windows(Sampler[Window]):
-    """Gives the windows of whichever pass comes next to the workers, which know of no epoch themselves."""
+    """Yields the windows of the current pass; `FrameReader.loader` sets them."""
 
     def __init__(self) -> None:
         self.windows: Sequence[Window] = ()
@@ -206,46 +207,46 @@ class Windows(Sampler[Window]):
 
 @dataclass
 class Decoder(Dataset):
-    """Decodes windows; `in_hand` (workers, 2) says which process has which video in hand."""
+    """Decodes windows; `current_videos` holds each worker's process id and the video that it decodes."""
 
     paths: Sequence[Path]
     transform: Transform
     augmentation: Callable[[Tensor], Tensor] | None
     seed: int
-    in_hand: Int[Tensor, "workers 2"]
+    current_videos: Int[Tensor, "workers 2"]
 
     def __getitem__(self, window: Window) -> list[Views] | tuple[int, VideoError]:
-        """Return the pieces of a window, or which video fails and why."""
+        """Return the pieces of a window, or (video, error) if a video fails."""
         images = []
-        for one in window.views:
+        for video in window.views:
             if worker := get_worker_info():
-                self.in_hand[worker.id] = torch.tensor([multiprocessing.current_process().pid, one.video])
+                self.current_videos[worker.id] = torch.tensor([os.getpid(), video.video])
             try:
-                with errors_name_video(self.paths[one.video]):
-                    images.append(self._images(one, window.epoch))
+                with errors_name_video(self.paths[video.video]):
+                    images.append(self._images(video, window.epoch))
             except VideoError as error:
-                return one.video, error
+                return video.video, error
         num_crops = len(images[0]) // len(window.views[0].views)
         views = label_views(torch.cat(images) if len(images) > 1 else images[0], window.views, num_crops)
         if len(window.pieces) == 1 and len(window.views) == 1:
             return [views]
-        return [Views(*(part[rows] for part in views)) for rows in window.pieces]
+        return [Views(*(column[rows] for column in views)) for rows in window.pieces]
 
-    def _images(self, one: VideoViews, epoch: int | None) -> Float[Tensor, "views T 3 h w"]:
-        frames = decode_frames(self.paths[one.video], one.frames, whole=True)
+    def _images(self, video: VideoViews, epoch: int | None) -> Float[Tensor, "views T 3 h w"]:
+        frames = decode_frames(self.paths[video.video], video.frames, whole=True)
         if self.augmentation is None or epoch is None:
             return self.transform(frames)
-        seed = generator_for(self.seed, "augmentation", epoch, one.video).initial_seed()
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's own random state
+        seed = generator_for(self.seed, "augmentation", epoch, video.video).initial_seed()
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global random state
             torch.manual_seed(seed)
-            random.seed(seed)  # whatever an augmentation of one's own draws from
+            random.seed(seed)  # custom augmentations may draw from these
             np.random.seed(seed % 2**32)
             return self.augmentation(frames)
 
 
 @dataclass
 class FrameBatches:
-    """Yields the batches of a pass over windows; one of which this process has no view is nobody's."""
+    """Yields the batches of a pass over windows; a batch without a view of this process is padding."""
 
     reader: FrameReader
     windows: Sequence[Window]
@@ -280,7 +281,7 @@ class FrameBatches:
                 yield from zip(window.batches, result, strict=True)
 
     def _results(self) -> Iterator[list[Views] | tuple[int, VideoError]]:
-        """Yield what workers made of the windows; they are free for another pass before the last is handed out."""
+        """Yield the workers' results; the loader is free for another pass before the last result is yielded."""
         with self.reader.loader(self.windows) as loader:
             try:
                 results = iter(loader)
@@ -290,16 +291,16 @@ class FrameBatches:
             except RuntimeError as error:
                 if "DataLoader worker" not in str(error):
                     raise
-                raise self._death(error, loader.dataset.in_hand) from error  # type: ignore[attr-defined]
+                raise self._death(error, loader.dataset.current_videos) from error  # type: ignore[attr-defined]
         yield from last
 
-    def _death(self, error: RuntimeError, in_hand: Int[Tensor, "workers 2"]) -> VideoError:
+    def _death(self, error: RuntimeError, current_videos: Int[Tensor, "workers 2"]) -> VideoError:
         dead = set(map(int, re.findall(r"\d+", str(error))))
-        videos = [video for pid, video in in_hand.tolist() if pid in dead] or in_hand[:, 1].tolist()
+        videos = [video for pid, video in current_videos.tolist() if pid in dead] or current_videos[:, 1].tolist()
         names = ", ".join(str(self.reader.paths[video]) for video in videos if video >= 0)
         return VideoError(
-            f"A worker that reads videos has died (killed? out of memory?) with {names or 'no video'} in hand. Look at "
-            f"that file, give num_workers=0 or fewer workers. ({str(error).splitlines()[0][:200]})"
+            f"A worker process died (killed? out of memory?) while it read {names or 'no video'}. Check that file, or "
+            f"lower num_workers. ({str(error).splitlines()[0][:200]})"
         )
 
 
@@ -308,11 +309,11 @@ def _raise(_: int, error: VideoError) -> None:
 
 
 def _join(batch: list[Views]) -> Views:
-    return batch[0] if len(batch) == 1 else Views(*(torch.cat(parts) for parts in zip(*batch, strict=True)))
+    return batch[0] if len(batch) == 1 else Views(*(torch.cat(column) for column in zip(*batch, strict=True)))
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """Return how workers are started: from a server without threads that has imported once, or each anew."""
+    """Return how to start workers: forked from a server that has imported everything once, or spawned."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -320,7 +321,7 @@ def _context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def _as_it_is(result: object) -> object:
+def _identity(result: object) -> object:
     return result
 
 

@@ -1,9 +1,9 @@
-"""Which pictures of an MPEG-4 part 2 stream (XVID, DivX: UCF101's) the wanted frames are built on; no other is decoded.
+"""Skip the frames of an MPEG-4 part 2 stream (XVID, DivX: UCF101's codecs) that no wanted frame depends on.
 
-A picture of kind P is built on the one before it that is no B-picture, a B-picture on two of them, and nothing on a
-B-picture. A decoder gives B-pictures at once and any other when the next such comes, so frames can be numbered without
-decoding. All this holds where the stream leaves no doubt of it; else nothing is left out. (ISO/IEC 14496-2, 6.2, and
-what FFmpeg makes of it.)
+A P-frame is predicted from the last frame before it that is not a B-frame, a B-frame from the last two, and nothing
+from a B-frame. A decoder outputs B-frames at once and every other frame when the next such frame comes, so frames can
+be numbered without decoding. Nothing is skipped unless the stream is unambiguous. (ISO/IEC 14496-2, 6.2, and FFmpeg's
+behaviour. The standard calls a coded frame a VOP.)
 """
 
 import re
@@ -14,47 +14,47 @@ from itertools import chain, count
 from av.packet import Packet
 
 INTRA, PREDICTED, BIDIRECTIONAL = 0, 1, 2
-LAYER, USER_DATA, GROUP, PICTURE = range(0x20, 0x30), 0xB2, 0xB3, 0xB6  # what a start code begins
+LAYER, USER_DATA, GROUP, FRAME = range(0x20, 0x30), 0xB2, 0xB3, 0xB6  # last bytes of start codes
 START = re.compile(rb"\x00\x00\x01([\x20-\x2f\xb2\xb3\xb6])")
-PACKED = re.compile(rb"\x00\x00\x01\xb2DivX\d+(Build|b)\d+p")  # a B-picture may lie behind another in one packet
-SURELY_CODED = 32  # bytes: a picture that says "as before" and codes nothing has a dozen
-LARGEST_FILLER = 19  # bytes of a packet that holds no picture: the decoder gives the one that waits
+PACKED = re.compile(rb"\x00\x00\x01\xb2DivX\d+(Build|b)\d+p")  # a packet may hold a B-frame behind another frame
+MIN_CODED = 32  # bytes: a frame that repeats the one before and codes nothing has a dozen
+MAX_FILLER = 19  # bytes of a packet without a frame, for which the decoder outputs the pending one
 
 
 def skip_unneeded(
     packets: Iterator[Packet], wanted: AbstractSet[int], whole: bool, extradata: bytes
 ) -> tuple[Iterable[Packet], Iterator[int]]:
-    """Return the packets that the `wanted` frames are built on, and the numbers of the frames that they decode to.
+    """Return the packets that the `wanted` frames depend on, and the numbers of the frames that they decode to.
 
-    The last but none is an empty one, which drains the decoder. Of a `whole` file, packets are read until it is known
-    which picture the last wanted frame is; else all are, so that what comes behind the end is looked at.
+    An empty packet behind them drains the decoder. If the file is known to be `whole`, packets are read until the last
+    wanted frame has its number; otherwise all are read, so that damage behind that frame is detected.
     """
     held: list[Packet] = []
-    pictures = Pictures(extradata)
+    frames = CodedFrames(extradata)
     for packet in packets:
         held.append(packet)
         if not packet.size:
-            pictures.end()
+            frames.end()
             break
-        if packet.is_discard or not pictures.add(packet):
+        if packet.is_discard or not frames.add(packet):
             return chain(held, packets), count()
-        if whole and pictures.num_frames > max(wanted) and not pictures.one_waits:
+        if whole and frames.num_numbered > max(wanted) and not frames.is_pending:
             break
-    if pictures.num_frames <= max(wanted):
-        return chain(held, packets), count()  # there is no such frame: count those that there are
-    needed = pictures.needed(wanted)
-    numbers = sorted(pictures.numbers[index] for index in needed)
-    return [*(pictures.packets[index] for index in needed), Packet(), *([] if whole else packets)], iter(numbers)
+    if frames.num_numbered <= max(wanted):
+        return chain(held, packets), count()  # the stream is too short: decode and count all frames
+    needed = frames.needed(wanted)
+    numbers = sorted(frames.numbers[index] for index in needed)
+    return [*(frames.packets[index] for index in needed), Packet(), *([] if whole else packets)], iter(numbers)
 
 
-class Pictures:
-    """The pictures of a stream in decoding order, as its packets come.
+class CodedFrames:
+    """The coded frames of a stream in decoding order, collected packet by packet.
 
     Attributes:
-        packets: one for each.
-        numbers: of the frames that they become; the last one's that is no B-picture may still grow.
-        num_frames: how many have their number for good.
-        one_waits: whether the decoder has yet to decode one that came behind another in its packet.
+        packets: one for each coded frame.
+        numbers: of the decoded frames; that of the last reference may still grow.
+        num_numbered: how many frames have their final number.
+        is_pending: whether the decoder still holds a frame that came behind another in its packet.
     """
 
     def __init__(self, extradata: bytes) -> None:
@@ -62,50 +62,50 @@ class Pictures:
         self.packets: list[Packet] = []
         self.kinds: list[int] = []
         self.numbers: list[int] = []
-        self.references: list[int] = []  # positions of those that are no B-pictures
-        self.num_frames, self.one_waits = 0, False
+        self.references: list[int] = []  # positions of all but the B-frames
+        self.num_numbered, self.is_pending = 0, False
         self.is_packed = bool(PACKED.search(extradata))
-        self.clock = Clock(_ticks_a_second(extradata))
+        self.clock = Clock(_ticks_per_second(extradata))
 
     def add(self, packet: Packet) -> bool:
-        """Take the next packet, and return whether it leaves no doubt."""
+        """Add the next packet; return False if it is ambiguous."""
         data = bytes(packet)
         starts = self._starts(data)
         first, last = (starts[0], starts[-1]) if starts else (0, len(data))
         kind = data[last] >> 6 if last < len(data) else None
-        if len(starts) == 1 and not self.one_waits:
+        if len(starts) == 1 and not self.is_pending:
             return self._add(packet, data[first:])
-        if len(starts) == 1 and kind == PREDICTED and len(data) <= LARGEST_FILLER:
-            self.one_waits = False
+        if len(starts) == 1 and kind == PREDICTED and len(data) <= MAX_FILLER:
+            self.is_pending = False
             return True
-        if kind != BIDIRECTIONAL or not self.is_packed or len(starts) + self.one_waits > 2:
+        if kind != BIDIRECTIONAL or not self.is_packed or len(starts) + self.is_pending > 2:
             return False
-        self.one_waits = True
+        self.is_pending = True
         if len(starts) == 1:
             return self._add(packet, data[first:])
         before, behind = data[: last - 4], data[last - 4 :]
         return self._add(_packet(before), before[first:]) and self._add(_packet(behind), behind[4:])
 
     def end(self) -> None:
-        """Say that no packet follows. A picture that still waits is never decoded."""
-        if self.one_waits:
-            for of_each in (self.packets, self.kinds, self.numbers):
-                of_each.pop()
-            self.num_frames -= 1
+        """Finish: no packet follows. A frame that is still pending is never decoded."""
+        if self.is_pending:
+            for column in (self.packets, self.kinds, self.numbers):
+                column.pop()
+            self.num_numbered -= 1
         if self.references:
-            self.numbers[self.references[-1]] = self.num_frames
-            self.num_frames += 1
+            self.numbers[self.references[-1]] = self.num_numbered
+            self.num_numbered += 1
 
     def needed(self, wanted: AbstractSet[int]) -> list[int]:
-        """Return the positions of the wanted frames' pictures and of those that they are built on."""
+        """Return the positions of the wanted frames and of the frames that they depend on."""
         needed = []
-        num_asked = 0  # how many of the next references back a later picture is built on
+        num_references = 0  # how many of the next references back a later frame depends on
         for index in reversed(range(len(self.packets))):
             kind, is_wanted = self.kinds[index], self.numbers[index] in wanted
             if kind == BIDIRECTIONAL:
-                num_asked = 2 if is_wanted else num_asked
-            elif num_asked or is_wanted:
-                num_asked = max(num_asked - 1, kind == PREDICTED)
+                num_references = 2 if is_wanted else num_references
+            elif num_references or is_wanted:
+                num_references = max(num_references - 1, kind == PREDICTED)
             else:
                 continue
             if is_wanted or kind != BIDIRECTIONAL:
@@ -113,53 +113,53 @@ class Pictures:
         return needed[::-1]
 
     def _starts(self, data: bytes) -> list[int]:
-        """Return where the pictures of a packet begin, behind their start codes; note what else it says."""
+        """Return where the frames of a packet begin, behind their start codes; read its other headers."""
         starts = []
         for match in START.finditer(data):
             code = match[1][0]
-            if code == PICTURE:
+            if code == FRAME:
                 starts.append(match.end())
             elif code == GROUP:
-                self.clock.is_certain &= not self.packets  # later ones set it anew
+                self.clock.is_certain &= not self.packets  # later groups reset the clock
             elif code == USER_DATA:
                 if data.startswith(b"DivX", match.end()):
                     self.is_packed = bool(PACKED.match(data, match.start()))
             else:
                 end = data.find(b"\x00\x00\x01", match.end())
-                self.clock.is_certain &= data[match.start() : end] in self.extradata  # a layer like the first
+                self.clock.is_certain &= data[match.start() : end] in self.extradata  # the same layer as the first
         return starts
 
-    def _add(self, packet: Packet, picture: bytes) -> bool:
-        kind = picture[0] >> 6 if picture else None
+    def _add(self, packet: Packet, frame: bytes) -> bool:
+        kind = frame[0] >> 6 if frame else None
         if kind == BIDIRECTIONAL:
-            if len(self.references) < 2 or not self.clock.is_between(picture):
+            if len(self.references) < 2 or not self.clock.is_between(frame):
                 return False
             self.numbers[self.references[-1]] += 1
-        elif len(picture) < SURELY_CODED or not (kind == INTRA or (kind == PREDICTED and self.references)):
+        elif len(frame) < MIN_CODED or not (kind == INTRA or (kind == PREDICTED and self.references)):
             return False
         else:
-            self.clock.go_on_to(picture)
-            self.num_frames += bool(self.references)
+            self.clock.advance_to(frame)
+            self.num_numbered += bool(self.references)
             self.references.append(len(self.packets))
         self.packets.append(packet)
-        self.kinds.append(picture[0] >> 6)
-        self.numbers.append(self.num_frames)
-        self.num_frames += kind == BIDIRECTIONAL
+        self.kinds.append(frame[0] >> 6)
+        self.numbers.append(self.num_numbered)
+        self.num_numbered += kind == BIDIRECTIONAL
         return True
 
 
 class Clock:
-    """Tells whether a B-picture lies in time between the two references before it; a decoder drops one that does not.
+    """Checks that a B-frame lies in time between the two references before it; a decoder drops any other.
 
-    `ticks` a second; None: the stream's B-pictures are not understood. `is_certain` turns False at the first doubt.
+    `ticks` are per second; None: the stream's B-frames are not understood. `is_certain` turns False at the first doubt.
     """
 
     def __init__(self, ticks: int | None) -> None:
         self.ticks, self.is_certain = ticks or 1, ticks is not None
         self.seconds, self.time, self.seconds_before, self.time_before = 0, -1, 0, -1
 
-    def go_on_to(self, reference: bytes) -> None:
-        """Take the next picture that is no B-picture."""
+    def advance_to(self, reference: bytes) -> None:
+        """Read the time of the next frame that is not a B-frame."""
         if self.is_certain:
             seconds, tick = self._read(reference)
             self.seconds_before, self.time_before = self.seconds, self.time
@@ -167,17 +167,17 @@ class Clock:
             self.time = self.seconds * self.ticks + tick
             self.is_certain &= self.time > self.time_before
 
-    def is_between(self, picture: bytes) -> bool:
-        """Return whether a B-picture is coded and in its place."""
+    def is_between(self, frame: bytes) -> bool:
+        """Return whether a B-frame is coded and lies between its references."""
         if not self.is_certain:
             return False
-        seconds, tick = self._read(picture)
+        seconds, tick = self._read(frame)
         time = (self.seconds_before + seconds) * self.ticks + tick
         return self.is_certain and self.time_before < time < self.time
 
-    def _read(self, picture: bytes) -> tuple[int, int]:
-        """Return a picture's seconds since the last reference's before it, and its ticks (6.2.5)."""
-        take = _reader(picture[:16])
+    def _read(self, frame: bytes) -> tuple[int, int]:
+        """Return a frame's seconds since those of the reference before it, and its ticks (6.2.5)."""
+        take = _bit_reader(frame[:16])
         take(2)
         seconds = 0
         while take(1):
@@ -187,10 +187,10 @@ class Clock:
         return seconds, tick
 
 
-def _ticks_a_second(extradata: bytes) -> int | None:
-    """Return the clock of a stream's layer (6.2.3); None unless it is progressive and says that it has B-pictures."""
+def _ticks_per_second(extradata: bytes) -> int | None:
+    """Return the clock rate of a stream's layer (6.2.3); None unless it is progressive and declares B-frames."""
     layer = next((match.end() for match in START.finditer(extradata) if match[1][0] in LAYER), len(extradata))
-    take = _reader(extradata[layer : layer + 64])
+    take = _bit_reader(extradata[layer : layer + 64])
     take(9)  # random access, type
     if take(1):
         take(7)  # version, priority
@@ -210,7 +210,7 @@ def _ticks_a_second(extradata: bytes) -> int | None:
 
 
 def _packet(data: bytes) -> Packet:
-    packet = Packet(len(data))  # of bytes themselves it would be without the zeros that a decoder reads behind them
+    packet = Packet(len(data))  # Packet(data) lacks the zeros that a decoder reads behind the data
     packet.update(data)
     return packet
 
@@ -220,8 +220,8 @@ def _width(ticks: int) -> int:
     return max(1, (ticks - 1).bit_length())
 
 
-def _reader(data: bytes) -> Callable[[int], int]:
-    """Return what takes so many of the next bits as a number; zeros behind the end."""
+def _bit_reader(data: bytes) -> Callable[[int], int]:
+    """Return a function that reads the next bits as a number; behind the end it reads zeros."""
     value, left = int.from_bytes(data), 8 * len(data)
 
     def take(num_bits: int) -> int:

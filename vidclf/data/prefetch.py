@@ -1,4 +1,4 @@
-"""Threads that work ahead of whoever reads: decoding overlaps with the backbone."""
+"""Run work ahead in threads, so that decoding overlaps with the backbone."""
 
 import atexit
 import itertools
@@ -12,19 +12,19 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-POLL_S = 0.1  # how often a thread that waits for room looks whether it is still wanted
+POLL_S = 0.1  # how often a thread that waits for room checks whether to stop
 
 
 @dataclass(frozen=True)
 class _End:
-    """Closes an item's results, by an error or without."""
+    """Marks the end of an item's results, with an error or without."""
 
     error: BaseException | None = None
 
 
 @dataclass(eq=False)
 class _Task(Generic[Item]):
-    """One item: `room` counts how many more results may wait in `results`."""
+    """An item: `room` counts how many more results may wait in `results`."""
 
     item: Item
     room: threading.Semaphore
@@ -36,10 +36,9 @@ def run_ahead(
 ) -> Iterator[tuple[Item, Result]]:
     """Yield (item, result) for every result of `work(item)`, item after item, in order.
 
-    `num_threads` items are worked on at once and as many wait finished, each at most `depth` results ahead
-    (and one in each thread's hand), so memory stays bounded however many items there are and however many
-    results an item has. An error that `work` raises is raised in the item's turn; one that it yields is a
-    result. Closing the iterator ends the threads.
+    Up to `num_threads` items are in work and the same number wait finished, each at most `depth` results ahead (plus
+    the result in each thread), so memory is bounded. An error that `work` raises is raised when its item's turn comes;
+    an error that it yields is a result. Closing the iterator ends the threads.
     """
     stop = threading.Event()
     tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
@@ -64,8 +63,8 @@ def run_ahead(
 
     for thread in threads:
         thread.start()
-    # Whoever leaves the iterator open: the interpreter would wait for threads that are no daemons for ever, and
-    # abort where a daemon comes back from torch's C++.
+    # For iterators that are never closed: the interpreter would wait forever for threads that are not daemons, and
+    # abort when a daemon returns from torch's C++.
     atexit.register(end)
     try:
         start(2 * num_threads)
@@ -96,5 +95,5 @@ def _serve(work: Callable, tasks: queue.SimpleQueue, stop: threading.Event) -> N
                     return
                 task.results.put(result)
             task.results.put(_End())
-        except BaseException as error:  # the reader's to raise
+        except BaseException as error:  # raised by the reader
             task.results.put(_End(error))

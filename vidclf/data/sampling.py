@@ -1,8 +1,8 @@
-"""Which frames of a video are looked at: V views of T frames each, from numbers alone.
+"""Choose the frames of a video: V views of T frames each.
 
-Every sampling is called with the video's `num_frames` and `fps` and returns frame indices (V, T), each from
-0 to `num_frames` - 1. A generator means training: samplings with chance (`random`) then draw one view, those
-without give all of theirs. A user's own sampling is any callable that fits `Sampling`.
+A sampling is called with the video's `num_frames` and `fps` and returns frame indices (V, T) from 0 to
+`num_frames` - 1. A generator means training: `random` samplings then draw one view, all others return all their views.
+A custom sampling is any callable that fits `Sampling`.
 """
 
 import math
@@ -18,9 +18,9 @@ from vidclf.errors import VidclfError
 
 @dataclass(frozen=True)
 class Rate:
-    """Every `floor(fps / rate_hz)`-th frame from the first on, each a view of its own (T=1).
+    """Every `floor(fps / rate_hz)`-th frame from the first on, each a separate view (T=1).
 
-    At 29.97 fps and 1 Hz that is every 29th frame. A rate above the video's fps gives every frame, once.
+    At 29.97 fps and 1 Hz that is every 29th frame. A rate above the video's fps gives every frame once.
     """
 
     rate_hz: float | int = 1.0
@@ -28,13 +28,13 @@ class Rate:
 
     def __post_init__(self) -> None:
         if not isinstance(self.rate_hz, int | float) or not self.rate_hz > 0:
-            raise VidclfError(f"sampling.rate_hz={self.rate_hz}: it must be a number above 0, in frames a second.")
+            raise VidclfError(f"sampling.rate_hz={self.rate_hz}: must be a number above 0, in frames per second.")
 
     def __call__(self, num_frames: int, fps: float | int, generator: Generator | None = None) -> Int[Tensor, "V 1"]:
         """Return ceil(num_frames / step) views; `generator` changes nothing."""
         _check_video(num_frames)
         if not 0 < fps < math.inf:
-            raise VidclfError(f"The video's rate is {fps} frames a second; sampling=rate needs one above 0.")
+            raise VidclfError(f"The video has {fps} frames per second; sampling=rate needs a rate above 0.")
         step = max(1, math.floor(fps / self.rate_hz))
         return torch.arange(0, num_frames, step)[:, None]
 
@@ -43,9 +43,8 @@ class Rate:
 class Uniform:
     """One view of `num_frames` frames spread evenly from the video's first frame to its last.
 
-    Indices are those of a linspace, halves rounded up, so a reversed video gives the reversed view (except
-    where a half was rounded). One frame: the middle one. A video shorter than the view repeats frames by
-    rounding.
+    Indices are those of a linspace, with halves rounded up, so a reversed video gives the reversed view (except where a
+    half was rounded). A view of one frame takes the middle frame. A video shorter than the view repeats frames.
     """
 
     num_frames: int = 16
@@ -62,10 +61,10 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Segments:
-    """One view with a frame from each of `num_segments` equal parts of the video (TSN, arXiv:1608.00859).
+    """One view with a frame from each of `num_segments` equal segments of the video (TSN, arXiv:1608.00859).
 
-    Evaluation takes the middle frame of each part, training a random one. In a video with fewer frames than
-    parts, a part without a frame of its own takes the frame it begins in, so frames repeat.
+    Evaluation takes the middle frame of each segment, training a random frame. If the video has fewer frames than
+    segments, an empty segment takes the frame in which it begins, so frames repeat.
     """
 
     num_segments: int = 8
@@ -91,10 +90,9 @@ class Segments:
 class Dense:
     """Clips of `num_frames` frames, `stride` apart.
 
-    Evaluation takes `num_views` clips whose starts are spread evenly from the first frame to the last start
-    that fits (one clip: the middle start); training takes one clip at a random start. A video shorter than a
-    clip is looped, frame i being frame i modulo the video's length, as I3D does (arXiv:1705.07750); all its
-    clips start at frame 0.
+    Evaluation takes `num_views` clips with starts spread evenly from the first frame to the last start that fits (a
+    single clip: the middle start); training takes one clip at a random start. A video shorter than a clip is looped
+    (frame i modulo its length), as in I3D (arXiv:1705.07750); all its clips start at frame 0.
     """
 
     num_views: int = 10
@@ -122,14 +120,14 @@ def _spread(last: int, count: int) -> Int[Tensor, " count"]:
     """Return `count` integers evenly from 0 to `last`, halves rounded up; the middle where `count` is 1."""
     if count == 1:
         return torch.tensor([(last + 1) // 2])
-    # In integers: floor(i * last / gaps + 1/2). A float linspace puts some halves on the wrong side.
+    # In integers: floor(i * last / gaps + 1/2). A float linspace rounds some halves the wrong way.
     gaps = count - 1
     return (2 * torch.arange(count) * last + gaps) // (2 * gaps)
 
 
 def _check_count(key: str, value: int) -> None:
     if type(value) is not int or value < 1:
-        raise VidclfError(f"sampling.{key}={value}: it must be a whole number, 1 or more.")
+        raise VidclfError(f"sampling.{key}={value}: must be a whole number, 1 or more.")
 
 
 def _check_video(num_frames: int) -> None:

@@ -1,4 +1,4 @@
-"""Frames of what goes on: standard input, a camera, a named pipe, a URL."""
+"""Frames of a live stream: standard input, a camera, a named pipe, a URL."""
 
 import sys
 from collections.abc import Iterator
@@ -13,34 +13,33 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vidclf.data.decoding import known_rate, to_tensor, video_stream
-from vidclf.data.timeline import fitting_rate
+from vidclf.data.decoding import fitting_rate, known_rate, to_tensor, video_stream
 from vidclf.errors import VideoError
 
 STREAM_OPEN_TIMEOUT_S = 20
 
 
 def is_stream(source: str) -> bool:
-    """Whether `source` is standard input (`-`), a camera (`/dev/video0`), a named pipe or a URL, not a plain file."""
+    """Return whether `source` is standard input (`-`), a camera (`/dev/video0`), a named pipe or a URL."""
     path = Path(source)
     return source == "-" or path.is_char_device() or path.is_fifo() or ("://" in source and not path.exists())
 
 
 def stream_frames(source: str) -> tuple[float, Iterator[UInt8[Tensor, "3 H W"]]]:
-    """Return the fps of a stream and its frames as they come, without end if it has none.
+    """Return the fps of a stream and its frames as they arrive, possibly without end.
 
-    A live stream is joined in the middle and loses packets on its way, so what cannot be decoded is left out
-    and nothing is said of damage.
+    A live stream is joined in the middle and loses packets in transit, so packets that do not decode are dropped
+    without a message.
 
     Raises:
-        VideoError: the stream cannot be opened, holds no video, or breaks off with an error.
+        VideoError: the stream cannot be opened, holds no video, or breaks off.
     """
     try:
         container = _open_stream(source)
     except (OSError, av.FFmpegError) as error:
         raise VideoError(
-            f"{source}: the stream cannot be opened ({error.strerror or error}). Allowed are -, a URL that FFmpeg "
-            "reads (rtsp://..., http://...) and a camera such as /dev/video0."
+            f"{source}: the stream cannot be opened ({error.strerror or error}). Allowed are - (standard input), a URL "
+            "that FFmpeg reads (rtsp://..., http://...) and a camera (/dev/video0)."
         ) from error
     stream = video_stream(source, container)
     fps = fitting_rate(0, None, (stream.guessed_rate, stream.average_rate, stream.base_rate))

@@ -1,6 +1,6 @@
-"""From decoded frames to the images a backbone wants: resize, crop, scale, normalise.
+"""From decoded frames to the images that a backbone expects: resize, crop, scale, normalise.
 
-A transform's `repr` names everything that changes an image: the feature store keys on it.
+The feature store keys on a transform's configuration and on the PictureFormat, see `vidclf.features.recipe`.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ from vidclf.errors import VidclfError
 
 
 def halves_of(transform: Transform) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor] | None]:
-    """Return what is done where frames are decoded, and what where the backbone is; None where all is done before.
+    """Return the half that runs where frames are decoded, and the half that runs next to the backbone (None: nothing).
 
-    The first gives bytes, a quarter of what numbers are to carry. A class that only overrides `__call__` is not
-    halved: what its parent's halves do is not what it does.
+    The first half returns bytes, a quarter of the size of floats. A class that overrides only `__call__` is not
+    divided, because the halves of its parent do not do what it does.
     """
     owner = next(kind for kind in type(transform).__mro__ if "__call__" in vars(kind))
     if all(callable(vars(owner).get(half)) for half in ("crop", "normalize")):
@@ -31,12 +31,12 @@ def halves_of(transform: Transform) -> tuple[Callable[[Tensor], Tensor], Callabl
 
 @dataclass(frozen=True)
 class BackboneTransform:
-    """What the backbone was trained with: resized to `picture_format.resize`, cropped, normalised.
+    """Resize, crop and normalise as in the training of the backbone.
 
     Args:
         picture_format: of the backbone.
         crops: 1: the centre; 3: both ends and the middle of the longer side (arXiv:1711.07971).
-        mirrored: whether the mirror images of all crops follow behind them.
+        mirrored: whether the mirror images of all crops follow them.
 
     Raises:
         VidclfError: another number of crops.
@@ -49,17 +49,15 @@ class BackboneTransform:
 
     def __post_init__(self) -> None:
         if self.crops not in (1, 3):
-            raise VidclfError(
-                f"transform.crops={self.crops}: allowed are 1 (the centre) and 3 (along the longer side)."
-            )
+            raise VidclfError(f"transform.crops={self.crops}: must be 1 (the centre) or 3 (along the longer side).")
 
     @property
     def num_crops(self) -> int:
-        """Images made of a frame."""
+        """Number of images made of a frame."""
         return self.crops * (1 + self.mirrored)
 
     def __call__(self, frames: UInt8[Tensor, "V T 3 H W"]) -> Float[Tensor, "views T 3 h w"]:
-        """Return normalised images of `picture_format.size`, the crops of a view behind one another."""
+        """Return normalised images of `picture_format.size`, the crops of a view next to each other."""
         return self.normalize(self.crop(frames))
 
     def crop(self, frames: UInt8[Tensor, "V T 3 H W"]) -> UInt8[Tensor, "views T 3 h w"]:
@@ -76,7 +74,7 @@ class BackboneTransform:
         return torch.stack(crops, dim=1).flatten(0, 1)  # (V * crops, T, 3, h, w)
 
     def normalize(self, cropped: UInt8[Tensor, "*batch 3 h w"]) -> Float[Tensor, "*batch 3 h w"]:
-        """Return values in 0..1, less the picture_format's mean, in its standard deviations."""
+        """Scale to 0..1, subtract `picture_format.mean` and divide by `picture_format.std`."""
         images = F.to_dtype(cropped, torch.float32, scale=True)
         return F.normalize(images, list(self.picture_format.mean), list(self.picture_format.std))
 
@@ -98,10 +96,9 @@ class BackboneTransform:
 
 @dataclass(frozen=True)
 class TutorialTransform:
-    """The tutorial's images: squeezed to a square, nearest neighbour, 0..1, not normalised.
+    """Resize to a square as the tutorial does: nearest neighbour, aspect ratio ignored, 0..1, not normalised.
 
-    Keras's `load_img(target_size=...)` takes the nearest pixel and ignores the aspect ratio; its way through
-    JPEG files is not copied.
+    This is Keras's `load_img(target_size=...)`; its detour through JPEG files is not copied.
     """
 
     picture_format: PictureFormat
@@ -124,9 +121,9 @@ class TutorialTransform:
 
 
 def _nearest(length: int, size: int) -> Int[Tensor, " size"]:
-    """Return which of `length` pixels Pillow takes for `size`: it sums steps, which decides where two are as near.
+    """Return which of `length` pixels Pillow takes for each of `size`: it sums steps, which decides ties.
 
-    At 320 x 240 to 224 x 224 that is so in a seventh of all columns, and torch's own `nearest-exact` rounds otherwise.
+    From 320 x 240 to 224 x 224, a seventh of all columns are ties, and torch's `nearest-exact` rounds them differently.
     """
     steps = torch.full((size,), length / size, dtype=torch.float64)
     steps[0] /= 2  # the middle of the first pixel

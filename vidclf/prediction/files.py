@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidclf.contracts import Sampling, Transform, VideoViews, Views
 from vidclf.data.decoding import VideoInfo, errors_name_video, inspect
-from vidclf.data.files import VIDEO_ENDINGS, find_videos, names_below
+from vidclf.data.listing import VIDEO_ENDINGS, find_videos, names_below
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.streams import stream_frames
 from vidclf.errors import VidclfError, VideoError

@@ -5,37 +5,36 @@ import io
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from vidclf.contracts import PARTS, Video
-from vidclf.data.datasets.classes import check_choice, check_custom_classes, choose_classes, sort_names
-from vidclf.data.files import read_text
+from vidclf.data.listing import check_choice, check_custom_classes, choose_classes, read_text, sort_names
 from vidclf.errors import VidclfError
 from vidclf.system.extras import PYARROW, require
 from vidclf.system.terminal import say
 from vidclf.system.text import first_five
 
 COLUMNS = ("path", "label", "group", "split", "start_s", "end_s")
-NEEDED = ("path", "label")
-MAY_BE_EMPTY = ("start_s", "end_s")  # the video's beginning, its end
+REQUIRED = ("path", "label")
+MAY_BE_EMPTY = ("start_s", "end_s")  # empty: the beginning, the end of the video
 
 Row = dict[str, str]
 
 
 class Manifest:
-    """The videos, or labelled segments of videos, that a table names.
+    """The videos, or labelled segments of videos, that a table lists.
 
     Args:
-        file: CSV (UTF-8), or Parquet by its ending; its paths are relative to its own folder.
+        file: CSV (UTF-8) or, by its extension, Parquet; paths are relative to its folder.
         groups: as in `Folder`.
-        classes: take these labels only; they are in the order of their names.
+        classes: use these labels only; classes are in alphabetical order.
         anywhere: whether paths may be absolute or lead out of the table's folder.
         on_error: as in `UCF101`.
 
     Raises:
-        VidclfError: the table cannot be read, or a cell is not as it must be; the message names the line.
+        VidclfError: the table cannot be read, or a cell is not allowed; the message names the line.
     """
 
     split_numbers = ()
@@ -52,12 +51,12 @@ class Manifest:
         check_choice("groups", groups, ("shared", "of_class"))
         self.file, self.groups, self.anywhere, self.on_error = Path(file).expanduser(), groups, anywhere, on_error
         if not self.file.is_file():
-            raise VidclfError(f"dataset.file={self.file}: there is no such file; it must be a .csv or a .parquet.")
+            raise VidclfError(f"dataset.file={self.file}: there is no such file. Set it to a .csv or .parquet file.")
         self.root = self.file.parent
         is_parquet = self.file.suffix.lower() in (".parquet", ".pq")
         self._rows = list(_read_parquet(self.file) if is_parquet else _read_csv(self.file))
         if not self._rows:
-            raise VidclfError(f"{self.file}: it has no rows.")
+            raise VidclfError(f"{self.file}: it has no rows. Add one for each video.")
         self.class_names = choose_classes(classes, sort_names({row["label"] for _, row in self._rows}))
         check_custom_classes(self.class_names, self.file)
 
@@ -65,7 +64,7 @@ class Manifest:
         """Return every row of `class_names`, in the table's order.
 
         Raises:
-            VidclfError: a path leads out of the table's folder, a time or part is none, or a row stands there twice.
+            VidclfError: a path leads out of the table's folder, a time or part is not allowed, or a row is there twice.
         """
         rows = [(line, row) for line, row in self._rows if row["label"] in self.class_names]
         paths = {row["path"]: self._path(row["path"]) for _, row in rows}
@@ -73,11 +72,14 @@ class Manifest:
             self._check_inside(paths)
         videos = [self._video(line, row, paths[row["path"]]) for line, row in rows]
         self._check_each_once([line for line, _ in rows], videos)
-        torn = [name for name, groups in _groups_by_path(videos).items() if len(groups) > 1]
-        if torn:
+        groups_of: dict[str, set[tuple[int, str]]] = {}
+        for video in videos:
+            groups_of.setdefault(video.path.as_posix(), set()).add(video.unit)
+        crossing = [path for path, groups in groups_of.items() if len(groups) > 1]
+        if crossing:
             say(
-                f"{self.file}: {len(torn)} file(s) have segments in several groups: {first_five(torn)}. "
-                "A split may part them, though one camera saw them all."
+                f"{self.file}: {len(crossing)} file(s) have segments in several groups: {first_five(crossing)}. "
+                "A split may separate them, although they come from the same recording."
             )
         return videos
 
@@ -96,7 +98,7 @@ class Manifest:
         ]
         if outside:
             raise VidclfError(
-                f"{self.file}: {len(outside)} path(s) are absolute or lead out of its folder, themselves or by a link: "
+                f"{self.file}: {len(outside)} path(s) are absolute or lead out of its folder, directly or by a link: "
                 f"{first_five(outside)}. Move the videos there, or pass dataset.anywhere=true if you trust the table."
             )
 
@@ -104,29 +106,29 @@ class Manifest:
         start_s, end_s = (_seconds(f"{self.file}, line {line}", row, key) for key in ("start_s", "end_s"))
         if end_s is not None and (start_s or 0) >= end_s:
             raise VidclfError(
-                f"{self.file}, line {line}: start_s={start_s or 0:g} is not before end_s={end_s:g}. Mend the row."
+                f"{self.file}, line {line}: start_s={start_s or 0:g} is not before end_s={end_s:g}. Correct the row."
             )
         part = row.get("split")
         if part not in (None, *PARTS):
-            raise VidclfError(f"{self.file}, line {line}: split={part}; it must be one of {', '.join(PARTS)}.")
+            raise VidclfError(f"{self.file}, line {line}: split={part}: must be one of {', '.join(PARTS)}.")
         label = self.class_names.index(row["label"])
-        shared = self.groups == "shared" or "group" not in row  # a file is one thing in all classes
+        shared = self.groups == "shared" or "group" not in row  # a file is the same in all classes
         written = Path(row["path"].replace("\\", "/"))
         name = Video(written, label, "", start_s=start_s, end_s=end_s).name
         group = row.get("group", written.as_posix())
         return Video(path, label, group, part, start_s, end_s, name, shared, class_name=row["label"])
 
     def _check_each_once(self, lines: Sequence[int], videos: Sequence[Video]) -> None:
-        first: dict[str, tuple[int, Video]] = {}
+        seen: dict[str, tuple[int, Video]] = {}
         for line, video in zip(lines, videos, strict=True):
-            line_before, other = first.setdefault(video.name, (line, video))
-            if other is video:
+            line_before, before = seen.setdefault(video.name, (line, video))
+            if before is video:
                 continue
             what = f"names {video.name} again, as line {line_before} does. Remove one"
-            if other.label != video.label:
+            if before.label != video.label:
                 what = (
-                    f"gives {video.name} the label {video.class_name}, line {line_before} gives it {other.class_name}: "
-                    "a video has one label. Keep one"
+                    f"gives {video.name} the label {video.class_name}, line {line_before} gives it "
+                    f"{before.class_name}: a video has one label. Keep one"
                 )
             raise VidclfError(f"{self.file}: line {line} {what}.")
 
@@ -138,16 +140,16 @@ def _read_csv(file: Path) -> Iterator[tuple[int, Row]]:
         _check_columns(file, header)
         for cells in reader:
             if not any(cell.strip() for cell in cells):
-                continue  # an empty line, as spreadsheets leave them at the end
+                continue  # spreadsheets write empty lines at the end
             if len(cells) != len(header):
                 raise VidclfError(
                     f"{file}, line {reader.line_num}: it has {len(cells)} cells, the header {len(header)}. "
-                    "Put a cell with a comma in it in double quotes."
+                    "Put cells that contain a comma in double quotes."
                 )
             row = dict(zip(header, map(str.strip, cells), strict=True))
             yield reader.line_num, _filled(f"{file}, line {reader.line_num}", row)
     except csv.Error as error:
-        raise VidclfError(f"{file}, line {reader.line_num}: it is no CSV ({error}).") from error
+        raise VidclfError(f"{file}, line {reader.line_num}: not a CSV table ({error}). Save it as CSV.") from error
 
 
 def _read_parquet(file: Path) -> Iterator[tuple[int, Row]]:
@@ -158,7 +160,7 @@ def _read_parquet(file: Path) -> Iterator[tuple[int, Row]]:
     try:
         table = read_table(file)
     except (ArrowException, OSError) as error:
-        raise VidclfError(f"{file}: it is no Parquet that can be read ({str(error).splitlines()[0]}).") from error
+        raise VidclfError(f"{file}: Parquet cannot read it ({str(error).splitlines()[0]}). Write it again.") from error
     _check_columns(file, table.column_names)
     for line, cells in enumerate(table.to_pylist(), start=1):
         yield line, _filled(f"{file}, row {line}", {key: _text(file, line, key, cell) for key, cell in cells.items()})
@@ -168,23 +170,23 @@ def _text(file: Path, line: int, key: str, cell: Any) -> str:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     if isinstance(cell, list | dict | bytes):
-        one = " A video has one label." if key == "label" else ""
-        raise VidclfError(f"{file}, row {line}: {key} is a {type(cell).__name__}; it must be text or a number.{one}")
+        hint = " A video has one label." if key == "label" else ""
+        raise VidclfError(f"{file}, row {line}: {key} is a {type(cell).__name__}; it must be text or a number.{hint}")
     if "\0" in str(cell):
-        raise VidclfError(f"{file}, row {line}: {key} holds a zero character, as no path does. Mend the cell.")
+        raise VidclfError(f"{file}, row {line}: {key} contains a zero character. Correct the cell.")
     return str(cell).strip()
 
 
 def _check_columns(file: Path, header: Sequence[str]) -> None:
     unknown = [name for name in header if name not in COLUMNS]
     twice = [name for name, count in Counter(header).items() if count > 1]
-    missing = [name for name in NEEDED if name not in header]
+    missing = [name for name in REQUIRED if name not in header]
     if unknown or twice or missing:
-        found = [("unknown", unknown), ("there twice", twice), ("missing", missing)]
-        what = "; ".join(f"{word}: {first_five(names)}" for word, names in found if names)
+        problems = [("unknown", unknown), ("there twice", twice), ("missing", missing)]
+        what = "; ".join(f"{problem}: {first_five(names)}" for problem, names in problems if names)
         raise VidclfError(
-            f"{file}: its columns are not as they must be ({what}). It needs path and label, may have "
-            "group, split, start_s and end_s, and a CSV separates them by commas."
+            f"{file}: its columns do not fit ({what}). It needs path and label, may have group, split, start_s and "
+            "end_s, and a CSV separates them by commas."
         )
 
 
@@ -204,12 +206,5 @@ def _seconds(where: str, row: Row, key: str) -> float | None:
     except ValueError:
         seconds = -1.0
     if not (math.isfinite(seconds) and seconds >= 0):
-        raise VidclfError(f"{where}: {key}={text}; it must be seconds, 0 or more, as in 12.5.")
+        raise VidclfError(f"{where}: {key}={text}: must be seconds, 0 or more, such as 12.5.")
     return seconds
-
-
-def _groups_by_path(videos: Iterable[Video]) -> dict[str, set[tuple[int, str]]]:
-    groups: dict[str, set[tuple[int, str]]] = {}
-    for video in videos:
-        groups.setdefault(video.path.as_posix(), set()).add(video.unit)
-    return groups

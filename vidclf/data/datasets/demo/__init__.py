@@ -1,8 +1,8 @@
-"""The embedded data set: a small UCF101 whose right answer is known, written on first use.
+"""The embedded data set: a small UCF101 with a known best score, written on first use.
 
-Handwritten digits move over crops of photographs. Six classes are three pairs, told by the order of their
-frames; two are told by the digit. A method that ignores order can name no more than 5 of 8 test clips, one
-that uses it can name them all.
+Handwritten digits move over crops of photographs. Six classes form three pairs that differ only in the order of their
+frames; two classes differ in the digit. A method that ignores order classifies at most 5 of 8 test clips correctly, one
+that uses it can classify all.
 """
 
 import os
@@ -12,8 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from vidclf.data.datasets.demo.clips import Scene, encode, scenes
-from vidclf.data.datasets.demo.drawing import CREDIT
+from vidclf.data.datasets.demo.clips import CREDIT, Scene, encode, scenes
 from vidclf.data.datasets.ucf101 import UCF101
 from vidclf.errors import VidclfError
 from vidclf.system.disk import require_space, writing_to
@@ -25,14 +24,14 @@ ABOUT = f"""The demo data set of vidclf, edition 2: digits moving over photograp
 
 Delete this folder and it is written again.
 {CREDIT}
-"""  # found in a folder, it says that this is the demo; whoever changes a pixel raises the edition
+"""  # marks a folder as the demo; raise the edition when a pixel changes
 NUM_BYTES = 60_000_000
 NUM_CLIPS = 1400
-REMEDY = "Free space, or name another folder with dataset.root=..."
+REMEDY = "Free space, or set dataset.root to another folder."
 
 
 class Demo(UCF101):
-    """The demo's clips under `root`, in UCF101's layout; they are written first if they are not there.
+    """The demo's clips under `root`, in UCF101's layout; they are written first if they are missing.
 
     Args:
         root: a folder that does not exist yet, is empty, or holds the demo.
@@ -40,11 +39,11 @@ class Demo(UCF101):
         on_error: as in `UCF101`.
 
     Raises:
-        VidclfError: `root` holds something else or only a part of the demo, or cannot be written.
+        VidclfError: `root` holds something else or an incomplete demo, or cannot be written.
     """
 
     credit = CREDIT
-    split_numbers = (1,)  # the groups of its test clips are drawn for that one
+    split_numbers = (1,)  # its test groups are drawn for split 1
 
     def __init__(self, root: Path | str, classes: list[str] | None = None, on_error: str = "raise") -> None:
         ensure_written(Path(root).expanduser().resolve())
@@ -52,7 +51,7 @@ class Demo(UCF101):
 
 
 def ensure_written(root: Path) -> None:
-    """Write the demo to `root` unless it is there: all or nothing, also when killed or run twice at once."""
+    """Write the demo to `root` unless it exists: all or nothing, also if killed or run twice at once."""
     if is_written(root):
         return
     with writing_to(root, REMEDY):
@@ -64,7 +63,7 @@ def ensure_written(root: Path) -> None:
 
 
 def is_written(root: Path) -> bool:
-    """Return whether `root` holds the demo; False if it is empty or not there.
+    """Return whether `root` holds the demo; False if it is empty or missing.
 
     Raises:
         VidclfError: it holds anything else.
@@ -75,7 +74,7 @@ def is_written(root: Path) -> bool:
     if not about.is_file() or about.read_text(encoding="utf-8", errors="replace") != ABOUT:
         raise VidclfError(
             f"{root}: it is not empty and does not hold this edition of the demo data set. "
-            "Name a new folder with dataset.root=..., or delete this one if nothing in it is needed."
+            "Set dataset.root to a new folder, or delete this one if you need nothing in it."
         )
     if sum(1 for _ in root.glob("*/*.avi")) == NUM_CLIPS:
         return True
@@ -90,9 +89,9 @@ def is_written(root: Path) -> bool:
 
 
 def _write(root: Path) -> None:
-    """Write beside `root` and rename the whole; the caller holds the lock."""
+    """Write next to `root`, then rename; the caller holds the lock."""
     partial = root.with_name(f".{root.name}.partial")
-    if partial.exists():  # of a run that was killed
+    if partial.exists():  # left by a killed run
         shutil.rmtree(partial)
     todo = scenes()
     for name in {Path(name).parent for scene in todo for name in scene.names()}:

@@ -1,0 +1,127 @@
+"""Video files, text lists and classes: find them, read them, choose among them."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from vidclf.errors import VidclfError
+from vidclf.system.terminal import say
+from vidclf.system.text import first_five
+
+# Video containers only; FFmpeg's list of extensions includes images, sound, text and playlists.
+VIDEO_ENDINGS = frozenset(
+    (
+        *(".264", ".265", ".3g2", ".3gp", ".asf", ".avi", ".dav", ".dif", ".divx", ".dv", ".f4v", ".flv", ".h264"),
+        *(".h265", ".hevc", ".ivf", ".m1v", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4"),
+        *(".mpeg", ".mpg", ".mts", ".mxf", ".nut"),
+        *(".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m"),
+    )
+)
+
+
+def is_video(path: Path) -> bool:
+    """Return whether a file has the extension of a video, in any case, and is not hidden."""
+    return path.suffix.lower() in VIDEO_ENDINGS and not path.name.startswith(".")
+
+
+def find_videos(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the video files below `folder` and all remaining files, each sorted.
+
+    Links are followed, each folder is searched once, and hidden folders are skipped.
+    """
+    videos: list[Path] = []
+    remaining: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    todo, links = [folder], list[Path]()
+    while todo or links:
+        inside = todo.pop() if todo else links.pop(0)  # links last: a folder's real path, if below, names its files
+        status = inside.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for path in sorted(inside.iterdir()):
+            if path.is_dir():
+                if not path.name.startswith("."):
+                    (links if path.is_symlink() else todo).append(path)
+            else:  # a broken link is not a video
+                (videos if is_video(path) and path.is_file() else remaining).append(path)
+    return sorted(videos), sorted(remaining)
+
+
+def find_folders(root: Path) -> list[Path]:
+    """Return the folders directly in `root`, sorted, without hidden ones."""
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def names_below(paths: Sequence[Path], root: Path) -> str:
+    """Return up to five of the files' names below `root`, and how many remain."""
+    return first_five([path.relative_to(root).as_posix() for path in paths])
+
+
+def read_text(path: Path) -> str:
+    """Return the content of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        VidclfError: it cannot be read, or has another encoding.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise VidclfError(f"{path}: it cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise VidclfError(f"{path}: not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
+    if "\0" in text:
+        raise VidclfError(f"{path}: not UTF-8 text (it contains zeros, as UTF-16 does). Save it as UTF-8.")
+    return text
+
+
+def read_names(path: Path) -> list[str]:
+    """Return the lines of a list of file names: stripped, not empty, with / between folders."""
+    return [line.strip().replace("\\", "/") for line in read_text(path).splitlines() if line.strip()]
+
+
+def sort_names(names: Iterable[str]) -> list[str]:
+    """Return names in alphabetical order, regardless of case."""
+    return sorted(names, key=lambda name: (name.casefold(), name))
+
+
+def choose_classes(chosen: Sequence[str | int] | None, class_names: Sequence[str]) -> list[str]:
+    """Return the `chosen` classes in the order of `class_names`; None: all."""
+    if chosen is None:
+        return list(class_names)
+    if isinstance(chosen, str) or not chosen:
+        raise VidclfError(f"dataset.classes={chosen}: must be a list of names, such as [Archery,YoYo].")
+    names = [str(name) for name in chosen]  # a class called 7 is a number on the command line
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise VidclfError(f"dataset.classes names {first_five(twice)} more than once. Remove the repeats.")
+    for name in names:
+        if name not in class_names:
+            near = get_close_matches(name, class_names)
+            hint = f"Did you mean {' or '.join(near)}? " if near else ""
+            raise VidclfError(
+                f"dataset.classes: {name} is not one of the {len(class_names)} classes. {hint}Allowed: "
+                f"{', '.join(class_names)}."
+            )
+    return [name for name in class_names if name in names]
+
+
+def check_custom_classes(names: Sequence[str], where: object) -> None:
+    """Raise if there is only one class; report names that look like spellings of the same class."""
+    if len(names) < 2:
+        raise VidclfError(f"{where}: there is one class, {first_five(names)}. Add a second one.")
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        letters = "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))
+        spellings.setdefault(letters or name, []).append(name)
+    for alike in spellings.values():
+        if len(alike) > 1:
+            say(f"{where}: {' and '.join(map(repr, alike))} may be one class in {len(alike)} spellings; kept apart.")
+
+
+def check_choice(key: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise if a setting is not one of the allowed words."""
+    if value not in allowed:
+        raise VidclfError(f"dataset.{key}={value}: must be {' or '.join(allowed)}.")
