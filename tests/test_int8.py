@@ -57,7 +57,7 @@ class Forgetful(Images):
 
 def calibrated(backbone: nn.Module, images: Tensor) -> Int8Backbone:
     int8 = Int8Backbone(backbone)
-    int8.ranges = int8.calibrate(images.split(8))
+    int8.calibrate(images.split(8))
     return int8
 
 
@@ -112,10 +112,10 @@ def test_ranges_are_part_of_the_weights_hash():
 @pytest.mark.parametrize(
     ("backbone", "sentence"),
     [
-        (Clips, "int8 is for backbones of images; clips takes clips of 4 frames"),
+        (Clips, "int8 is for image backbones, and clips takes clips of 4 frames"),
         (lambda: Images().requires_grad_(True), "int8 is for a frozen backbone"),
         (Branching, "Branching cannot be exported to ONNX .*without branches"),
-        (Forgetful, "Forgetful, exported to ONNX, computes something else"),
+        (Forgetful, "Forgetful, exported to ONNX, computes other features"),
     ],
 )
 def test_a_backbone_that_cannot_be_one_is_a_sentence(backbone: Callable[[], nn.Module], sentence: str):
@@ -128,13 +128,13 @@ def test_a_backbone_that_cannot_be_one_is_a_sentence(backbone: Callable[[], nn.M
     [{"a": [0.0]}, {"a": [1.0, 0.0]}, {"a": ["x", 1]}, {"a": [0.0, float("nan")]}, {}, [1, 2], "${oc.env:HOME}"],
 )
 def test_ranges_that_are_none_are_a_sentence(ranges: object):
-    with pytest.raises(VidclfError, match=r"backbone\.calibration: it gives each tensor"):
+    with pytest.raises(VidclfError, match=r"backbone\.calibration: each tensor .* two finite numbers"):
         Int8Backbone(Images(), ranges)
 
 
 def test_ranges_of_another_network_are_a_sentence():
     int8 = Int8Backbone(Images().eval(), {"conv": [0.0, 1.0]})
-    with pytest.raises(VidclfError, match=r"backbone\.calibration is of another network"):
+    with pytest.raises(VidclfError, match=r"backbone\.calibration belongs to another network"):
         int8(torch.rand(32, 1, 3, 16, 16))
 
 
@@ -154,7 +154,7 @@ def test_calibration_draws_training_frames_by_the_seed(clips: Path, tmp_path: Pa
 
 
 def test_too_few_training_frames_are_a_sentence(clips: Path, tmp_path: Path):
-    with pytest.raises(VidclfError, match=r"shows \d+ frames, and calibration needs 64 or more"):
+    with pytest.raises(VidclfError, match=r"has \d+ frames, and calibration needs 64"):
         _draw(make_corpus(clips, store=tmp_path, sampling=Rate(1)), 0)
 
 
@@ -165,8 +165,8 @@ def test_a_run_is_trained_scored_and_used_in_int8(
     first, second = vidclf("train", *at), vidclf("train", *at, "head.widths=[8]")
     assert (first.status, second.status) == (0, 0), first.err + second.err
     assert "calibrating on" in first.err
-    assert "was measured for vgg16, resnet50" in first.err
-    assert "tiny is none of them" in first.err
+    assert "bfloat16 for vgg16, resnet50" in first.err
+    assert "tiny was not" in first.err
     assert "calibrating on" not in second.err + vidclf("extract", *at, "shard=1/2").err  # it is kept
     stores = list((tmp_path / "data" / "features").glob("tiny-*"))
     assert len(stores) == 1

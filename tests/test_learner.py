@@ -128,7 +128,7 @@ def test_views_of_nobody_count_for_nothing():
         classifier.validation_step(batch_of(inputs, [1], [video]), 0)
     classifier.on_validation_epoch_end()
     assert (logged["val/top1"], logged["val/view_top1"]) == (1, 1)
-    assert gather_logits(classifier.judged)[2].tolist() == [4, 2]
+    assert gather_logits(classifier.val_outputs)[2].tolist() == [4, 2]
 
 
 def test_no_step_waits_for_the_device():
@@ -143,7 +143,7 @@ def test_no_step_waits_for_the_device():
     assert classifier.training_step(batch, 1).is_meta
     classifier.validation_step(batch, 1)
     with pytest.raises(NotImplementedError):
-        gather_logits(classifier.judged)
+        gather_logits(classifier.val_outputs)
 
 
 def test_prediction_computes_in_full_precision_whatever_the_training_did(root: Path):
