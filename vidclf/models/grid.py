@@ -34,10 +34,9 @@ class Grid(Learner):
 
     def __init__(self, learners: Sequence[Learner], names: Sequence[str] = ()) -> None:
         first = learners[0]
-        scalings = nn.ModuleDict({learner.scaling.method: learner.scaling for learner in learners})
         super().__init__(
             first.backbone,
-            cast(Scaling, scalings),
+            Scaling(first.backbone.feature_dim, "none"),  # see `scaling_by_method`
             nn.ModuleList(learner.head for learner in learners),
             first.aggregation,
             first.optimizer,
@@ -50,24 +49,21 @@ class Grid(Learner):
         self.learners = list(learners)  # a list, so that their parameters are registered once, as `head`'s
         self.heads = [learner.head for learner in learners]
         self.methods = [learner.scaling.method for learner in learners]
+        self.scaling_by_method = nn.ModuleDict({learner.scaling.method: learner.scaling for learner in learners})
         self.names = names or [str(number) for number in range(len(learners))]
-        self.blocks = [[*block] for _, block in groupby(range(len(learners)), self._block_of)]
+        keys = [
+            (method, -1 if type(head) is Linear else number)
+            for number, (head, method) in enumerate(zip(self.heads, self.methods, strict=True))
+        ]
+        self.blocks = [[*block] for _, block in groupby(range(len(keys)), keys.__getitem__)]
         self.chosen = 0  # the head that checkpoints hold
         self.scores: dict[str, Tensor] = {}  # of the last validation, (H,); not finite: the head has diverged
         self.logits = torch.empty(0)  # of the last validation, (N, K, H)
         self._streams: list[list[Tensor]] = []
 
-    def _block_of(self, number: int) -> tuple[str, int]:
-        """Return what the heads of one block have in common."""
-        return self.methods[number], -1 if type(self.heads[number]) is Linear else number
-
     @property
     def scalings(self) -> list[Scaling]:
-        return list(self._scaling_by_method.values())
-
-    @property
-    def _scaling_by_method(self) -> dict[str, Scaling]:
-        return cast(dict[str, Scaling], self.scaling)
+        return [cast(Scaling, scaling) for scaling in self.scaling_by_method.values()]
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "N K H"]:
         """Return the logits of all heads for images (N, T, 3, h, w) or features (N, S, D)."""
@@ -75,7 +71,7 @@ class Grid(Learner):
         return torch.cat([self._block_logits(block, scaled) for block in self.blocks], -1)
 
     def _scale(self, features: Float[Tensor, "N S D"]) -> dict[str, Float[Tensor, "N S D"]]:
-        return {method: scaling(features) for method, scaling in self._scaling_by_method.items()}
+        return {method: scaling(features) for method, scaling in self.scaling_by_method.items()}
 
     def _block_logits(self, block: Sequence[int], scaled: dict[str, Tensor]) -> Float[Tensor, "N K h"]:
         features, heads = scaled[self.methods[block[0]]], [self.heads[number] for number in block]
@@ -175,15 +171,12 @@ class Grid(Learner):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the chosen head alone, under the keys that it would have alone."""
-        chosen = {"head": str(self.chosen), "scaling": self.methods[self.chosen]}
+        prefixes = {f"head.{self.chosen}.": "head.", f"scaling_by_method.{self.methods[self.chosen]}.": "scaling."}
         state = {}
         for name, value in checkpoint["state_dict"].items():
-            member, _, rest = name.partition(".")
-            item, _, key = rest.partition(".")
-            if member not in chosen:
-                state[name] = value
-            elif item == chosen[member]:
-                state[f"{member}.{key}"] = value
+            prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
+            if prefix or not name.startswith(("head.", "scaling_by_method.")):
+                state[prefixes.get(prefix, "") + name.removeprefix(prefix)] = value
         checkpoint["state_dict"] = state
         for name in ("optimizer_states", "lr_schedulers"):  # they are of all heads, so training cannot resume from them
             checkpoint[name] = []
