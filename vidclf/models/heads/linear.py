@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Module):
-    """Logits as a linear function of the features, averaged over their S steps.
+    """Computes logits as a linear function of the features, averaged over their S steps.
 
     Args:
         feature_dim: D.
