@@ -4,6 +4,7 @@ import csv
 import json
 import pickle
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from doubles import Clips, Images, make_corpus
 from torch import Tensor, nn
 from verbs import SMALL, Outcome
 
-from vidclf.build.parts import build_backbone
+from vidclf.build.parts import build_backbone, prepare_backbone
 from vidclf.contracts import PictureFormat
 from vidclf.data.sampling import Rate
 from vidclf.data.transforms import BackboneTransform
@@ -156,6 +157,22 @@ def test_calibration_draws_training_frames_by_the_seed(clips: Path, tmp_path: Pa
 def test_too_few_training_frames_are_an_error(clips: Path, tmp_path: Path):
     with pytest.raises(VidclfError, match=r"has \d+ frames, and calibration needs 64"):
         _draw(make_corpus(clips, store=tmp_path, sampling=Rate(1)), 0)
+
+
+def test_calibration_returns_a_new_configuration_and_is_computed_once(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    transform = {"_target_": "vidclf.data.transforms.BackboneTransform", "_partial_": True}
+    config = {"seed": 0, "backbone": {"precision": "int8"}, "transform": transform, "store": {"root": str(tmp_path)}}
+    before = deepcopy(config)
+    corpus = make_corpus(clips, store=tmp_path, sampling=Rate(25))
+    first, second = (FrozenBackbone(Int8Backbone(Images().eval())) for _ in range(2))
+    prepared = prepare_backbone(config, first, lambda: corpus)
+    assert config == before
+    assert prepared == config | {"backbone": {"precision": "int8", "calibration": first.backbone.ranges}}
+    assert prepare_backbone(config, second, lambda: corpus) == prepared
+    assert capsys.readouterr().err.count("calibrating on") == 1
+    assert prepare_backbone(prepared, first, lambda: pytest.fail("it is calibrated")) == prepared
 
 
 def test_a_run_is_trained_scored_and_used_in_int8(

@@ -115,27 +115,16 @@ def _check_over(over: Mapping[str, Any], head: dict[str, Any], name: str) -> Non
                 f"head.over.{key}={values}: must be a list of one or more values. "
                 f'Use "head.over.{key}=[...]", or null to leave the key as it is.'
             )
-        if key in OPTIMIZER_KEYS:
-            wrong = [value for value in values if not _is_rate(value)]
-            allowed = "numbers, 0 or above"
-        elif key == "scaling":
-            wrong, allowed = (
-                [value for value in values if value not in ("auto", *METHODS)],
-                f"auto, {', '.join(METHODS)}",
-            )
-        elif key in arguments or takes_any:
-            continue
-        else:
+        if key not in (*OPTIMIZER_KEYS, "scaling", *arguments) and not takes_any:
             raise VidclfError(
                 f"head.over.{key}: head={name} has no such argument. Vary lr, weight_decay, scaling or one of its "
                 f"arguments: {', '.join(arguments) or 'none'}."
             )
-        if wrong:
-            raise VidclfError(f"head.over.{key}={wrong[0]}: allowed are {allowed}.")
-
-
-def _is_rate(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        for value in values:
+            if key in OPTIMIZER_KEYS and (type(value) not in (int, float) or value < 0):
+                raise VidclfError(f"head.over.{key}={value}: must be a number, 0 or above.")
+            if key == "scaling" and value not in ("auto", *METHODS):
+                raise VidclfError(f"head.over.scaling={value}: allowed are auto, {', '.join(METHODS)}.")
 
 
 def _changes(config: Mapping[str, Any], head: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,10 +86,7 @@ class Grid(Learner):
         return self.optimizer(groups)  # a group keeps its learner's settings
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | int | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
             for head in self.heads:
