@@ -64,7 +64,7 @@ def test_a_fitted_scale_is_saved_and_an_unfitted_one_is_an_error(method: str, fe
     assert torch.equal(loaded(features), saved(features))
     loaded.load_state_dict(Scaling(8, method).state_dict())
     for unfitted in (Scaling(8, method), loaded):
-        with pytest.raises(VidclfError, match=rf"^scaling={method} : it is not fitted"):
+        with pytest.raises(VidclfError, match=rf"^scaling={method}: it is not fitted"):
             unfitted(features)
 
 
@@ -79,7 +79,7 @@ def test_features_of_another_width_are_refused(method: str, features: Tensor):
 @pytest.mark.parametrize(
     ("method", "value", "message"),
     [
-        ("max", 0.0, r"^scaling=max: the largest training feature is 0; it must be finite and above 0"),
+        ("max", 0.0, r"^scaling=max: the largest training feature is 0; must be finite and above 0"),
         ("max", -2.0, r"largest training feature is -2;"),
         ("max", torch.nan, r"largest training feature is nan"),
         ("max", torch.inf, r"largest training feature is inf"),
