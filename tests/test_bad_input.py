@@ -274,8 +274,8 @@ def test_a_try_of_a_few_batches_ends_well_and_keeps_nothing(
         ("num_threads=-1", "num_threads=-1: it must be 1 or more"),
         ("trainer.max_epochs=0", "trainer.max_epochs=0: nothing would be trained"),
         ("dataset.classes=[Archery]", "The data set has one class, Archery: nothing to tell apart"),
-        ("layer_decay=0", "layer_decay=0: it is a share"),
-        ("loss.label_smoothing=2", "loss.label_smoothing=2: it is a share"),
+        ("layer_decay=0", "layer_decay=0: must be"),
+        ("loss.label_smoothing=2", "loss.label_smoothing=2: must be"),
         ("mixing=mixup mixing.mixup=0", "give one of them above 0, or mixing=none"),
     ],
 )

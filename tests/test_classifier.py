@@ -18,7 +18,7 @@ def test_images_pass_the_backbone_and_features_do_not():
     assert torch.equal(classifier(images), classifier(classifier.backbone(images)))
 
 
-def test_features_of_another_number_format_are_brought_to_the_heads_before_they_are_scaled():
+def test_features_are_converted_to_the_heads_number_format_before_scaling():
     features = 1 + torch.rand(4, 1, 6)
     scaling = Scaling(6, "max")
     scaling.fit(features.bfloat16())

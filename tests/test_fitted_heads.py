@@ -31,7 +31,7 @@ def drawn(seed: int, num: int) -> tuple[Tensor, Tensor]:
 TRAIN, VAL = drawn(0, 90), drawn(1, 60)
 
 
-def test_neighbours_vote_as_they_do_elsewhere():
+def test_neighbours_vote_as_in_scikit_learn():
     head = KNN(5, 3, k=7, temperature=0.1)
     head.fit(TRAIN, VAL, CrossEntropy(3))
     flat, queries = (part[0].mean(1).numpy() for part in (TRAIN, VAL))
@@ -53,7 +53,7 @@ def test_a_class_without_a_neighbour_has_a_finite_logit():
     assert logits.exp()[0].tolist() == pytest.approx([1e-6, 1e-6, 1])
 
 
-def test_a_checkpoint_brings_as_many_views_as_it_has_and_only_what_fits():
+def test_knn_takes_the_number_of_views_from_a_checkpoint_and_refuses_misfits():
     head, other = KNN(5, 3, k=7), KNN(5, 3, k=7)
     head.fit(TRAIN, VAL, CrossEntropy(3))
     state = {f"head.{name}": value for name, value in head.state_dict().items()}
@@ -74,7 +74,7 @@ def test_the_solution_is_that_of_scikit_learn_at_every_strength():
         np.testing.assert_allclose(head(VAL[0]).softmax(1).detach().numpy(), probabilities, atol=5e-4)
 
 
-def test_the_strength_is_chosen_on_val_and_equal_ones_go_to_the_greater():
+def test_the_strength_is_chosen_on_val_and_of_equal_ones_the_larger_wins():
     head = Logistic(5, 3, strengths=[1e-3, 10, 0.1])
     rows = head.fit(TRAIN, VAL, CrossEntropy(3))
     assert [row["strength"] for row in rows] == [10, 0.1, 1e-3]
@@ -86,38 +86,40 @@ def test_the_strength_is_chosen_on_val_and_equal_ones_go_to_the_greater():
     assert twice[0]["chosen"]
 
 
-def test_the_loss_that_is_asked_for_is_solved():
+def test_the_configured_loss_is_minimised():
     plain, balanced = Logistic(5, 3, [0.1]), Logistic(5, 3, [0.1])
     few = tuple(torch.cat([part[TRAIN[1] > 0], part[TRAIN[1] == 0][:3]]) for part in TRAIN)
-    weighed = CrossEntropy(3, class_weights="balanced")
-    weighed.fit(few[1])
+    weighted = CrossEntropy(3, class_weights="balanced")
+    weighted.fit(few[1])
     plain.fit(few, VAL, CrossEntropy(3))
-    balanced.fit(few, VAL, weighed)
+    balanced.fit(few, VAL, weighted)
     assert balanced(VAL[0])[:, 0].mean() > plain(VAL[0])[:, 0].mean() + 0.5
 
 
-def test_a_solution_that_is_cut_short_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def test_a_solver_that_does_not_converge_prints_a_notice(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(logistic, "TOLERANCE", 1e-9)
     Logistic(5, 3, [0.001], max_iterations=2).fit(TRAIN, VAL, CrossEntropy(3))
-    assert "at 0.001, L-BFGS has not converged in head.max_iterations=2" in capsys.readouterr().err
+    assert "head.strengths=0.001: L-BFGS not converged. Raise head.max_iterations=2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("make", "message"),
     [
-        (lambda: KNN(5, 3, k=0), r"head\.k=0 head\.temperature=0\.07: k is 1 or more, the temperature above 0"),
+        (lambda: KNN(5, 3, k=0), r"head\.k=0 head\.temperature=0\.07: k must be 1 or more"),
         (lambda: KNN(5, 3, temperature=0), r"head\.temperature=0:"),
         (lambda: KNN(5, 3, k=91).fit(TRAIN, VAL, CrossEntropy(3)), r"head\.k=91: there are 90 training views"),
-        (lambda: Logistic(5, 3, strengths=[]), r"head\.strengths=\[\]: give one or more, all above 0"),
+        (lambda: Logistic(5, 3, strengths=[]), r"head\.strengths=\[\]: must be one or more numbers above 0"),
         (lambda: Logistic(5, 3, strengths=[1, 0]), r"head\.strengths=\[1, 0\]"),
     ],
 )
-def test_what_no_head_can_be_fitted_with_is_a_sentence(make: Callable, sentence: str):
-    with pytest.raises(VidclfError, match=sentence):
+def test_an_invalid_argument_is_an_error(make: Callable, message: str):
+    with pytest.raises(VidclfError, match=message):
         make()
 
 
-def test_it_is_fitted_to_frames_as_to_stored_features(ucf101_tree: Callable[..., Path], tmp_path: Path):
+def test_frames_and_stored_features_give_the_same_fit(ucf101_tree: Callable[..., Path], tmp_path: Path):
     root = ucf101_tree(groups=(1, 2, 8, 9, 10), clips_per_group=1)
     heads = []
     for features in ("store", "frames"):
@@ -133,7 +135,7 @@ def test_it_is_fitted_to_frames_as_to_stored_features(ucf101_tree: Callable[...,
     assert len(heads[0]["head.views"]) == 4 * 6
 
 
-def test_features_that_change_or_are_too_many_are_a_sentence(
+def test_features_that_change_or_do_not_fit_into_memory_are_an_error(
     ucf101_tree: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     datamodule = make_datamodule(ucf101_tree(groups=(1, 8, 9), clips_per_group=1))

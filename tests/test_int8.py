@@ -1,9 +1,10 @@
-"""Backbones in 8-bit integers: what they compute, what they are calibrated to, and who cannot be one."""
+"""Backbones in 8-bit integers: their features, their calibration, and backbones that cannot be quantised."""
 
 import csv
 import json
 import pickle
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from doubles import Clips, Images, make_corpus
 from torch import Tensor, nn
 from verbs import SMALL, Outcome
 
-from vidclf.build.parts import build_backbone
+from vidclf.build.parts import build_backbone, prepare_backbone
 from vidclf.contracts import PictureFormat
 from vidclf.data.sampling import Rate
 from vidclf.data.transforms import BackboneTransform
@@ -28,7 +29,7 @@ INT8 = (*SMALL, "backbone.precision=int8", "backbone.weights=shipped")
 
 
 class Same(nn.Module):
-    """Each image is its own features: one weight of 1 a channel."""
+    """Returns its images as features: one weight of 1 per channel."""
 
     picture_format = PictureFormat(size=4, resize=4, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     feature_dim = 48
@@ -57,11 +58,11 @@ class Forgetful(Images):
 
 def calibrated(backbone: nn.Module, images: Tensor) -> Int8Backbone:
     int8 = Int8Backbone(backbone)
-    int8.ranges = int8.calibrate(images.split(8))
+    int8.calibrate(images.split(8))
     return int8
 
 
-def test_values_are_the_nearest_of_256_between_the_smallest_and_the_largest_seen():
+def test_values_are_rounded_to_256_levels_between_the_smallest_and_the_largest_calibrated_value():
     levels = torch.arange(256) / 100  # 0 to 2.55
     images = levels[torch.randint(256, (64, 1, 3, 4, 4), generator=torch.Generator().manual_seed(0))]
     images[0].flatten()[:2] = torch.tensor([0, 2.55])
@@ -73,17 +74,17 @@ def test_values_are_the_nearest_of_256_between_the_smallest_and_the_largest_seen
     torch.testing.assert_close(int8(images[:32] + 1), (expected + 1).clamp(max=2.55), atol=1e-5, rtol=0)
 
 
-def test_features_are_near_those_of_float32_and_the_same_in_any_company():
+def test_features_are_near_those_of_float32_and_do_not_depend_on_the_batch():
     images = torch.randn(64, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     tiny = Tiny()
     frozen = FrozenBackbone(calibrated(tiny, images))
-    right, found = tiny(images), frozen(images)
-    assert 1e-3 < float((found.float() - right).norm() / right.norm()) < 0.05
-    assert torch.equal(frozen(images[40:41]), found[40:41])
-    assert torch.equal(pickle.loads(pickle.dumps(frozen))(images[:3]), found[:3])
+    expected, features = tiny(images), frozen(images)
+    assert 1e-3 < float((features.float() - expected).norm() / expected.norm()) < 0.05
+    assert torch.equal(frozen(images[40:41]), features[40:41])
+    assert torch.equal(pickle.loads(pickle.dumps(frozen))(images[:3]), features[:3])
 
 
-def test_images_of_another_number_are_computed_too_and_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch):
+def test_any_batch_size_is_computed_and_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch):
     images = torch.randn(64, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     int8 = calibrated(Tiny(), images)
     assert torch.equal(int8(images[:1]), int8(images[:32])[:1])  # as counting operations of one image does
@@ -95,7 +96,7 @@ def test_images_of_another_number_are_computed_too_and_nothing_is_compiled(monke
         Extractor([], transform, frozen, torch.device("cpu"), compile=choice).compile_if_it_pays(10**12)
 
 
-def test_a_gpu_is_refused_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch):
+def test_a_gpu_is_an_error_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("vidclf.build.parts.choose_device", lambda *_: torch.device("cuda", 0))
     backbone = {"_target_": "vidclf.models.backbones.tiny.Tiny", "precision": "int8"}
     with pytest.raises(VidclfError, match=r"int8 is computed by the CPU.*trainer\.accelerator=cpu"):
@@ -104,22 +105,22 @@ def test_a_gpu_is_refused_before_anything_is_computed(monkeypatch: pytest.Monkey
 
 def test_ranges_are_part_of_the_weights_hash():
     images = torch.randn(32, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    one, other = calibrated(Images(), images), calibrated(Images(), 2 * images)
-    assert len({hash_weights(network) for network in (one, other, Images())}) == 3
-    assert hash_weights(Int8Backbone(Images(), one.ranges)) == hash_weights(one)
+    first, second = calibrated(Images(), images), calibrated(Images(), 2 * images)
+    assert len({hash_weights(network) for network in (first, second, Images())}) == 3
+    assert hash_weights(Int8Backbone(Images(), first.ranges)) == hash_weights(first)
 
 
 @pytest.mark.parametrize(
-    ("backbone", "sentence"),
+    ("backbone", "message"),
     [
-        (Clips, "int8 is for backbones of images; clips takes clips of 4 frames"),
+        (Clips, "int8 is for image backbones, and clips takes clips of 4 frames"),
         (lambda: Images().requires_grad_(True), "int8 is for a frozen backbone"),
         (Branching, "Branching cannot be exported to ONNX .*without branches"),
-        (Forgetful, "Forgetful, exported to ONNX, computes something else"),
+        (Forgetful, "Forgetful, exported to ONNX, computes other features"),
     ],
 )
-def test_a_backbone_that_cannot_be_one_is_a_sentence(backbone: Callable[[], nn.Module], sentence: str):
-    with pytest.raises(VidclfError, match=sentence):
+def test_a_backbone_that_cannot_be_quantised_is_an_error(backbone: Callable[[], nn.Module], message: str):
+    with pytest.raises(VidclfError, match=message):
         calibrated(backbone().eval(), torch.rand(32, 1, 3, 16, 16))
 
 
@@ -127,18 +128,18 @@ def test_a_backbone_that_cannot_be_one_is_a_sentence(backbone: Callable[[], nn.M
     "ranges",
     [{"a": [0.0]}, {"a": [1.0, 0.0]}, {"a": ["x", 1]}, {"a": [0.0, float("nan")]}, {}, [1, 2], "${oc.env:HOME}"],
 )
-def test_ranges_that_are_none_are_a_sentence(ranges: object):
-    with pytest.raises(VidclfError, match=r"backbone\.calibration: it gives each tensor"):
+def test_invalid_ranges_are_an_error(ranges: object):
+    with pytest.raises(VidclfError, match=r"backbone\.calibration: each tensor .* two finite numbers"):
         Int8Backbone(Images(), ranges)
 
 
-def test_ranges_of_another_network_are_a_sentence():
+def test_ranges_of_another_network_are_an_error():
     int8 = Int8Backbone(Images().eval(), {"conv": [0.0, 1.0]})
-    with pytest.raises(VidclfError, match=r"backbone\.calibration is of another network"):
+    with pytest.raises(VidclfError, match=r"backbone\.calibration belongs to another network"):
         int8(torch.rand(32, 1, 3, 16, 16))
 
 
-def test_one_that_was_not_calibrated_is_a_sentence():
+def test_an_uncalibrated_backbone_is_an_error():
     with pytest.raises(VidclfError, match="is calibrated on training images, by vidclf train and extract"):
         Int8Backbone(Images())(torch.rand(32, 1, 3, 16, 16))
 
@@ -153,9 +154,25 @@ def test_calibration_draws_training_frames_by_the_seed(clips: Path, tmp_path: Pa
     assert drawn == _draw(make_corpus(clips, store=tmp_path, sampling=Rate(25)), 0) != _draw(corpus, 1)
 
 
-def test_too_few_training_frames_are_a_sentence(clips: Path, tmp_path: Path):
-    with pytest.raises(VidclfError, match=r"shows \d+ frames, and calibration needs 64 or more"):
+def test_too_few_training_frames_are_an_error(clips: Path, tmp_path: Path):
+    with pytest.raises(VidclfError, match=r"has \d+ frames, and calibration needs 64"):
         _draw(make_corpus(clips, store=tmp_path, sampling=Rate(1)), 0)
+
+
+def test_calibration_returns_a_new_configuration_and_is_computed_once(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    transform = {"_target_": "vidclf.data.transforms.BackboneTransform", "_partial_": True}
+    config = {"seed": 0, "backbone": {"precision": "int8"}, "transform": transform, "store": {"root": str(tmp_path)}}
+    before = deepcopy(config)
+    corpus = make_corpus(clips, store=tmp_path, sampling=Rate(25))
+    first, second = (FrozenBackbone(Int8Backbone(Images().eval())) for _ in range(2))
+    prepared = prepare_backbone(config, first, lambda: corpus)
+    assert config == before
+    assert prepared == config | {"backbone": {"precision": "int8", "calibration": first.backbone.ranges}}
+    assert prepare_backbone(config, second, lambda: corpus) == prepared
+    assert capsys.readouterr().err.count("calibrating on") == 1
+    assert prepare_backbone(prepared, first, lambda: pytest.fail("it is calibrated")) == prepared
 
 
 def test_a_run_is_trained_scored_and_used_in_int8(
@@ -165,8 +182,8 @@ def test_a_run_is_trained_scored_and_used_in_int8(
     first, second = vidclf("train", *at), vidclf("train", *at, "head.widths=[8]")
     assert (first.status, second.status) == (0, 0), first.err + second.err
     assert "calibrating on" in first.err
-    assert "was measured for vgg16, resnet50" in first.err
-    assert "tiny is none of them" in first.err
+    assert "bfloat16 for vgg16, resnet50" in first.err
+    assert "tiny was not" in first.err
     assert "calibrating on" not in second.err + vidclf("extract", *at, "shard=1/2").err  # it is kept
     stores = list((tmp_path / "data" / "features").glob("tiny-*"))
     assert len(stores) == 1

@@ -120,7 +120,7 @@ def test_validation_aggregates_the_views_of_a_video_over_batches():
     assert logged["val/top1"] == 1  # of this epoch alone
 
 
-def test_views_of_nobody_count_for_nothing():
+def test_padding_views_do_not_count():
     classifier = make_learner(FrozenBackbone(Images()), scaling=Scaling(2, "none"), head=nn.Flatten())
     logged = logits_of_features(classifier)
     right, wrong = torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]])
@@ -128,7 +128,7 @@ def test_views_of_nobody_count_for_nothing():
         classifier.validation_step(batch_of(inputs, [1], [video]), 0)
     classifier.on_validation_epoch_end()
     assert (logged["val/top1"], logged["val/view_top1"]) == (1, 1)
-    assert gather_logits(classifier.judged)[2].tolist() == [4, 2]
+    assert gather_logits(classifier.val_outputs)[2].tolist() == [4, 2]
 
 
 def test_no_step_waits_for_the_device():
@@ -143,10 +143,10 @@ def test_no_step_waits_for_the_device():
     assert classifier.training_step(batch, 1).is_meta
     classifier.validation_step(batch, 1)
     with pytest.raises(NotImplementedError):
-        gather_logits(classifier.judged)
+        gather_logits(classifier.val_outputs)
 
 
-def test_prediction_computes_in_full_precision_whatever_the_training_did(root: Path):
+def test_prediction_computes_in_float32_whatever_the_precision_of_training(root: Path):
     classifier, _ = fit(root, precision="bf16-mixed", max_epochs=1)
     mixed, full = (judged(root, classifier, "test", precision=name).logits for name in ("bf16-mixed", "32-true"))
     assert mixed.dtype == torch.float32
@@ -211,13 +211,13 @@ def test_numbers_that_are_not_finite_end_the_training_before_anything_is_saved(
     assert not list((root.parent / "kept").glob("*.ckpt"))
 
 
-def test_a_mean_loss_that_is_not_finite_is_told_where_nothing_was_validated(root: Path):
+def test_a_mean_loss_that_is_not_finite_is_an_error_without_validation_too(root: Path):
     with pytest.raises(VidclfError, match=r"^The mean loss of epoch 1: .*weights of the head are not finite"):
         fit(root, Broken(NUM_STEPS - 1), limit_val_batches=0)
 
 
 @pytest.mark.parametrize("features", ["store", "frames"])
-def test_logits_that_are_not_finite_are_never_scored_and_their_origin_is_told(features: str, root: Path):
+def test_logits_that_are_not_finite_are_not_scored_and_the_error_names_their_origin(features: str, root: Path):
     scaling = Scaling(6, "none")
     for backbone, head, where in (
         (Images(), Broken(0), "all weights are finite: look into the forward of the head Broken"),
@@ -239,7 +239,7 @@ def test_only_the_head_is_trained(root: Path):
 
 
 @pytest.mark.parametrize("features", ["store", "frames"])
-def test_a_head_learns_what_can_be_learned(features: str, root: Path):
+def test_a_head_learns_separable_classes(features: str, root: Path):
     _, epochs = fit(root, features=features, max_epochs=8)
     losses = [epoch["train/loss"] for epoch in epochs]
     assert losses[-1] < 0.6 * losses[0]
@@ -275,7 +275,7 @@ class CutAfterTwo(Callback):
 
 @pytest.mark.parametrize("features", ["store", "frames"])
 @pytest.mark.parametrize("sampling", [Rate(10), Segments(3)])
-def test_a_resumed_run_equals_one_that_was_not_cut(sampling: object, features: str, root: Path, tmp_path: Path):
+def test_a_resumed_run_equals_an_uninterrupted_one(sampling: object, features: str, root: Path, tmp_path: Path):
     """With dropout, a learning rate that changes, and views drawn anew; epochs are 1, 2 | 3, 4."""
 
     def keep(folder: str, resume: bool = False) -> dict[str, object]:
@@ -292,7 +292,7 @@ def test_a_resumed_run_equals_one_that_was_not_cut(sampling: object, features: s
     assert any(isinstance(module, nn.Dropout) and module.p for module in resumed.head.modules())
 
 
-def test_what_is_judged_is_the_same_bits_by_features_and_by_frames(root: Path):
+def test_features_and_frames_give_the_same_bits(root: Path):
     classifier, _ = fit(root, transform=TwoCrops(Images.picture_format))
     results = []
     for features in ("store", "frames"):
@@ -341,7 +341,7 @@ def mean_of(judged: object):
     return torch.tensor(hits).numpy()
 
 
-def test_a_run_can_be_judged_before_it_is_trained(root: Path):
+def test_a_learner_can_be_scored_before_it_is_trained(root: Path):
     """Lightning reads in inference mode, and what is kept from then must still be learned from."""
     datamodule = make_datamodule(root)
     classifier = make_learner(wrap(Images()), head=nn.Sequential(nn.Flatten(), nn.Linear(6, 2)))
@@ -379,7 +379,7 @@ def test_averaged_weights_are_saved_whole(use_buffers: bool, root: Path, tmp_pat
     make_scaled(FrozenBackbone(Images())).load_state_dict(averaged)
 
 
-def test_a_learners_weights_are_named_as_those_of_the_classifier_that_is_used(root: Path):
+def test_a_learner_and_a_classifier_have_the_same_state_dict_keys(root: Path):
     learner, _ = fit(root, max_epochs=1)
     used = Classifier(wrap(Images()), Scaling(6, "standard"), MLP(6, 2, widths=(8,)), mean)
     used.load_state_dict(learner.state_dict())

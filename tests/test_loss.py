@@ -11,7 +11,7 @@ LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]])
 LABELS = torch.tensor([0, 1])
 
 
-def test_it_is_torchs_own():
+def test_the_loss_equals_that_of_torch():
     torch.testing.assert_close(CrossEntropy(3)(LOGITS, LABELS), nn.functional.cross_entropy(LOGITS, LABELS))
     smooth = nn.functional.cross_entropy(LOGITS, LABELS, label_smoothing=0.1)
     torch.testing.assert_close(CrossEntropy(3, label_smoothing=0.1)(LOGITS, LABELS), smooth)
@@ -24,14 +24,14 @@ def test_balanced_weights_are_the_inverse_of_the_classes_shares():
     assert not loss.state_dict()  # taken from the data again at the next training
 
 
-def test_probabilities_are_labels_too():
+def test_probabilities_can_be_labels():
     torch.testing.assert_close(CrossEntropy(3)(LOGITS, torch.eye(3)[LABELS]), CrossEntropy(3)(LOGITS, LABELS))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"label_smoothing": 1}, "label_smoothing=1: it is a share"), ({"class_weights": "even"}, "allowed are balanced")],
+    [({"label_smoothing": 1}, "label_smoothing=1: must be"), ({"class_weights": "even"}, "allowed are balanced")],
 )
-def test_wrong_settings_are_told(settings: dict[str, object], message: str):
+def test_an_invalid_setting_is_an_error(settings: dict[str, object], message: str):
     with pytest.raises(VidclfError, match=message):
         CrossEntropy(3, **settings)

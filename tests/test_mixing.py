@@ -35,12 +35,12 @@ def test_cutmix_pastes_the_same_rectangle_into_all_frames():
     assert mixed.labels[1, 1].item() == pytest.approx(own.item())
 
 
-def test_cutmix_of_features_is_refused():
-    with pytest.raises(VidclfError, match=r"mixing\.cutmix pastes parts of images, and features are read"):
+def test_cutmix_of_features_is_an_error():
+    with pytest.raises(VidclfError, match=r"mixing\.cutmix: needs images.* Use mixing\.mixup"):
         Mixing(cutmix=1.0)(batch_of(torch.randn(4, 5, 7)), num_classes=3)
 
 
-def test_a_view_alone_in_its_batch_stays():
+def test_a_view_that_is_alone_in_its_batch_is_not_mixed():
     batch = batch_of(torch.randn(1, 5, 7))
     mixed = Mixing(mixup=1.0)(batch, num_classes=3)
     assert torch.equal(mixed.inputs, batch.inputs)
@@ -48,6 +48,6 @@ def test_a_view_alone_in_its_batch_stays():
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0, 0), (-1, 0)])
-def test_no_mixing_at_all_is_refused(mixup: float, cutmix: float):
+def test_mixing_without_a_method_is_an_error(mixup: float, cutmix: float):
     with pytest.raises(VidclfError, match="give one of them above 0, or mixing=none"):
         Mixing(mixup, cutmix)

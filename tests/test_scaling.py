@@ -58,13 +58,13 @@ def test_training_features_may_be_a_mapped_file_of_bfloat16(method: str, feature
 
 
 @pytest.mark.parametrize("method", ["max", "standard"])
-def test_a_scale_is_saved_and_one_that_was_not_fitted_says_so(method: str, features: Tensor):
+def test_a_fitted_scale_is_saved_and_an_unfitted_one_is_an_error(method: str, features: Tensor):
     saved, loaded = fitted(method, features), Scaling(8, method)
     loaded.load_state_dict(saved.state_dict())
     assert torch.equal(loaded(features), saved(features))
     loaded.load_state_dict(Scaling(8, method).state_dict())
     for unfitted in (Scaling(8, method), loaded):
-        with pytest.raises(VidclfError, match=rf"^scaling={method} has not seen the training features"):
+        with pytest.raises(VidclfError, match=rf"^scaling={method}: it is not fitted"):
             unfitted(features)
 
 
@@ -72,28 +72,28 @@ def test_a_scale_is_saved_and_one_that_was_not_fitted_says_so(method: str, featu
 def test_features_of_another_width_are_refused(method: str, features: Tensor):
     scaling = fitted(method, features)
     for use in (scaling, scaling.fit):
-        with pytest.raises(VidclfError, match=r"features of width 8 and got 9"):
+        with pytest.raises(VidclfError, match=r"width is 9, .* needs 8"):
             use(torch.ones(2, 1, 9))
 
 
 @pytest.mark.parametrize(
     ("method", "value", "message"),
     [
-        ("max", 0.0, r"^scaling=max: the largest training feature is 0; it must be finite and above zero"),
+        ("max", 0.0, r"^scaling=max: the largest training feature is 0; must be finite and above 0"),
         ("max", -2.0, r"largest training feature is -2;"),
         ("max", torch.nan, r"largest training feature is nan"),
         ("max", torch.inf, r"largest training feature is inf"),
-        ("standard", torch.nan, r"^scaling=standard: 8 of 8 dimensions hold numbers that are not finite"),
+        ("standard", torch.nan, r"^scaling=standard: 8 of 8 dimensions have training features that are not finite"),
         ("standard", torch.inf, r"8 of 8 dimensions"),
     ],
 )
-def test_features_that_give_no_scale_are_refused(method: str, value: float, message: str):
+def test_features_without_a_valid_scale_are_an_error(method: str, value: float, message: str):
     with pytest.raises(VidclfError, match=message):
         Scaling(8, method).fit(torch.full((4, 1, 8), value))
 
 
-def test_no_training_features_are_refused():
-    with pytest.raises(VidclfError, match=r"no training features; the training split is empty"):
+def test_a_scaling_without_training_features_is_an_error():
+    with pytest.raises(VidclfError, match=r"^scaling: there are no training features"):
         Scaling(8, "max").fit(torch.ones(0, 1, 8))
 
 
@@ -104,7 +104,7 @@ class Odd(nn.Flatten):
     scaling = "minmax"
 
 
-def test_auto_is_what_the_heads_class_says_and_none_where_it_says_nothing():
+def test_auto_is_the_scaling_of_the_heads_class_or_none():
     heads = [MLP(8, 2), Linear(8, 2), LSTM(8, 2), nn.Flatten()]
     assert [resolve_scaling("auto", head, is_trained=False) for head in heads] == [
         "max",
@@ -117,13 +117,13 @@ def test_auto_is_what_the_heads_class_says_and_none_where_it_says_nothing():
         resolve_scaling("auto", Odd(), is_trained=False)
 
 
-def test_features_of_a_trained_backbone_are_left_as_they_are_and_that_is_said_if_asked(
+def test_features_of_a_trained_backbone_are_not_scaled_and_a_notice_says_so(
     capsys: pytest.CaptureFixture[str],
 ):
     assert [resolve_scaling(method, MLP(8, 2), is_trained=True) for method in ("auto", "none")] == ["none", "none"]
     assert not capsys.readouterr().err
     assert resolve_scaling("max", MLP(8, 2), is_trained=True) == "none"
-    assert capsys.readouterr().err == "scaling=max is left out: the features of a trained backbone change.\n"
+    assert capsys.readouterr().err == "scaling=max is ignored: the features of a trained backbone change.\n"
 
 
 @pytest.mark.parametrize("is_trained", [True, False])
@@ -135,7 +135,7 @@ def test_an_unknown_scaling_names_those_allowed(is_trained: bool):
 # In a run
 
 
-def test_a_run_is_scaled_by_training_features_alone_and_not_again_when_it_goes_on(
+def test_a_run_is_scaled_by_training_features_alone_and_not_again_when_it_resumes(
     vidclf: Callable[..., Outcome], clips: Path, monkeypatch: pytest.MonkeyPatch
 ):
     seen: list[Tensor] = []

@@ -51,5 +51,5 @@ def test_a_training_without_an_end_is_refused(schedule: Callable):
 
 
 def test_a_warmup_longer_than_the_training_is_refused():
-    with pytest.raises(VidclfError, match=r"scheduler\.warmup=1\.5: it is a share"):
+    with pytest.raises(VidclfError, match=r"scheduler\.warmup=1\.5: must be"):
         rates(cosine, 10, warmup=1.5)

@@ -52,7 +52,7 @@ def test_the_order_of_the_steps_changes_the_logits(name: str):
 
 
 @pytest.mark.parametrize("name", ORDER_BLIND)
-def test_an_order_blind_head_cannot_tell_any_order(name: str):
+def test_an_order_blind_head_ignores_the_order(name: str):
     head, views = head_for(name), sequences()
     shuffled = views[:, torch.tensor([3, 0, 5, 1, 4, 2])]
     torch.testing.assert_close(head(views), head(shuffled))
@@ -73,7 +73,7 @@ def test_a_head_learns_which_half_the_signal_stands_in(name: str):
     assert (head.eval()(views).argmax(1) == labels).float().mean() > 0.95
 
 
-def test_features_are_left_out_in_all_steps_of_a_view_in_training_alone():
+def test_feature_dropout_drops_a_dimension_in_all_steps_and_only_in_training():
     inputs = FeatureDropout(0.5)
     torch.manual_seed(0)
     views = inputs(torch.ones(100, 6, 8))

@@ -135,5 +135,5 @@ def test_weight_decay_divides_the_groups_and_keeps_their_rates():
 
 def test_nothing_to_train_is_told():
     classifier = make_learner(wrap(Images()), head=nn.Flatten())
-    with pytest.raises(VidclfError, match=r"Nothing is trained: the head Flatten has no.*backbone\.trainable"):
+    with pytest.raises(VidclfError, match=r"head: Flatten has no trainable parameter.*backbone\.trainable"):
         classifier.configure_optimizers()

@@ -251,7 +251,7 @@ class Augmentation(Protocol):
         ...
 
 
-@optional_members(name=None, precision=None, configuration="")
+@optional_members(name=None, precision=None, configuration="", compilable=True)
 @runtime_checkable
 class Backbone(Protocol):
     """A backbone is an nn.Module that turns images (N, T, 3, h, w) into features (N, S, D).
@@ -264,13 +264,14 @@ class Backbone(Protocol):
         name: for messages and the store's folder; None: its class's name in lower case.
         precision: the number format of its features; None: float32.
         configuration: text that determines its features besides the weights.
+        compilable: whether torch.compile can make its layers faster.
     """
 
     feature_dim: int
     picture_format: PictureFormat
 
 
-@optional_members(scaling="none", fit=None, forward_stacked=None)
+@optional_members(scaling="none", fit=None)
 @runtime_checkable
 class Head(Protocol):
     """A head is an nn.Module with `__init__(feature_dim, num_classes, ...)` that turns features (N, S, D) into logits.
@@ -279,7 +280,6 @@ class Head(Protocol):
         scaling: the scaling before it where scaling=auto: standard, max or none.
         fit: ((features, labels) of train, the same of val, loss) -> rows of heads.csv; for a head that is solved, not
             trained by gradients.
-        forward_stacked: features -> logits (H, N, K) of H heads whose parameters are stacked in this one.
     """
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:

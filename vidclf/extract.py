@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from vidclf.build.datasets import build_corpus, build_stored_features, calibrate_int8
-from vidclf.build.parts import build_backbone
+from vidclf.build.datasets import build_corpus, build_stored_features
+from vidclf.build.parts import build_backbone, prepare_backbone
 from vidclf.build.training import build_trainer
 from vidclf.contracts import PARTS
 from vidclf.errors import VidclfError
@@ -26,7 +26,7 @@ def run(config: Config, run: Run | None) -> None:
     trainer = build_trainer(config, backbone)
     start_ranks(trainer)
     corpus = build_corpus(config, shard)
-    calibrate_int8(config, backbone, corpus, shard)
+    config = prepare_backbone(config, backbone, lambda: corpus if shard == (1, 1) else build_corpus(config))
     source = build_stored_features({**config, "features": "store"}, corpus, backbone, trainer.strategy.root_device)
     draws = range(source.num_draws if corpus.is_random else 0)
     views = [one for draw in draws for one in corpus.views("train", draw)]

@@ -6,9 +6,9 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from vidclf.build.datasets import build_corpus, build_source, calibrate_int8
+from vidclf.build.datasets import build_corpus, build_source
 from vidclf.build.grid import ChooseHead, build_grid, expand_grid
-from vidclf.build.parts import build_aggregations, build_backbone, build_classifier, fix_precision
+from vidclf.build.parts import build_aggregations, build_backbone, build_classifier, fix_precision, prepare_backbone
 from vidclf.build.training import Describe, build_learner, build_training
 from vidclf.comparison.settings import chosen_settings
 from vidclf.contracts import Head, Loss, optional
@@ -49,19 +49,22 @@ def run(config: Config, run: Run | None) -> None:
 
 def _train(config: Config, before: Run | None) -> None:
     backbone = build_backbone(config)
-    describe = Describe(config, hash_weights(backbone.backbone))
     candidates = expand_grid(config)
-    choose = ChooseHead(candidates, describe) if candidates else None
-    trainer = build_training(config, backbone, describe, choose)
+    choose = ChooseHead(candidates) if candidates else None
+    trainer = build_training(config, backbone, choose)
     is_trained = bool(before and is_complete(before, config, trainer.callbacks))  # type: ignore[attr-defined]
     start_ranks(trainer)
     folder, device = trainer.strategy.broadcast(output_folder()), trainer.strategy.root_device
     corpus = build_corpus(config)
     corpus.require_for_training()
-    if calibrate_int8(config, backbone, corpus):
-        describe.weights_hash = hash_weights(backbone.backbone)
+    config = prepare_backbone(config, backbone, lambda: corpus)
+    weights_hash = hash_weights(backbone.backbone)
     if before:
-        check_resumed(before, config, corpus.class_names, corpus.split, describe.weights_hash)
+        check_resumed(before, config, corpus.class_names, corpus.split, weights_hash)
+    resumed_in = folder / "checkpoints" if before else None
+    trainer.callbacks.append(  # type: ignore[attr-defined]
+        Describe(config, weights_hash, resumed_in, choose.changes if choose else dict)
+    )
     if is_rank_zero():
         write_csv(folder / "split.csv", ("video", "side"), corpus.split.rows())
     source = build_source(config, corpus, backbone, device, training=True)
@@ -70,19 +73,18 @@ def _train(config: Config, before: Run | None) -> None:
     if choose is None:
         learner = build_learner(config, backbone, num_classes)
     else:  # all heads: what does not fit into memory is refused before anything is computed
-        learner = build_grid(candidates, backbone, num_classes, device)
+        learner = build_grid(config, candidates, backbone, num_classes, device)
     datamodule.prepare(trainer.max_epochs)
     if before:
         load_trained(before, learner)
         move_in(before, folder)
-        describe.resumed_in = folder / "checkpoints"
     else:
         fit_scaling(learner, datamodule)
     rows = _fit(trainer, learner, datamodule, folder, before.path if before else None, is_trained)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     if choose:
-        rows, config = choose.rows(learner), describe.config  # type: ignore[arg-type]
+        rows, config = choose.rows(learner), {**config, **choose.changes()}  # type: ignore[arg-type]
     classifier = build_classifier(config, backbone, num_classes) if choose else learner
     best = load_best(folder, trainer.global_step, classifier)
     judged = score_part(trainer, classifier, source, corpus, "val")

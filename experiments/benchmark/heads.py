@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 
 import lightning as L
@@ -14,7 +13,7 @@ from experiments.benchmark.setting import Setting, device, now, timed
 from vidclf.contracts import PictureFormat, Views
 from vidclf.models.aggregation import mean
 from vidclf.models.backbones.wrap import FrozenBackbone
-from vidclf.models.grid import Grid, Heads
+from vidclf.models.grid import Grid
 from vidclf.models.heads.linear import Linear
 from vidclf.models.learner import Learner
 from vidclf.models.loss import CrossEntropy
@@ -95,28 +94,24 @@ def classifier(width: int, num_classes: int, batches: list[Views], rate: float =
 
 def grid(width: int, num_classes: int, batches: list[Views]) -> Grid:
     rates = torch.logspace(-5, -2, NUM_HEADS).tolist()
-    fastest = classifier(width, num_classes, batches, max(rates))
-    heads = [Linear(width, num_classes) for _ in rates]
-    return Grid(fastest, [Heads(heads, rates, fastest.scaling, fastest.optimizer)]).to(device())
+    return Grid([classifier(width, num_classes, batches, rate) for rate in rates]).to(device())
 
 
 def bare(module: Learner, batches: list[Views]) -> Callable[[], float]:
     """Return what takes NUM_STEPS steps without Lightning, and gives the seconds of one."""
     module.train()
     many = isinstance(module, Grid)
-    groups = [group for stack in module.stacks for group in stack.parameter_groups()] if many else None
-    optimizer = module.optimizer(groups or module.head.parameters())
+    optimizer = module.build_optimizer()
 
     def loss_of(batch: Views) -> torch.Tensor:  # one head's without its accuracy, which costs more than its step
-        return module.learn_from(batch)[0] if many else module.loss(module(batch.inputs), batch.labels)
+        return module.compute_loss(batch)[0] if many else module.loss(module(batch.inputs), batch.labels)
 
     def epoch() -> None:
         for number in range(NUM_STEPS):
             loss = loss_of(batches[number % 2])
             optimizer.zero_grad()
             loss.backward()
-            with module.own_rates() if many else nullcontext():
-                optimizer.step()
+            optimizer.step()
 
     return lambda: timed(epoch)[0] / NUM_STEPS
 

@@ -47,7 +47,7 @@ def measure(make: Callable[[str], nn.Module], setting: Setting) -> dict[str, flo
     rounded.load_state_dict(exact.backbone.state_dict())
     network = Int8Backbone(exact.backbone)
     batches = list(islice(images(exact, setting), NUM_CALIBRATED + 1))
-    network.ranges = network.calibrate(batches[:-1])
+    network.calibrate(batches[:-1])
     sides = {"bfloat16": FrozenBackbone(rounded), "int8": FrozenBackbone(network)}
     right, result = exact(batches[-1]), {}
     for name, side in sides.items():

@@ -11,15 +11,13 @@ from vidclf.data.corpus import Corpus
 from vidclf.data.frames import FrameReader, num_workers_for
 from vidclf.errors import VidclfError
 from vidclf.features.batches import StoredFeatures
-from vidclf.features.calibration import calibrate
 from vidclf.features.extract import Extractor
 from vidclf.features.recipe import hash_weights, recipe_of, why_not_storable
 from vidclf.features.store import REMEDY, FeatureStore
-from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone, fixed_batch
 from vidclf.system.disk import writing_to
 from vidclf.system.machine import num_cores, set_number_formats
-from vidclf.system.ranks import gather, is_rank_zero, local_world_size
+from vidclf.system.ranks import local_world_size
 from vidclf.system.terminal import say
 
 FEATURES = ("auto", "store", "frames")
@@ -39,26 +37,6 @@ def build_corpus(config: Config, shard: tuple[int, int] = (1, 1)) -> Corpus:
         _num_threads(config),
         shard,
     )
-
-
-def calibrate_int8(
-    config: Config, backbone: FrozenBackbone | TunedBackbone, corpus: Corpus, shard: tuple[int, int] = (1, 1)
-) -> bool:
-    """Calibrate an int8 backbone that no run tells how, and let the configuration tell it; return whether it was one.
-
-    The first process does it for all, and draws from all training videos, whichever shard of them the corpus has.
-    """
-    network, node = backbone.backbone, config["backbone"]
-    if not isinstance(network, Int8Backbone) or network.ranges is not None:
-        return False
-    ranges = None
-    if is_rank_zero():
-        corpus = corpus if shard == (1, 1) else build_corpus(config)
-        transform = build_transform(config, network.picture_format)
-        recipe = {"backbone": node, "transform": config["transform"]}
-        ranges = calibrate(network, transform, recipe, corpus, config["seed"], Path(config["store"]["root"]))
-    network.ranges = node["calibration"] = gather(ranges)[0]
-    return True
 
 
 def build_source(

@@ -6,6 +6,7 @@ What trains one is made in `training`, what it is shown in `sources`.
 from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from vidclf.contracts import PictureFormat, Transform
+from vidclf.data.corpus import Corpus
 from vidclf.errors import VidclfError
+from vidclf.features.calibration import calibrate
 from vidclf.features.recipe import hash_weights
 from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.trainable import resolve_precision
@@ -28,6 +31,7 @@ from vidclf.run.config import escaped
 from vidclf.run.folder import Run, load_trained
 from vidclf.run.trust import walk
 from vidclf.system.machine import choose_device, set_determinism
+from vidclf.system.ranks import gather, is_rank_zero
 from vidclf.system.seeds import seed_all
 
 Config = Mapping[str, Any]
@@ -62,6 +66,25 @@ def build_backbone(config: Config) -> FrozenBackbone | TunedBackbone:
     takes_precision = "precision" in signature(build_node(node, _partial_=True).func).parameters  # one's own need not
     in_float32 = build_node(node, precision="float32") if takes_precision else build_node(node)
     return FrozenBackbone(Int8Backbone(in_float32, calibration))
+
+
+def prepare_backbone(
+    config: Config, backbone: FrozenBackbone | TunedBackbone, build_corpus: Callable[[], Corpus]
+) -> dict[str, Any]:
+    """Calibrate an int8 backbone that has no ranges yet; return the configuration with its ranges.
+
+    Rank zero computes them for all. Other backbones need no preparation, and `build_corpus` is not called.
+    """
+    network = backbone.backbone
+    if not isinstance(network, Int8Backbone) or network.ranges is not None:
+        return dict(config)
+    corpus = build_corpus()
+    if is_rank_zero():
+        transform = build_transform(config, network.picture_format)
+        recipe = {key: config[key] for key in ("backbone", "transform")}
+        calibrate(network, transform, recipe, corpus, config["seed"], Path(config["store"]["root"]))
+    network.ranges = gather(network.ranges)[0]
+    return {**config, "backbone": {**config["backbone"], "calibration": network.ranges}}
 
 
 def restore_classifier(config: Config, run: Run) -> Classifier:

@@ -1,6 +1,6 @@
 """From a verb's configuration to what trains a classifier: the LightningModule, its optimiser, the Trainer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,12 @@ METRICS = ("train/loss", "train/view_top1", "val/loss", "val/view_top1", "val/to
 
 @dataclass(eq=False)
 class Describe(Callback):
-    """Writes into every checkpoint what it needs to be understood: the configuration, and the hash of the weights."""
+    """Writes the configuration and the other facts that are needed to read a checkpoint into it."""
 
-    config: dict[str, Any]
+    config: Mapping[str, Any]
     weights_hash: str  # of the backbone, before any training
-    resumed_in: Path | None = None  # the folder of checkpoints of a run that goes on from another checkpoint
-
-    def __post_init__(self) -> None:
-        self.asked = self.config  # of a grid, whose head and rates `config` becomes, all of it
+    resumed_in: Path | None = None  # the folder of checkpoints of a run that resumes another checkpoint
+    changes: Callable[[], Mapping[str, Any]] = dict  # the nodes that a grid's chosen head replaces in `config`
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.resumed_in is not None:
@@ -44,8 +42,8 @@ class Describe(Callback):
         checkpoint[DESCRIPTION] = {
             "format": FORMAT,
             "class_names": corpus.class_names,
-            "config": self.config,
-            "asked": self.asked,
+            "config": {**self.config, **self.changes()},
+            "asked": self.config,
             "versions": versions(),
             "split_fingerprint": corpus.split.fingerprint,
             "weights_hash": self.weights_hash,
@@ -137,10 +135,8 @@ class CheckpointFiles(TorchCheckpointIO):
                 part.unlink(missing_ok=True)
 
 
-def build_training(
-    config: Config, backbone: FrozenBackbone | TunedBackbone, describe: Callback, choose: Any = None
-) -> L.Trainer:
-    """Return the Trainer with what `callbacks` and `logger` name, and `describe`; `choose` is a grid's, `ChooseHead`.
+def build_training(config: Config, backbone: FrozenBackbone | TunedBackbone, choose: Any = None) -> L.Trainer:
+    """Return the Trainer with the `callbacks` and `logger` of the configuration; `choose` is a grid's `ChooseHead`.
 
     Raises:
         VidclfError: nothing would be trained, or training would end before it is validated, without a checkpoint.
@@ -149,8 +145,8 @@ def build_training(
     if not isinstance(num_epochs, int | None) or num_epochs == 0:
         raise VidclfError(f"trainer.max_epochs={num_epochs}: nothing would be trained; give 1 or more.")
     callbacks = build_callbacks(config)
-    callbacks = choose.take_over(callbacks) if choose else callbacks
-    trainer = build_trainer(config, backbone, build_node(config["logger"]), [*callbacks, describe])
+    callbacks = choose.replace_callbacks(callbacks) if choose else callbacks
+    trainer = build_trainer(config, backbone, build_node(config["logger"]), callbacks)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         say("trainer.fast_dev_run: all of it runs, on a few batches; no checkpoint and no scores are kept.")
     every, num_batches = trainer.check_val_every_n_epoch, trainer.limit_val_batches

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from vidclf.run.compatible import TRAINED_BY, TRAINER, flatten
-from vidclf.run.config import CALIBRATION, CONF, key_of, value_at
+from vidclf.run.config import CONF, MEASURED_KEYS, key_of, value_at
 
 NAMED = ("dataset", "sampling", "backbone", "head")
 SETTLED = ("backbone.precision",)  # by the machine, unless it is said
@@ -29,7 +29,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     trainer = config.get("trainer")
     if isinstance(trainer, Mapping):
         chosen |= {f"trainer.{key}": str(trainer.get(key)) for key in ("max_epochs", *TRAINER)}
-    return {key: value for key, value in chosen.items() if key not in PLACES and not key.startswith(f"{CALIBRATION}.")}
+    return {key: value for key, value in chosen.items() if key not in PLACES and not key.startswith(MEASURED_KEYS)}
 
 
 def chosen_settings(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What an int8 backbone is calibrated to: some hundred training images, drawn by the seed, and what they gave."""
+"""Calibrating an int8 backbone on about a hundred training images; the ranges are kept in the feature store."""
 
 import hashlib
 import json
@@ -24,92 +24,90 @@ from vidclf.system.seeds import generator_for
 from vidclf.system.terminal import say
 
 NUM_IMAGES = 128
-FEWEST = 64
-BATCH = 8  # of which the exported network is checked on the first
-
-Drawn = dict[int, list[int]]  # of each video, the frames
+MIN_IMAGES = 64
+BATCH_SIZE = 8  # the exported network is compared with the backbone on the first batch
 
 
 def calibrate(
     network: Int8Backbone, transform: Transform, recipe: Mapping[str, object], corpus: Corpus, seed: int, root: Path
-) -> Ranges:
-    """Return the ranges of `network` on training images; they are kept below `root`.
+) -> None:
+    """Calibrate the network on training images, or read the ranges that an earlier calibration has written.
 
     Args:
         network: not calibrated yet.
         transform: frames -> images.
         recipe: the resolved configuration of the backbone and of the transform.
-        corpus: whose training part is drawn from, and nothing else.
-        seed: of the draw.
-        root: of the feature store.
+        corpus: only its training part is read.
+        seed: determines the frames.
+        root: folder of the feature store; the ranges are kept in its `calibrations`.
 
     Raises:
         VidclfError: the training part has too few frames, or the network cannot be exported.
     """
-    drawn = _draw(corpus, seed)
-    what = {
+    frames = _draw(corpus, seed)
+    key = {
         "weights": hash_weights(network.backbone),
         "recipe": recipe,
         "integers": (PRODUCTS, CARRIED),
-        "frames": [(corpus.facts[video].content, frames) for video, frames in drawn.items()],
+        "frames": [(corpus.facts[video].content, indices) for video, indices in frames.items()],
     }
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    folder = root / "calibrations"
-    path = folder / f"{digest}.json"
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    path = root / "calibrations" / f"{digest}.json"
     with writing_to(root, REMEDY):
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            if kept := _read(path):
-                return kept
-            say(f"backbone.precision=int8: calibrating on {sum(map(len, drawn.values()))} training images.")
+            if ranges := _read(path):
+                network.ranges = ranges
+                return
+            say(f"backbone.precision=int8: calibrating on {sum(map(len, frames.values()))} training images.")
             if network.name not in FASTER:
                 say(
-                    f"At least 1.5 times bfloat16's rate was measured for {', '.join(FASTER)} (experiments/benchmark). "
-                    f"{network.name} is none of them: compare both before you rely on int8."
+                    f"int8 was measured to be at least 1.5 times as fast as bfloat16 for {', '.join(FASTER)} "
+                    f"(experiments/benchmark). {network.name} was not: compare both before you rely on int8."
                 )
-            ranges = network.calibrate(_batches(drawn, corpus, transform))
-            write_json(path, ranges)
-    return ranges
+            write_json(path, network.calibrate(_batches(frames, corpus, transform)))
 
 
-def _draw(corpus: Corpus, seed: int) -> Drawn:
-    """Return frames of training views, each once, drawn by the seed alone."""
-    frames = [(one.video, frame) for one in corpus.views("train") for frame in one.frames.unique().tolist()]
-    if len(frames) < FEWEST:
+def _draw(corpus: Corpus, seed: int) -> dict[int, list[int]]:
+    """Return frames of training views by video, each frame once, drawn by the seed alone."""
+    frames = [(video.video, frame) for video in corpus.views("train") for frame in video.frames.unique().tolist()]
+    if len(frames) < MIN_IMAGES:
         raise VidclfError(
-            f"backbone.precision=int8: the training part shows {len(frames)} frames, and calibration needs {FEWEST} or "
-            "more. Give it more videos or a higher sampling.rate_hz, or leave backbone.precision=int8 out."
+            f"backbone.precision=int8: the training part has {len(frames)} frames, and calibration needs {MIN_IMAGES}. "
+            "Add videos, raise sampling.rate_hz, or leave backbone.precision=int8 out."
         )
-    num_drawn = min(NUM_IMAGES, len(frames) // BATCH * BATCH)
-    order = torch.randperm(len(frames), generator=generator_for(seed, "calibration"))[:num_drawn]
-    drawn: Drawn = {}
+    num_images = min(NUM_IMAGES, len(frames) // BATCH_SIZE * BATCH_SIZE)
+    order = torch.randperm(len(frames), generator=generator_for(seed, "calibration"))[:num_images]
+    drawn: dict[int, list[int]] = {}
     for video, frame in sorted(frames[index] for index in order.tolist()):
         drawn.setdefault(video, []).append(frame)
     return drawn
 
 
-def _batches(drawn: Drawn, corpus: Corpus, transform: Transform) -> Iterator[Float[Tensor, "8 1 3 h w"]]:
-    """Yield whole batches of the drawn frames' images; a damaged video's are left out as the data set says."""
+def _batches(
+    frames: Mapping[int, list[int]], corpus: Corpus, transform: Transform
+) -> Iterator[Float[Tensor, "8 1 3 h w"]]:
+    """Yield whole batches of images; a damaged video is handled as the data set's `on_error` says."""
     crop, normalize = halves_of(transform)
     waiting: list[Tensor] = []
-    for video, frames in drawn.items():
-        units = torch.tensor(frames)[:, None]
+    for video, indices in frames.items():
+        units = torch.tensor(indices)[:, None]
         path = corpus.videos[video].path
         try:
             with errors_name_video(path):
-                found = [images[:, 0] for _, images in images_of(path, units, crop)]
+                crops = [images[:, 0] for _, images in images_of(path, units, crop)]
         except VideoError as error:
             corpus.exclude(video, error)
             continue
-        waiting += torch.cat(found).split(1)
-        while len(waiting) >= BATCH:
-            images = torch.cat(waiting[:BATCH])
+        waiting += torch.cat(crops).split(1)
+        while len(waiting) >= BATCH_SIZE:
+            images = torch.cat(waiting[:BATCH_SIZE])
             yield images if normalize is None else normalize(images)
-            del waiting[:BATCH]
+            del waiting[:BATCH_SIZE]
 
 
 def _read(path: Path) -> Ranges | None:
     try:
         return checked_ranges(json.loads(path.read_bytes()))
-    except (OSError, ValueError, VidclfError):  # calibrated anew
+    except (OSError, ValueError, VidclfError):  # an unreadable file is calibrated anew
         return None

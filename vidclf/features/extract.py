@@ -12,13 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidclf.contracts import Transform, VideoViews, optional
+from vidclf.contracts import Backbone, Transform, VideoViews, optional
 from vidclf.data.decoding import errors_name_video, iterate_frames
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.transforms import halves_of
 from vidclf.errors import VidclfError, VideoError
 from vidclf.features.store import REMEDY, FeatureStore
-from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone, fixed_batch
 from vidclf.system.disk import require_space
 from vidclf.system.machine import has_matrix_units
@@ -113,7 +112,7 @@ class Extractor:
         """Compile the backbone by torch.compile where that was asked for, or where there is enough work."""
         if not isinstance(self.backbone, FrozenBackbone) or self.compile is False:
             return
-        if isinstance(self.backbone.backbone, Int8Backbone):  # ONNX Runtime's, not torch's
+        if not optional(self.backbone.backbone, Backbone, "compilable"):
             return
         picture_format = self.backbone.picture_format
         shape = (1, picture_format.clip_length, 3, picture_format.size, picture_format.size)

@@ -1,8 +1,7 @@
 """From the logits of a video's views to the log-probabilities of the video.
 
-Every function takes logits (V, K) and returns log-probabilities (K,): finite, their exponentials sum to 1,
-whatever the order of the views. It stays among logarithms, where a probability of 1e-5000 is still a number;
-in float32, or in float64 if given.
+Every function takes logits (V, K) and returns log-probabilities (K,) that do not depend on the order of the views. They
+are finite, because they are computed as logarithms, in float32 or in the logits' format if that is wider.
 """
 
 import math
@@ -16,9 +15,9 @@ from vidclf.errors import VidclfError
 
 
 def mode(logits: Float[Tensor, "V K"]) -> Float[Tensor, " K"]:
-    """The class that most views vote for: log((votes + mean probability) / (V + 1)).
+    """Return log((votes + mean probability) / (V + 1)), where each view votes for one class.
 
-    The mean, less than one vote, breaks ties and keeps classes without a vote above zero.
+    The mean counts less than one vote: it breaks ties and keeps classes without a vote above zero.
     """
     votes = F.one_hot(logits.argmax(1), logits.shape[1]).sum(0)
     log_mean = mean(logits)
@@ -26,38 +25,38 @@ def mode(logits: Float[Tensor, "V K"]) -> Float[Tensor, " K"]:
 
 
 def mean(logits: Float[Tensor, "V K"]) -> Float[Tensor, " K"]:
-    """The mean of the views' probabilities."""
+    """Return the mean of the views' probabilities."""
     return _log_mean(_log_probabilities(logits))
 
 
 def max(logits: Float[Tensor, "V K"]) -> Float[Tensor, " K"]:
-    """The largest probability that a view gives each class, normalised."""
+    """Return the largest probability of each class over the views, normalised."""
     return _log_probabilities(logits).amax(0).log_softmax(0)
 
 
 def logit_mean(logits: Float[Tensor, "V K"]) -> Float[Tensor, " K"]:
-    """The softmax of the mean logits: the geometric mean of the views' probabilities, normalised."""
+    """Return the softmax of the mean logits: the geometric mean of the views' probabilities, normalised."""
     return _log_probabilities(logits).mean(0).log_softmax(0)
 
 
 def median(logits: Float[Tensor, "V K"]) -> Float[Tensor, " K"]:
-    """The median probability of each class (of an even V, the mean of the middle two), normalised."""
+    """Return the median probability of each class (for an even V the mean of the middle two), normalised."""
     ordered = _log_probabilities(logits).sort(0).values
     middle = ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1]  # one or two views
     return _log_mean(middle).log_softmax(0)
 
 
 def topk_mean(logits: Float[Tensor, "V K"], k: int = 3) -> Float[Tensor, " K"]:
-    """The mean of the `k` largest probabilities of each class (of all, where V is less), normalised."""
+    """Return the mean of the `k` largest probabilities of each class (of all if V < k), normalised."""
     if k < 1:
-        raise VidclfError(f"aggregation.k={k}: the mean of the k largest needs a k of at least 1.")
+        raise VidclfError(f"aggregation.k={k}: must be 1 or more.")
     ordered = _log_probabilities(logits).sort(0, descending=True).values
     return _log_mean(ordered[:k]).log_softmax(0)
 
 
 def _log_probabilities(logits: Float[Tensor, "V K"]) -> Float[Tensor, "V K"]:
     if not len(logits):
-        raise VidclfError("A video without views has no label: the logits have shape (0, K), and V must be 1 or more.")
+        raise VidclfError("logits: the shape is (0, K), so the video has no views. V must be 1 or more.")
     return logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 

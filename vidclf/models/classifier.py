@@ -1,4 +1,4 @@
-"""A classifier as it is used: a backbone, a scaling, a head, and an aggregation that judges videos."""
+"""The classifier: a backbone, a scaling, a head, and an aggregation of views to videos."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
@@ -15,11 +15,11 @@ from vidclf.system.ranks import gather
 
 
 class Classifier(nn.Module):
-    """Images or stored features of views -> logits.
+    """Maps images or stored features of views to logits.
 
     Args:
-        backbone: images (N, T, 3, h, w) -> features (N, S, D), wrapped as it is used, see `wrap`.
-        scaling: of the features before the head, fitted.
+        backbone: images (N, T, 3, h, w) -> features (N, S, D), see `wrap`.
+        scaling: of the features before the head.
         head: features (N, S, D) -> logits (N, K).
         aggregation: logits (V, K) of one video -> log-probabilities (K,).
     """
@@ -39,24 +39,24 @@ class Classifier(nn.Module):
         return self.head(self.scaling(self.features(inputs)))
 
     def features(self, inputs: Tensor) -> Float[Tensor, "N S D"]:
-        """Return the features of images, or those that are given, in the head's number format."""
+        """Return the features of images, or stored features as they are, in the head's number format."""
         return self._features(inputs).to(_example_of(self.head, self.scaling).dtype)
 
     def _features(self, inputs: Tensor) -> Float[Tensor, "N S D"]:
         return self.backbone(inputs) if inputs.ndim == 5 else inputs
 
     def predict_logits(self, inputs: Tensor) -> Float[Tensor, "N K"]:
-        """Return the logits in full precision, whatever the training's was: evaluation and prediction agree."""
+        """Return the logits in float32, whatever the precision of training, so that evaluation and prediction agree."""
         with torch.autocast(inputs.device.type, enabled=False):
             return self(inputs).float()
 
-    def check_finite(self, values: Tensor, whose: str, batches: Iterable[Views] = ()) -> None:
-        """Raise VidclfError where logits or losses are not finite, and say where that arose.
+    def check_finite(self, values: Tensor, title: str, batches: Iterable[Views] = ()) -> None:
+        """Raise VidclfError if values are not finite, and name the part that causes it.
 
         Args:
-            values: the logits, or the losses.
-            whose: the epoch, the part or the video.
-            batches: what they come from, looked through only then.
+            values: logits or losses.
+            title: the epoch, part or video, for the message.
+            batches: the inputs of the values; read only if a value is not finite.
         """
         if values.isfinite().all():
             return
@@ -68,13 +68,13 @@ class Classifier(nn.Module):
             remedy = "Try backbone.precision=float32 and trainer.precision=32-true; look into the backbone's forward."
         elif broken:
             where = (
-                f"weights of the {' and the '.join(broken)} are not finite: training has diverged, or has met features "
-                "that are not finite"
+                f"weights of the {' and the '.join(broken)} are not finite: training has diverged, or some features "
+                "are not finite"
             )
         else:
             where = f"all weights are finite: look into the forward of the head {type(self.head).__name__}"
             remedy = "Try backbone.precision=float32 and trainer.precision=32-true; look for a division or a logarithm."
-        raise VidclfError(f"{whose}: the network gives numbers that are not finite ({where}). {remedy}")
+        raise VidclfError(f"{title}: the network gives numbers that are not finite ({where}). {remedy}")
 
     @torch.no_grad()
     def _are_finite(self, batches: Iterable[Views]) -> bool:
@@ -83,27 +83,22 @@ class Classifier(nn.Module):
 
 
 def _example_of(*modules: nn.Module) -> Tensor:
-    """Return one of their tensors, which tells their number format and device; where they have none, a new one."""
+    """Return a tensor with the modules' number format and device; without tensors, a float32 tensor on the CPU."""
     tensors = chain.from_iterable(chain(module.parameters(), module.buffers()) for module in modules)
-    return next((one for one in tensors if one.is_floating_point()), torch.empty(0))
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
 
 def inputs_to(batch: Views, device: torch.device) -> Views:
-    """Return the batch with its inputs and labels on the device.
-
-    Whose the views are stays on the CPU: asking for it must not wait for a GPU.
-    """
-    inputs, labels = (part.to(device, non_blocking=True) for part in batch[:2])
+    """Move the inputs and labels of a batch; `video` and `view` stay on the CPU, so that no one waits for a GPU."""
+    inputs, labels = (column.to(device, non_blocking=True) for column in batch[:2])
     return batch._replace(inputs=inputs, labels=labels)
 
 
-def gather_logits(judged: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Return logits, labels, video and view of all processes' batches, on the CPU, those that are nobody's left out.
-
-    They are moved at once: a copy a batch would let a GPU wait.
-    """
-    own = [torch.cat(list(column)).cpu() for column in zip(*judged, strict=True)]
-    logits, labels, video, view = (torch.cat(parts) for parts in zip(*(one for one in gather(own) if one), strict=True))
+def gather_logits(outputs: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Return logits, labels, video and view of all processes' batches on the CPU, without padding."""
+    local = [torch.cat(list(column)).cpu() for column in zip(*outputs, strict=True)]  # one copy, not one a batch
+    ranks = [columns for columns in gather(local) if columns]
+    logits, labels, video, view = (torch.cat(column) for column in zip(*ranks, strict=True))
     kept = video >= 0
     return [logits[kept], labels[kept], video[kept], view[kept]]
 
@@ -114,12 +109,11 @@ def aggregate_videos(
     video: Int[Tensor, " N"],
     aggregation: Callable[[Tensor], Tensor],
 ) -> tuple[Float[Tensor, "M K"], Int[Tensor, " M"]]:
-    """Return the log-probabilities and the label of each of the M videos, in the order of `video`'s numbers."""
+    """Return the log-probabilities and the label of each of the M videos, sorted by video number."""
     order = video.argsort(stable=True)
     counts = torch.unique_consecutive(video[order], return_counts=True)[1].tolist()
-    views: Sequence[Tensor] = logits[order].split(counts)
-    firsts = [part[0] for part in labels[order].split(counts)]
-    return torch.stack([aggregation(part) for part in views]), torch.stack(firsts)
+    aggregated = [aggregation(video_logits) for video_logits in logits[order].split(counts)]
+    return torch.stack(aggregated), torch.stack([video_labels[0] for video_labels in labels[order].split(counts)])
 
 
 def most_probable(log_probabilities: Float[Tensor, " K"], names: list[str], top: int = 5) -> list[tuple[str, float]]:

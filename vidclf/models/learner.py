@@ -1,4 +1,4 @@
-"""The LightningModule: a classifier that learns, its backbone frozen or trained with the head."""
+"""The LightningModule that trains a classifier, with a frozen backbone or with a tuned one."""
 
 import re
 from collections.abc import Callable
@@ -25,18 +25,17 @@ from vidclf.system.seeds import generator_for
 
 
 class Learner(Classifier, L.LightningModule):
-    """A classifier that learns from batches of views.
+    """Trains a classifier on batches of views.
 
     Args:
-        backbone: see `Classifier`, as scaling, head and aggregation.
-        optimizer: parameters, in groups -> Optimizer.
-        scheduler: (Optimizer, number of its steps in all) -> LRScheduler, stepped with it.
-        loss: (logits, labels) -> the loss of training; optional `fit(labels)` of the training views.
+        backbone: see `Classifier`, as for scaling, head and aggregation.
+        optimizer: parameter groups -> Optimizer.
+        scheduler: (Optimizer, total number of steps) -> LRScheduler, stepped after each step of the optimiser.
+        loss: (logits, labels) -> training loss; see `vidclf.contracts.Loss`.
         num_classes: K.
-        seed: of dropout, drawn anew from (seed, epoch, rank) at each epoch's start, so that a resumed run goes
-            on as one that was not cut.
-        layer_decay: a backbone's last stage learns at the head's rate times this, the stage before it at that
-            times this again, and so on to its input (arXiv:1801.06146).
+        seed: of dropout. Each epoch starts from (seed, epoch, rank), so a resumed run continues as if uninterrupted.
+        layer_decay: factor on the learning rate for each stage of the backbone, from the head towards the input
+            (arXiv:1801.06146).
         mixing: blends training views and their labels, see `Mixing`.
     """
 
@@ -56,71 +55,78 @@ class Learner(Classifier, L.LightningModule):
     ) -> None:
         super().__init__(backbone, scaling, head, aggregation)
         if not 0 < layer_decay <= 1:
-            raise VidclfError(f"layer_decay={layer_decay}: it is a share, above 0 and up to 1.")
+            raise VidclfError(f"layer_decay={layer_decay}: must be above 0 and at most 1.")
         self.optimizer, self.scheduler, self.loss = optimizer, scheduler, loss
         self.num_classes, self.seed = num_classes, seed
         self.layer_decay, self.mixing = layer_decay, mixing
-        self.judged: list[tuple[Tensor, ...]] = []  # logits of what was validated last, and whose
-        self._num_views = 0  # of the training batch at hand, nobody's left out
+        self.val_outputs: list[tuple[Tensor, ...]] = []  # (logits, labels, video, view) of each validation batch
+        self._num_views = 0  # in the current training batch, without padding
 
     @property
     def scalings(self) -> list[Scaling]:
-        """What is fitted on training features."""
+        """The scalings to fit on training features."""
         return [self.scaling]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        optimizer = self.build_optimizer()
+        scheduler = self.scheduler(optimizer, self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def build_optimizer(self) -> Optimizer:
+        """Return the optimiser: one parameter group per stage, or two where some parameters have no weight decay."""
         groups = self._parameter_groups()
         optimizer = self.optimizer([{"params": parameters} for parameters, _ in groups])
         if optimizer.defaults.get("weight_decay"):
             spared = {parameter for name, parameter in self.named_parameters() if not has_weight_decay(name, parameter)}
             halves = [
-                ([p for p in own if (p in spared) is half], scale) for own, scale in groups for half in (False, True)
+                ([p for p in parameters if (p in spared) is is_spared], scale)
+                for parameters, scale in groups
+                for is_spared in (False, True)
             ]
-            groups = [(own, scale) for own, scale in halves if own]
+            groups = [(parameters, scale) for parameters, scale in halves if parameters]
             optimizer = self.optimizer(
-                [{"params": own} | ({"weight_decay": 0.0} if own[0] in spared else {}) for own, _ in groups]
+                [{"params": half} | ({"weight_decay": 0.0} if half[0] in spared else {}) for half, _ in groups]
             )
         for group, (_, scale) in zip(optimizer.param_groups, groups, strict=True):
             group["lr"] *= scale
-        scheduler = self.scheduler(optimizer, self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return optimizer
 
     def _parameter_groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """Return what is trained and its rate's factor: the head, then the stages of the backbone, the last first."""
+        """Return the trained parameters and their learning-rate factors: head first, then the backbone's last stage."""
         head = [parameter for parameter in self.head.parameters() if parameter.requires_grad]
         is_tuned = isinstance(self.backbone, TunedBackbone)
         groups = [head, *(trained_stages(self.backbone.backbone) if is_tuned else [])]
         scaled = [(group, self.layer_decay**depth) for depth, group in enumerate(groups) if group]
         if not scaled:
             raise VidclfError(
-                f"Nothing is trained: the head {type(self.head).__name__} has no parameter that wants a gradient and "
-                "the backbone is frozen. Choose another head, or set backbone.trainable."
+                f"head: {type(self.head).__name__} has no trainable parameter and the backbone is frozen, so nothing "
+                "is trained. Choose another head, or set backbone.trainable."
             )
         return scaled
 
     def on_fit_start(self) -> None:
-        self.train()  # Lightning keeps the mode that a module comes in
+        self.train()  # Lightning keeps the module's mode
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(generator_for(self.seed, "dropout", self.current_epoch, self.global_rank).initial_seed())
 
     def on_train_batch_start(self, batch: Views, batch_idx: int) -> None:
-        self._num_views = int((batch.video >= 0).sum())  # here: DDP moves to the device all that it hands to the step
+        self._num_views = int((batch.video >= 0).sum())  # here, because DDP moves the step's whole batch to the device
 
     def training_step(self, batch: Views, batch_idx: int) -> Float[Tensor, ""]:
-        loss, scores = self.learn_from(batch)
-        if batch_idx == 0:  # once an epoch: looking at a number waits for the device
+        loss, scores = self.compute_loss(batch)
+        if batch_idx == 0:  # once an epoch, because reading a value waits for the device
             self.check_finite(scores["train/loss"], f"The first loss of epoch {self.current_epoch + 1}", [batch])
         size = rank_and_size()[1]
         num_views = self._num_views if size > 1 else len(batch.labels)
-        # Lightning takes the processes' mean number of views, and rounds it: of these it is exact.
+        # Lightning rounds the mean batch size of all processes; multiplied by their number, it is exact.
         self.log_dict(
             scores, prog_bar=True, on_step=False, on_epoch=True, batch_size=num_views * size, sync_dist=size > 1
         )
-        return self._share_of(loss, num_views) if size > 1 else loss
+        return self._weight_by_views(loss, num_views) if size > 1 else loss
 
-    def learn_from(self, batch: Views) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Return the loss of a training batch, and what is logged of it."""
+    def compute_loss(self, batch: Views) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Return the loss of a training batch and the scores to log."""
         labels = batch.labels
         if self.mixing:
             batch = self.mixing(batch, self.num_classes)
@@ -128,10 +134,10 @@ class Learner(Classifier, L.LightningModule):
         loss = self.loss(logits, batch.labels)
         return loss, {"train/loss": loss, "train/view_top1": top1_of(logits, labels)}
 
-    def _share_of(self, loss: Tensor, num_views: int) -> Tensor:
-        """Scale this process's mean loss so that the mean of all processes' gradients is the whole batch's."""
+    def _weight_by_views(self, loss: Tensor, num_views: int) -> Tensor:
+        """Scale this process's mean loss so that averaged gradients equal those of the whole batch."""
         counts = torch.full((), float(num_views), device=loss.device)
-        mean_count = self.trainer.strategy.reduce(counts.clone(), reduce_op="mean")  # in place
+        mean_count = self.trainer.strategy.reduce(counts.clone(), reduce_op="mean")  # reduces in place
         return loss * counts / mean_count.clamp(min=torch.finfo().tiny)
 
     def on_train_epoch_end(self) -> None:
@@ -139,20 +145,20 @@ class Learner(Classifier, L.LightningModule):
         self.check_finite(loss, f"The mean loss of epoch {self.current_epoch + 1}")
 
     def on_validation_epoch_start(self) -> None:
-        self.judged = []  # those of an epoch that was broken off
+        self.val_outputs = []  # an interrupted epoch may have left some
 
     def validation_step(self, batch: Views, batch_idx: int) -> None:
         logits = self(batch.inputs).float()
         if batch_idx == 0:
             self.check_finite(logits, f"Validation in epoch {self.current_epoch + 1}", [batch])
-        self.judged.append((logits, *batch[1:]))
+        self.val_outputs.append((logits, *batch[1:]))
 
     def on_validation_epoch_end(self) -> None:
-        logits, labels, video, _ = gather_logits(self.judged)
+        logits, labels, video, _ = gather_logits(self.val_outputs)
         self.check_finite(logits, f"Validation in epoch {self.current_epoch + 1}")
         scores = {"val/loss": F.cross_entropy(logits, labels), "val/view_top1": top1_of(logits, labels)}
         scores["val/top1"] = top1_of(*aggregate_videos(logits, labels, video, self.aggregation))
-        # Computed by every process from all logits, so they agree; this says so to Lightning.
+        # Every process computes the same scores from all logits; sync_dist only silences Lightning's warning.
         scores = {name: score.to(self.device) for name, score in scores.items()}
         self.log_dict(scores, prog_bar=True, sync_dist=rank_and_size()[1] > 1)
 
@@ -161,13 +167,13 @@ class Learner(Classifier, L.LightningModule):
 
 
 def has_weight_decay(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay is for it: weights of layers, not norms, biases, tokens, queries, positions or scales."""
-    own = name.rpartition(".")[2]
-    if "weight" in own:
-        return parameter.ndim > 1  # a norm's has one dimension
-    return parameter.squeeze().ndim > 1 and not re.search("bias|token|quer|pos", own)
+    """Whether a parameter has weight decay: layer weights, but no norm, bias, token, query, position or scale."""
+    last = name.rpartition(".")[2]
+    if "weight" in last:
+        return parameter.ndim > 1  # a norm's weight has one dimension
+    return parameter.squeeze().ndim > 1 and not re.search("bias|token|quer|pos", last)
 
 
 def top1_of(scores: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:
-    """Return the share of the labels that score highest."""
+    """Return the accuracy: the share of rows with the highest score at their label."""
     return multiclass_accuracy(scores, labels, num_classes=scores.shape[1], average="micro")

@@ -1,4 +1,4 @@
-"""Mixing the examples of a training batch: MixUp and CutMix, on images and on features."""
+"""MixUp and CutMix of the views of a training batch."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,14 +10,14 @@ from vidclf.errors import VidclfError
 
 
 class Mixing:
-    """Blends every example with its neighbour in the batch, and their labels with them.
+    """Blends every view and its label with its neighbour in the batch.
 
     Args:
         mixup: MixUp's alpha (arXiv:1710.09412); 0 for none.
         cutmix: CutMix's alpha (arXiv:1905.04899), on images only; 0 for none. With both, each batch draws one.
 
     Raises:
-        VidclfError: both are 0, or one is below.
+        VidclfError: both are 0, or one is negative.
     """
 
     def __init__(self, mixup: float | int = 0.0, cutmix: float | int = 0.0) -> None:
@@ -26,16 +26,18 @@ class Mixing:
         self.mixup, self.cutmix = mixup, cutmix
 
     def __call__(self, batch: Views, num_classes: int) -> Views:
-        """Return a batch whose labels are probabilities (N, K); an epoch's last view, alone in its batch, stays.
+        """Return a batch with probabilities (N, K) as labels; a view that is alone in its batch is not mixed.
 
         Raises:
-            VidclfError: CutMix is asked of features, which have no rectangles.
+            VidclfError: CutMix with features, which have no rectangles.
         """
         if len(batch.labels) == 1:
             return batch._replace(labels=F.one_hot(batch.labels, num_classes).float())
         are_images = batch.inputs.ndim == 5
         if self.cutmix and not are_images:
-            raise VidclfError("mixing.cutmix pastes parts of images, and features are read. Use mixing.mixup.")
+            raise VidclfError(
+                "mixing.cutmix: needs images, and features are read. Use mixing.mixup, or features=frames."
+            )
         methods = [v2.MixUp(alpha=self.mixup, num_classes=num_classes)] if self.mixup else []
         methods += [v2.CutMix(alpha=self.cutmix, num_classes=num_classes)] if self.cutmix else []
         # torchvision mixes images and videos: features (N, S, D) pass as images of one channel.

@@ -1,4 +1,4 @@
-"""Features brought to a scale that a head learns well from; the scale is fitted on training features."""
+"""Scale features for the head, with a scale fitted to the training features."""
 
 import torch
 from jaxtyping import Float
@@ -13,12 +13,12 @@ ROWS_AT_ONCE = 256  # of VGG16's 25,088 features: 51 MB in float64
 
 
 def resolve_scaling(method: str, head: nn.Module, is_trained: bool) -> str:
-    """Return the method of `Scaling` that `scaling=method` means before this head.
+    """Return the method of `Scaling` for `scaling=method` before this head.
 
     Args:
-        method: one of those, or `auto`: what the head's class says by its attribute `scaling`, `none` without one.
+        method: one of METHODS, or `auto`: the attribute `scaling` of the head's class, by default `none`.
         head: the head.
-        is_trained: whether the backbone is; its features change, so they are left as they are.
+        is_trained: whether the backbone is trained; its features change, so they are not scaled.
 
     Raises:
         VidclfError: there is no such method.
@@ -27,21 +27,21 @@ def resolve_scaling(method: str, head: nn.Module, is_trained: bool) -> str:
         raise VidclfError(f"scaling={method}: allowed are auto, {', '.join(METHODS)}.")
     if is_trained:
         if method not in ("auto", "none"):
-            say(f"scaling={method} is left out: the features of a trained backbone change.")
+            say(f"scaling={method} is ignored: the features of a trained backbone change.")
         return "none"
-    asked = optional(type(head), Head, "scaling") if method == "auto" else method
-    if asked not in METHODS:
-        raise VidclfError(f"{type(head).__name__}.scaling={asked}: allowed are {', '.join(METHODS)}.")
-    return asked
+    resolved = optional(type(head), Head, "scaling") if method == "auto" else method
+    if resolved not in METHODS:
+        raise VidclfError(f"{type(head).__name__}.scaling={resolved}: allowed are {', '.join(METHODS)}.")
+    return resolved
 
 
 class Scaling(nn.Module):
-    """Scale features by what `fit` has seen; the figures are buffers and saved with the classifier.
+    """Scales features by a scale that `fit` computes; it is saved with the classifier.
 
     Args:
         feature_dim: D.
-        method: `max` divides by the largest of all numbers, as the tutorial does; `standard` takes each
-            dimension's mean away and divides by its standard deviation, or by 1 where it is constant; `none`
+        method: `max` divides by the largest value of all, as the tutorial does; `standard` subtracts each
+            dimension's mean and divides by its standard deviation, or by 1 where it is constant; `none`
             leaves the features as they are.
     """
 
@@ -62,14 +62,14 @@ class Scaling(nn.Module):
 
     @torch.no_grad()
     def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
-        """Take the scale from training features, read in pieces: they may be a memory-mapped file.
+        """Compute the scale from training features, in pieces because they may be a memory-mapped file.
 
         Raises:
-            VidclfError: the width is not `feature_dim`, or no scale follows from the features.
+            VidclfError: the width is not `feature_dim`, or the features have no valid scale.
         """
         self._check_width(train_features)
         if not len(train_features):
-            raise VidclfError("The scaling was given no training features; the training split is empty.")
+            raise VidclfError("scaling: there are no training features. Put videos into the training part.")
         if self.method == "max":
             self._fit_maximum(train_features)
         if self.method == "standard":
@@ -80,8 +80,8 @@ class Scaling(nn.Module):
         maximum = features.max().to(self.maximum)
         if not (maximum.isfinite() and maximum > 0):
             raise VidclfError(
-                f"scaling=max: the largest training feature is {maximum.item():g}; it must be finite "
-                f"and above zero. Look for the cause in the backbone, or set scaling=standard."
+                f"scaling=max: the largest training feature is {maximum.item():g}; must be finite "
+                f"and above 0. Check the backbone, or set scaling=standard."
             )
         self.maximum.copy_(maximum)
 
@@ -92,10 +92,10 @@ class Scaling(nn.Module):
         if not variance.isfinite().all():
             raise VidclfError(
                 f"scaling=standard: {(~variance.isfinite()).sum()} of {self.feature_dim} dimensions "
-                f"hold numbers that are not finite in training. Look for the cause in the backbone."
+                f"have training features that are not finite. Check the backbone."
             )
         std = variance.sqrt()
-        constant = std <= torch.finfo(torch.float32).eps * mean.abs()  # what is left is rounding
+        constant = std <= torch.finfo(torch.float32).eps * mean.abs()  # the rest is rounding error
         self.mean.copy_(mean)
         self.std.copy_(std.masked_fill(constant, 1.0))
 
@@ -103,13 +103,12 @@ class Scaling(nn.Module):
         """Return the features, scaled.
 
         Raises:
-            VidclfError: `fit` was never called, or the width is not `feature_dim`.
+            VidclfError: `fit` was not called, or the width is not `feature_dim`.
         """
         self._check_width(features)
         if not self.fitted:
             raise VidclfError(
-                f"scaling={self.method} has not seen the training features. "
-                f"Call scaling.fit(features), or load a trained classifier."
+                f"scaling={self.method}: it is not fitted. Call scaling.fit(features), or load a trained classifier."
             )
         if self.method == "max":
             return features / self.maximum
@@ -120,11 +119,11 @@ class Scaling(nn.Module):
     def _check_width(self, features: Tensor) -> None:
         if features.shape[-1] != self.feature_dim:
             raise VidclfError(
-                f"The classifier takes features of width {self.feature_dim} and got {features.shape[-1]}. "
-                f"Give it those of the backbone and layer that it was built for."
+                f"features: the width is {features.shape[-1]}, and the classifier needs {self.feature_dim}. "
+                f"Use the backbone and layer that it was built for."
             )
 
 
 def _recognise_fit(module: Scaling, _: object) -> None:
-    """A loaded scale is as good as a fitted one, unless it was saved before it was fitted."""
+    """Count a loaded scale as fitted, unless it was saved before it was fitted."""
     module.fitted = all(bool(buffer.isfinite().all()) for buffer in module.buffers())

@@ -1,6 +1,6 @@
 """Learning-rate schedules over a whole training, stepped after every optimiser step.
 
-Each takes the optimiser and `num_steps`, the number of its steps in all, and leaves the base rate to the optimiser.
+`num_steps` is the total number of steps of the optimiser; the optimiser holds the base rate.
 """
 
 import math
@@ -28,7 +28,7 @@ def constant(optimizer: Optimizer, num_steps: int | float) -> LRScheduler:
 def cosine(optimizer: Optimizer, num_steps: int | float, warmup: float | int = 0.0) -> LRScheduler:
     """Return a linear rise over a `warmup` share of the steps, then half a cosine down to 0 (arXiv:1608.03983)."""
     if not 0 <= warmup < 1:
-        raise VidclfError(f"scheduler.warmup={warmup}: it is a share of the training, from 0 to below 1.")
+        raise VidclfError(f"scheduler.warmup={warmup}: must be a share of the training, 0 or more and below 1.")
     rising = round(warmup * _finite(num_steps))
     falling = CosineAnnealingLR(optimizer, T_max=max(1, round(num_steps) - rising))
     if rising == 0:
@@ -47,7 +47,7 @@ def step(
 def one_cycle(optimizer: Optimizer, num_steps: int | float, warmup: float | int = 0.3) -> LRScheduler:
     """Return one rise to the base rate over a `warmup` share of the steps and one fall (arXiv:1708.07120)."""
     if not 0 <= warmup <= 1:
-        raise VidclfError(f"scheduler.warmup={warmup}: it is a share of the training, from 0 to 1.")
+        raise VidclfError(f"scheduler.warmup={warmup}: must be a share of the training, from 0 to 1.")
     rates = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(
         optimizer, max_lr=rates, total_steps=round(_finite(num_steps)), pct_start=warmup, cycle_momentum=False
@@ -57,7 +57,7 @@ def one_cycle(optimizer: Optimizer, num_steps: int | float, warmup: float | int 
 def _finite(num_steps: int | float) -> int | float:
     if math.isinf(num_steps):
         raise VidclfError(
-            "scheduler: this one ends with the training, which has no end. Set trainer.max_epochs, or use "
+            "scheduler: it needs the length of the training, which has no end. Set trainer.max_epochs, or use "
             "scheduler=constant."
         )
     return num_steps

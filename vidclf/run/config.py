@@ -49,7 +49,7 @@ CALL_KEYS = (
     *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")),
     *(f"trainer.{key}" for key in ("default_root_dir", "model_registry")),
 )
-CALIBRATION = "backbone.calibration"  # of an int8 backbone, found by training
+MEASURED_KEYS = ("backbone.calibration",)  # values that training measures and writes into a run's configuration
 FETCH = "backbone.fetch"  # a run cannot ask for a download
 CHECKPOINTS = "${hydra:runtime.output_dir}/checkpoints"  # where a run's callbacks write
 DEMO = "vidclf.data.datasets.demo.Demo"  # writes itself to its root

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 
 from vidclf.errors import VidclfError
 from vidclf.run.compatible import flatten
-from vidclf.run.config import CALIBRATION, CALL_KEYS
+from vidclf.run.config import CALL_KEYS, MEASURED_KEYS
 from vidclf.run.folder import Run, UnreadableError, describe_checkpoint, load_checkpoint
 from vidclf.run.sweep import ERROR
 from vidclf.run.trust import check_plain
@@ -116,7 +116,7 @@ def _of_job(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in flat.items()
-        if not any(key == other or key.startswith(f"{other}.") for other in (*CALL_KEYS, CALIBRATION))
+        if not any(key == other or key.startswith(f"{other}.") for other in (*CALL_KEYS, *MEASURED_KEYS))
         and not (key.startswith("callbacks.") and key.endswith(".dirpath"))
         and value not in (None, {})
     }

@@ -1,7 +1,7 @@
-"""An image backbone in 8-bit integers, by ONNX Runtime: several times as fast on a CPU, and a little less exact.
+"""An image backbone in 8-bit integers, computed by ONNX Runtime: faster on a CPU and slightly less exact.
 
-Static quantisation (Jacob et al., 2018, arXiv:1712.05877): weights by channel, activations by the range that
-calibration saw of each. The network is exported by torch.onnx and quantised by onnxruntime.quantization.
+Static quantisation (Jacob et al., 2018, arXiv:1712.05877): weights by channel, activations by the ranges that
+calibration measured. torch.onnx exports the network and onnxruntime.quantization quantises it.
 """
 
 import contextlib
@@ -26,29 +26,33 @@ from vidclf.models.backbones.wrap import picture_format_of
 from vidclf.system.extras import require
 from vidclf.system.machine import computes_in_bfloat16
 
-Ranges = dict[str, list[float]]  # of each tensor of the exported network: smallest, largest
+Ranges = dict[str, list[float]]  # the smallest and largest value of each tensor of the exported network
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
-CARRIED = ("Relu", "Clip", "MaxPool", "AveragePool")  # between products: integers stay integers
-FASTER = ("vgg16", "resnet50", "efficientnet_lite0")  # 1.5 times bfloat16's rate or more: experiments/benchmark
+CARRIED = ("Relu", "Clip", "MaxPool", "AveragePool")  # stay in integers between products
+FASTER = ("vgg16", "resnet50", "efficientnet_lite0")  # at least 1.5 times bfloat16's rate: experiments/benchmark
+INPUT = "pictures"  # the name of the network's input, part of the ranges
 MAX_BYTES = 2**31 - 1  # of an ONNX file without files beside it
-EXPORT_ERROR = 1e-3  # of the exported network's features, relative to the backbone's own
+EXPORT_ERROR = 1e-3  # allowed error of the exported network's features, relative to their norm
 
 
 class Int8Backbone(nn.Module):
-    """The features of a frozen image backbone of which convolutions and matrix products are computed in integers.
+    """Computes the convolutions and matrix products of a frozen image backbone in 8-bit integers.
 
     Args:
         backbone: in float32.
-        ranges: that the backbone was calibrated to before; None: `calibrate` follows.
+        ranges: from an earlier calibration; None: `calibrate` must be called first.
 
     Attributes:
+        ranges: the smallest and largest value of each tensor; `calibrate` sets them.
         precision: the number format of the features: bfloat16 where the CPU multiplies it, else float32.
-        configuration: the ranges as text, and the backbone's own: part of the weights' hash.
+        configuration: the ranges as text and the backbone's own configuration; part of the weights' hash.
 
     Raises:
-        VidclfError: the backbone is trained or takes clips, the extra is not installed, or `ranges` are no ranges.
+        VidclfError: the backbone is trained or takes clips, the extra is not installed, or `ranges` are invalid.
     """
+
+    compilable = False  # ONNX Runtime computes the layers
 
     def __init__(self, backbone: nn.Module, ranges: object = None) -> None:
         super().__init__()
@@ -58,7 +62,7 @@ class Int8Backbone(nn.Module):
         self.picture_format = picture_format_of(backbone)
         if self.picture_format.clip_length > 1:
             raise VidclfError(
-                f"backbone.precision=int8 is for backbones of images; {self.name} takes clips of "
+                f"backbone.precision=int8 is for image backbones, and {self.name} takes clips of "
                 f"{self.picture_format.clip_length} frames. Leave it out."
             )
         if any(parameter.requires_grad for parameter in backbone.parameters()):
@@ -71,39 +75,45 @@ class Int8Backbone(nn.Module):
 
     @property
     def configuration(self) -> str:
-        """What beside the weights says what is computed."""
+        """Text that determines the features besides the weights."""
         return f"int8 {json.dumps(self.ranges, sort_keys=True)} {optional(self.backbone, Backbone, 'configuration')}"
 
     def calibrate(self, batches: Iterable[Float[Tensor, "N 1 3 h w"]]) -> Ranges:
-        """Return between which values each tensor lies on training images, in batches of one size.
+        """Measure, keep and return the range of each tensor on training images, in batches of one size.
 
         Raises:
-            VidclfError: the backbone cannot be exported, or the exported one computes something else.
+            VidclfError: the backbone cannot be exported, or the exported network computes other features.
         """
+        from onnxruntime.quantization import create_calibrator
+
         batches = iter(batches)
         first = next(batches)
         with _quiet(), TemporaryDirectory() as folder:
             exported = _export(self.backbone, first, Path(folder))
             _check_export(self.backbone, exported, first)
-            return _ranges_of(exported, chain([first], batches))
+            calibrator = create_calibrator(exported, [*PRODUCTS, *CARRIED], str(Path(folder, "augmented.onnx")))
+            calibrator.collect_data(_Reader(chain([first], batches)))
+            ranges = calibrator.compute_data()
+        self.ranges = {name: [float(end.item()) for end in data.range_value] for name, data in ranges.items()}
+        return self.ranges
 
     def forward(self, images: Float[Tensor, "N 1 3 h w"]) -> Float[Tensor, "N S D"]:
-        """Return the features of every image on its own; the network is exported for each N and size that comes.
+        """Return the features of each image; the network is exported for each new N and image size.
 
         Raises:
-            VidclfError: the backbone was not calibrated, or to another network.
+            VidclfError: the backbone was not calibrated, or the ranges are another network's.
         """
         if images.shape not in self._sessions:
             self._sessions[images.shape] = self._build_session(images)
-        (features,) = self._sessions[images.shape].run(None, {"pictures": images.float().numpy()})
+        (features,) = self._sessions[images.shape].run(None, {INPUT: images.float().numpy()})
         return torch.from_numpy(features).to(getattr(torch, self.precision))
 
     def extra_repr(self) -> str:
-        """Return what does not show in the layers."""
+        """Return the name and number formats, which the layers do not show."""
         return f"name={self.name}, precision=int8, features in {self.precision}"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and other processes build a session of their own."""
+        """Leave the sessions out: copies and other processes build new ones."""
         return {**self.__dict__, "_sessions": {}}
 
     def _build_session(self, images: Tensor) -> Any:
@@ -112,7 +122,7 @@ class Int8Backbone(nn.Module):
         if self.ranges is None:
             raise VidclfError(
                 "backbone.precision=int8 is calibrated on training images, by vidclf train and extract. "
-                "Give run=..., or another backbone.precision."
+                "Use run=..., or another backbone.precision."
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -123,39 +133,41 @@ class Int8Backbone(nn.Module):
 
 
 def checked_ranges(ranges: Any) -> Ranges:
-    """Return ranges as plain numbers, of whatever a configuration holds."""
+    """Return the ranges of a configuration or file as plain numbers."""
     with contextlib.suppress(TypeError, ValueError, AttributeError):
-        found = {str(name): [float(value) for value in pair] for name, pair in ranges.items()}
-        if found and all(len(pair) == 2 and -math.inf < pair[0] <= pair[1] < math.inf for pair in found.values()):
-            return found
+        numbers = {str(name): [float(end) for end in ends] for name, ends in ranges.items()}
+        if numbers and all(len(ends) == 2 and -math.inf < ends[0] <= ends[1] < math.inf for ends in numbers.values()):
+            return numbers
     raise VidclfError(
-        "backbone.calibration: it gives each tensor of the network its smallest and largest value, two finite numbers. "
+        "backbone.calibration: each tensor of the network needs its smallest and largest value, two finite numbers. "
         "Train the run again."
     )
 
 
 def _export(backbone: nn.Module, images: Tensor, folder: Path) -> Path:
-    """Return the file of the backbone as an ONNX network for images of this shape, batch normalisation folded."""
+    """Export the backbone for images of this shape, fold batch normalisation, and return the ONNX file."""
     from onnxruntime.quantization import quant_pre_process
 
     name = type(backbone).__name__
     if (num_bytes := sum(tensor.nbytes for tensor in backbone.state_dict().values())) > MAX_BYTES:
-        raise VidclfError(f"backbone.precision=int8: {name} has {num_bytes / 1e9:.1f} GB; an ONNX file holds 2 GB.")
+        raise VidclfError(
+            f"backbone.precision=int8: {name} has {num_bytes / 1e9:.1f} GB, and an ONNX file holds 2 GB. Leave it out."
+        )
     exported, folded = folder / "exported.onnx", folder / "folded.onnx"
-    one = torch.zeros(images.shape)
+    example = torch.zeros(images.shape)
     try:
         program = torch.onnx.export(
-            backbone, (one,), dynamo=True, verbose=False, input_names=["pictures"], output_names=["features"]
+            backbone, (example,), dynamo=True, verbose=False, input_names=[INPUT], output_names=["features"]
         )
         assert program is not None
         program.save(str(exported))
         quant_pre_process(str(exported), str(folded), skip_symbolic_shape=True)
-    except Exception as error:  # whatever torch's tracing has to say of a stranger's forward
+    except Exception as error:  # tracing a user's forward can raise anything
         reason = str(error).strip().splitlines()
         raise VidclfError(
             f"backbone.precision=int8: {name} cannot be exported to ONNX ({type(error).__name__}: "
-            f"{reason[0][:200] if reason else ''}). Its forward must be tensors' operations only, without branches on "
-            "their values; or leave backbone.precision=int8 out."
+            f"{reason[0][:200] if reason else ''}). Use only tensor operations in its forward, without branches "
+            "on their values, or leave backbone.precision=int8 out."
         ) from error
     return folded
 
@@ -165,29 +177,21 @@ def _check_export(backbone: nn.Module, exported: Path, images: Tensor) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
-    found = torch.from_numpy(session.run(None, {"pictures": images.numpy()})[0])
+    features = torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0])
     with torch.no_grad():
-        right = backbone(images)
-    error = float((found - right).norm() / right.norm().clamp(min=1e-12)) if found.shape == right.shape else math.inf
+        expected = backbone(images)
+    error = math.inf
+    if features.shape == expected.shape:
+        error = float((features - expected).norm() / expected.norm().clamp(min=1e-12))
     if not error < EXPORT_ERROR:
         raise VidclfError(
-            f"backbone.precision=int8: {type(backbone).__name__}, exported to ONNX, computes something else: its "
-            f"features differ by {error:.2g} of their norm (allowed {EXPORT_ERROR}). Leave it out."
+            f"backbone.precision=int8: {type(backbone).__name__}, exported to ONNX, computes other features: "
+            f"they differ by {error:.2g} of their norm (allowed: {EXPORT_ERROR}). Leave it out."
         )
 
 
-def _ranges_of(exported: Path, batches: Iterable[Tensor]) -> Ranges:
-    from onnxruntime.quantization import create_calibrator
-
-    augmented = exported.with_name("augmented.onnx")
-    calibrator = create_calibrator(exported, [*PRODUCTS, *CARRIED], str(augmented))
-    calibrator.collect_data(_Reader(batches))
-    found = calibrator.compute_data()
-    return {name: [float(value.item()) for value in data.range_value] for name, data in found.items()}
-
-
 def _quantise(exported: Path, ranges: Ranges) -> Path:
-    """Return the file of the network in integers."""
+    """Quantise the exported network and return its file."""
     from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
@@ -201,33 +205,33 @@ def _quantise(exported: Path, ranges: Ranges) -> Path:
             calibration_cache_path=cache,
             op_types_to_quantize=[*PRODUCTS, *CARRIED],
             per_channel=True,
-            activation_type=QuantType.QUInt8,  # with signed weights: what AVX-512 VNNI multiplies
+            activation_type=QuantType.QUInt8,  # with signed weights: the pair that AVX-512 VNNI multiplies
             weight_type=QuantType.QInt8,
-            extra_options={"MatMulConstBOnly": True},  # attention's own products stay as they are
+            extra_options={"MatMulConstBOnly": True},  # products of two activations (attention) stay in float32
         )
     except ValueError as error:
         raise VidclfError(
-            "backbone.calibration is of another network, or of one that another version of torch exported "
-            f"({str(error).strip().splitlines()[0][:200]}). Use the run's own backbone and the versions of torch and "
+            "backbone.calibration belongs to another network or to an export by another version of torch "
+            f"({str(error).strip().splitlines()[0][:200]}). Use the run's backbone and the versions of torch and "
             "onnxruntime that it was trained with, or train it again."
         ) from error
     return quantised
 
 
 class _Reader:
-    """Batches, as ONNX Runtime asks for them."""
+    """Hands batches to ONNX Runtime's calibrator."""
 
     def __init__(self, batches: Iterable[Tensor]) -> None:
         self.batches = iter(batches)
 
     def get_next(self) -> dict[str, Any] | None:
         batch = next(self.batches, None)
-        return None if batch is None else {"pictures": batch.numpy()}
+        return None if batch is None else {INPUT: batch.numpy()}
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to themselves what the exporter and the quantiser print and warn of; errors are raised."""
+    """Silence the exporter and the quantiser; errors are still raised."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

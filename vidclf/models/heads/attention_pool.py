@@ -1,4 +1,4 @@
-"""Attention that pools the steps of a feature sequence."""
+"""Attention pooling over the steps of a feature sequence."""
 
 from typing import ClassVar
 
@@ -20,7 +20,7 @@ class AttentionPool(nn.Module):
         num_classes: K.
         width: of the attention; a multiple of `num_heads`.
         num_heads: of the attention.
-        positions: tell the steps where they stand, by sines and cosines.
+        positions: add sinusoidal positions to the steps.
         dropout: of the attention's weights.
         feature_dropout: share of the features left out in training, see `FeatureDropout`.
     """

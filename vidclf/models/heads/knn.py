@@ -1,4 +1,4 @@
-"""A head that is not trained: the training views are all it knows."""
+"""k nearest neighbours among the training views; nothing is trained."""
 
 from typing import Any
 
@@ -9,20 +9,20 @@ from torch import Tensor, nn
 
 from vidclf.errors import VidclfError
 
-UNSEEN = 1e-6  # the share of a class that no neighbour has: its logarithm is a number
+MIN_SHARE = 1e-6  # of a class without a vote, so that its logarithm is finite
 
 
 class KNN(nn.Module):
-    """The k nearest training views vote, each by exp(cosine / temperature): DINO's protocol (arXiv:2104.14294).
+    """Lets the k nearest training views vote with weight exp(cosine / temperature), as DINO does (arXiv:2104.14294).
 
     Args:
         feature_dim: D.
         num_classes: K.
-        k: how many vote.
-        temperature: the lower, the more the nearest count.
+        k: number of votes.
+        temperature: the lower it is, the more the nearest views count.
 
     Raises:
-        VidclfError: an argument is out of its range.
+        VidclfError: an argument is out of range.
     """
 
     views: Tensor
@@ -31,7 +31,9 @@ class KNN(nn.Module):
     def __init__(self, feature_dim: int, num_classes: int, k: int = 20, temperature: float | int = 0.07) -> None:
         super().__init__()
         if k < 1 or temperature <= 0:
-            raise VidclfError(f"head.k={k} head.temperature={temperature}: k is 1 or more, the temperature above 0.")
+            raise VidclfError(
+                f"head.k={k} head.temperature={temperature}: k must be 1 or more, and the temperature above 0."
+            )
         self.feature_dim, self.num_classes, self.k, self.temperature = feature_dim, num_classes, k, temperature
         self.register_buffer("views", torch.zeros(0, feature_dim))
         self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
@@ -46,25 +48,25 @@ class KNN(nn.Module):
         """Keep the training views.
 
         Raises:
-            VidclfError: there are fewer than k.
+            VidclfError: there are fewer than k views.
         """
         features, labels = train
         if self.k > len(labels):
-            raise VidclfError(f"head.k={self.k}: there are {len(labels)} training views. Give a smaller k.")
+            raise VidclfError(f"head.k={self.k}: there are {len(labels)} training views. Use a smaller k.")
         self.views, self.labels = F.normalize(features.mean(1), dim=1), labels
         return []
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
-        """Return the logarithms of the classes' shares of the votes."""
+        """Return the logarithm of each class's share of the votes."""
         cosines = F.normalize(features.mean(1), dim=1) @ self.views.T
         nearest = cosines.topk(min(self.k, len(self.views)))
         votes = (nearest.values / self.temperature).softmax(1)  # (N, k)
-        whose = F.one_hot(self.labels[nearest.indices], self.num_classes)  # (N, k, K)
-        return torch.einsum("nk,nkc->nc", votes, whose.to(votes)).clamp(min=UNSEEN).log()
+        classes = F.one_hot(self.labels[nearest.indices], self.num_classes)  # (N, k, K)
+        return torch.einsum("nk,nkc->nc", votes, classes.to(votes)).clamp(min=MIN_SHARE).log()
 
 
 def _make_room(module: KNN, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
-    """Take as many views as a checkpoint has; what else is wrong with them, loading says."""
+    """Resize the buffers to a checkpoint's number of views; loading reports everything else that does not fit."""
     views, labels = (state_dict.get(f"{prefix}{name}") for name in ("views", "labels"))
     if not (isinstance(views, Tensor) and isinstance(labels, Tensor) and labels.dtype == torch.int64):
         return

@@ -2,13 +2,12 @@
 
 from typing import ClassVar
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 
 class Linear(nn.Module):
-    """Logits as a linear function of the features, averaged over their S steps.
+    """Computes logits as a linear function of the features, averaged over their S steps.
 
     Args:
         feature_dim: D.
@@ -24,8 +23,3 @@ class Linear(nn.Module):
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
         """Return the logits."""
         return self.classifier(features.mean(1))
-
-    def forward_stacked(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "H N K"]:
-        """Return the logits of H heads whose parameters are stacked in this one, by one product: a grid's fast way."""
-        weight, bias = self.classifier.weight, self.classifier.bias  # (H, K, D) and (H, K)
-        return F.linear(features.mean(1), weight.flatten(0, 1), bias.flatten()).unflatten(1, bias.shape).transpose(0, 1)

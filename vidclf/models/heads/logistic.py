@@ -1,4 +1,4 @@
-"""Logistic regression, solved and not trained."""
+"""Logistic regression, solved instead of trained."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
 
-TOLERANCE = 1e-5  # of the objective's gradient, and a hundredth of the strength where that is less
+TOLERANCE = 1e-5  # of the objective's gradient, or a hundredth of the strength if that is smaller
 OUT_OF_ITERATIONS = 1  # scipy's status
 
 
 class Logistic(nn.Module):
-    """The linear head at the minimum of loss + strength / 2 * (sum of its squared weights), found by L-BFGS.
+    """A linear head that minimises loss + strength / 2 * (sum of squared weights) by L-BFGS.
 
-    scikit-learn's C is 1 / (strength * number of views). Each strength begins where the next greater one ended; of
-    all, the one with the lowest validation loss is kept, of equal ones the greater.
+    scikit-learn's C is 1 / (strength * number of views). Strengths are solved from the largest to the smallest, each
+    from the solution before. The one with the lowest validation loss is kept; of equal ones, the largest.
 
     Args:
         feature_dim: D.
@@ -44,7 +44,9 @@ class Logistic(nn.Module):
     ) -> None:
         super().__init__()
         if not strengths or min(strengths) <= 0:
-            raise VidclfError(f"head.strengths={[*strengths]}: give one or more, all above 0, e.g. [0.1,0.01].")
+            raise VidclfError(
+                f"head.strengths={[*strengths]}: must be one or more numbers above 0. Use e.g. [0.1,0.01]."
+            )
         self.strengths, self.max_iterations = sorted(strengths, reverse=True), max_iterations
         self.classifier = nn.Linear(feature_dim, num_classes)
 
@@ -54,7 +56,7 @@ class Logistic(nn.Module):
         val: tuple[Float[Tensor, "M S D"], Int[Tensor, " M"]],
         loss: nn.Module,
     ) -> list[dict[str, object]]:
-        """Solve all, keep the best; return each strength with its validation scores."""
+        """Solve for every strength and keep the best; return each strength with its validation scores."""
         (features, labels), (val_features, val_labels) = ((part[0].mean(1), part[1]) for part in (train, val))
         flat = np.zeros(self.classifier.weight.numel() + self.classifier.bias.numel())
         rows: list[dict[str, object]] = []
@@ -82,13 +84,12 @@ class Logistic(nn.Module):
             (gradient,) = torch.autograd.grad(value, packed)
             return value.item(), gradient.double().cpu().numpy()
 
-        tolerance = min(TOLERANCE, strength / 100)  # else a weak penalty would not be seen
+        tolerance = min(TOLERANCE, strength / 100)  # else a weak penalty would have no effect
         options = {"maxiter": self.max_iterations, "gtol": tolerance, "ftol": 64 * np.finfo(float).eps, "maxls": 50}
-        found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
-        if found.status == OUT_OF_ITERATIONS:
-            most = self.max_iterations
-            say(f"head.strengths: at {strength:g}, L-BFGS has not converged in head.max_iterations={most}.")
-        return found.x
+        result = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+        if result.status == OUT_OF_ITERATIONS:
+            say(f"head.strengths={strength:g}: L-BFGS not converged. Raise head.max_iterations={self.max_iterations}.")
+        return result.x
 
     def _unpacked(self, packed: Tensor) -> tuple[Float[Tensor, "K D"], Float[Tensor, " K"]]:
         weight, bias = packed.split([self.classifier.weight.numel(), self.classifier.bias.numel()])

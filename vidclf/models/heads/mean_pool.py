@@ -1,4 +1,4 @@
-"""The order-blind reference for heads over time."""
+"""A baseline for heads over time that ignores the order of the steps."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from vidclf.models.heads.sequence import FeatureDropout
 
 
 class MeanPool(nn.Module):
-    """A small network on every step, then the mean of the steps: it cannot tell their order.
+    """Applies a small network to every step and averages the steps.
 
     Args:
         feature_dim: D.

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Linear, ReLU and dropout for each of `widths`, then a linear layer to the logits.
+    """Applies a linear layer, ReLU and dropout for each of `widths`, then a linear layer to the logits.
 
-    It starts as the tutorial's network did in Keras, with Glorot's uniform weights and no bias. torch's own
-    start has at most a third of that variance in these layers, and fades over five of them.
+    Weights are initialised as in Keras, like the tutorial's network: Glorot uniform, zero bias. torch's default has at
+    most a third of that variance in these layers, so the signal would fade over five of them.
 
     Args:
         feature_dim: D.
         num_classes: K.
         widths: of the hidden layers.
-        dropout: the share of the hidden numbers that are set to zero in training.
+        dropout: after each hidden layer.
     """
 
     scaling: ClassVar[str] = "max"  # before this head, where scaling=auto

@@ -11,14 +11,14 @@ from vidclf.models.heads.sequence import FeatureDropout
 
 
 class GRU(nn.Module):
-    """The last state of a gated recurrent unit, of both directions where asked for, then a linear layer.
+    """Applies a linear layer to the last state of a gated recurrent unit.
 
     Args:
         feature_dim: D.
         num_classes: K.
-        hidden_dim: width of the state, of each direction.
-        num_layers: recurrent layers on top of one another.
-        bidirectional: read the sequence backwards, too.
+        hidden_dim: width of the state of each direction.
+        num_layers: number of stacked recurrent layers.
+        bidirectional: also read the sequence backwards.
         dropout: between layers and before the linear layer.
         feature_dropout: share of the features left out in training, see `FeatureDropout`.
     """
@@ -49,11 +49,13 @@ class GRU(nn.Module):
         """Return the logits."""
         states, _ = self.recurrent(self.inputs(features))  # (N, S, hidden * directions)
         hidden = self.recurrent.hidden_size
-        last = torch.cat([states[:, -1, :hidden], states[:, 0, hidden:]], dim=1)  # where each direction has read all
+        last = torch.cat(
+            [states[:, -1, :hidden], states[:, 0, hidden:]], dim=1
+        )  # where each direction has read every step
         return self.classifier(self.dropout(last))
 
 
 class LSTM(GRU):
-    """As `GRU`, with a long short-term memory's cells."""
+    """As `GRU`, with long short-term memory cells."""
 
     cell = nn.LSTM

@@ -9,9 +9,9 @@ from vidclf.models.heads.sequence import FeatureDropout
 
 
 class TemporalConv(nn.Module):
-    """Residual convolutions over time, each seeing twice as far as the one before, then their mean.
+    """Averages residual convolutions over time, each with twice the dilation of the one before.
 
-    Design: Bai, Kolter and Koltun, 2018, arXiv:1803.01271, without the causal mask: a view is seen whole.
+    Design: Bai, Kolter and Koltun, 2018, arXiv:1803.01271, without the causal mask, as the whole view is available.
 
     Args:
         feature_dim: D.

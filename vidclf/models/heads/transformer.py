@@ -13,11 +13,11 @@ from vidclf.models.heads.sequence import FeatureDropout
 
 
 class Transformer(nn.Module):
-    """A pre-norm encoder (Xiong et al., 2020, arXiv:2002.04745) whose class token names the view.
+    """A pre-norm encoder (Xiong et al., 2020, arXiv:2002.04745) that classifies its class token.
 
-    Positions are sines and cosines (Vaswani et al., 2017, arXiv:1706.03762), so any number of steps will do. A
+    Positions are sines and cosines (Vaswani et al., 2017, arXiv:1706.03762), so any number of steps is allowed. A
     convolution over neighbouring steps comes first (Xiao et al., 2021, arXiv:2106.14881): without it, the encoder
-    learned the demo's backgrounds by heart and no order at all (experiments/temporal).
+    memorised the demo's backgrounds and learned no order (experiments/temporal).
 
     Args:
         feature_dim: D.
@@ -63,9 +63,11 @@ class Transformer(nn.Module):
 
 
 def check_width(width: int, num_heads: int) -> None:
-    """Raise VidclfError unless attention of `num_heads` can be `width` wide."""
+    """Raise VidclfError unless `width` is even and a multiple of `num_heads`."""
     if width % 2 or width % num_heads:
-        raise VidclfError(f"head.width={width} head.num_heads={num_heads}: the width must be even and a multiple.")
+        raise VidclfError(
+            f"head.width={width} head.num_heads={num_heads}: the width must be even and a multiple of num_heads."
+        )
 
 
 def sinusoidal_positions(num_steps: int, width: int) -> Float[Tensor, "S width"]:
