@@ -18,7 +18,7 @@ from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
 from vidclf.models.learner import Learner
 from vidclf.run.folder import DESCRIPTION, FORMAT
 from vidclf.run.resume import relocate_states
-from vidclf.system.disk import writing_to
+from vidclf.system.disk import replacing, writing_to
 from vidclf.system.terminal import progress_bar, say
 
 METRICS = ("train/loss", "train/view_top1", "val/loss", "val/view_top1", "val/top1")  # that training logs
@@ -115,26 +115,21 @@ def build_callbacks(config: Config) -> list[Callback]:
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Checkpoints are written beside their place and then put there: one copy, whole or not at all.
+    """Writes a checkpoint beside its place and renames it: whole or not at all.
 
-    Lightning's own go through memory and the system's folder for temporary files.
+    Lightning's own goes through memory and the system's folder for temporary files.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
-        """Write what `torch.save` takes; raise VidclfError where the disk refuses."""
+        """Write a checkpoint; raise VidclfError if the disk refuses."""
         path = Path(path)
-        part = path.with_name(f".{path.name}.part")  # of one name, so that what a killed process left goes
         with writing_to(path, f"Make room; resume={path.parent.parent} goes on."):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                part.unlink(missing_ok=True)
-                with part.open("xb") as file:
+                with replacing(path, "part") as temporary, temporary.open("xb") as file:
                     torch.save(checkpoint, file)
-                part.replace(path)
-            except RuntimeError as error:  # torch's own, over what the disk said
+            except RuntimeError as error:  # torch raises it while it handles the disk's error
                 raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
-            finally:
-                part.unlink(missing_ok=True)
 
 
 def build_training(
