@@ -109,7 +109,7 @@ def test_new_and_missing_videos_are_reported_and_scored(tmp_path: Path, capsys: 
 
 def test_a_run_with_a_lost_split_is_not_scored_on_another_split(tmp_path: Path):
     now = Split(SPLIT.names, ["test", "val", "test"], [2, 2, 2])
-    with pytest.raises(VidclfError, match=r"split\.csv: missing, and the data's split is not the run's"):
+    with pytest.raises(VidclfError, match=r"split\.csv: missing\. The split has changed"):
         check_split(replace(RUN, path=tmp_path / "checkpoints" / "best.ckpt"), now, "test")
 
 

@@ -107,7 +107,7 @@ def test_a_run_cut_after_half_its_epochs_and_resumed_equals_one_that_was_not(
         (("features=store",), "features=store: the backbone is trained, so its features change. Use features=frames"),
         (
             ("features=store", "backbone.trainable=none", "augmentation=crop"),
-            "features=store: Augmentation draws by chance",
+            "features=store: Augmentation is random",
         ),
         (("batch_size=1", "mixing=mixup"), "batch_size=1: mixing needs two views or more in a batch"),
         (
