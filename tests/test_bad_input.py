@@ -144,7 +144,7 @@ def test_a_class_with_one_group_to_train_on_is_named(refused: Callable[..., None
         (("scaling=min",), "scaling=min: allowed are auto, standard, max, none"),
         (("head.scaling=max",), "Use scaling=auto, standard, max"),
         (("+head.scaling=max",), "head.scaling=max: scaling is a stage before the head, not an argument of MLP"),
-        (("++head.scaling=max",), "which MLP knows nothing of. Say scaling=max."),
+        (("++head.scaling=max",), "not an argument of MLP. Set scaling=max."),
         (("split.number=4",), "split.number=4: UCF101 has split 1, 2, 3 only"),
         (("sampling.rate_hz=0",), "sampling.rate_hz=0: it must be a number above 0"),
         (("features=disk",), "features=disk: unknown; use one of auto, store, frames"),

@@ -91,7 +91,7 @@ def test_features_of_a_video_are_the_same_bits_with_any_other_videos(backbone: t
     frozen = FrozenBackbone(backbone())
     transform, length = TwoCrops(frozen.picture_format), frozen.picture_format.clip_length
     videos = [units_from(video, torch.arange(4) + torch.arange(3)[:, None], length) for video in range(4)]
-    videos.append(asked(3, torch.arange(20).view(5, 4), length))
+    videos.append(units_from(3, torch.arange(20).view(5, 4), length))
     alone = [computed([video], clips, frozen, transform)[0] for video in videos]
     for direction in (1, -1):
         together = computed(videos[::direction], clips, frozen, transform, num_threads=3)[::direction]

@@ -113,7 +113,7 @@ def test_an_earlier_best_epoch_survives_a_resume(train: Callable[..., Outcome]):
     ("arguments", "sentence"),
     [
         (("resume=no where",), "resume=no where: neither a checkpoint nor a run"),
-        (("resume={run}",), "is complete and scored, with 2 of trainer.max_epochs=2 trained. Ask for more epochs"),
+        (("resume={run}",), "is complete and scored, with 2 of trainer.max_epochs=2 trained. Set more epochs"),
         (("resume={run}", "experiment=demo"), "experiment=demo: a run keeps its own settings"),
         (
             ("resume={run}", "trainer.max_epochs=3", "head.dropout=0.1"),

@@ -74,10 +74,10 @@ def build_source(
     Args:
         config: of the verb.
         corpus: of videos.
-        backbone: computes the features.
+        backbone: computes the features on `device`.
         device: of the backbone.
         training: whether training views are augmented.
-        stored: False for frames, whatever the configuration says.
+        stored: False for frames, whatever `features` says.
 
     Raises:
         VidclfError: `features=store`, but features cannot be stored; or an augmentation would make labels wrong.

@@ -59,7 +59,9 @@ def build_backbone(config: Config) -> FrozenBackbone | TunedBackbone:
             "trainer.accelerator=cpu, or leave int8 out: a GPU is faster in bfloat16."
         )
     del node["precision"]
-    takes_precision = "precision" in signature(build_node(node, _partial_=True).func).parameters  # one's own need not
+    takes_precision = (
+        "precision" in signature(build_node(node, _partial_=True).func).parameters
+    )  # a user's class may not
     in_float32 = build_node(node, precision="float32") if takes_precision else build_node(node)
     return FrozenBackbone(Int8Backbone(in_float32, calibration))
 
@@ -80,7 +82,7 @@ def restore_classifier(config: Config, run: Run) -> Classifier:
 def fix_precision(config: Config) -> dict[str, Any]:
     """Return the configuration with `backbone.precision=auto` named after the kind of device that is used.
 
-    So a run keeps it: its weights' hash is that of one number format.
+    A run stores that name, because the hash of its weights belongs to one number format.
     """
     node = config["backbone"]
     if node.get("precision") != "auto" or not str(node["_target_"]).startswith("vidclf."):

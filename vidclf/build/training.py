@@ -53,7 +53,7 @@ class Describe(Callback):
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the libraries that a run's numbers come from."""
+    """Return the versions of the libraries that determine a run's results."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("vidclf", "torch", "torchvision", "lightning", "av")}

@@ -51,7 +51,7 @@ class StoredFeatures:
         return fill_store(self.store, self.extractor, views, self.contents, self.on_error, shard)
 
     def training_batches(self, views: Sequence[VideoViews], batch_size: int, epoch: int) -> "FeatureBatches":
-        """Return shuffled batches of `batch_size` views in all processes; this one gets the views of its videos."""
+        """Return this process's share of shuffled batches; see `Source`."""
         rank, size = rank_and_size()
         local_views = self._kept_views("train", self.draw_of(epoch), views)
         rows = _local_rows(views, rank, size, self.extractor.num_crops)
@@ -62,10 +62,7 @@ class StoredFeatures:
     def scoring_batches(
         self, views: Sequence[VideoViews], batch_size: int | None = None, keep_as: str | None = None
     ) -> "FeatureBatches":
-        """Return all views of this process's videos in order: `batch_size` at once, or one video a batch.
-
-        With `keep_as`, the name of a part, all processes get the same number of batches, and features stay in memory.
-        """
+        """Return all views of this process's videos in order; see `Source`."""
         local_views = self._kept_views(keep_as, 0, views) if keep_as else self._labelled(views)
         order = torch.arange(len(local_views.labels))
         if batch_size is None:

@@ -62,17 +62,9 @@ def recipe_of(
     device: str,
     batch: int,
 ) -> Recipe:
-    """Return the recipe of the features of `backbone` from images of `transform`; call `why_not_storable` first.
+    """Return the recipe of the features of `backbone` (not wrapped) from images of `transform`; see `Recipe`.
 
-    Args:
-        backbone: not wrapped.
-        transform: frames -> images.
-        nodes: the resolved configuration of `backbone` and `transform`.
-        picture_format: of the transform.
-        weights: see `Recipe`, as for the other arguments.
-        number_format: of the features.
-        device: its kind.
-        batch: fixed.
+    `nodes` is the resolved configuration of both. Call `why_not_storable` first.
     """
     return Recipe(
         backbone=_as_json(nodes["backbone"]),
@@ -131,7 +123,7 @@ def _as_json(node: Mapping[str, Any]) -> str:
 def _user_modules(objects: Iterable[object], nodes: Mapping[str, Any]) -> Iterator[str]:
     """Yield the modules, outside LIBRARIES, of all classes of the objects and of all targets in the nodes."""
     names = [kind.__module__ for item in objects for kind in type(item).__mro__]
-    names += [name for target in _targets(nodes) if (name := _module_of(target))]
+    names += filter(None, map(_module_of, _targets(nodes)))
     return (name for name in names if name.partition(".")[0] not in LIBRARIES)
 
 
