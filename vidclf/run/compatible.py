@@ -16,16 +16,8 @@ if TYPE_CHECKING:  # scikit-learn, which splits, takes a second
     from vidclf.data.corpus import Corpus
     from vidclf.data.splits import Split
 
-SCORED_BY = (
-    "dataset",
-    "split",
-    "sampling",
-    "transform",
-    "backbone",
-    "scaling",
-    "head",
-    "aggregation",
-)  # change a score
+# These change a score.
+SCORED_BY = ("dataset", "split", "sampling", "transform", "backbone", "scaling", "head", "aggregation")
 TRAINED_BY = (
     *SCORED_BY,
     *("optimizer", "scheduler", "seed", "batch_size", "augmentation", "mixing", "loss", "layer_decay"),
