@@ -1,4 +1,4 @@
-"""Small stand-ins for what is configured: backbones, a transform of two crops, and a data module of them."""
+"""Small stand-ins for configured parts: backbones, a transform of two crops, and a data module."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ RECIPE = Recipe(*"BTSWND", 32)
 
 
 class Images(nn.Module):
-    """An image backbone with what makes frozen ones hard: batch statistics and dropout."""
+    """An image backbone with batch statistics and dropout, which must be off in a frozen one."""
 
     picture_format = PictureFormat(size=16, resize=20, mean=(0.4, 0.5, 0.6), std=(0.3, 0.2, 0.1))
     feature_dim = 6
@@ -94,7 +94,7 @@ def units(*frames: int) -> Tensor:
 
 
 class Counter:
-    """Counts the images that a backbone is given; the zeros that fill a batch up are none."""
+    """Counts the images that a backbone computes, without the zeros that pad a batch."""
 
     def __init__(self, backbone: nn.Module) -> None:
         self.count = 0
@@ -112,7 +112,7 @@ class UCF101Official(Official):
 
 
 def make_corpus(root: Path, **settings: Any) -> Corpus:
-    """Return the corpus of the UCF101 tree at `root`, what is known of its files kept beside the tree."""
+    """Return the corpus of the UCF101 tree at `root`, with its catalogue beside the tree."""
     folder = Path(settings.pop("store", root.parent / "store"))
     defaults = {
         "dataset": settings.pop("dataset", None) or UCF101(root, on_error=settings.pop("on_error", "raise")),
@@ -169,7 +169,7 @@ def make_learner(
 
 
 def make_trainer(**settings: object) -> L.Trainer:
-    """Return a silent Trainer on the CPU, as the configuration has it."""
+    """Return a silent Trainer on the CPU, with the defaults of conf/."""
     quiet_lightning()
     defaults = {
         "accelerator": "cpu",

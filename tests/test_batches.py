@@ -1,4 +1,4 @@
-"""Batches of stored features: every view once under its name, the same bits as from frames, computed once."""
+"""Batches of stored features hold every view once, with the same bits as from frames, and are computed once."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -38,7 +38,7 @@ def inputs(batches: Iterable[Views]) -> Tensor:
 
 
 def scored(root: Path, part: str = "test", backbone: nn.Module | None = None, **settings: Any) -> tuple[Tensor, list]:
-    """All features of a part from the store, and whose they are; what is missing is computed."""
+    """Return all features of a part from the store, and their videos and views; compute missing ones."""
     transform = settings.pop("transform", None)
     corpus = make_corpus(root, **settings)
     source = make_stored(corpus, root, backbone, transform=transform)
@@ -62,25 +62,25 @@ def test_a_second_training_computes_nothing_and_reads_the_same(root: Path):
     assert all(torch.equal(before[name], row) for name, row in again.items())
 
 
-def test_another_rate_computes_only_the_frames_that_are_not_there(root: Path):
+def test_another_rate_computes_only_the_missing_frames(root: Path):
     counts = []
     for sampling in (Rate(5), Rate(10), Uniform(3), Rate(5)):
         corpus = make_corpus(root, sampling=sampling)
-        computed = make_stored(corpus, root).prepare([one for part in PARTS for one in corpus.views(part)])
+        computed = make_stored(corpus, root).prepare([video for part in PARTS for video in corpus.views(part)])
         counts.append(computed / 16)
     # Frames 0 5 10; of 0 2 4 6 8 10 four are new; of 0 6 11 one is.
     assert counts == [3, 4, 1, 0]
 
 
-def test_a_changed_video_is_computed_anew_and_no_other(root: Path):
-    before, whose = scored(root)
+def test_only_a_changed_video_is_computed_again(root: Path):
+    before, labels = scored(root)
     encode_video(sorted(root.rglob("*.avi"))[0], num_frames=12, seed=99)
     backbone = Images()
     counter = Counter(backbone)
     after, _ = scored(root, backbone=backbone)
     assert counter.count == 6
     changed = [not torch.equal(*rows) for rows in zip(before, after, strict=True)]
-    assert {name[0] for name, has in zip(whose, changed, strict=True) if has} == {0}
+    assert {name[0] for name, has in zip(labels, changed, strict=True) if has} == {0}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_changed_video_is_computed_anew_and_no_other(root: Path):
     ],
     ids=["weights", "transform", "crops", "number format"],
 )
-def test_old_features_are_not_served_after_a_change(change: dict[str, Any], root: Path):
+def test_old_features_are_not_used_after_a_change(change: dict[str, Any], root: Path):
     scored(root, "val")
     backbone = change.get("backbone", Images)()
     counter = Counter(backbone)
@@ -117,13 +117,13 @@ def in_bfloat16(backbone: nn.Module) -> nn.Module:
 )
 def test_stored_features_are_those_of_the_frames(backbone: type, sampling: Any, crops: type, root: Path):
     transform = crops(backbone.picture_format)
-    stored, whose = scored(root, "val", backbone(), sampling=sampling, transform=transform)
+    stored, labels = scored(root, "val", backbone(), sampling=sampling, transform=transform)
     corpus = make_corpus(root, sampling=sampling)
     batches = list(make_frames(corpus, transform=transform).scoring_batches(corpus.views("val")))
-    assert names(batches) == whose
+    assert names(batches) == labels
     assert torch.equal(wrap(backbone())(inputs(batches)), stored)
     num_views = len(sampling(12, 25.0)) * transform.num_crops
-    assert whose == [(video, view) for video in sorted({name[0] for name in whose}) for view in range(num_views)]
+    assert labels == [(video, view) for video in sorted({name[0] for name in labels}) for view in range(num_views)]
 
 
 # Batches
@@ -132,7 +132,7 @@ def test_stored_features_are_those_of_the_frames(backbone: type, sampling: Any, 
 def ready(root: Path, **settings: Any) -> tuple[Corpus, StoredFeatures]:
     corpus = make_corpus(root, **settings)
     source = make_stored(corpus, root)
-    source.prepare([one for part in ("train", "val") for one in corpus.views(part)])
+    source.prepare([video for part in ("train", "val") for video in corpus.views(part)])
     return corpus, source
 
 
@@ -152,16 +152,16 @@ def test_without_a_size_a_batch_is_one_video(root: Path):
     corpus, source = ready(root)
     loader = source.scoring_batches(corpus.views("val"))
     assert len(loader) == 4
-    assert [batch.video.unique().tolist() for batch in loader] == [[one.video] for one in corpus.views("val")]
+    assert [batch.video.unique().tolist() for batch in loader] == [[video.video] for video in corpus.views("val")]
 
 
-def test_draws_by_chance_are_few_and_computed_once(root: Path):
-    """A store that kept a draw of each epoch would grow without end."""
+def test_random_draws_are_few_and_computed_once(root: Path):
+    """With a new draw in each epoch, the store would grow without end."""
     corpus = make_corpus(root, sampling=Segments(3))
     source = make_stored(corpus, root, num_draws=2)
     views = [corpus.views("train", source.draw_of(epoch)) for epoch in range(6)]
     assert views[0] is views[2] is views[4] is not views[1]
-    source.prepare([one for of_epoch in views for one in of_epoch])
+    source.prepare([video for of_epoch in views for video in of_epoch])
     counter = Counter(source.extractor.backbone.backbone)
     contents = [
         inputs(source.training_batches(of_epoch, 4, epoch)).sum().item() for epoch, of_epoch in enumerate(views)
@@ -170,7 +170,7 @@ def test_draws_by_chance_are_few_and_computed_once(root: Path):
     assert len({round(content, 3) for content in contents}) == 2
 
 
-def test_what_is_read_each_epoch_is_read_once(root: Path, monkeypatch: pytest.MonkeyPatch):
+def test_features_of_each_epoch_are_read_once(root: Path, monkeypatch: pytest.MonkeyPatch):
     corpus, source = ready(root)
     reads = []
     read = source.store.read
@@ -178,7 +178,7 @@ def test_what_is_read_each_epoch_is_read_once(root: Path, monkeypatch: pytest.Mo
     for epoch in range(3):
         list(source.training_batches(corpus.views("train", epoch), 4, epoch))
         list(source.scoring_batches(corpus.views("val"), 4, keep_as="val"))
-    assert len(reads) == 4 + 4 + 2  # of each list the first twice: its shape is asked for
+    assert len(reads) == 4 + 4 + 2  # the first video of each list twice, once for its shape
 
 
 @pytest.mark.parametrize("batch_size", [3, 5])
@@ -194,15 +194,15 @@ def test_two_processes_have_the_batches_of_one_between_them(
         monkeypatch.setattr(
             batches_module, "of_rank", lambda views, of=None, rank=rank: views[rank if of is None else of :: 2]
         )
-        _, own = ready(root)
-        halves.append(list(own.training_batches(views, batch_size, 0)))
+        _, source = ready(root)
+        halves.append(list(source.training_batches(views, batch_size, 0)))
         assert (
-            len(list(own.scoring_batches(views[:3], 4, keep_as="val"))) == 3
+            len(list(source.scoring_batches(views[:3], 4, keep_as="val"))) == 3
         )  # 12 views of the first process, in fours
-        assert {video for video, _ in names(own.scoring_batches(views))} == {one.video for one in views[rank::2]}
-    for one, other, both in zip(*halves, whole, strict=True):
-        assert sorted(name for name in names([one]) + names([other]) if name[0] >= 0) == both
-        assert min(len(one.labels), len(other.labels)) > 0  # a view of nobody's where there is none
+        assert {video for video, _ in names(source.scoring_batches(views))} == {video.video for video in views[rank::2]}
+    for first, second, both in zip(*halves, whole, strict=True):
+        assert sorted(name for name in names([first, second]) if name[0] >= 0) == both
+        assert min(len(first.labels), len(second.labels)) > 0  # padding if a process has no view
 
 
 def test_features_that_do_not_fit_into_memory_are_mapped(root: Path, monkeypatch: pytest.MonkeyPatch):
@@ -214,6 +214,6 @@ def test_features_that_do_not_fit_into_memory_are_mapped(root: Path, monkeypatch
     assert mapped == [tuple(expected.shape)]
 
 
-def test_a_part_of_another_processes_videos_alone_has_no_batch(root: Path):
+def test_a_process_without_videos_of_a_part_has_no_batch(root: Path):
     _, source = ready(root)
     assert len(source.scoring_batches([])) == len(source.scoring_batches([], 4)) == 0

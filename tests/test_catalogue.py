@@ -196,7 +196,7 @@ def test_a_process_with_the_same_files_waits_and_says_so_and_one_with_different_
         return inspect(path)
 
     monkeypatch.setattr(catalogue, "inspect", inspect_when_waited_for)
-    monkeypatch.setattr(catalogue, "say", lambda sentence: (said.append(sentence), waited.set()))
+    monkeypatch.setattr("vidclf.system.disk.say", lambda sentence: (said.append(sentence), waited.set()))
     with ThreadPoolExecutor(2) as pool:
         same = [pool.submit(Catalogue(folder).look_up, paths) for paths in (clips[:2], clips[1::-1])]
         others = Catalogue(folder).look_up(clips[2:])  # not held up

@@ -1,4 +1,4 @@
-"""A run and what it is used on must agree."""
+"""A run must fit the data and settings it is used with."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_nested_keys_are_dotted():
     assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}
 
 
-def test_what_differs_is_named_by_the_override_that_says_so():
+def test_settings_that_differ_are_named_by_their_overrides():
     config = changed(sampling={**CONFIG["sampling"], "rate_hz": 5}, trainer={"max_epochs": 9})
     explicit = ["run=x", "part=val", "sampling.rate_hz=5", "trainer.max_epochs=9", "head.widths=[16]"]
     assert differences(RUN, config, explicit) == ["sampling.rate_hz=5"]
@@ -74,17 +74,17 @@ def test_the_runs_own_classes_are_accepted():
     ("names", "message"),
     [
         (["A", "C"], r"only the run has B; only the data set has C"),
-        (["A", "B", "C"], r"knows 2 classes, the data set has 3: only the run has none; only the data set has C"),
+        (["A", "B", "C"], r"has 2 classes, the data set has 3: only the run has none; only the data set has C"),
         (["A"], r"only the run has B; only the data set has none"),
-        (["B", "A"], r"in another order: A, B in the run and B, A in the data set"),
+        (["B", "A"], r"in another order than .*: A, B in the run, B, A in the data set"),
     ],
 )
-def test_other_classes_than_the_runs_are_refused(names: list[str], message: str):
+def test_classes_that_differ_from_the_run_are_refused(names: list[str], message: str):
     with pytest.raises(VidclfError, match=message):
         check_classes(RUN, names)
 
 
-def test_other_weights_than_the_runs_are_refused():
+def test_weights_that_differ_from_the_run_are_refused():
     check_weights(RUN, "c0ffee")
     with pytest.raises(VidclfError, match="trained on a backbone with weights c0ffee, these are deadbeef"):
         check_weights(RUN, "deadbeef" * 8)
@@ -97,31 +97,31 @@ def run_in(folder: Path) -> Run:
 
 def test_a_video_that_was_trained_on_is_never_scored_as_test(tmp_path: Path):
     now = Split(SPLIT.names, ["test", "val", "test"], [2, 2, 2])
-    with pytest.raises(VidclfError, match=r"part=test: 1 .* on another side when .* trained: A/1.avi"):
+    with pytest.raises(VidclfError, match=r"part=test: 1 .* in another part when .* trained: A/1.avi"):
         check_split(run_in(tmp_path), now, "test")
 
 
-def test_new_and_missing_videos_are_told_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_new_and_missing_videos_are_reported_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     now = Split(["A/1.avi", "A/2.avi", "B/4.avi", "B/5.avi"], ["train", "val", "test", "test"], [2] * 4)
     check_split(run_in(tmp_path), now, "test")
-    assert capsys.readouterr().err == "The data differ from the run's: 1 videos are gone, 2 are new.\n"
+    assert capsys.readouterr().err == "The data differ from the run's: 1 videos are missing, 2 are new.\n"
 
 
-def test_a_split_that_is_not_known_any_more_is_no_licence(tmp_path: Path):
+def test_a_run_with_a_lost_split_is_not_scored_on_another_split(tmp_path: Path):
     now = Split(SPLIT.names, ["test", "val", "test"], [2, 2, 2])
-    with pytest.raises(VidclfError, match=r"split\.csv: missing, and the data's split is not the run's"):
+    with pytest.raises(VidclfError, match=r"split\.csv: missing\. The split has changed"):
         check_split(replace(RUN, path=tmp_path / "checkpoints" / "best.ckpt"), now, "test")
 
 
-def test_single_views_on_another_side_are_refused_for_validation_only(tmp_path: Path):
+def test_single_views_in_another_part_are_refused_for_validation_only(tmp_path: Path):
     now = Split(SPLIT.names, SPLIT.parts, SPLIT.num_views, {0: frozenset({1})})
     run = run_in(tmp_path)
     check_split(run, now, "test")
-    with pytest.raises(VidclfError, match=r"part=val: 1 .* on another side"):
+    with pytest.raises(VidclfError, match=r"part=val: 1 .* in another part"):
         check_split(run, now, "val")
 
 
-def test_training_goes_on_where_only_the_number_of_epochs_or_a_place_changed():
+def test_training_goes_on_if_only_the_number_of_epochs_or_a_path_changed():
     now = changed(dataset={"root": "there"}, trainer={"max_epochs": 9}, backbone={"weights": "there"}, store={})
     check_resumed(RUN, now, ["A", "B"], SPLIT, "c0ffee")
 
@@ -136,19 +136,19 @@ def test_training_goes_on_where_only_the_number_of_epochs_or_a_place_changed():
             r"trainer.precision=16-mixed \(was None\)",
         ),
         (changed(scheduler={"_target_": "x.cosine"}, trainer={"max_epochs": 4}), SPLIT, "was planned for 3 epochs"),
-        (changed(optimizer={"lr": 0.2}), SPLIT, r"trained otherwise: optimizer.lr=0.2 \(was 0.1\)"),
-        (changed(seed=1), SPLIT, r"trained otherwise: seed=1 \(was 0\)"),
+        (changed(optimizer={"lr": 0.2}), SPLIT, r"trained with other settings or data: optimizer.lr=0.2 \(was 0.1\)"),
+        (changed(seed=1), SPLIT, r"trained with other settings or data: seed=1 \(was 0\)"),
         (changed(callbacks={"a": {"_target_": "x.EMAWeightAveraging"}}), SPLIT, "callbacks.a._target_=x.EMAWeightAv"),
-        (CONFIG, Split(SPLIT.names, ["val", "train", "test"], [2] * 3), "the videos or their sides"),
+        (CONFIG, Split(SPLIT.names, ["val", "train", "test"], [2] * 3), "the videos or their parts"),
     ],
 )
-def test_training_does_not_go_on_otherwise(config: dict[str, Any], split: Split, message: str):
+def test_training_does_not_go_on_with_other_settings_or_data(config: dict[str, Any], split: Split, message: str):
     with pytest.raises(VidclfError, match=message):
         check_resumed(RUN, config, ["A", "B"], split, "c0ffee")
 
 
 def stopping(patience: int = 3, **state: Any) -> tuple[Run, list[EarlyStopping]]:
-    """Return a run with a state of early stopping, and early stopping."""
+    """Return a run with a state of early stopping, and the callback."""
     callback = EarlyStopping("val/loss", patience=patience)
     return replace(RUN, callbacks={callback.state_key: {**callback.state_dict(), **state}}), [callback]
 

@@ -1,4 +1,4 @@
-"""Whole files or none, and a sentence when the disk refuses."""
+"""Files are written whole or not at all, and a disk that refuses is reported in one sentence."""
 
 import errno
 import os
@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 from vidclf.errors import VidclfError
-from vidclf.system.disk import empty_on_disk, require_space, write_atomically, writing_to
+from vidclf.system.disk import empty_on_disk, locked, replacing, require_space, write_atomically, writing_to
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path):
@@ -50,6 +52,36 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     assert path.read_bytes() == b"old"
 
 
+def test_a_block_that_fails_replaces_nothing_and_leaves_nothing(tmp_path: Path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    (tmp_path / ".file.part").write_bytes(b"left by a killed process")
+    with pytest.raises(IsADirectoryError), replacing(path, "part") as temporary:
+        assert temporary.write_bytes(b"half") == tmp_path.write_bytes(b"")
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"old"
+
+
+def test_a_held_lock_is_waited_for_and_the_wait_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    order = []
+    started = threading.Event()
+
+    def hold() -> None:
+        with locked(tmp_path / "lock") as has_waited:
+            started.set()
+            time.sleep(0.2)
+            order.append(has_waited)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    started.wait()
+    with locked(tmp_path / "lock", "waiting") as has_waited:
+        order.append(has_waited)
+    thread.join()
+    assert order == [False, True]
+    assert capsys.readouterr().err == "waiting\n"
+
+
 def fail_with(number: int):
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -61,13 +93,13 @@ def fail_with(number: int):
     ("number", "reason"),
     [(errno.ENOSPC, "No space left on device"), (errno.EROFS, "Read-only file system"), (errno.EDQUOT, "quota")],
 )
-def test_a_disk_that_refuses_is_named_with_the_remedy(number: int, reason: str):
+def test_a_disk_that_refuses_is_reported_with_the_remedy(number: int, reason: str):
     sentence = rf"some/folder: cannot write \(.*{reason}.*is whole\. Do this\.$"
     with pytest.raises(VidclfError, match=sentence), writing_to(Path("some/folder"), "Do this."):
         fail_with(number)()
 
 
-def test_a_folder_that_is_a_file_is_a_sentence(tmp_path: Path):
+def test_a_folder_that_is_a_file_is_reported(tmp_path: Path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         sentence = r"file.*: cannot write \((File exists|Not a directory)\)"
@@ -75,7 +107,7 @@ def test_a_folder_that_is_a_file_is_a_sentence(tmp_path: Path):
             folder.mkdir(parents=True, exist_ok=True)
 
 
-def test_an_error_that_is_not_the_disks_passes_as_it_is():
+def test_an_error_that_the_disk_did_not_cause_passes_unchanged():
     with pytest.raises(FileNotFoundError), writing_to(Path("folder"), "Do this."):
         fail_with(errno.ENOENT)()
 
@@ -87,7 +119,7 @@ def test_needed_and_free_space_are_stated(tmp_path: Path, monkeypatch: pytest.Mo
         require_space(tmp_path / "not" / "there" / "folder", 3_500_000_000, "Do this.")
 
 
-def test_the_disk_of_a_folder_that_is_not_there_yet_is_asked(tmp_path: Path):
+def test_a_folder_that_does_not_exist_yet_is_measured_by_its_parent(tmp_path: Path):
     with pytest.raises(VidclfError, match=r"there: 1000000000000000\.00 GB needed, \d+\.\d\d [GM]B free"):
         require_space(tmp_path / "not" / "there", 10**24, "Do this.")
 
@@ -101,6 +133,6 @@ def test_a_tensor_on_disk_is_a_tensor_and_leaves_no_file(tmp_path: Path):
     assert tensor.max() == 34
 
 
-def test_a_tensor_too_large_for_the_disk_is_a_sentence(tmp_path: Path):
+def test_a_tensor_too_large_for_the_disk_is_refused(tmp_path: Path):
     with pytest.raises(VidclfError, match=r"GB needed, .* [GM]B free\. Free space\."):
         empty_on_disk(tmp_path, (10**12, 10), torch.float32, "Free space.")

@@ -188,7 +188,7 @@ def test_a_damaged_test_video_ends_the_work_or_is_counted_and_listed(
 
 
 def test_a_folder_that_is_no_run_is_a_sentence(vidclf: Callable[..., Outcome], tmp_path: Path):
-    for folder, sentence in ((tmp_path / "nowhere", "there is no such folder"), (tmp_path, "this folder has nothing")):
+    for folder, sentence in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "this folder has nothing")):
         outcome = vidclf("evaluate", f"run={folder}")
         assert (outcome.status, outcome.out) == (1, "")
         assert outcome.err.startswith(f"VidclfError: run={folder}: ")
@@ -209,7 +209,7 @@ def refused(outcome: Outcome, sentence: str) -> None:
 def test_a_damaged_checkpoint_is_refused(evaluate: Callable[..., Outcome], run: Path):
     path = run / "checkpoints" / "best.ckpt"
     path.write_bytes(path.read_bytes()[:1000])
-    refused(evaluate(), "best.ckpt: no checkpoint of vidclf, or a damaged one")
+    refused(evaluate(), "best.ckpt: not a checkpoint of vidclf")
 
 
 def test_other_classes_than_the_runs_are_refused(evaluate: Callable[..., Outcome], own_clips: Path):
@@ -227,7 +227,7 @@ def test_another_head_than_the_runs_is_refused(evaluate: Callable[..., Outcome])
 
 
 def test_another_split_than_the_runs_is_refused_where_it_leaks(evaluate: Callable[..., Outcome]):
-    refused(evaluate("split.number=2"), "part=test: 12 views or videos of it were on another side")
+    refused(evaluate("split.number=2"), "part=test: 12 views or videos were in another part")
 
 
 def test_an_unknown_part_is_refused(evaluate: Callable[..., Outcome]):

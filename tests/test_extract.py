@@ -1,4 +1,4 @@
-"""`vidclf extract`: the store filled at once, for every part, and read by what comes after."""
+"""`vidclf extract` fills the store for every part, and later commands read it."""
 
 import re
 import signal
@@ -32,12 +32,12 @@ def test_the_store_is_filled_once_and_train_computes_nothing(
     assert (trained.status, trained.err) == (0, "")
 
 
-def test_another_rate_computes_only_the_frames_that_are_not_there_yet(extract: Callable[..., Outcome]):
+def test_another_rate_computes_only_the_missing_frames(extract: Callable[..., Outcome]):
     assert extract("sampling.rate_hz=5").out.endswith("computed 60\n")  # frames 0, 5, 10
     assert extract("sampling.rate_hz=10").out.endswith("computed 80\n")  # 2, 4, 6, 8
 
 
-def test_extracting_where_nothing_is_stored_is_a_sentence(extract: Callable[..., Outcome]):
+def test_extracting_without_the_store_is_refused(extract: Callable[..., Outcome]):
     outcome = extract("features=frames")
     assert outcome == (1, "", "VidclfError: features=frames: extract fills the feature store. Leave it out.\n")
 
@@ -45,17 +45,17 @@ def test_extracting_where_nothing_is_stored_is_a_sentence(extract: Callable[...,
 def test_shards_share_the_videos_and_together_fill_the_store(extract: Callable[..., Outcome]):
     outcomes = [extract(f"shard={number}/3") for number in (1, 2, 3)]
     examined = [re.findall(r"Examining (\d+) videos", outcome.err) for outcome in outcomes]
-    assert examined == [["7"], ["7"], ["6"]]  # each its own, and no other
+    assert examined == [["7"], ["7"], ["6"]]  # each only its own
     computed = [int(outcome.out.split()[-1]) for outcome in outcomes]
     assert computed == [7 * 6, 7 * 6, 6 * 6]
     assert extract().out.endswith("computed 0\n")
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])
-def test_a_shard_that_is_none_is_a_sentence(shard: str, extract: Callable[..., Outcome]):
+def test_a_wrong_shard_is_refused(shard: str, extract: Callable[..., Outcome]):
     outcome = extract(f"shard={shard}")
     assert (outcome.status, outcome.out) == (1, "")
-    assert outcome.err == f"VidclfError: shard={shard}: it must be k/n, the k-th of n parts: 1/64 to 64/64.\n"
+    assert outcome.err == f"VidclfError: shard={shard}: must be k/n, the k-th of n shards. Use 1/64 to 64/64 for 64.\n"
 
 
 STOPPING = """
@@ -77,7 +77,7 @@ class Stopping(torch.nn.Module):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_an_extraction_that_was_broken_off_goes_on_where_it_stopped(
+def test_an_interrupted_extraction_goes_on_where_it_stopped(
     number: signal.Signals, clips: Path, tmp_path: Path, vidclf: Callable[..., Outcome]
 ):
     """It comes no further than its first batch of 32 frames, five videos, however fast or slow the machine is."""
@@ -92,9 +92,9 @@ def test_an_extraction_that_was_broken_off_goes_on_where_it_stopped(
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     process.send_signal(number)
-    said = process.communicate()[1]
+    errors = process.communicate()[1]
     assert process.returncode == (130 if number == signal.SIGINT else -number)
-    assert "Traceback" not in said
+    assert "Traceback" not in errors
     assert len(list(store.glob("stopping-*/*.safetensors"))) == 5
     (tmp_path / "stop").unlink()
     outcome = vidclf("extract", *arguments)
@@ -108,7 +108,7 @@ def test_a_table_is_left_beside_the_store_and_never_overwritten(extract: Callabl
     assert outcome.out.endswith("rows 120\n")
     before = (tmp_path / "a table.parquet").read_bytes()
     for target in ("a table.parquet", "table.csv"):
-        outcome = extract(f"to={target}", "dataset.root=nowhere")  # told before anything else
+        outcome = extract(f"to={target}", "dataset.root=nowhere")  # refused before any work
         assert (outcome.status, outcome.out) == (1, "")
         assert f"to={target}: " in outcome.err
     assert (tmp_path / "a table.parquet").read_bytes() == before

@@ -1,4 +1,4 @@
-"""Features are those of the images, in any company; a store is filled once, whoever fills it."""
+"""Features do not depend on what else is in a batch, and a store is filled once by all processes."""
 
 import re
 import shutil
@@ -35,7 +35,7 @@ def clips(tmp_path: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Mistaken:
-    """A transform whose code has a mistake."""
+    """A transform that raises."""
 
     num_crops = 1
     random = False
@@ -56,7 +56,7 @@ class Whole:
         return self.transform(frames)
 
 
-def asked(video: int, frames: Tensor, clip_length: int = 1) -> VideoViews:
+def units_from(video: int, frames: Tensor, clip_length: int = 1) -> VideoViews:
     return units_of(VideoViews(video, 0, torch.arange(len(frames)), frames), clip_length)
 
 
@@ -66,9 +66,9 @@ def extractor(paths: Sequence[Path], backbone: nn.Module, transform: Any = None,
 
 
 def computed(of: Sequence[VideoViews], *arguments: Any, **settings: Any) -> list[Tensor | VideoError]:
-    """What an extractor makes of units, in their order."""
+    """Return what an extractor computes from units, in their order."""
     results = list(extractor(*arguments, **settings).compute(of))
-    assert [one for one, _ in results] == list(of)
+    assert [video for video, _ in results] == list(of)
     return [result for _, result in results]
 
 
@@ -77,50 +77,50 @@ def computed(of: Sequence[VideoViews], *arguments: Any, **settings: Any) -> list
 
 @pytest.mark.parametrize("crops", [BackboneTransform, TwoCrops])
 @pytest.mark.parametrize("backbone", [Images, Clips])
-def test_features_are_those_of_the_images_crops_behind_one_another(backbone: type, crops: type, clips: list[Path]):
+def test_features_are_those_of_the_images_with_crops_next_to_each_other(backbone: type, crops: type, clips: list[Path]):
     frozen = FrozenBackbone(backbone())
     transform = crops(frozen.picture_format)
     frames = torch.tensor([[0, 3, 1, 5], [2, 2, 4, 0], [5, 4, 3, 2]])
-    (features,) = computed([asked(0, frames, frozen.picture_format.clip_length)], clips, frozen, transform)
+    (features,) = computed([units_from(0, frames, frozen.picture_format.clip_length)], clips, frozen, transform)
     assert features.shape[:2] == (3 if backbone is Clips else 12, transform.num_crops)
     assert torch.equal(views_of(features, 3), frozen(transform(decode_frames(clips[0], frames))))
 
 
 @pytest.mark.parametrize("backbone", [Images, Clips])
-def test_features_of_a_video_are_the_same_bits_in_any_company(backbone: type, clips: list[Path]):
+def test_features_of_a_video_are_the_same_bits_with_any_other_videos(backbone: type, clips: list[Path]):
     frozen = FrozenBackbone(backbone())
     transform, length = TwoCrops(frozen.picture_format), frozen.picture_format.clip_length
-    company = [asked(video, torch.arange(4) + torch.arange(3)[:, None], length) for video in range(4)]
-    company.append(asked(3, torch.arange(20).view(5, 4), length))
-    alone = [computed([one], clips, frozen, transform)[0] for one in company]
+    videos = [units_from(video, torch.arange(4) + torch.arange(3)[:, None], length) for video in range(4)]
+    videos.append(units_from(3, torch.arange(20).view(5, 4), length))
+    alone = [computed([video], clips, frozen, transform)[0] for video in videos]
     for direction in (1, -1):
-        together = computed(company[::direction], clips, frozen, transform, num_threads=3)[::direction]
+        together = computed(videos[::direction], clips, frozen, transform, num_threads=3)[::direction]
         assert all(torch.equal(*pair) for pair in zip(together, alone, strict=True))
 
 
-def test_a_video_that_fails_is_told_in_its_place_and_harms_no_other(clips: list[Path]):
+def test_a_damaged_video_gives_its_error_in_order_and_affects_no_other(clips: list[Path]):
     frozen = FrozenBackbone(Images())
-    sound = computed([asked(video, units(*range(6))) for video in (0, 2)], clips, frozen)
+    sound = computed([units_from(video, units(*range(6))) for video in (0, 2)], clips, frozen)
     encode_video(clips[1], num_frames=100, size=(64, 64))
     damaged = clips[1].read_bytes()
-    clips[1].write_bytes(damaged[:-4000] + b"\xa5" * 3000 + damaged[-1000:])  # behind frames that were given already
+    clips[1].write_bytes(damaged[:-4000] + b"\xa5" * 3000 + damaged[-1000:])  # after frames that were passed on already
     spoil(clips[3])
-    of = [asked(video, units(*range(98 if video == 1 else 6))) for video in range(4)]
+    of = [units_from(video, units(*range(98 if video == 1 else 6))) for video in range(4)]
     results = computed(of, clips, frozen)
     assert [isinstance(result, VideoError) for result in results] == [False, True, False, True]
     assert "1.avi" in str(results[1])
     assert all(torch.equal(*pair) for pair in zip(results[::2], sound, strict=True))
 
 
-def test_a_worker_that_dies_is_told_with_its_video(clips: list[Path]):
-    (error,) = computed([asked(0, units(0))], clips, FrozenBackbone(Images()), Mistaken())
+def test_a_failed_worker_is_reported_with_its_video(clips: list[Path]):
+    (error,) = computed([units_from(0, units(0))], clips, FrozenBackbone(Images()), Mistaken())
     assert isinstance(error, VideoError)
     assert re.search(
         r"0\.avi: the worker that read it failed \(RuntimeError: a mistake .*, .*\.py line \d+\)", str(error)
     )
 
 
-def test_images_are_decoded_in_one_pass_and_given_once(clips: list[Path]):
+def test_images_are_decoded_in_one_pass_and_yielded_once(clips: list[Path]):
     wanted = torch.tensor([[5, 0, 5, 2], [1, 1, 1, 1], [20, 0, 3, 9]]).repeat(9, 1)  # more than one batch
     transform = BackboneTransform(Clips.picture_format)
     expected = transform(decode_frames(clips[3], wanted))
@@ -130,7 +130,7 @@ def test_images_are_decoded_in_one_pass_and_given_once(clips: list[Path]):
     assert torch.equal(torch.cat(images)[torch.cat(positions).argsort()].squeeze(1), expected)
 
 
-def test_frames_are_kept_only_as_long_as_they_are_needed(clips: list[Path], monkeypatch: pytest.MonkeyPatch):
+def test_frames_are_kept_only_while_they_are_needed(clips: list[Path], monkeypatch: pytest.MonkeyPatch):
     decoded = []
 
     def iterate_and_note(path: Path, wanted: list[int], whole: bool) -> Iterator[tuple[int, Tensor]]:
@@ -142,27 +142,29 @@ def test_frames_are_kept_only_as_long_as_they_are_needed(clips: list[Path], monk
     monkeypatch.setattr(extraction, "FRAMES_AT_ONCE", 4)
     wanted = units(*range(20, -1, -1))
     images = images_of(clips[3], wanted, BackboneTransform(FORMAT))
-    for chunk in range(3):  # the earliest frames come first, whatever the order asked for
+    for chunk in range(3):  # the earliest frames come first, whatever the order of the units
         positions, _ = next(images)
         assert sorted(wanted[positions].flatten().tolist()) == list(range(4 * chunk, 4 * chunk + 4))
         assert len(decoded) == 4 * chunk + 4
 
 
-def test_the_fill_of_the_last_batch_is_not_counted(clips: list[Path]):
+def test_the_padding_of_the_last_batch_is_not_counted(clips: list[Path]):
     frozen = FrozenBackbone(Images())
     counter = Counter(frozen.backbone)
-    computed([asked(0, units(0, 5))], clips, frozen)
+    computed([units_from(0, units(0, 5))], clips, frozen)
     assert counter.count == 2
 
 
 @pytest.mark.parametrize("transform", [BackboneTransform(FORMAT), TutorialTransform(FORMAT)])
-def test_frames_are_handed_over_as_bytes_and_nothing_changes_by_it(transform: Callable, clips: list[Path]):
+def test_frames_are_passed_on_as_bytes_without_changing_the_features(transform: Callable, clips: list[Path]):
     frozen = FrozenBackbone(Images())
     wanted = units(0, 3, 5)
     images = torch.cat([images for _, images in images_of(clips[0], wanted, transform.crop)])
     assert images.dtype == torch.uint8
     assert torch.equal(transform.normalize(images), transform(decode_frames(clips[0], wanted)).unsqueeze(1))
-    halved, at_once = (computed([asked(0, wanted)], clips, frozen, one)[0] for one in (transform, Whole(transform)))
+    halved, at_once = (
+        computed([units_from(0, wanted)], clips, frozen, variant)[0] for variant in (transform, Whole(transform))
+    )
     assert torch.equal(halved, at_once)
 
 
@@ -174,7 +176,7 @@ def test_a_transform_that_overrides_the_whole_is_not_halved(clips: list[Path]):
 
     frozen = FrozenBackbone(Images())
     inverted = Inverted(FORMAT)
-    (features,) = computed([asked(0, units(2))], clips, frozen, inverted)
+    (features,) = computed([units_from(0, units(2))], clips, frozen, inverted)
     assert torch.equal(views_of(features, 1), frozen(inverted(decode_frames(clips[0], units(2)))))
 
 
@@ -203,12 +205,12 @@ def test_a_backbone_is_compiled_in_place_with_its_weights_fixed(monkeypatch: pyt
     [
         (10**12, "auto", True, True),
         (10**4, "auto", True, False),
-        (10**12, "auto", False, False),  # no work pays for it on a CPU without matrix units
+        (10**12, "auto", False, False),  # never on a CPU without matrix units
         (1, True, True, True),
         (10**12, False, True, False),
     ],
 )
-def test_a_backbone_is_compiled_where_the_work_pays_for_it(
+def test_a_backbone_is_compiled_if_there_is_enough_work(
     num_images: int, choice: str | bool, has_units: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(extraction, "has_matrix_units", lambda: has_units)
@@ -226,7 +228,7 @@ def test_a_compiled_backbone_gives_the_same_features():
     assert torch.allclose(frozen(images), expected, atol=1e-5)
 
 
-def test_where_nothing_can_be_compiled_work_goes_on_and_says_so(
+def test_a_failed_compilation_is_reported_and_work_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     def fail(*_: object) -> None:
@@ -241,7 +243,7 @@ def test_where_nothing_can_be_compiled_work_goes_on_and_says_so(
     assert frozen(torch.zeros(1, 1, 3, 64, 64)).shape == (1, 1, 1024)
 
 
-def test_a_compile_setting_that_is_none_is_refused():
+def test_an_unknown_compile_setting_is_refused():
     with pytest.raises(VidclfError, match="compile=maybe: allowed are auto, true, false"):
         compiled(FrozenBackbone(Tiny(weights=None)), 1, "maybe")
 
@@ -262,7 +264,7 @@ class Filling:
         self.failed: dict[int, VideoError] = {}
 
     def __call__(self, *frames: int, **settings: Any) -> int:
-        views = [asked(video, units(*frames)) for video in range(4)]
+        views = [units_from(video, units(*frames)) for video in range(4)]
         return fill_store(self.store, self.extractor, views, CONTENTS, self.failed.__setitem__, **settings)
 
     def missing(self, *frames: int) -> list[int]:
@@ -274,25 +276,25 @@ def fill(store: FeatureStore, clips: list[Path]) -> Filling:
     return Filling(store, extractor(clips, FrozenBackbone(Images())))
 
 
-def test_a_store_is_filled_with_what_is_missing_and_nothing_is_computed_twice(fill: Filling, clips: list[Path]):
+def test_only_missing_features_are_computed(fill: Filling, clips: list[Path]):
     counter = Counter(fill.extractor.backbone.backbone)
     assert [fill(0, 2), fill(0, 2, 5), fill(5, 0)] == [8, 4, 0]
     assert counter.count == 4 * 3
     for video, features in enumerate(
-        computed([asked(v, units(5, 0)) for v in range(4)], clips, fill.extractor.backbone)
+        computed([units_from(v, units(5, 0)) for v in range(4)], clips, fill.extractor.backbone)
     ):
         assert torch.equal(fill.store.read(CONTENTS[video], units(5, 0)), features)
 
 
-def test_several_lists_of_a_videos_views_are_computed_in_one_pass(fill: Filling, monkeypatch: pytest.MonkeyPatch):
+def test_repeated_views_of_a_video_are_computed_in_one_pass(fill: Filling, monkeypatch: pytest.MonkeyPatch):
     passes = []
     monkeypatch.setattr(extraction, "images_of", lambda path, *a: passes.append(path.name) or images_of(path, *a))
-    views = [asked(0, units(0, 2)), asked(1, units(1)), asked(0, units(2, 4))]
+    views = [units_from(0, units(0, 2)), units_from(1, units(1)), units_from(0, units(2, 4))]
     assert fill_store(fill.store, fill.extractor, views, CONTENTS, fill.failed.__setitem__) == 4
     assert sorted(passes) == ["0.avi", "1.avi"]
 
 
-def test_videos_that_fail_are_told_and_the_rest_is_stored(fill: Filling, clips: list[Path]):
+def test_damaged_videos_are_reported_and_the_rest_is_stored(fill: Filling, clips: list[Path]):
     spoil(clips[1])
     assert fill(0, 2) == 6
     assert list(fill.failed) == [1]
@@ -307,14 +309,14 @@ def test_two_processes_share_the_videos(fill: Filling, monkeypatch: pytest.Monke
         assert fill.missing(0) == expected
 
 
-def test_an_error_gives_the_store_free_for_others(fill: Filling, clips: list[Path], capsys: pytest.CaptureFixture[str]):
-    """A failed job of a sweep lives on in its process, and nobody may wait for it."""
+def test_an_error_releases_the_lock_of_the_store(fill: Filling, clips: list[Path], capsys: pytest.CaptureFixture[str]):
+    """The process of a failed job of a sweep lives on, and no other may wait for it."""
 
     def refuse(_: int, error: VideoError) -> None:
         raise error
 
     spoil(clips[1])
-    views = [asked(video, units(0)) for video in range(4)]
+    views = [units_from(video, units(0)) for video in range(4)]
     with pytest.raises(VideoError) as kept:
         fill_store(fill.store, fill.extractor, views, CONTENTS, refuse)
     capsys.readouterr()
@@ -323,7 +325,7 @@ def test_an_error_gives_the_store_free_for_others(fill: Filling, clips: list[Pat
     assert kept.value is not None
 
 
-def test_space_is_asked_for_before_the_work_starts(fill: Filling, monkeypatch: pytest.MonkeyPatch):
+def test_free_space_is_checked_before_the_work_starts(fill: Filling, monkeypatch: pytest.MonkeyPatch):
     counter = Counter(fill.extractor.backbone.backbone)
     fill.extractor.backbone.feature_dim = 10**8
     fill.extractor.transform = TwoCrops(FORMAT)
@@ -334,7 +336,7 @@ def test_space_is_asked_for_before_the_work_starts(fill: Filling, monkeypatch: p
     assert counter.count == 0
 
 
-def test_a_disk_that_fills_midway_is_one_sentence_and_keeps_what_was_written(
+def test_a_disk_that_becomes_full_is_reported_and_stored_features_are_kept(
     fill: Filling, monkeypatch: pytest.MonkeyPatch
 ):
     add = fill.store.add

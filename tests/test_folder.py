@@ -1,4 +1,4 @@
-"""A run's folder is read back as it was written, and what is none is said so."""
+"""A run's folder is read back as it was written, and anything else is refused."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ from vidclf.run.folder import (
     load_trained,
     write_scores,
 )
-from vidclf.run.resume import move_in, relocate_states
+from vidclf.run.resume import prepare_folder, relocate_states
 
 CALLBACKS = [ModelCheckpoint(monitor="val/loss"), ModelCheckpoint()]
 
@@ -49,7 +49,7 @@ def test_the_last_checkpoint_knows_how_many_epochs_were_trained(run: Path):
 
 
 def test_a_missing_folder_is_no_run(tmp_path: Path):
-    with pytest.raises(VidclfError, match=r"run=.*nowhere: there is no such folder\. Give one that vidclf train wrote"):
+    with pytest.raises(VidclfError, match=r"run=.*nowhere: no such folder\. Name a folder that vidclf train wrote"):
         load_run(tmp_path / "nowhere")
 
 
@@ -70,10 +70,10 @@ def damage(content: bytes) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", ["empty", "text", "cut", "garbage", "zeros"])
-def test_a_damaged_checkpoint_is_said_so(kind: str, run: Path):
+def test_a_damaged_checkpoint_is_refused(kind: str, run: Path):
     path = checkpoint_of(run)
     path.write_bytes(damage(path.read_bytes())[kind])
-    with pytest.raises(VidclfError, match=r"best\.ckpt: no checkpoint of vidclf, or a damaged one"):
+    with pytest.raises(VidclfError, match=r"best\.ckpt: not a checkpoint of vidclf, or damaged"):
         load_run(run)
 
 
@@ -87,19 +87,19 @@ def test_a_damaged_checkpoint_is_said_so(kind: str, run: Path):
         {"epoch": "1"},
     ],
 )
-def test_a_checkpoint_of_something_else_is_said_so(change: dict[str, object], run: Path):
+def test_a_checkpoint_of_something_else_is_refused(change: dict[str, object], run: Path):
     torch.save({**torch.load(checkpoint_of(run), weights_only=True), **change}, checkpoint_of(run))
-    with pytest.raises(VidclfError, match="no checkpoint of vidclf"):
+    with pytest.raises(VidclfError, match="not a checkpoint of vidclf"):
         load_run(run)
     torch.save([1, 2], checkpoint_of(run))
-    with pytest.raises(VidclfError, match="no checkpoint of vidclf"):
+    with pytest.raises(VidclfError, match="not a checkpoint of vidclf"):
         load_run(run)
 
 
-def test_a_run_of_another_version_is_said_so(run: Path):
+def test_a_run_of_another_version_is_refused(run: Path):
     content = torch.load(checkpoint_of(run), weights_only=True)
     for number, sentence in (
-        (3, r"another version of vidclf \(format 3; this one reads 2"),
+        (3, r"another version of vidclf \(format 3; this version reads 2"),
         (None, "the first version"),
     ):
         content["vidclf"]["format"] = number
@@ -123,7 +123,7 @@ def test_a_folder_a_checkpoint_in_it_or_a_link_to_either_names_the_run(run: Path
     assert checkpoint_to_resume(Path(another)) == Path(another)
     with pytest.raises(VidclfError, match=r"resume=.*nowhere: neither a checkpoint nor a run"):
         checkpoint_to_resume(run / "nowhere")
-    with pytest.raises(VidclfError, match=r"run=.*split.csv: no checkpoint of a run"):
+    with pytest.raises(VidclfError, match=r"run=.*split.csv: not a checkpoint of a run"):
         load_run(run / "split.csv")
 
 
@@ -172,7 +172,7 @@ def relocated(run: Run, folder: Path, callbacks: list[Callback]) -> dict[str, An
 
 def test_a_run_that_goes_on_in_another_folder_has_its_best_checkpoint_there(run: Path, tmp_path: Path):
     new, before = tmp_path / "new", load_checkpoint(run / "checkpoints" / "last.ckpt")
-    move_in(before, new)
+    prepare_folder(before, new)
     states = relocated(before, new, CALLBACKS).values()
     best, last = [state for state in states if "dirpath" in state]
     assert best["dirpath"] == last["dirpath"] == str(new / "checkpoints")
@@ -185,7 +185,7 @@ def test_a_run_that_goes_on_in_another_folder_has_its_best_checkpoint_there(run:
 
 def test_a_run_that_goes_on_in_its_own_folder_loses_nothing(run: Path):
     before = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    move_in(load_checkpoint(run / "checkpoints" / "last.ckpt"), run)
+    prepare_folder(load_checkpoint(run / "checkpoints" / "last.ckpt"), run)
     after = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert after.pop("metrics.previous.json") == before.pop("metrics.json")
     assert after == before

@@ -154,5 +154,5 @@ def test_the_run_of_a_grid_is_an_ordinary_run_of_its_best_head(vidclf: Callable[
 
 
 def test_only_train_takes_many_heads(config: Callable[..., dict[str, Any]]):
-    with pytest.raises(VidclfError, match=r"head=grid: many heads, which only train can take"):
+    with pytest.raises(VidclfError, match=r"head=grid: only train can use many heads"):
         build_learner(config(), wrap(Images()), 2)

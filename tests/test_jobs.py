@@ -1,4 +1,4 @@
-"""A sweep that was broken off goes on with what is missing, and is never mixed with another one."""
+"""An interrupted sweep goes on with the missing jobs, and is never mixed with another sweep."""
 
 import re
 import shutil
@@ -32,18 +32,18 @@ def job(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def begun(job: Path) -> Path:
-    """One that was broken off in training."""
+    """A job that was interrupted in training."""
     (job / "metrics.json").unlink()
     return job
 
 
 @pytest.fixture
 def in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Hydra says it."""
+    """Let Hydra say that this is a job of a sweep."""
     monkeypatch.setattr(HydraConfig, "get", lambda: type("Config", (), {"mode": RunMode.MULTIRUN}))
 
 
-def test_a_job_with_scores_is_done_one_with_a_last_epoch_goes_on_and_any_other_begins(job: Path, tmp_path: Path):
+def test_a_job_with_scores_is_done_a_job_with_a_last_epoch_goes_on_any_other_begins(job: Path, tmp_path: Path):
     assert read_job(job, CONFIG) is Progress.DONE
     (job / "metrics.json").unlink()
     assert read_job(job, CONFIG) is Progress.BEGUN
@@ -53,20 +53,20 @@ def test_a_job_with_scores_is_done_one_with_a_last_epoch_goes_on_and_any_other_b
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
-        ({"seed": 1}, r"0_seed-0: the job there was trained otherwise: seed=1 \(was 0\)\. To go on with the sweep"),
+        ({"seed": 1}, r"0_seed-0: this job was trained with other settings: seed=1 \(was 0\)\."),
         ({"trainer": {"max_epochs": 9}}, r"trainer\.max_epochs=9 \(was 3\)"),
         ({"dataset": CONFIG["dataset"] | {"root": "other"}}, r"dataset\.root=other \(was somewhere\)"),
         ({"head": {"over": {"lr": [1]}}}, r"head\._target_=None \(was vidclf\.models\.heads\.linear\.Linear\)"),
     ],
 )
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
-def test_a_job_of_other_settings_is_refused(changed: dict[str, Any], told: str, name: str, job: Path):
+def test_a_job_of_other_settings_is_refused(changed: dict[str, Any], message: str, name: str, job: Path):
     (job / "checkpoints" / ({"best.ckpt", "last.ckpt"} - {name}).pop()).unlink()
     if name == "last.ckpt":
         (job / "metrics.json").unlink()
-    with pytest.raises(VidclfError, match=told):
+    with pytest.raises(VidclfError, match=message):
         read_job(job, CONFIG | changed)
 
 
@@ -77,8 +77,8 @@ def test_where_a_job_is_written_and_on_which_machine_may_differ(job: Path):
     assert read_job(job, CONFIG | machine | {"callbacks": callbacks, "trainer": trainer}) is Progress.DONE
 
 
-def test_a_job_of_a_grid_is_known_by_what_it_was_asked(job: Path):
-    """Its checkpoint is that of the head which was chosen."""
+def test_a_job_of_a_grid_is_recognised_by_its_own_configuration(job: Path):
+    """Its checkpoint holds the configuration of the chosen head."""
     grid = CONFIG | {"head": {"head": "linear", "over": {"lr": [0.1, 0.2]}}}
     for path in (job / "checkpoints").iterdir():
         content = torch.load(path)
@@ -90,7 +90,7 @@ def test_a_job_of_a_grid_is_known_by_what_it_was_asked(job: Path):
 
 
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
-def test_a_checkpoint_that_a_kill_left_half_written_stands_aside_and_the_job_begins(
+def test_a_checkpoint_that_a_kill_left_half_written_is_renamed_and_the_job_begins(
     name: str, begun: Path, in_a_sweep: None, capsys: pytest.CaptureFixture[str]
 ):
     path = begun / "checkpoints" / name
@@ -100,12 +100,12 @@ def test_a_checkpoint_that_a_kill_left_half_written_stands_aside_and_the_job_beg
         assert (progress, run) == (Progress.NEW, None)
     assert not path.exists()
     assert path.with_name(f"{name}.unreadable").read_bytes() == half
-    assert f"{name}: it cannot be read, and stands aside" in capsys.readouterr().err
+    assert f"{name}: cannot be read; renamed" in capsys.readouterr().err
 
 
-def test_scores_without_a_checkpoint_that_can_be_read_are_not_trained_over(job: Path):
+def test_scores_without_a_readable_checkpoint_are_not_overwritten(job: Path):
     (job / "checkpoints" / "best.ckpt").write_bytes(b"")
-    with pytest.raises(VidclfError, match=r"it has scores, and no checkpoints/best.ckpt that says of what"):
+    with pytest.raises(VidclfError, match=r"has scores, but no readable checkpoints/best.ckpt"):
         read_job(job, CONFIG)
 
 
@@ -114,11 +114,11 @@ def test_a_link_in_the_place_of_a_job_is_refused(name: str, begun: Path, tmp_pat
     path = begun / name
     shutil.move(path, tmp_path / "theirs")
     path.symlink_to(tmp_path / "theirs")
-    with pytest.raises(VidclfError, match="it is a link, and a sweep writes into its own folder"):
+    with pytest.raises(VidclfError, match="is a link, and a sweep writes only into its own folder"):
         read_job(begun, CONFIG)
 
 
-def test_a_checkpoint_of_another_version_is_not_trained_over(begun: Path):
+def test_a_checkpoint_of_another_version_is_not_overwritten(begun: Path):
     path = begun / "checkpoints" / "last.ckpt"
     content = torch.load(path)
     content[DESCRIPTION]["format"] = 99
@@ -140,11 +140,11 @@ def test_a_job_that_outlived_its_sweep_is_waited_for(begun: Path, in_a_sweep: No
     started.wait()
     with job_of_sweep(begun, CONFIG) as (progress, _):
         assert progress is Progress.DONE
-    said = capsys.readouterr().err
-    assert said.index("another process is training it") < said.index("done before; its scores stand.")
+    notices = capsys.readouterr().err
+    assert notices.index("another process is training this job") < notices.index("done before; its scores are kept.")
 
 
-def test_a_sweep_that_was_broken_off_ends_as_one_that_was_not(
+def test_an_interrupted_sweep_ends_like_an_uninterrupted_one(
     vidclf: Callable[..., Outcome], clips: Path, trained: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     store = f"store.root={trained.run.parents[2] / 'data' / 'features'}"
@@ -180,15 +180,15 @@ def test_a_sweep_that_was_broken_off_ends_as_one_that_was_not(
         for name in ("metrics.json", "predictions.csv", "split.csv"):
             assert (folder / name).read_bytes() == (uncut / name).read_bytes()
         for name in ("best.ckpt", "last.ckpt"):
-            heads = [torch.load(one / "checkpoints" / name)["state_dict"] for one in (folder, uncut)]
+            heads = [torch.load(job / "checkpoints" / name)["state_dict"] for job in (folder, uncut)]
             assert all(torch.equal(heads[0][key], heads[1][key]) for key in heads[0])
 
 
 @pytest.mark.parametrize(
     ("folder", "message"),
     [
-        ("0_backbone-tiny_seed-7", r"it holds 0_backbone-tiny_seed-7, a job of another sweep"),
-        ("0_backbone-tiny_seed-0", r"0_backbone-tiny_seed-0: the job there was trained otherwise: "),
+        ("0_backbone-tiny_seed-7", r"contains 0_backbone-tiny_seed-7, a job of another sweep"),
+        ("0_backbone-tiny_seed-0", r"0_backbone-tiny_seed-0: this job was trained with other settings: "),
     ],
 )
 def test_another_sweep_in_a_sweeps_folder_is_refused_by_each_job(

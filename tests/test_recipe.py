@@ -176,8 +176,8 @@ def test_what_cannot_be_stored_says_why(tmp_path: Path, monkeypatch: pytest.Monk
     assert why_not_storable(Images(), images) is None
     trained = Images().requires_grad_()
     assert why_not_storable(trained, images) == "the backbone is trained, so its features change"
-    assert why_not_storable(Images(), RandomTransform(FORMAT)).startswith("RandomTransform draws by chance")
-    assert why_not_storable(Images(), images, TwoCrops(FORMAT)).startswith("TwoCrops draws by chance")
+    assert why_not_storable(Images(), RandomTransform(FORMAT)).startswith("RandomTransform is random")
+    assert why_not_storable(Images(), images, TwoCrops(FORMAT)).startswith("TwoCrops is random")
     mine = own_module(tmp_path / "a.py", OWN, monkeypatch).Mine
     (tmp_path / "a.py").unlink()
     assert "source of a class cannot be read" in why_not_storable(mine(), images)

@@ -50,5 +50,5 @@ def test_all_streams_are_seeded_as_lightning_seeds_them(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.5, None, "abc"])
 def test_a_seed_is_a_whole_number(seed: object):
-    with pytest.raises(VidclfError, match=rf"^seed={seed}: it is a whole number, from 0 to 4294967295\.$"):
+    with pytest.raises(VidclfError, match=rf"^seed={seed}: must be a whole number from 0 to 4294967295\.$"):
         seed_all(seed)

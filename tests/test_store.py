@@ -1,4 +1,4 @@
-"""What the feature store keeps is what would be computed, bit for bit, and is never what is out of date."""
+"""The store returns features bit for bit as they were computed, and never outdated ones."""
 
 import errno
 import json
@@ -29,7 +29,7 @@ def missing(store: FeatureStore, *frames: int, content: str = CONTENT) -> Tensor
 
 
 def fresh(store: FeatureStore) -> FeatureStore:
-    """As another process has it."""
+    """Return the store as another process opens it."""
     return FeatureStore(store.folder.parent, RECIPE, "pictures")
 
 
@@ -41,7 +41,7 @@ def some_features(*frames: int, crops: int = 1, steps: int = 1) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_read_is_what_was_written_in_the_order_asked_for(store: FeatureStore, dtype: torch.dtype):
+def test_features_are_read_as_written_in_the_requested_order(store: FeatureStore, dtype: torch.dtype):
     features = torch.randn(3, 2, 4, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
     store.add(CONTENT, units(7, 0, 30), features)
     read = store.read(CONTENT, units(30, 7, 7, 0))
@@ -49,21 +49,21 @@ def test_what_is_read_is_what_was_written_in_the_order_asked_for(store: FeatureS
     assert torch.equal(read, features[[2, 0, 0, 1]])
 
 
-def test_only_what_is_not_there_is_missing(store: FeatureStore):
+def test_only_units_that_are_not_stored_are_missing(store: FeatureStore):
     assert missing(store, 5, 2, 5).tolist() == [[2], [5]]
     store.add(CONTENT, units(2), some_features(2))
     assert missing(store, 5, 2, 9).tolist() == [[5], [9]]
     assert missing(store, 2, content="d" * 64).tolist() == [[2]]
 
 
-def test_new_units_join_the_old_ones_and_do_not_replace_them(store: FeatureStore):
+def test_new_units_are_added_and_old_ones_are_kept(store: FeatureStore):
     store.add(CONTENT, units(1, 2), some_features(1, 2))
     store.add(CONTENT, units(2, 3), some_features(200, 3))
     assert store.read(CONTENT, units(1, 2, 3))[:, 0, 0, 0].tolist() == [1, 2, 3]
     assert len(list(store.folder.glob("*.safetensors"))) == 1
 
 
-def test_clips_of_another_length_live_beside_each_other(store: FeatureStore):
+def test_clips_of_different_lengths_are_stored_side_by_side(store: FeatureStore):
     """A clip backbone takes 8 frames or 16, which gives it another number of steps."""
     for length, steps in ((4, 2), (8, 4), (1, 1)):
         clip = torch.arange(length)[None]
@@ -74,7 +74,7 @@ def test_clips_of_another_length_live_beside_each_other(store: FeatureStore):
         assert torch.equal(read, some_features(length, steps=steps))
 
 
-def test_what_is_not_stored_is_a_sentence(store: FeatureStore):
+def test_reading_a_missing_unit_is_an_error(store: FeatureStore):
     with pytest.raises(VidclfError, match=r"a\.avi: no features in .*pictures-.*Run vidclf extract first\."):
         store.read(CONTENT, units(1), Path("a.avi"))
     store.add(CONTENT, units(1), some_features(1))
@@ -82,7 +82,7 @@ def test_what_is_not_stored_is_a_sentence(store: FeatureStore):
         store.read(CONTENT, units(1, 4), Path("a.avi"))
 
 
-def test_the_index_answers_for_files_that_are_as_it_knows_them(store: FeatureStore, monkeypatch: pytest.MonkeyPatch):
+def test_unchanged_files_are_answered_from_the_index(store: FeatureStore, monkeypatch: pytest.MonkeyPatch):
     contents = [f"{number}" * 64 for number in range(5)]
     for content in contents[:4]:
         store.add(content, units(1, 2), some_features(1, 2))
@@ -91,12 +91,12 @@ def test_the_index_answers_for_files_that_are_as_it_knows_them(store: FeatureSto
     rows = FeatureStore._rows
     monkeypatch.setattr(FeatureStore, "_rows", lambda self, path: opened.append(path.name[0]) or rows(self, path))
     store.add(contents[2], units(3), some_features(3))  # another size, another time
-    asked = [(content, units(1, 2, 3)) for content in contents]
-    assert [len(units) for units in fresh(store).missing_of_all(asked)] == [1, 1, 0, 1, 3]
+    wanted = [(content, units(1, 2, 3)) for content in contents]
+    assert [len(units) for units in fresh(store).missing_of_all(wanted)] == [1, 1, 0, 1, 3]
     assert opened == ["2"]
 
 
-def test_the_folder_is_looked_through_once(store: FeatureStore, monkeypatch: pytest.MonkeyPatch):
+def test_the_folder_is_scanned_once(store: FeatureStore, monkeypatch: pytest.MonkeyPatch):
     scans = []
     scan = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: scans.append(path) or scan(path))
@@ -108,20 +108,20 @@ def test_the_folder_is_looked_through_once(store: FeatureStore, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("content", [b"", b"[1, 2]", b"\xff\xfe", b'{"a": '])
-def test_a_damaged_index_is_written_anew(content: bytes, store: FeatureStore):
+def test_a_damaged_index_is_rewritten(content: bytes, store: FeatureStore):
     store.add(CONTENT, units(1), some_features(1))
     (store.folder / "index.json").write_bytes(content)
     assert missing(fresh(store), 1, 2).tolist() == [[2]]
     assert len(json.loads((store.folder / "index.json").read_bytes())) == 1
 
 
-def test_a_store_of_another_format_is_told_and_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_store_of_another_format_is_reported_and_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     old = FeatureStore(tmp_path, replace(RECIPE, format=0), "pictures")
     old.add(CONTENT, units(1), some_features(1))
     assert capsys.readouterr().err == ""
     new = FeatureStore(tmp_path, RECIPE, "pictures")
-    told = capsys.readouterr().err
-    assert told.startswith(
+    notice = capsys.readouterr().err
+    assert notice.startswith(
         f"{old.folder}: features in format 0 of the store, which this version of vidclf does not read"
     )
     assert missing(new, 1).tolist() == [[1]]
@@ -130,7 +130,7 @@ def test_a_store_of_another_format_is_told_and_not_read(tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     "damage", [lambda data: data[: len(data) // 2], lambda data: b"\xff" * len(data), lambda _: b"", lambda d: d[:20]]
 )
-def test_a_damaged_file_counts_as_absent_and_is_mended(store: FeatureStore, damage: Callable[[bytes], bytes]):
+def test_a_damaged_file_counts_as_missing_and_is_replaced(store: FeatureStore, damage: Callable[[bytes], bytes]):
     store.add(CONTENT, units(1, 2), some_features(1, 2))
     (path,) = store.folder.glob("*.safetensors")
     path.write_bytes(damage(path.read_bytes()))
@@ -142,12 +142,12 @@ def test_a_damaged_file_counts_as_absent_and_is_mended(store: FeatureStore, dama
     assert torch.equal(store.read(CONTENT, units(1, 2)), some_features(1, 2))
 
 
-def test_the_folder_says_what_it_was_computed_with(store: FeatureStore):
+def test_the_recipe_is_written_into_the_folder(store: FeatureStore):
     assert json.loads((store.folder / "recipe.json").read_text()) == asdict(RECIPE)
 
 
 @pytest.mark.parametrize("name", ["../../up", "a/b", "hf-hub:x/y.z", "ü \n$", "..", "", "n" * 300])
-def test_a_backbone_of_any_name_has_its_folder_below_the_root(name: str, tmp_path: Path):
+def test_any_name_of_a_backbone_gives_a_folder_below_the_root(name: str, tmp_path: Path):
     folder = FeatureStore(tmp_path / "store", RECIPE, name).folder
     assert folder.is_dir()
     assert folder.resolve().parent == (tmp_path / "store").resolve()
@@ -170,7 +170,7 @@ store.add("c" * 64, torch.tensor([[110]]), torch.zeros(1, 1, 1, 3))
 """
 
 
-def test_writers_at_once_lose_nothing_though_one_is_killed(tmp_path: Path):
+def test_simultaneous_writers_lose_nothing_even_if_one_is_killed(tmp_path: Path):
     """Threads of this process and another process add to one video's file; the other is killed as it writes."""
 
     def write(start: int) -> None:
@@ -179,19 +179,19 @@ def test_writers_at_once_lose_nothing_though_one_is_killed(tmp_path: Path):
             store.add(CONTENT, units(frame), some_features(frame))
 
     command = [sys.executable, "-c", OTHER_WRITER, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as other, ThreadPoolExecutor(3) as pool:
-        assert other.stdout.readline() == b"ready\n"
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer, ThreadPoolExecutor(3) as pool:
+        assert writer.stdout.readline() == b"ready\n"
         list(pool.map(write, (0, 10, 20)))
-        assert other.wait(60) == -signal.SIGKILL
+        assert writer.wait(60) == -signal.SIGKILL
     store = FeatureStore(tmp_path, RECIPE, "pictures")
     frames = [*range(30), *range(100, 110)]
     assert torch.equal(store.read(CONTENT, units(*frames)), some_features(*frames))
     assert missing(store, 110).tolist() == [[110]]
-    store.add(CONTENT, units(110), some_features(110))  # its lock holds nobody up
+    store.add(CONTENT, units(110), some_features(110))  # its lock is released
 
 
 @pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, "No space left"), (errno.EROFS, "Read-only")])
-def test_a_disk_that_is_full_or_read_only_midway_is_a_sentence(
+def test_a_disk_that_becomes_full_or_read_only_is_reported(
     number: int, reason: str, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ):
     def fail(_: int) -> None:
@@ -205,7 +205,7 @@ def test_a_disk_that_is_full_or_read_only_midway_is_a_sentence(
     assert not [path for path in store.folder.iterdir() if path.name.startswith(".c")]
 
 
-def test_a_root_that_is_a_file_is_a_sentence(tmp_path: Path):
+def test_a_root_that_is_a_file_is_reported(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(VidclfError, match=r"file/pictures-\w+: cannot write \(Not a directory\).*store\.root="):
         FeatureStore(tmp_path / "file", RECIPE, "pictures")
@@ -223,10 +223,10 @@ with store.computing(0, 1):
 """
 
 
-def test_who_comes_second_waits_says_so_and_knows_what_the_first_computed(
+def test_a_second_process_waits_and_then_sees_what_the_first_computed(
     store: FeatureStore, capsys: pytest.CaptureFixture[str]
 ):
-    """The first is killed: its lock ends with it. Another share is not held up."""
+    """The first is killed, which releases its lock. Another share does not wait."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(store.folder.parent)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

@@ -1,6 +1,7 @@
-"""What a person sees is plain where there is no terminal, and results are told from notices."""
+"""Output is plain without a terminal, and results and notices go to different streams."""
 
 import io
+import re
 import sys
 
 import pytest
@@ -48,12 +49,19 @@ def test_notices_go_to_stderr(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr() == ("", "a notice\n")
 
 
-def test_nothing_in_a_strangers_name_moves_the_cursor_or_colours_a_line(capsys: pytest.CaptureFixture[str]):
-    for tell in (say, lambda text: table(text, {}), lambda text: report(VidclfError(text))):
-        tell("a\x1b[31m\r\udce9\n\tb")
+def test_no_character_of_a_message_moves_the_cursor_or_colours_a_line(capsys: pytest.CaptureFixture[str]):
+    for show in (say, lambda text: table(text, {}), lambda text: report(VidclfError(text))):
+        show("a\x1b[31m\r\udce9\n\tb")
     out, err = capsys.readouterr()
     assert err == "a\ufffd[31m\ufffd\ufffd\n\tb\nVidclfError: a\ufffd[31m\ufffd\ufffd\n\tb\n"
     assert out == "a\ufffd[31m\ufffd\ufffd\n\tb\n"
+
+
+def test_rates_of_items_and_parts_are_shown_at_the_end(capsys: pytest.CaptureFixture[str]):
+    assert list(track(range(3), 3, "Extracting features of", "videos", "frames", lambda item: 10)) == [0, 1, 2]
+    start, end = capsys.readouterr().err.splitlines()
+    assert start == "Extracting features of 3 videos"
+    assert re.fullmatch(r"3 videos in \S+ s: \S+ videos/s, \S+ frames/s", end)
 
 
 def test_work_is_announced_once_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]):
@@ -70,7 +78,7 @@ def test_work_has_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
     terminal = open_terminal(monkeypatch)
     assert list(track(range(3), 3, "Examining", "videos")) == [0, 1, 2]
     assert "Examining" in terminal.getvalue()
-    assert "3/3" in terminal.getvalue()
+    assert "100%" in terminal.getvalue()
 
 
 def test_lightning_has_a_bar_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch):

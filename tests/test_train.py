@@ -113,10 +113,13 @@ def test_an_earlier_best_epoch_survives_a_resume(train: Callable[..., Outcome]):
     ("arguments", "sentence"),
     [
         (("resume=no where",), "resume=no where: neither a checkpoint nor a run"),
-        (("resume={run}",), "is complete and scored, with 2 of trainer.max_epochs=2 trained. Ask for more epochs"),
+        (("resume={run}",), "is complete and scored, with 2 of trainer.max_epochs=2 trained. Set more epochs"),
         (("resume={run}", "experiment=demo"), "experiment=demo: a run keeps its own settings"),
-        (("resume={run}", "trainer.max_epochs=3", "head.dropout=0.1"), "was trained otherwise: head.dropout=0.1"),
-        (("resume={run}/metrics.json", "trainer.max_epochs=3"), "metrics.json: no checkpoint of vidclf"),
+        (
+            ("resume={run}", "trainer.max_epochs=3", "head.dropout=0.1"),
+            "trained with other settings or data: head.dropout=0.1",
+        ),
+        (("resume={run}/metrics.json", "trainer.max_epochs=3"), "metrics.json: not a checkpoint of vidclf"),
     ],
 )
 def test_resuming_something_else_is_a_sentence(

@@ -1,4 +1,4 @@
-"""Fill the feature store for every video of the data set, so that later runs start at once; write it as a table."""
+"""Fill the feature store for every video of the data set, and write it as a table."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from vidclf.system.terminal import say, table
 
 
 def run(config: Config, run: Run | None) -> None:
-    """Fill the store, and write a table of it to `to`."""
+    """Fill the store, and write a table to `to`."""
     shard = _parse_shard(config["shard"])
     target = None if config["to"] is None else Path(config["to"])
     if target:
@@ -29,8 +29,9 @@ def run(config: Config, run: Run | None) -> None:
     config = prepare_backbone(config, backbone, lambda: corpus if shard == (1, 1) else build_corpus(config))
     source = build_stored_features({**config, "features": "store"}, corpus, backbone, trainer.strategy.root_device)
     draws = range(source.num_draws if corpus.is_random else 0)
-    views = [one for draw in draws for one in corpus.views("train", draw)]
-    computed = sum(gather(source.prepare([*views, *(one for part in PARTS for one in corpus.views(part))], shard)))
+    views = [video for draw in draws for video in corpus.views("train", draw)]
+    views += [video for part in PARTS for video in corpus.views(part)]
+    computed = sum(gather(source.prepare(views, shard)))
     corpus.share_failed()
     for error in corpus.failed.values():
         say(f"left out: {error}")
@@ -45,4 +46,4 @@ def _parse_shard(shard: str | int) -> tuple[int, int]:
     number, _, count = str(shard).partition("/")
     if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
         return int(number), int(count)
-    raise VidclfError(f"shard={shard}: it must be k/n, the k-th of n parts: 1/64 to 64/64.")
+    raise VidclfError(f"shard={shard}: must be k/n, the k-th of n shards. Use 1/64 to 64/64 for 64.")

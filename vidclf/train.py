@@ -25,7 +25,7 @@ from vidclf.models.learner import Learner
 from vidclf.run.config import Config, as_yaml, explicit_overrides, output_folder
 from vidclf.run.folder import Run, load_best, load_trained, write_scores
 from vidclf.run.jobs import Progress, job_of_sweep
-from vidclf.run.resume import PREVIOUS, check_resumed, is_complete, move_in
+from vidclf.run.resume import PREVIOUS, check_resumed, is_complete, prepare_folder
 from vidclf.system.disk import write_csv
 from vidclf.system.machine import free_memory
 from vidclf.system.ranks import is_rank_zero, start_ranks
@@ -77,7 +77,7 @@ def _train(config: Config, before: Run | None) -> None:
     datamodule.prepare(trainer.max_epochs)
     if before:
         load_trained(before, learner)
-        move_in(before, folder)
+        prepare_folder(before, folder)
     else:
         fit_scaling(learner, datamodule)
     rows = _fit(trainer, learner, datamodule, folder, before.path if before else None, is_trained)

@@ -1,4 +1,4 @@
-"""From a verb's configuration to the videos that it reads, and to what gives batches of them."""
+"""Build the corpus and the sources of batches from a verb's configuration."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ FEATURES = ("auto", "store", "frames")
 
 
 def build_corpus(config: Config, shard: tuple[int, int] = (1, 1)) -> Corpus:
-    """Return the videos of the data set, looked at and split; see `Corpus`."""
+    """Return the videos of the data set, examined and split; see `Corpus`."""
     root = Path(config["store"]["root"])
     with writing_to(root, REMEDY):
         root.mkdir(parents=True, exist_ok=True)
@@ -47,18 +47,18 @@ def build_source(
     training: bool = False,
     stored: bool = True,
 ) -> Source:
-    """Return what gives batches of the corpus: stored features where `features` and the stages allow it, else frames.
+    """Return the source of batches: stored features if `features` and the stages allow it, else frames.
 
     Args:
         config: of the verb.
-        corpus: whose videos are read.
-        backbone: what the features are of.
-        device: where it computes.
+        corpus: of videos.
+        backbone: computes the features on `device`.
+        device: of the backbone.
         training: whether training views are augmented.
-        stored: False: frames, whatever the configuration says.
+        stored: False for frames, whatever `features` says.
 
     Raises:
-        VidclfError: `features=store` where features cannot be stored, or an augmentation would belie the classes.
+        VidclfError: `features=store`, but features cannot be stored; or an augmentation would make labels wrong.
     """
     transform = build_transform(config, backbone.picture_format)
     augmentation = build_node(config["augmentation"]) if training else None
@@ -105,7 +105,7 @@ def build_stored_features(
         fixed_batch(device.type, backbone.picture_format.clip_length),
     )
     if training and corpus.is_random:
-        say(f"features are stored: epoch e shows draw e modulo {draws} of its views (store.draws).")
+        say(f"features are stored: epoch e uses draw e modulo {draws} of the training views (store.draws).")
     paths = [video.path for video in corpus.videos]
     return StoredFeatures(
         FeatureStore(root, recipe, backbone.name),
@@ -118,7 +118,7 @@ def build_stored_features(
 
 
 def _choose_features(features: str, obstacle: str | None) -> bool:
-    """Return whether features are stored."""
+    """Return whether to store features."""
     if features not in FEATURES:
         raise VidclfError(f"features={features}: unknown; use one of {', '.join(FEATURES)}.")
     if features == "store" and obstacle:
@@ -129,8 +129,8 @@ def _choose_features(features: str, obstacle: str | None) -> bool:
 
 
 def _num_threads(config: Config) -> int:
-    """Return how many videos this process decodes at once."""
+    """Return the number of videos that this process decodes at once."""
     num_threads = config["num_threads"]
     if num_threads is not None and num_threads < 1:
-        raise VidclfError(f"num_threads={num_threads}: it must be 1 or more.")
+        raise VidclfError(f"num_threads={num_threads}: must be 1 or more.")
     return num_threads or max(1, num_cores() // local_world_size())

@@ -1,6 +1,6 @@
-"""From a verb's configuration, plain data, to the objects it names: what a classifier is made of.
+"""Build the parts of a classifier from a verb's configuration, which is plain data.
 
-What trains one is made in `training`, what it is shown in `sources`.
+`training` builds what trains a classifier, `datasets` what it reads.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,19 +39,19 @@ TAKES_WHITELIST = "_execution_whitelist_" in signature(instantiate).parameters  
 
 
 def build_node(node: Config | None, **changed: object) -> Any:
-    """Instantiate one node, with some of its keys changed; None where nothing is chosen."""
+    """Instantiate a node, with some of its keys changed; None for an empty node."""
     if not node:
         return None
     plain = {**node, **changed}
     whitelist = {}
     if TAKES_WHITELIST:
-        named = [value for path, value in walk(plain) if path[-1] == "_target_"]  # looked through before, by `trust`
-        whitelist = {"_execution_whitelist_": named}
+        targets = [value for path, value in walk(plain) if path[-1] == "_target_"]  # checked before, by `trust`
+        whitelist = {"_execution_whitelist_": targets}
     return instantiate(escaped(escaped(plain)), _convert_="object", **whitelist)  # it resolves twice
 
 
 def build_backbone(config: Config) -> FrozenBackbone | TunedBackbone:
-    """Return the backbone as it is used; weights that it has none of are drawn from the seed."""
+    """Return the wrapped backbone; without pretrained weights, they are drawn from the seed."""
     seed_all(config["seed"])
     node = dict(fix_precision(config)["backbone"])
     calibration = node.pop("calibration", None)  # of a run
@@ -63,7 +63,9 @@ def build_backbone(config: Config) -> FrozenBackbone | TunedBackbone:
             "trainer.accelerator=cpu, or leave int8 out: a GPU is faster in bfloat16."
         )
     del node["precision"]
-    takes_precision = "precision" in signature(build_node(node, _partial_=True).func).parameters  # one's own need not
+    takes_precision = (
+        "precision" in signature(build_node(node, _partial_=True).func).parameters
+    )  # a user's class may not
     in_float32 = build_node(node, precision="float32") if takes_precision else build_node(node)
     return FrozenBackbone(Int8Backbone(in_float32, calibration))
 
@@ -88,7 +90,7 @@ def prepare_backbone(
 
 
 def restore_classifier(config: Config, run: Run) -> Classifier:
-    """Return a run's classifier as it was trained, or with what differs in `config`.
+    """Return a run's trained classifier, with the changes in `config`.
 
     Raises:
         VidclfError: the backbone or the head is not the run's.
@@ -103,7 +105,7 @@ def restore_classifier(config: Config, run: Run) -> Classifier:
 def fix_precision(config: Config) -> dict[str, Any]:
     """Return the configuration with `backbone.precision=auto` named after the kind of device that is used.
 
-    So a run keeps it: its weights' hash is that of one number format.
+    A run stores that name, because the hash of its weights belongs to one number format.
     """
     node = config["backbone"]
     if node.get("precision") != "auto" or not str(node["_target_"]).startswith("vidclf."):
@@ -114,20 +116,20 @@ def fix_precision(config: Config) -> dict[str, Any]:
 
 
 def build_transform(config: Config, picture_format: PictureFormat) -> Transform:
-    """Return the transform to the images that a backbone wants."""
+    """Return the transform to the images of a picture format."""
     return call_factory(build_node(config["transform"]), picture_format)
 
 
 def build_classifier(config: Config, backbone: FrozenBackbone | TunedBackbone, num_classes: int) -> Classifier:
-    """Return the classifier; its head is drawn from the seed."""
+    """Return the classifier, its head drawn from the seed."""
     seed_all(config["seed"])
     if "_target_" not in config["head"]:
-        raise VidclfError("head=grid: many heads, which only train can take. Leave it out: a run has one of them.")
+        raise VidclfError("head=grid: only train can use many heads. Leave it out; the run has one head.")
     make_head = build_node(config["head"])
     if "scaling" in config["head"] and "scaling" not in signature(make_head.func).parameters:
         raise VidclfError(
-            f"head.scaling={config['head']['scaling']}: scaling is a stage of its own before the head, which "
-            f"{make_head.func.__qualname__} knows nothing of. Say scaling={config['head']['scaling']}."
+            f"head.scaling={config['head']['scaling']}: scaling is a stage before the head, not an argument of "
+            f"{make_head.func.__qualname__}. Set scaling={config['head']['scaling']}."
         )
     head = call_factory(make_head, backbone.feature_dim, num_classes)
     scaling = resolve_scaling(config["scaling"], head, isinstance(backbone, TunedBackbone))
@@ -135,7 +137,7 @@ def build_classifier(config: Config, backbone: FrozenBackbone | TunedBackbone, n
 
 
 def build_device(config: Config) -> torch.device:
-    """Return where one process computes, and let torch compute there, both as `trainer` has it."""
+    """Return the device of one process, and set determinism, both as `trainer` says."""
     settings = config["trainer"]
     set_determinism(settings.get("deterministic"))
     return choose_device(settings.get("accelerator", "auto"), settings.get("devices", "auto"))
@@ -153,12 +155,12 @@ def build_aggregations() -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def call_factory(factory: partial, *arguments: object, **settings: object) -> Any:
-    """Call what a `_partial_` node gave."""
+    """Call the factory of a `_partial_` node; see `check_arguments`."""
     return check_arguments(factory, *arguments, **settings)(*arguments, **settings)
 
 
 def check_arguments(factory: partial, *arguments: object, **settings: object) -> partial:
-    """Return what a `_partial_` node gave; keys that are no arguments of it are the configuration's mistake."""
+    """Return the factory of a `_partial_` node; raise VidclfError if its keys are not arguments of the target."""
     try:
         signature(factory.func).bind(*factory.args, *arguments, **{**factory.keywords, **settings})
     except TypeError as error:

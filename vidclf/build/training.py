@@ -1,4 +1,4 @@
-"""From a verb's configuration to what trains a classifier: the LightningModule, its optimiser, the Trainer."""
+"""Build what trains a classifier from a configuration: the LightningModule, its optimiser, the Trainer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
 from vidclf.models.learner import Learner
 from vidclf.run.folder import DESCRIPTION, FORMAT
 from vidclf.run.resume import relocate_states
-from vidclf.system.disk import writing_to
+from vidclf.system.disk import replacing, writing_to
 from vidclf.system.terminal import progress_bar, say
 
-METRICS = ("train/loss", "train/view_top1", "val/loss", "val/view_top1", "val/top1")  # that training logs
+METRICS = ("train/loss", "train/view_top1", "val/loss", "val/view_top1", "val/top1")  # logged by training
 
 
 @dataclass(eq=False)
@@ -51,14 +51,14 @@ class Describe(Callback):
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the libraries that a run's numbers come from."""
+    """Return the versions of the libraries that determine a run's results."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("vidclf", "torch", "torchvision", "lightning", "av")}
 
 
 def build_learner(config: Config, backbone: FrozenBackbone | TunedBackbone, num_classes: int) -> Learner:
-    """Return the classifier that is trained; its head is drawn from the seed."""
+    """Return the classifier for training, its head drawn from the seed."""
     untrained = build_classifier(config, backbone, num_classes)
     if config["mixing"] and config["batch_size"] < 2:
         raise VidclfError(f"batch_size={config['batch_size']}: mixing needs two views or more in a batch.")
@@ -78,14 +78,14 @@ def build_learner(config: Config, backbone: FrozenBackbone | TunedBackbone, num_
 
 
 def build_optimizer(config: Config, backbone: FrozenBackbone | TunedBackbone) -> Any:
-    """Return what makes the optimiser; not a fused one where Lightning clips gradients under mixed precision."""
+    """Return the optimiser's factory; not fused if Lightning clips gradients under mixed precision."""
     node, clips = dict(config["optimizer"]), config["trainer"].get("gradient_clip_val")
     if node.get("fused") and clips and "mixed" in _precision(config, backbone):
         say("optimizer.fused is off: Lightning clips no gradients of fused optimisers under mixed precision.")
         node["fused"] = False
     factory = check_arguments(build_node(node), [])
     if str(node["_target_"]).startswith("torch."):
-        factory([nn.Parameter(torch.zeros(1))])  # what it refuses is told now, not when all features are computed
+        factory([nn.Parameter(torch.zeros(1))])  # raises now, not after all features are computed
     return factory
 
 
@@ -93,46 +93,45 @@ def build_callbacks(config: Config) -> list[Callback]:
     """Return the callbacks, after checking that what they watch is logged.
 
     Raises:
-        VidclfError: one watches what is not logged, or none keeps the best checkpoint.
+        VidclfError: a callback watches a metric that is not logged, or none keeps the best checkpoint.
     """
     callbacks = list((build_node(config["callbacks"]) or {}).values())
     if not config["logger"] and any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
         say("logger=null: the learning rate is not logged.")
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
-    own = any(not type(callback).__module__.startswith(("lightning.", "vidclf.")) for callback in callbacks)
+    may_log_more = any(not type(callback).__module__.startswith(("lightning.", "vidclf.")) for callback in callbacks)
     for callback in callbacks:
         monitor = getattr(callback, "monitor", None)
-        if isinstance(callback, EarlyStopping | ModelCheckpoint) and not own and monitor not in (None, *METRICS):
+        if (
+            isinstance(callback, EarlyStopping | ModelCheckpoint)
+            and not may_log_more
+            and monitor not in (None, *METRICS)
+        ):
             raise VidclfError(
                 f"callbacks: {type(callback).__name__} watches monitor={monitor}, which training does not log. "
                 f"Use one of {', '.join(METRICS)}."
             )
     if not any(getattr(callback, "filename", None) == "best" for callback in callbacks):
-        raise VidclfError("callbacks: none keeps best.ckpt, so nothing would be left to score; see callbacks=default.")
+        raise VidclfError("callbacks: none keeps best.ckpt, so nothing could be scored. Use callbacks=default.")
     return callbacks
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Checkpoints are written beside their place and then put there: one copy, whole or not at all.
+    """Writes a checkpoint beside its place and renames it: whole or not at all.
 
-    Lightning's own go through memory and the system's folder for temporary files.
+    Lightning's own goes through memory and the system's folder for temporary files.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
-        """Write what `torch.save` takes; raise VidclfError where the disk refuses."""
+        """Write a checkpoint; raise VidclfError if the disk refuses."""
         path = Path(path)
-        part = path.with_name(f".{path.name}.part")  # of one name, so that what a killed process left goes
         with writing_to(path, f"Make room; resume={path.parent.parent} goes on."):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                part.unlink(missing_ok=True)
-                with part.open("xb") as file:
+                with replacing(path, "part") as temporary, temporary.open("xb") as file:
                     torch.save(checkpoint, file)
-                part.replace(path)
-            except RuntimeError as error:  # torch's own, over what the disk said
+            except RuntimeError as error:  # torch raises it while it handles the disk's error
                 raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
-            finally:
-                part.unlink(missing_ok=True)
 
 
 def build_training(config: Config, backbone: FrozenBackbone | TunedBackbone, choose: Any = None) -> L.Trainer:
@@ -143,18 +142,18 @@ def build_training(config: Config, backbone: FrozenBackbone | TunedBackbone, cho
     """
     num_epochs = config["trainer"]["max_epochs"]
     if not isinstance(num_epochs, int | None) or num_epochs == 0:
-        raise VidclfError(f"trainer.max_epochs={num_epochs}: nothing would be trained; give 1 or more.")
+        raise VidclfError(f"trainer.max_epochs={num_epochs}: nothing would be trained. Set 1 or more.")
     callbacks = build_callbacks(config)
     callbacks = choose.replace_callbacks(callbacks) if choose else callbacks
     trainer = build_trainer(config, backbone, build_node(config["logger"]), callbacks)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        say("trainer.fast_dev_run: all of it runs, on a few batches; no checkpoint and no scores are kept.")
+        say("trainer.fast_dev_run: runs on a few batches; no checkpoint and no scores are kept.")
     every, num_batches = trainer.check_val_every_n_epoch, trainer.limit_val_batches
     if num_batches == 0 or (every and num_epochs is not None and 0 <= num_epochs < every):
         raise VidclfError(
             f"trainer.check_val_every_n_epoch={every} trainer.max_epochs={num_epochs} trainer.limit_val_batches="
             f"{num_batches}: training would never be validated, and the best epoch is chosen by validation. Validate "
-            "at least once; to try whether all of it runs, use +trainer.fast_dev_run=true."
+            "at least once, or use +trainer.fast_dev_run=true for a trial."
         )
     return trainer
 
@@ -162,7 +161,7 @@ def build_training(config: Config, backbone: FrozenBackbone | TunedBackbone, cho
 def build_trainer(
     config: Config, backbone: FrozenBackbone | TunedBackbone, logger: object = None, callbacks: Sequence[Callback] = ()
 ) -> L.Trainer:
-    """Return Lightning's Trainer, quiet where there is no terminal."""
+    """Return Lightning's Trainer, without a progress bar if there is no terminal."""
     bar = progress_bar()
     trainer: L.Trainer = call_factory(
         build_node(config["trainer"], _partial_=True),
@@ -179,7 +178,7 @@ def build_trainer(
 
 
 def _precision(config: Config, backbone: FrozenBackbone | TunedBackbone) -> str:
-    """Return Lightning's name of the precision that heads are trained in."""
+    """Return the precision for training, by Lightning's name."""
     precision = str(config["trainer"].get("precision") or "32-true")
     if precision != "auto":
         return precision

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
-from filelock import FileLock, Timeout
 
 from vidclf.data.decoding import VideoInfo, errors_name_video, inspect
 from vidclf.data.prefetch import run_ahead
 from vidclf.errors import VideoError
-from vidclf.system.disk import write_atomically
+from vidclf.system.disk import locked, write_atomically
 from vidclf.system.ranks import gather, rank_and_size
-from vidclf.system.terminal import say, track
+from vidclf.system.terminal import track
 
 FORMAT = 4  # raise it when the facts or their JSON change
 SAVE_EVERY = 500  # files: a killed run repeats no more than these
@@ -108,19 +107,14 @@ class Catalogue:
         """Keep other processes from examining the same files; processes with other files do not wait."""
         names = "\0".join(sorted(map(os.path.abspath, paths)))
         digest = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        lock = FileLock(self.path.with_name(f".{self.path.name}.{digest}.lock"))
-        try:
-            held = lock.acquire(blocking=False)
-        except Timeout:
-            say("Another process is examining the same videos; waiting for it.")
-            held = lock.acquire()
-        with held:
+        path = self.path.with_name(f".{self.path.name}.{digest}.lock")
+        with locked(path, "Another process is examining the same videos; waiting for it."):
             yield
-            Path(lock.lock_file).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def _save(self, new: Mapping[str, list]) -> None:
-        """Add to the file as it is now, so that two runs at once lose nothing."""
-        with FileLock(f"{self.path}.lock"):
+        """Add to what is on disk by now, so that two runs at once lose nothing."""
+        with locked(self.path.with_name(f"{self.path.name}.lock")):
             self._read()
             self.files |= new
             write_atomically(self.path, json.dumps({"files": self.files, "contents": self.contents}).encode())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from safetensors.torch import save_file
+from safetensors.torch import save
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import precision_recall_fscore_support
 
@@ -18,7 +18,7 @@ from vidclf.evaluation.intervals import Clusters, Interval, interval_of_accuracy
 from vidclf.evaluation.logits import ViewLogits
 from vidclf.evaluation.scores import Aggregation, VideoPredictions, score_numbers_of_views
 from vidclf.models.classifier import most_probable
-from vidclf.system.disk import write_csv
+from vidclf.system.disk import write_atomically, write_csv
 
 PREDICTIONS = ("video", "label", "predicted", "probability", "group", "shared", "content")
 CLASSES = ("class", "videos", "groups", "precision", "recall", "recall_low", "recall_high", "rough", "f1")
@@ -66,7 +66,7 @@ def write_logits(folder: Path, judged: ViewLogits, videos: Sequence[Video]) -> N
     `video` counts the names in videos.txt from 0: one a line, quoted as in CSV where a name holds a line's end.
     """
     tensors = {name: getattr(judged, name).contiguous() for name in ("logits", "labels", "video", "view")}
-    save_file(tensors, folder / "logits.safetensors")
+    write_atomically(folder / "logits.safetensors", save(tensors))
     with (folder / "videos.txt").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         csv.writer(file, lineterminator="\n").writerows([video.name] for video in videos)
 

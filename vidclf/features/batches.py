@@ -1,4 +1,4 @@
-"""Batches of Views from the feature store: gathered at once, one indexing operation a batch."""
+"""Batches of Views from the feature store: all features in one tensor, one indexing operation a batch."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from vidclf.system.machine import free_memory
 from vidclf.system.ranks import local_world_size, of_rank, rank_and_size
 from vidclf.system.seeds import generator_for
 
-KEPT = 8  # (part, draw)s whose features stay in memory
+MAX_KEPT = 8  # pairs of part and draw that stay in memory
 
 
 @dataclass
 class StoredFeatures:
-    """A source of batches: features that are stored, and computed once where they are not.
+    """A source of batches of stored features; missing ones are computed once.
 
     Args:
         store: of the backbone's recipe.
-        extractor: computes what is missing.
+        extractor: computes missing features.
         contents: the sha256 of the videos' files, by `VideoViews.video`.
-        on_error: called with what is wrong with a video; it may raise.
+        on_error: called with a video and its error; it may raise.
         num_draws: of random training views; epoch e uses draw e modulo this, so that the store stays bounded.
-        seed: of the order of training views.
+        seed: for the order of training views.
     """
 
     store: FeatureStore
@@ -47,42 +47,36 @@ class StoredFeatures:
         return epoch % self.num_draws
 
     def prepare(self, views: Sequence[VideoViews], shard: tuple[int, int] = (1, 1)) -> int:
-        """Compute what is missing; return the number of units (frames, or clips) computed here."""
+        """Compute missing features; return the number of units (frames, or clips) that this process computed."""
         return fill_store(self.store, self.extractor, views, self.contents, self.on_error, shard)
 
     def training_batches(self, views: Sequence[VideoViews], batch_size: int, epoch: int) -> "FeatureBatches":
-        """Return shuffled batches, `batch_size` views in all processes, of which this one has those of its videos."""
+        """Return this process's share of shuffled batches; see `Source`."""
         rank, size = rank_and_size()
-        own = self._kept_views("train", self.draw_of(epoch), views)
-        num_crops = self.extractor.num_crops
-        rows = _rows_of(views, range(rank, len(views), size), num_crops)
+        local_views = self._kept_views("train", self.draw_of(epoch), views)
+        rows = _local_rows(views, rank, size, self.extractor.num_crops)
         order = torch.randperm(len(rows), generator=generator_for(self.seed, "order", epoch))
         batches = [batch[batch >= 0] for batch in rows[order].split(batch_size)]
-        return FeatureBatches(own, batches)
+        return FeatureBatches(local_views, batches)
 
     def scoring_batches(
         self, views: Sequence[VideoViews], batch_size: int | None = None, keep_as: str | None = None
     ) -> "FeatureBatches":
-        """Return all views of this process's videos in order: `batch_size` at once, or one video a batch.
-
-        With `keep_as`, the name of a part, all processes get the same number of batches, and features stay in memory.
-        """
-        own = self._kept_views(keep_as, 0, views) if keep_as else self._labelled(views)
-        order = torch.arange(len(own.labels))
+        """Return all views of this process's videos in order; see `Source`."""
+        local_views = self._kept_views(keep_as, 0, views) if keep_as else self._labelled(views)
+        order = torch.arange(len(local_views.labels))
         if batch_size is None:
-            num_crops = self.extractor.num_crops
-            return FeatureBatches(own, order.split([len(video.views) * num_crops for video in of_rank(views)]))
+            return FeatureBatches(local_views, order.split([self._count([video]) for video in of_rank(views)]))
         batches = list(order.split(batch_size)) if len(order) else []
         if keep_as:
             counts = [self._count(of_rank(views, rank)) for rank in range(rank_and_size()[1])]
             batches += [order[:0]] * (-(-max(counts) // batch_size) - len(batches))
-        return FeatureBatches(own, batches)
+        return FeatureBatches(local_views, batches)
 
     def features(self, views: Sequence[VideoViews], backbone: nn.Module | None = None) -> Float[Tensor, "N S D"]:
-        """Return the stored features of all views, those of one video behind one another.
+        """Return the stored features of all views, those of one video next to each other.
 
-        They are in one tensor, and never in memory twice: a mapped file where it would take more than half of the
-        free memory, and on a GPU where that has room.
+        The tensor is on the GPU if that has room; in a mapped file if it would take more than half of the free memory.
 
         Raises:
             VidclfError: a unit is not stored, or neither memory nor disk has room.
@@ -97,29 +91,29 @@ class StoredFeatures:
         else:
             features = first.new_empty(shape)
         end = 0
-        for one in views:
-            rows = self._read(one)
+        for video in views:
+            rows = self._read(video)
             features[end : end + len(rows)] = rows
             end += len(rows)
         device = self.extractor.device
         fits = device.type == "cuda" and num_bytes < torch.cuda.mem_get_info(device)[0] / 2
         return features.to(device) if fits else features
 
-    def _read(self, one: VideoViews) -> Float[Tensor, "views S D"]:
-        units = units_of(one, self.extractor.backbone.picture_format.clip_length).frames
-        path = self.extractor.paths[one.video]
-        return views_of(self.store.read(self.contents[one.video], units, path), len(one.frames))
+    def _read(self, video: VideoViews) -> Float[Tensor, "views S D"]:
+        units = units_of(video, self.extractor.backbone.picture_format.clip_length).frames
+        path = self.extractor.paths[video.video]
+        return views_of(self.store.read(self.contents[video.video], units, path), len(video.frames))
 
     def _labelled(self, views: Sequence[VideoViews]) -> Views:
         """Return the views of this process's videos."""
-        own = of_rank(views)
-        return label_views(self.features(own), own, self.extractor.num_crops)
+        local_videos = of_rank(views)
+        return label_views(self.features(local_videos), local_videos, self.extractor.num_crops)
 
     def _kept_views(self, part: str, draw: int, views: Sequence[VideoViews]) -> Views:
-        """Return the views of this process's videos of a part; they are read once."""
+        """Return the views of this process's videos of a part; read them once."""
         key = part, draw, len(views)
         if key not in self._kept:
-            if len(self._kept) >= KEPT:
+            if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
             self._kept[key] = self._labelled(views)
         return self._kept[key]
@@ -130,7 +124,7 @@ class StoredFeatures:
 
 @dataclass
 class FeatureBatches:
-    """Yields batches of `views`, each by its rows; one without a row is nobody's view."""
+    """Yields batches of `views`, each by its rows; a batch without rows becomes padding."""
 
     views: Views
     batches: Sequence[Int[Tensor, " _"]]
@@ -143,14 +137,12 @@ class FeatureBatches:
             if not len(rows):
                 yield padding_batch(self.views)
                 continue
-            inputs, *names = self.views
-            yield Views(inputs[rows.to(inputs.device, non_blocking=True)], *(part[rows] for part in names))
+            inputs, *columns = self.views
+            yield Views(inputs[rows.to(inputs.device, non_blocking=True)], *(column[rows] for column in columns))
 
 
-def _rows_of(views: Sequence[VideoViews], own: range, num_crops: int) -> Int[Tensor, " M"]:
-    """Return where each view of `views` stands among those of the `own` positions, behind one another; -1: not."""
-    counts = torch.tensor([len(one.views) * num_crops for one in views], dtype=torch.int64)
-    is_own = torch.zeros(len(views), dtype=torch.bool)
-    is_own[own.start :: own.step] = True
-    of_view = is_own.repeat_interleave(counts)
-    return torch.where(of_view, of_view.cumsum(0) - 1, -1)
+def _local_rows(views: Sequence[VideoViews], rank: int, size: int, num_crops: int) -> Int[Tensor, " M"]:
+    """Return the row of each view of `views` among the views of this process's videos, or -1 for other processes."""
+    counts = torch.tensor([len(video.views) * num_crops for video in views], dtype=torch.int64)
+    is_local = (torch.arange(len(views)) % size == rank).repeat_interleave(counts)
+    return torch.where(is_local, is_local.cumsum(0) - 1, -1)

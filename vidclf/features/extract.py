@@ -1,4 +1,4 @@
-"""From video files to features: decoding in threads, one backbone, batches filled across videos, a store filled."""
+"""Compute features of video files, decoded in threads and batched across videos, and fill the store with them."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -26,25 +26,25 @@ from vidclf.system.terminal import track
 
 Result = Float[Tensor, "R crops S D"] | VideoError
 
-FRAMES_AT_ONCE = 32  # of a video, decoded before they are handed over
-WRITERS = 2  # threads that write to the store; each video is synced to the disk, which takes as long as a batch may
-IN_FLIGHT = 2  # batches that a GPU may have before the oldest is waited for
+FRAMES_AT_ONCE = 32  # decoded frames of a video that are passed on together
+WRITERS = 2  # threads that write to the store; syncing a video to the disk can take as long as a batch
+IN_FLIGHT = 2  # batches that a GPU may hold before the oldest is waited for
 COMPILE = ("auto", True, False)
-# Floating-point operations from which on compiling pays, which takes half a minute. VGG16 is then 19 % faster with AMX
-# (read, not measured), and no faster on a CPU without (measured: never compiled there); on a GPU it is an estimate.
+# Compiling takes half a minute, and pays above so many floating-point operations. VGG16 is then 19 % faster with AMX
+# (read, not measured), and no faster on a CPU without AMX (measured: never compiled there). For a GPU it is a guess.
 WORTH_COMPILING = {"cpu": 5e14, "cuda": 3e16}
 
 
-def units_of(one: VideoViews, clip_length: int) -> VideoViews:
-    """Return what the backbone consumes in place of the views: single frames (V*T, 1), or a clip backbone's clips."""
+def units_of(video: VideoViews, clip_length: int) -> VideoViews:
+    """Replace a video's views by the backbone's units: single frames (V*T, 1), or the clips as they are."""
     if clip_length > 1:
-        return one
-    frames = one.frames.reshape(-1, 1)
-    return replace(one, views=torch.arange(len(frames)), frames=frames)
+        return video
+    frames = video.frames.reshape(-1, 1)
+    return replace(video, views=torch.arange(len(frames)), frames=frames)
 
 
 def views_of(features: Float[Tensor, "R crops S D"], num_views: int) -> Float[Tensor, "views steps D"]:
-    """Return the features of units, all those of a view behind one another: the way back from `units_of`."""
+    """Return the features of views, each with the steps of all its units in order: the inverse of `units_of`."""
     steps = features.unflatten(0, (num_views, -1))  # (V, units of a view, crops, S, D)
     return steps.transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
@@ -54,15 +54,15 @@ class Extractor:
     """Computes the features of videos.
 
     Args:
-        paths: of the videos, by `VideoViews.video`.
+        paths: by `VideoViews.video`.
         transform: frames -> images.
         backbone: images -> features.
         device: where it computes.
         num_threads: videos decoded at once.
-        compile: `auto` where it pays, True, False.
+        compile: True, False, or `auto`: if it pays.
 
     Raises:
-        VidclfError: `compile` is none of these.
+        VidclfError: `compile` is something else.
     """
 
     paths: Sequence[Path] | Mapping[int, Path]
@@ -82,34 +82,34 @@ class Extractor:
         return optional(self.transform, Transform, "num_crops")
 
     def compute(self, units: Iterable[VideoViews]) -> Iterator[tuple[VideoViews, Result]]:
-        """Yield the features of each video's units (R, t), on the CPU, or what is wrong with it, in order.
+        """Yield each video with the features of its units (R, t), on the CPU, or with its error, in order.
 
-        Decoding runs ahead in threads; frames are handed over as bytes, where the transform can be halved; batches
-        are filled across videos.
+        Decoding runs ahead in threads, which pass on bytes if the transform has two halves. Batches span videos.
         """
         self.backbone.to(self.device).eval()
         crop, normalize = halves_of(self.transform)
         assembly = _Assembly(self.backbone, normalize, self.device)
 
-        def decode(one: VideoViews) -> Iterator[tuple[Tensor, Tensor] | VideoError | None]:
+        def decode(video: VideoViews) -> Iterator[tuple[Tensor, Tensor] | VideoError | None]:
+            path = self.paths[video.video]
             try:
-                with errors_name_video(self.paths[one.video]):
-                    yield from images_of(self.paths[one.video], one.frames, crop)
+                with errors_name_video(path):
+                    yield from images_of(path, video.frames, crop)
                 yield None
             except VideoError as error:
                 yield error
 
-        for one, result in run_ahead(decode, units, self.num_threads):
+        for video, result in run_ahead(decode, units, self.num_threads):
             if isinstance(result, tuple):
                 assembly.add(*result)
             else:
-                assembly.end(one, result)
+                assembly.end(video, result)
             yield from assembly.finished()
         assembly.flush()
         yield from assembly.finished(wait=True)
 
     def compile_if_it_pays(self, num_images: int) -> None:
-        """Compile the backbone by torch.compile where that was asked for, or where there is enough work."""
+        """Compile the backbone with torch.compile if `compile` is True, or `auto` and there is enough work."""
         if not isinstance(self.backbone, FrozenBackbone) or self.compile is False:
             return
         if not optional(self.backbone.backbone, Backbone, "compilable"):
@@ -117,9 +117,9 @@ class Extractor:
         picture_format = self.backbone.picture_format
         shape = (1, picture_format.clip_length, 3, picture_format.size, picture_format.size)
         self.backbone.to(self.device)
-        one = torch.zeros(shape, device=self.device)
-        if self.compile is True or _is_enough(self.backbone, one, num_images):
-            self.backbone.compile_layers(one)
+        image = torch.zeros(shape, device=self.device)
+        if self.compile is True or _is_enough(self.backbone, image, num_images):
+            self.backbone.compile_layers(image)
 
 
 def fill_store(
@@ -130,71 +130,71 @@ def fill_store(
     on_error: Callable[[int, VideoError], None],
     shard: tuple[int, int] = (1, 1),
 ) -> int:
-    """Compute what is missing of `views`, with a bar; return the number of units (frames, or clips) computed here.
+    """Compute the units (frames, or clips) of `views` that are missing; return how many this process computed.
 
-    Of several processes that work as one, each computes the videos of its own share; all leave together.
+    Each process computes a share of the videos; all return together.
 
     Args:
-        store: to be filled.
+        store: is filled.
         extractor: knows the videos' paths.
-        views: several of a video, in any order.
+        views: in any order; a video may appear several times.
         contents: the sha256 of the videos' files.
-        on_error: called with what is wrong with a video; it may raise.
-        shard: (k, n): that these are the k-th of n parts of the videos.
+        on_error: called with a video and its error; it may raise.
+        shard: (k, n) if the videos are the k-th of n shards.
 
     Raises:
-        VidclfError: the disk has no room for it.
+        VidclfError: the disk has no room.
     """
     rank, size = rank_and_size()
-    of_content: dict[str, list[int]] = {}  # the videos of each: one, or the segments of one file
-    for video in dict.fromkeys(one.video for one in views):
-        of_content.setdefault(contents[video], []).append(video)
-    own = [one for one in views if of_content[contents[one.video]][0] // shard[1] % size == rank]
+    of_content: dict[str, list[int]] = {}  # the videos of each file: several if they are its segments
+    for position in dict.fromkeys(video.video for video in views):
+        of_content.setdefault(contents[position], []).append(position)
+    local = [video for video in views if of_content[contents[video.video]][0] // shard[1] % size == rank]
     num_units = 0
-    if _missing(store, extractor, own, contents):
+    if _missing(store, extractor, local, contents):
         with (
             store.computing((shard[0] - 1) * size + rank, shard[1] * size),
-            closing(_compute(store, extractor, _missing(store, extractor, own, contents), contents)) as results,
+            closing(_compute(store, extractor, _missing(store, extractor, local, contents), contents)) as results,
         ):
-            for video, result in results:
+            for position, result in results:
                 if isinstance(result, VideoError):
-                    for one in of_content[contents[video]]:
-                        on_error(one, result)
+                    for segment in of_content[contents[position]]:
+                        on_error(segment, result)
                 else:
                     num_units += result
-    barrier()  # what one process reads, others may compute
+    barrier()  # a process reads features that others computed
     return num_units
 
 
 def _missing(
     store: FeatureStore, extractor: Extractor, views: Sequence[VideoViews], contents: Mapping[int, str]
 ) -> list[VideoViews]:
-    """Return one VideoViews for each content of which units are missing, of its first video: those units."""
+    """Return the missing units of each file, as a VideoViews of its first video."""
     clip_length = extractor.backbone.picture_format.clip_length
     units: dict[str, list[Tensor]] = {}
     first: dict[str, int] = {}
-    for one in views:
-        content = contents[one.video]
-        first.setdefault(content, one.video)
-        units.setdefault(content, []).append(units_of(one, clip_length).frames)
-    asked = [(content, torch.cat(parts)) for content, parts in units.items()]
+    for video in views:
+        content = contents[video.video]
+        first.setdefault(content, video.video)
+        units.setdefault(content, []).append(units_of(video, clip_length).frames)
+    missing = store.missing_of_all([(content, torch.cat(frames)) for content, frames in units.items()])
     return [
-        VideoViews(first[content], -1, torch.arange(len(new)), new)
-        for content, new in zip(units, store.missing_of_all(asked), strict=True)
-        if len(new)
+        VideoViews(first[content], -1, torch.arange(len(frames)), frames)
+        for content, frames in zip(units, missing, strict=True)
+        if len(frames)
     ]
 
 
 def _compute(
     store: FeatureStore, extractor: Extractor, units: Sequence[VideoViews], contents: Mapping[int, str]
 ) -> Generator[tuple[int, int | VideoError]]:
-    """Compute and store; yield each video and its number of units, or what is wrong with it."""
+    """Compute and store features; yield each video and its number of units, or its error."""
     backbone, num_crops = extractor.backbone, extractor.num_crops
-    num_units = sum(len(one.frames) for one in units)
+    counts = {video.video: len(video.frames) for video in units}
+    num_units = sum(counts.values())
     num_bytes = 2 if backbone.precision == "bfloat16" else 4
     require_space(store.folder, num_units * backbone.feature_dim * num_crops * num_bytes, REMEDY)
     extractor.compile_if_it_pays(num_units * num_crops)
-    counts = {one.video: len(one.frames) for one in units}
     unit = "frames" if backbone.picture_format.clip_length == 1 else "clips"
     results = _written(store, extractor.compute(units), contents)
     yield from track(results, len(units), "Extracting features of", "videos", unit, lambda result: counts[result[0]])
@@ -203,33 +203,34 @@ def _compute(
 def _written(
     store: FeatureStore, results: Iterable[tuple[VideoViews, Result]], contents: Mapping[int, str]
 ) -> Iterator[tuple[int, int | VideoError]]:
-    """Write features by threads, so that the backbone does not wait for the disk; yield what is written, or wrong."""
+    """Write features in threads, so that the backbone does not wait for the disk; yield videos as they are stored."""
     writing: deque[tuple[VideoViews, Future]] = deque()
 
     def done(at_most: int) -> Iterator[tuple[int, int]]:
         while writing and (len(writing) > at_most or writing[0][1].done()):
-            one, future = writing.popleft()
-            future.result()  # a full disk
-            yield one.video, len(one.frames)
+            video, future = writing.popleft()
+            future.result()  # raises if the disk is full
+            yield video.video, len(video.frames)
 
     with ThreadPoolExecutor(WRITERS, thread_name_prefix="write") as pool:
-        for one, result in results:
+        for video, result in results:
             if isinstance(result, VideoError):
-                yield one.video, result
+                yield video.video, result
             else:
-                writing.append((one, pool.submit(store.add, contents[one.video], one.frames, result)))
+                writing.append((video, pool.submit(store.add, contents[video.video], video.frames, result)))
             yield from done(at_most=2 * WRITERS)
         yield from done(at_most=0)
 
 
-def _is_enough(backbone: FrozenBackbone, one: Tensor, num_images: int) -> bool:
-    threshold = WORTH_COMPILING.get(one.device.type)
-    if threshold is None or num_images < 1000:  # no network is so large
+def _is_enough(backbone: FrozenBackbone, image: Tensor, num_images: int) -> bool:
+    """Whether compiling pays for so many images."""
+    threshold = WORTH_COMPILING.get(image.device.type)
+    if threshold is None or num_images < 1000:  # too few for any network
         return False
-    if one.device.type == "cpu" and not has_matrix_units():
+    if image.device.type == "cpu" and not has_matrix_units():
         return False
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        backbone.backbone(one)
+        backbone.backbone(image)
     return counter.get_total_flops() * num_images >= threshold
 
 
@@ -238,7 +239,7 @@ def images_of(
 ) -> Iterator[tuple[Int[Tensor, " r"], Tensor]]:
     """Yield (positions in `units`, their images (r, crops, t, 3, h, w)), a few at a time, decoding the video once.
 
-    The file is known to be whole. Frames are kept only as long as a later unit needs them.
+    The file must be whole. Frames are kept only until the last unit that needs them.
     """
     order = units.amax(dim=1).argsort(stable=True)
     stream = iterate_frames(path, units.unique().tolist(), whole=True)
@@ -257,7 +258,7 @@ def images_of(
 
 
 class _Assembly:
-    """Images of many videos go in, full batches go through the backbone, whole videos come out."""
+    """Takes images of many videos, runs full batches through the backbone, and yields the features of whole videos."""
 
     def __init__(
         self,
@@ -268,7 +269,7 @@ class _Assembly:
         self.backbone, self.normalize, self.device = backbone, normalize, device
         self.batch = fixed_batch(device.type, backbone.picture_format.clip_length)
         self.images: list[Tensor] = []  # waiting for a full batch, each (n, t, 3, h, w)
-        self.computed: deque[_Copy] = deque()  # of videos not yet handed out
+        self.computed: deque[_Copy] = deque()  # features not yet yielded
         self.positions: list[Tensor] = []  # of the video that is being decoded
         self.crops = 1
         self.ended: deque[tuple[VideoViews, list[Tensor], VideoError | None]] = deque()
@@ -279,40 +280,39 @@ class _Assembly:
         self.crops = images.shape[1]
         self.images.append(images.flatten(0, 1))
         if sum(map(len, self.images)) >= self.batch:
-            waiting = torch.cat(self.images)
-            for images in waiting.split(self.batch)[: len(waiting) // self.batch]:
-                self._run(images)
-            rest = waiting[len(waiting) - len(waiting) % self.batch :]
-            self.images = [rest] if len(rest) else []
+            batches = list(torch.cat(self.images).split(self.batch))
+            self.images = [] if len(batches[-1]) == self.batch else [batches.pop()]
+            for batch in batches:
+                self._run(batch)
 
-    def end(self, one: VideoViews, error: VideoError | None) -> None:
+    def end(self, video: VideoViews, error: VideoError | None) -> None:
         """Close the video that is being decoded."""
-        self.ended.append((one, self.positions, error))
+        self.ended.append((video, self.positions, error))
         self.positions = []
 
     def flush(self) -> None:
-        """Run what does not fill a batch."""
+        """Run the images that do not fill a batch."""
         if self.images:
             self._run(torch.cat(self.images))
             self.images = []
 
     def finished(self, wait: bool = False) -> Iterator[tuple[VideoViews, Result]]:
-        """Hand out the videos whose features are all there; `wait` for those that are on their way."""
+        """Yield the videos with all features on the CPU; `wait` for features that a GPU still computes."""
         while self.ended:
-            one, positions, error = self.ended[0]
+            video, positions, error = self.ended[0]
             count = self.crops * sum(map(len, positions))
-            if count > sum(len(copy.features) for copy in self.computed if wait or copy.is_there()):
+            if count > sum(len(copy.features) for copy in self.computed if wait or copy.is_done()):
                 return
             self.ended.popleft()
-            taken = list(self._take(count))
+            rows = list(self._take(count))
             if error is not None:
-                yield one, error
+                yield video, error
                 continue
-            features = torch.cat(taken).unflatten(0, (-1, self.crops))
-            yield one, features[torch.cat(positions).argsort()]
+            features = torch.cat(rows).unflatten(0, (-1, self.crops))
+            yield video, features[torch.cat(positions).argsort()]
 
     def _take(self, count: int) -> Iterator[Tensor]:
-        """Yield the next `count` features, as they lie in their batches."""
+        """Yield the next `count` features, in the pieces of their batches."""
         while count:
             copy = self.computed[0]
             features = copy.wait()
@@ -335,7 +335,7 @@ class _Assembly:
 
 
 class _Copy:
-    """Features on their way to the CPU: nobody waits for a GPU before they are needed."""
+    """A copy of features to the CPU that does not wait for the GPU until they are needed."""
 
     def __init__(self, features: Tensor) -> None:
         self.event: torch.cuda.Event | None = None
@@ -346,12 +346,12 @@ class _Copy:
             self.event = torch.cuda.Event()
             self.event.record()
 
-    def is_there(self) -> bool:
-        """Whether the copy has ended."""
+    def is_done(self) -> bool:
+        """Whether the copy is complete."""
         return self.event is None or self.event.query()
 
     def wait(self) -> Tensor:
-        """Return the features, once they are there."""
+        """Return the features, once the copy is complete."""
         if self.event is not None:
             self.event.synchronize()
             self.event = None

@@ -1,4 +1,4 @@
-"""What can change a stored feature: everything but the video, in one digest."""
+"""Digest everything that can change a stored feature, except the video."""
 
 import hashlib
 import inspect
@@ -17,23 +17,23 @@ from torch import nn
 from vidclf.contracts import Backbone, PictureFormat, Transform, optional
 
 FORMAT = 2  # of the store's files; another number never reads these
-# Of a PictureFormat, where they are as they were before they could be chosen: so what is stored is still found.
+# Defaults of newer fields of PictureFormat. They are left out, so that older features are still found.
 NOT_CHOSEN = ", antialias=None, crop_down=False"
-LIBRARIES = {"vidclf", "torch", "torchvision", *sys.stdlib_module_names}  # others are their user's to change
+LIBRARIES = {"vidclf", "torch", "torchvision", *sys.stdlib_module_names}  # all other sources are hashed
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything but the video that can change a feature.
+    """Everything that can change a feature, except the video.
 
     Attributes:
         backbone: its resolved configuration, as JSON.
-        transform: the same of the transform, and the images that it makes.
-        sources: a digest of the source of all classes that are their user's own.
+        transform: the same of the transform, and the picture format.
+        sources: `hash_sources` of the modules that users wrote.
         weights: `hash_weights` of the backbone.
         number_format: float32, tf32 (float32 rounded by an NVIDIA GPU's matrix units), bfloat16.
         device: cpu, cuda, ...
-        batch: views (of a clip backbone) or frames that the backbone computes at once.
+        batch: clips or frames that the backbone computes at once.
         format: of the store's files.
     """
 
@@ -48,7 +48,7 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits of its sha256."""
+        """The first twelve hex digits of the recipe's sha256."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
 
 
@@ -62,22 +62,14 @@ def recipe_of(
     device: str,
     batch: int,
 ) -> Recipe:
-    """Return the recipe of features that `backbone` computes of `transform`'s images; call `why_not_storable` first.
+    """Return the recipe of the features of `backbone` (not wrapped) from images of `transform`; see `Recipe`.
 
-    Args:
-        backbone: as it is built, not wrapped.
-        transform: as it is built.
-        nodes: the resolved configuration of the `backbone` and of the `transform`.
-        picture_format: what the transform was given.
-        weights: of the backbone, by `hash_weights`.
-        number_format: in which it computes.
-        device: the kind of it.
-        batch: its fixed batch.
+    `nodes` is the resolved configuration of both. Call `why_not_storable` first.
     """
     return Recipe(
         backbone=_as_json(nodes["backbone"]),
         transform=f"{_as_json(nodes['transform'])} {picture_format}".replace(NOT_CHOSEN, ""),
-        sources=hash_sources(_modules_of([*backbone.modules(), transform], nodes)),
+        sources=hash_sources(_user_modules([*backbone.modules(), transform], nodes)),
         weights=weights,
         number_format=number_format,
         device=device,
@@ -86,24 +78,21 @@ def recipe_of(
 
 
 def why_not_storable(backbone: nn.Module, transform: Transform, augmentation: object = None) -> str | None:
-    """Return why features of these cannot be kept, or None if they can."""
+    """Return why the features of these stages cannot be stored, or None if they can."""
     if any(parameter.requires_grad for parameter in backbone.parameters()):
         return "the backbone is trained, so its features change"
     for stage in (augmentation, transform):
         if stage is augmentation is not None or optional(stage, Transform, "random"):
-            return f"{type(stage).__name__} draws by chance, so its images change"
+            return f"{type(stage).__name__} is random, so its images change"
     try:
-        hash_sources(_modules_of([*backbone.modules(), transform], {}))
+        hash_sources(_user_modules([*backbone.modules(), transform], {}))
     except (OSError, TypeError) as error:
-        return f"the source of a class cannot be read, so changes to it would go unseen ({error})"
+        return f"the source of a class cannot be read, so changes to it would not be noticed ({error})"
     return None
 
 
 def hash_weights(module: nn.Module) -> str:
-    """Return the sha256 of every parameter and buffer, names and bytes, in hex.
-
-    And of the module's `configuration`, where it has one: the text beside the weights that says what the network is.
-    """
+    """Return the sha256, in hex, of all parameters and buffers (names and bytes) and of `Backbone.configuration`."""
     configuration = optional(module, Backbone, "configuration")
     digest = hashlib.sha256(configuration.encode() if isinstance(configuration, str) else b"")
     for name, tensor in chain(module.named_parameters(), module.named_buffers()):
@@ -113,28 +102,28 @@ def hash_weights(module: nn.Module) -> str:
 
 
 def hash_sources(modules: Iterable[str]) -> str:
-    """Return the sha256 of the modules' source, in hex; empty where there is none."""
+    """Return the sha256 of the modules' source, in hex; empty without modules."""
     sources = "".join(inspect.getsource(sys.modules[name]) for name in dict.fromkeys(modules))
     return hashlib.sha256(sources.encode()).hexdigest() if sources else ""
 
 
 def _as_json(node: Mapping[str, Any]) -> str:
-    """Return a node as text; what other parts of the recipe say exactly is left out of it."""
+    """Return a node as text, without what other fields of the recipe say exactly."""
     node = dict(node)
     if str(node.get("_target_")).startswith("vidclf."):
         node.pop("precision", None)  # number_format
         node.pop("fetch", None)
         if isinstance(name := node.get("name"), str) and os.path.isdir(name):
-            node["name"] = Path(name).name  # what lies in it is in the weights' hash
+            node["name"] = Path(name).name  # its content is in the hash of the weights
     if isinstance(weights := node.get("weights"), str | Path) and Path(weights).is_file():
-        node["weights"] = Path(weights).name  # which says how images are made; their hash says what they hold
+        node["weights"] = Path(weights).name  # determines the images; the hash has the content
     return json.dumps(node, sort_keys=True, default=str)
 
 
-def _modules_of(parts: Iterable[object], nodes: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the modules of all classes, and of all that the configuration names, that are their user's own."""
-    names = [kind.__module__ for part in parts for kind in type(part).__mro__]
-    names += [name for target in _targets(nodes) if (name := _module_of(target))]
+def _user_modules(objects: Iterable[object], nodes: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the modules, outside LIBRARIES, of all classes of the objects and of all targets in the nodes."""
+    names = [kind.__module__ for item in objects for kind in type(item).__mro__]
+    names += filter(None, map(_module_of, _targets(nodes)))
     return (name for name in names if name.partition(".")[0] not in LIBRARIES)
 
 
@@ -149,7 +138,7 @@ def _targets(node: Any) -> Iterator[str]:
 
 
 def _module_of(target: str) -> str | None:
-    """Return the module that a dotted name lies in, as far as it has been imported."""
+    """Return the imported module that contains a dotted name, if there is one."""
     name = target
     while name and name not in sys.modules:
         name = name.rpartition(".")[0]

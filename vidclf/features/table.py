@@ -1,6 +1,5 @@
-"""Stored features as a table that other tools read: one row a view, written as it is read from the store."""
+"""Write stored features as a Parquet table, one row for each view."""
 
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,50 +14,45 @@ from vidclf.data.corpus import Corpus
 from vidclf.data.decoding import VideoInfo
 from vidclf.errors import VidclfError
 from vidclf.features.batches import StoredFeatures
-from vidclf.system.disk import writing_to
+from vidclf.system.disk import replacing, writing_to
 from vidclf.system.extras import PYARROW, require
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
 
-GROUP_BYTES = 64 * 2**20  # of embeddings, from which on a row group is written
-REMEDY = "Free space, or name another file with to=..."
+GROUP_BYTES = 64 * 2**20  # of embeddings in a row group, at least
+REMEDY = "Free space, or choose another file with to=..."
 
 
 def check_target(path: Path) -> None:
-    """Raise VidclfError if a table cannot be written to `path`, or is there already."""
+    """Raise VidclfError if no table can be written to `path`, or the file exists."""
     if path.suffix.lower() not in (".parquet", ".pq"):
-        raise VidclfError(f"to={path}: a table is written as Parquet. Give a name that ends in .parquet.")
+        raise VidclfError(f"to={path}: the name must end in .parquet.")
     require("pyarrow", PYARROW, "parquet", f"to={path}: Parquet")
     if path.exists() or path.is_symlink():
-        raise VidclfError(f"to={path}: it is there already, and is not overwritten. Remove it, or give another name.")
+        raise VidclfError(f"to={path}: the file exists. Choose another name or delete it.")
     if not path.absolute().parent.is_dir():
-        raise VidclfError(f"to={path}: there is no folder {path.absolute().parent}. Make it first.")
+        raise VidclfError(f"to={path}: there is no folder {path.absolute().parent}. Create it first.")
 
 
 def write_table(path: Path, corpus: Corpus, source: StoredFeatures) -> int:
-    """Write every view of the corpus that is not drawn by chance, and return their number.
+    """Write every view of the corpus (for random sampling, the views that are scored); return their number.
 
-    The file appears when it is whole; of its rows no more are in memory than a row group holds.
+    The file appears when it is complete. At most one row group is in memory.
 
-    The columns: `video` (its name), `label` (the class's name), `group`, `side`, `view` (the crops of view v are the
-    views v * crops and following), `start_s` (when in the file the view's first frame is shown) and `embedding`: D
-    numbers, or S lists of D where the backbone gives several steps.
-
-    Args:
-        path: see `check_target`.
-        corpus: whose views are written.
-        source: in which their features are stored.
+    Columns: `video` (its name), `label` (the class's name), `group`, `side` (the part), `view` (the crops of view v are
+    the views v * crops and following), `start_s` (the time of the view's first frame) and `embedding`: D numbers, or S
+    lists of D if the backbone gives several steps.
 
     Raises:
-        VidclfError: the disk refuses.
+        VidclfError: the disk refuses, or there is no view.
     """
     from pyarrow import Table
     from pyarrow.parquet import ParquetWriter
 
-    temporary, num_rows = path.with_name(f".{path.name}.{uuid.uuid4().hex}"), 0
-    try:
-        with writing_to(path, REMEDY), ExitStack() as stack:
+    num_rows = 0
+    with writing_to(path, REMEDY), replacing(path) as temporary:
+        with ExitStack() as stack:
             writer = None
             for group in _in_groups(_batches(corpus, source)):
                 writer = writer or stack.enter_context(ParquetWriter(temporary, group[0].schema))
@@ -66,14 +60,11 @@ def write_table(path: Path, corpus: Corpus, source: StoredFeatures) -> int:
                 num_rows += sum(map(len, group))
         if not num_rows:
             raise VidclfError(f"to={path}: no video has a view, so there is nothing to write.")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return num_rows
 
 
 def _in_groups(batches: Iterable["RecordBatch"]) -> Iterator[list["RecordBatch"]]:
-    """Yield what makes a row group: batches of `GROUP_BYTES` together."""
+    """Yield lists of batches that together have `GROUP_BYTES`."""
     group, num_bytes = list["RecordBatch"](), 0
     for batch in batches:
         group.append(batch)
@@ -90,12 +81,12 @@ def _batches(corpus: Corpus, source: StoredFeatures) -> Iterator["RecordBatch"]:
     from pyarrow import array, record_batch, string
 
     for part in PARTS:
-        for one in corpus.views(part):
-            video = corpus.videos[one.video]
-            features = source.features([one]).float().cpu()  # (V * crops, S, D)
-            num_crops = len(features) // len(one.views)
-            named = label_views(features, [one], num_crops)
-            starts_s = _starts_s(one, corpus.facts[one.video].info).repeat_interleave(num_crops)
+        for views in corpus.views(part):
+            video = corpus.videos[views.video]
+            features = source.features([views]).float().cpu()  # (V * crops, S, D)
+            num_crops = len(features) // len(views.views)
+            numbers = label_views(features, [views], num_crops).view
+            starts_s = _starts_s(views, corpus.facts[views.video].info).repeat_interleave(num_crops)
             texts = {
                 "video": video.name,
                 "label": corpus.class_names[video.label],
@@ -103,19 +94,19 @@ def _batches(corpus: Corpus, source: StoredFeatures) -> Iterator["RecordBatch"]:
                 "side": part,
             }
             columns = {key: array([_as_utf8(text)] * len(features), string()) for key, text in texts.items()}
-            numbers = {"view": array(named.view.numpy()), "start_s": array(starts_s.numpy())}
-            yield record_batch({**columns, **numbers, "embedding": _as_lists(features)})
+            columns |= {"view": array(numbers.numpy()), "start_s": array(starts_s.numpy())}
+            yield record_batch({**columns, "embedding": _as_lists(features)})
 
 
-def _starts_s(one: VideoViews, info: VideoInfo) -> Float[Tensor, " V"]:
-    """Return when each view's first frame is shown, in seconds from the file's first."""
-    first = one.frames.amin(1)
+def _starts_s(views: VideoViews, info: VideoInfo) -> Float[Tensor, " V"]:
+    """Return the time of each view's first frame, in seconds from the first frame of the file."""
+    first = views.frames.amin(1)
     shown = torch.tensor(info.shown_from)[first] if info.shown_from else first
     return shown.double() / info.fps
 
 
 def _as_lists(features: Float[Tensor, "N S D"]) -> Any:
-    """Return a column of lists of D numbers, or of S such lists where there are several steps."""
+    """Return a column of lists of D numbers, or of S such lists if there are several steps."""
     from pyarrow import ListArray, array
 
     values = array(features.flatten().numpy())
@@ -125,5 +116,5 @@ def _as_lists(features: Float[Tensor, "N S D"]) -> Any:
 
 
 def _as_utf8(text: str) -> str:
-    """Return a name as Parquet can hold it: bytes of a file's name that are no UTF-8 are written as \\x.."""
+    """Return a name as UTF-8; other bytes of a file's name are written as \\x.."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

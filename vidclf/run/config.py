@@ -88,16 +88,16 @@ class Verb:
 
 @cache
 def read_verb(name: str) -> Verb:
-    """Return the facts in a verb's own YAML."""
+    """Return the facts in a verb's YAML."""
     facts: Any = OmegaConf.to_container(OmegaConf.load(Path(CONF, f"{name}.yaml"))).get("verb", {})  # type: ignore[union-attr]
     return Verb(**{**facts, "paths": tuple(facts.get("paths", ()))})
 
 
 @cache
 def known_keys(verb: str) -> frozenset[str]:
-    """Return the top-level keys and the groups of a verb's own YAML."""
-    own = {*map(str, OmegaConf.load(Path(CONF, f"{verb}.yaml"))), *_groups(verb)}
-    return frozenset(own - {"defaults", "hydra", "verb"})
+    """Return the top-level keys and the groups of a verb's YAML."""
+    keys = {*map(str, OmegaConf.load(Path(CONF, f"{verb}.yaml"))), *_groups(verb)}
+    return frozenset(keys - {"defaults", "hydra", "verb"})
 
 
 @cache

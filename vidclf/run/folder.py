@@ -1,16 +1,16 @@
-"""A run's folder: written by train, read by everything after it.
+"""Read and write a run's folder.
 
-.hydra/                  the configuration and the overrides, as Hydra writes them; nothing reads them
-checkpoints/best.ckpt    the head at its lowest validation loss, and a description of the run: all that a run is
-checkpoints/last.ckpt    to resume from
-tensorboard/             losses, accuracies, sheets of views, the confusion matrix; in best/ what HParams shows
-split.csv                the side of every video
+.hydra/                  the configuration and the overrides, as Hydra writes them; vidclf does not read them
+checkpoints/best.ckpt    the head at its lowest validation loss, and a complete description of the run
+checkpoints/last.ckpt    the last epoch, to resume from
+tensorboard/             losses, accuracies, sheets of views, the confusion matrix; best/ for HParams
+split.csv                the part of every video
 metrics.json             validation scores of the best checkpoint
-predictions.csv          and what it makes of each validation video
-heads.csv                of all heads, where the best of several was chosen
-failed.csv               damaged videos that were left out
-error.txt                why a job of a sweep has failed
-test/                    what evaluate found
+predictions.csv          its predictions of the validation videos
+heads.csv                scores of all heads, if the best of several was chosen
+failed.csv               damaged videos that were skipped
+error.txt                why a job of a sweep failed
+test/                    results of vidclf evaluate
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,26 +30,29 @@ from vidclf.system.terminal import say
 Failed = Mapping[int, VideoError]  # by position in the videos
 DESCRIPTION = "vidclf"  # the key in a checkpoint
 FORMAT = 2  # of a description; the first had no number
-# Classes that have moved since runs named them.
+# Classes of older runs, and where they are now.
 MOVED = {
     "vidclf.data.datasets.ucf101.Official": "vidclf.data.splits.Official",
     "vidclf.evaluation.sheets.ViewSheets": "vidclf.evaluation.figures.ViewSheets",
 }
-DESCRIBED = {"class_names": list, "config": dict, "split_fingerprint": str, "weights_hash": str}  # and read back
+DESCRIBED = {"class_names": list, "config": dict, "split_fingerprint": str, "weights_hash": str}  # required
 
 
 class UnreadableError(VidclfError):
-    """A file is no checkpoint of vidclf, or a damaged one."""
+    """A file is not a checkpoint of vidclf, or is damaged."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run, as the checkpoint at `path` tells it; `num_epochs` were trained when that was written."""
+    """A trained run, read from the checkpoint at `path`, which was written after `num_epochs`.
+
+    `callbacks` are the states of the Trainer's callbacks.
+    """
 
     path: Path
     num_epochs: int
     state_dict: dict[str, Any]
-    callbacks: dict[str, dict[str, Any]]  # their states
+    callbacks: dict[str, dict[str, Any]]
     class_names: list[str]
     config: dict[str, Any]
     split_fingerprint: str
@@ -62,24 +65,20 @@ class Run:
 
 
 def load_run(path: Path) -> Run:
-    """Return the run that `path` names, at its best.
-
-    Raises:
-        VidclfError: it names none, or its checkpoint cannot be read.
-    """
+    """Return the run that `path` names, from its best checkpoint; raise VidclfError if it cannot be read."""
     return load_checkpoint(checkpoint_of(path))
 
 
 def load_best(folder: Path, num_steps: int, classifier: nn.Module) -> Run:
-    """Load what was trained into `folder` in `num_steps`, at its best, into the classifier; return the run.
+    """Load the best checkpoint of a training into its classifier; return the run.
 
     Raises:
-        VidclfError: nothing was kept.
+        VidclfError: no checkpoint was written in `num_steps`.
     """
     if not (folder / "checkpoints" / "best.ckpt").is_file():
         raise VidclfError(
-            f"Training ended after {num_steps} steps, before its first validation, so nothing was kept. Give "
-            "it more (trainer.max_steps, trainer.max_epochs, +trainer.max_time), or validate more often "
+            f"Training ended after {num_steps} steps, before its first validation, so nothing was kept. Train longer "
+            "(trainer.max_steps, trainer.max_epochs, +trainer.max_time), or validate more often "
             "(+trainer.val_check_interval)."
         )
     run = load_run(folder)
@@ -88,49 +87,42 @@ def load_best(folder: Path, num_steps: int, classifier: nn.Module) -> Run:
 
 
 def load_checkpoint(path: Path) -> Run:
-    """Return the run that `path`, in its folder checkpoints/, is of.
-
-    Raises:
-        VidclfError: it cannot be read, or was not written by this edition of vidclf.
-    """
+    """Return the run of a checkpoint in its folder checkpoints/; see `read_checkpoint` for errors."""
     checkpoint = read_checkpoint(path)
-    known = {field: checkpoint[DESCRIPTION][field] for field in DESCRIBED}
-    return Run(path, checkpoint["epoch"] + 1, checkpoint["state_dict"], checkpoint["callbacks"], **known)
+    description = {field: checkpoint[DESCRIPTION][field] for field in DESCRIBED}
+    return Run(path, checkpoint["epoch"] + 1, checkpoint["state_dict"], checkpoint["callbacks"], **description)
 
 
 def describe_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint says of its run, such as `config` and `class_names`; its weights stay on the disk.
-
-    Raises:
-        VidclfError: it cannot be read, or was not written by this edition of vidclf.
-    """
+    """Return the description of the run in a checkpoint (`config`, `class_names`, ...) without loading its weights."""
     return read_checkpoint(path, mmap=True)[DESCRIPTION]
 
 
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
-    """Return what is in a checkpoint of vidclf; with `mmap` its weights stay on the disk.
+    """Return the content of a checkpoint; with `mmap` its weights stay on the disk.
 
     Raises:
-        VidclfError: it cannot be read, or was not written by this edition of vidclf.
+        UnreadableError: it is not a checkpoint of vidclf, or is damaged.
+        VidclfError: another version of vidclf wrote it.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-        about = checkpoint[DESCRIPTION]
-        shapes: list[tuple[Any, type]] = [(about[field], kind) for field, kind in DESCRIBED.items()]
-        shapes += [(checkpoint[key], kind) for key, kind in (("epoch", int), ("state_dict", dict), ("callbacks", dict))]
-        shapes += [(state, dict) for state in checkpoint["callbacks"].values()]
-        if not all(isinstance(value, kind) for value, kind in shapes):
+        description = checkpoint[DESCRIPTION]
+        types: list[tuple[Any, type]] = [(description[field], kind) for field, kind in DESCRIBED.items()]
+        types += [(checkpoint[key], kind) for key, kind in (("epoch", int), ("state_dict", dict), ("callbacks", dict))]
+        types += [(state, dict) for state in checkpoint["callbacks"].values()]
+        if not all(isinstance(value, kind) for value, kind in types):
             raise KeyError(DESCRIPTION)
-    except Exception as error:  # whatever pickle, zip and tensors have to say of it
+    except Exception as error:  # pickle, zip and torch raise many kinds
         raise UnreadableError(
-            f"{path}: no checkpoint of vidclf, or a damaged one ({type(error).__name__}). Train the run again."
+            f"{path}: not a checkpoint of vidclf, or damaged ({type(error).__name__}). Train the run again."
         ) from error
-    if about.get("format") != FORMAT:
+    if description.get("format") != FORMAT:
         raise VidclfError(
-            f"{path}: written by {'another' if 'format' in about else 'the first'} version of vidclf (format "
-            f"{about.get('format', 1)}; this one reads {FORMAT}). Use the version that wrote it, or train it again."
+            f"{path}: written by {'another' if 'format' in description else 'the first'} version of vidclf (format "
+            f"{description.get('format', 1)}; this version reads {FORMAT}). Use that version, or train again."
         )
-    for config in (about["config"], about.get("asked")):
+    for config in (description["config"], description.get("asked")):
         for _, node in walk(config if isinstance(config, dict) else {}):
             if isinstance(node, dict) and isinstance(node.get("_target_"), str):
                 node["_target_"] = MOVED.get(node["_target_"], node["_target_"])
@@ -141,27 +133,26 @@ def checkpoint_of(path: Path) -> Path:
     """Return the best checkpoint of the run that `path` names: its folder, a checkpoint in it, or a link to either.
 
     Raises:
-        VidclfError: it names none.
+        VidclfError: `path` names no run.
     """
     best = _checkpoints(path) / "best.ckpt"
     if best.is_file():
         return best
     if not path.exists():
-        raise VidclfError(f"run={path}: there is no such folder. Give one that vidclf train wrote, under runs/.")
-    if path.is_file():
-        raise VidclfError(f"run={path}: no checkpoint of a run. Give the folder that vidclf train wrote, under runs/.")
-    there = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
-    raise VidclfError(
-        f"run={path}: no run; a run has checkpoints/best.ckpt, this folder has {there}. "
-        "Give one that vidclf train wrote, under runs/."
-    )
+        problem = "no such folder"
+    elif path.is_file():
+        problem = "not a checkpoint of a run"
+    else:
+        content = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
+        problem = f"not a run; a run has checkpoints/best.ckpt, this folder has {content}"
+    raise VidclfError(f"run={path}: {problem}. Name a folder that vidclf train wrote, under runs/.")
 
 
 def checkpoint_to_resume(path: Path) -> Path:
     """Return the checkpoint to go on from: last.ckpt of the run that `path` names, or another one that it names.
 
     Raises:
-        VidclfError: there is none.
+        VidclfError: `path` names no such checkpoint.
     """
     named = path.resolve()
     last = _checkpoints(path) / "last.ckpt"
@@ -170,27 +161,27 @@ def checkpoint_to_resume(path: Path) -> Path:
         return chosen
     if last.with_name("best.ckpt").is_file():
         raise VidclfError(
-            f"resume={path}: it has no last.ckpt to go on from; runs of head=grid, knn and logistic leave none. "
-            "Train anew."
+            f"resume={path}: it has no last.ckpt to go on from; runs of head=grid, knn and logistic write none. "
+            "Train again."
         )
-    raise VidclfError(f"resume={path}: neither a checkpoint nor a run. Give a run's folder or its last.ckpt.")
+    raise VidclfError(f"resume={path}: neither a checkpoint nor a run. Name a run's folder or its last.ckpt.")
 
 
 def _checkpoints(path: Path) -> Path:
-    """Return the folder of checkpoints that `path` means; for a file that lies in none, where there are none."""
-    above = path.resolve().parent
-    return above if path.is_file() and above.name == "checkpoints" else path / "checkpoints"
+    """Return the folder of checkpoints that a run's folder, or a checkpoint, belongs to; it may not exist."""
+    parent = path.resolve().parent
+    return parent if path.is_file() and parent.name == "checkpoints" else path / "checkpoints"
 
 
 def results_folder(run: Run, name: str) -> Path:
-    """Return a new folder in the run's, or one that is there.
+    """Return a folder for results in the run's folder, created if it is missing.
 
     Raises:
-        VidclfError: a link is there, which leads who knows where.
+        VidclfError: it is a link, which may lead anywhere.
     """
     folder = run.folder / name
     if folder.is_symlink():
-        raise VidclfError(f"{folder}: it is a link, and results are written into the run's own folder. Remove it.")
+        raise VidclfError(f"{folder}: is a link, and results are written only into the run's folder. Remove the link.")
     folder.mkdir(exist_ok=True)
     return folder
 
@@ -203,23 +194,23 @@ def load_trained(run: Run, classifier: nn.Module) -> None:
     )
     if was_trained != is_trained:
         raise VidclfError(
-            f"The backbone of {run.folder} was {'trained' if was_trained else 'frozen'}, and it would be "
-            f"{'trained' if is_trained else 'frozen'} here; leave out backbone.trainable=..."
+            f"The backbone of {run.folder} was {'trained' if was_trained else 'frozen'}, but would be "
+            f"{'trained' if is_trained else 'frozen'} here. Leave out backbone.trainable=..."
         )
-    # A loss of one's own may hold numbers, which a classifier that is not trained has no place for.
-    wanted = [name for name in run.state_dict if hasattr(classifier, "loss") or not name.startswith("loss.")]
+    # The weights of a loss have no place in a classifier that is not trained.
+    names = [name for name in run.state_dict if hasattr(classifier, "loss") or not name.startswith("loss.")]
     try:
-        classifier.load_state_dict({name: run.state_dict[name] for name in wanted})
+        classifier.load_state_dict({name: run.state_dict[name] for name in names})
     except RuntimeError as error:
         raise VidclfError(
-            f"The head does not fit the checkpoint of {run.folder}; leave out head=... ({error})"
+            f"The head does not fit the checkpoint of {run.folder}. Leave out head=... ({error})"
         ) from error
 
 
 def write_scores(folder: Path, metrics: Mapping[str, float], videos: Sequence[Video], failed: Failed) -> None:
-    """Write metrics.json (flat, sorted, finite, without times or paths) and failed.csv: who was left out, and why."""
+    """Write metrics.json (flat, sorted, finite, without times or paths) and failed.csv (skipped videos and why)."""
     rows = [(videos[index].name, str(error)) for index, error in sorted(failed.items())]
     write_csv(folder / "failed.csv", ("video", "reason"), rows)
-    write_json(folder / "metrics.json", metrics)  # last: where it is, all of it is
+    write_json(folder / "metrics.json", metrics)  # last: it marks the results as complete
     for error in failed.values():
         say(f"left out: {error}")

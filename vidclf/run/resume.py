@@ -1,4 +1,4 @@
-"""Resume a run: what must be unchanged, and its checkpoints in the folder where it goes on."""
+"""Resume a run: check that its settings are unchanged, and prepare the folder in which it goes on."""
 
 import shutil
 from collections.abc import Iterable, Mapping
@@ -15,71 +15,74 @@ from vidclf.run.folder import Run
 from vidclf.system.ranks import barrier, is_rank_zero
 from vidclf.system.text import first_five
 
-PREVIOUS = "metrics.previous.json"  # scores of a run that was resumed and is not scored again yet
+PREVIOUS = "metrics.previous.json"  # scores of a resumed run, until it is scored again
 
 
 def is_complete(run: Run, config: Mapping[str, Any], callbacks: Iterable[Callback]) -> bool:
-    """Whether nothing of the training is left: all epochs are done, or early stopping has ended it, and would again.
+    """Whether training is over: all epochs are done, or early stopping has ended it and would do so again.
 
     Raises:
         VidclfError: the run is complete and scored.
     """
     settings = config["trainer"]
-    ended = 0 <= (-1 if settings["max_epochs"] is None else settings["max_epochs"]) <= run.num_epochs
+    max_epochs = settings["max_epochs"]
+    ended = max_epochs is not None and 0 <= max_epochs <= run.num_epochs
     for callback in callbacks:
         state = run.callbacks.get(callback.state_key)
         if isinstance(callback, EarlyStopping) and state and run.num_epochs >= (settings.get("min_epochs") or 0):
-            patience = (EarlyStoppingReason.NOT_STOPPED.value, EarlyStoppingReason.PATIENCE_EXHAUSTED.value)
-            ended |= state.get("wait_count", 0) >= callback.patience or state.get("stopping_reason") not in patience
+            may_go_on = (EarlyStoppingReason.NOT_STOPPED.value, EarlyStoppingReason.PATIENCE_EXHAUSTED.value)
+            ended |= state.get("wait_count", 0) >= callback.patience or state.get("stopping_reason") not in may_go_on
     if ended and (run.folder / "metrics.json").is_file():
         raise VidclfError(
             f"resume: {run.folder} is complete and scored, with {run.num_epochs} of trainer.max_epochs="
-            f"{settings['max_epochs']} trained. Ask for more epochs, or for more patience of early stopping."
+            f"{max_epochs} trained. Set more epochs, or more patience of early stopping."
         )
     return ended
 
 
 def check_resumed(run: Run, config: Mapping[str, Any], class_names: list[str], split: Split, weights_hash: str) -> None:
-    """Raise VidclfError if training cannot go on from `run` as if it had never stopped."""
+    """Raise VidclfError if training could not go on from `run` as if it had never stopped."""
     check_classes(run, class_names)
     check_weights(run, weights_hash)
-    num_epochs, planned = (one["trainer"]["max_epochs"] for one in (config, run.config))
+    num_epochs, planned = config["trainer"]["max_epochs"], run.config["trainer"]["max_epochs"]
     if num_epochs is not None and 0 <= num_epochs < run.num_epochs:
         raise VidclfError(f"trainer.max_epochs={num_epochs}: {run.folder} has trained {run.num_epochs} already.")
     if num_epochs != planned and not str(config["scheduler"]["_target_"]).endswith(".constant"):
         raise VidclfError(
             f"trainer.max_epochs={num_epochs}: the learning rate of {run.folder} was planned for {planned} epochs. "
-            f"Give trainer.max_epochs={planned}, or train anew."
+            f"Set trainer.max_epochs={planned}, or train again without resume."
         )
-    was, now = (_of_training(one) for one in (run.config, config))
+    old, new = _training_settings(run.config), _training_settings(config)
     changed = [
-        f"{key}={now.get(key)} (was {was.get(key)})"
-        for key in sorted(was.keys() | now.keys())
-        if was.get(key) != now.get(key)
+        f"{key}={new.get(key)} (was {old.get(key)})"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
     ]
     if split.fingerprint != run.split_fingerprint:
-        changed.append("the videos or their sides")
+        changed.append("the videos or their parts")
     if changed:
         raise VidclfError(
-            f"resume: {run.folder} was trained otherwise: {first_five(changed)}. "
-            "Give the settings and the data of that run, or train anew without resume."
+            f"resume: {run.folder} was trained with other settings or data: {first_five(changed)}. "
+            "Use those of the run, or train again without resume."
         )
 
 
-def _of_training(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what changes what is learned, dotted; data and weights may have moved, for they are compared."""
+def _training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that change what is learned, with dotted keys; the paths of data and weights may change."""
     callbacks = config.get("callbacks") or {}
-    kept = {key: config.get(key) for key in TRAINED_BY if key != "dataset"}
-    kept["trainer"] = {key: config["trainer"].get(key) for key in TRAINER}
-    kept["callbacks"] = {k: v for k, v in callbacks.items() if str(v.get("_target_")).endswith("WeightAveraging")}
-    return {key: value for key, value in flatten(kept).items() if key not in ("backbone.weights", "backbone.fetch")}
+    settings = {key: config.get(key) for key in TRAINED_BY if key != "dataset"}
+    settings["trainer"] = {key: config["trainer"].get(key) for key in TRAINER}
+    settings["callbacks"] = {
+        name: node for name, node in callbacks.items() if str(node.get("_target_")).endswith("WeightAveraging")
+    }
+    return {key: value for key, value in flatten(settings).items() if key not in ("backbone.weights", "backbone.fetch")}
 
 
-def move_in(run: Run, folder: Path) -> None:
-    """Prepare the folder that a resumed run goes on in; rank zero does it for all processes.
+def prepare_folder(run: Run, folder: Path) -> None:
+    """Prepare the folder in which a resumed run goes on; rank zero does it for all processes.
 
-    In the run's own folder, its scores stand aside until new ones are written. Into another folder, its checkpoints
-    are copied: the best so far stays the best until a better epoch replaces it.
+    In the folder of the run, its scores are renamed until new ones are written. Into another folder its checkpoints
+    are copied, so that the best so far stays the best until a better epoch replaces it.
     """
     target = folder / "checkpoints"
     if is_rank_zero() and run.path.resolve().parent == target.resolve():
@@ -94,10 +97,9 @@ def move_in(run: Run, folder: Path) -> None:
 
 
 def relocate_states(states: dict[str, dict[str, Any]], callbacks: Iterable[Callback], folder: Path) -> None:
-    """Change the states of a checkpoint's callbacks, in place, as if everything had been written to `folder`.
+    """Point the states of a checkpoint's callbacks, in place, at files in `folder`; current settings replace theirs.
 
-    Lightning forgets which epoch was best so far where a folder has moved, and deletes files that a state names. What
-    callbacks are set to now holds, not what their states say.
+    When a folder has moved, Lightning forgets which epoch was best, and deletes files that a state names.
     """
 
     def moved(path: object) -> str:

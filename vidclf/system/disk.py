@@ -1,4 +1,4 @@
-"""Writing that loses nothing: whole files or none, and a sentence when the disk refuses."""
+"""Write whole files or none, lock between processes, and say in one sentence when the disk refuses."""
 
 import csv
 import errno
@@ -14,7 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from vidclf.errors import VidclfError
+from vidclf.system.terminal import say
 
 if TYPE_CHECKING:
     import torch
@@ -24,19 +27,60 @@ _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
 
 @contextmanager
 def writing_to(path: Path, remedy: str) -> Iterator[None]:
-    """Turn a full, read-only or misplaced disk into a sentence which names `path` and the remedy.
-
-    Raises:
-        VidclfError: instead of the OSError.
-    """
+    """Turn the OSError of a full, read-only or misplaced disk into a VidclfError that names `path` and the remedy."""
     try:
         yield
     except OSError as error:
         if error.errno not in _REFUSALS:
             raise
-        raise VidclfError(
-            f"{path}: cannot write ({error.strerror}); what was written before is whole. {remedy}"
-        ) from error
+        message = f"{path}: cannot write ({error.strerror}); what was written before is whole. {remedy}"
+        raise VidclfError(message) from error
+
+
+@contextmanager
+def locked(path: Path, waiting_message: str = "") -> Iterator[bool]:
+    """Hold the lock file `path`; where another process holds it, say so and wait. Yield whether this waited.
+
+    The lock ends with the `with` block, or with the process.
+    """
+    lock = FileLock(path)
+    has_waited = False
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        has_waited = True
+        if waiting_message:
+            say(waiting_message)
+        lock.acquire()
+    try:
+        yield has_waited
+    finally:
+        lock.release()
+
+
+@contextmanager
+def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and rename it to `path` when the block ends without an error.
+
+    Args:
+        path: readers see the old file or the new one, whole.
+        suffix: of the temporary name, where there is one writer only: it then replaces what a killed process left.
+    """
+    temporary = path.with_name(f".{path.name}.{suffix or uuid.uuid4().hex}")
+    temporary.unlink(missing_ok=True)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` beside `path`, sync it to the disk, and rename."""
+    with replacing(path) as temporary, temporary.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def require_space(folder: Path, num_bytes: int, remedy: str) -> None:
@@ -52,7 +96,7 @@ def _readable(num_bytes: int) -> str:
 
 
 def empty_on_disk(folder: Path, shape: Sequence[int], dtype: "torch.dtype", remedy: str) -> "torch.Tensor":
-    """Return a tensor in a mapped file, which goes with the last tensor on it or with the process.
+    """Return a tensor in a mapped file, which disappears with the last tensor on it or with the process.
 
     Raises:
         VidclfError: the disk has no room for it.
@@ -67,40 +111,23 @@ def empty_on_disk(folder: Path, shape: Sequence[int], dtype: "torch.dtype", reme
         return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=dtype).view(*shape)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, sync, and rename: readers see the old file or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write sorted JSON.
 
     Raises:
-        VidclfError: a number is not finite, which JSON has no word for.
+        VidclfError: a number is not finite, which JSON cannot say.
     """
     try:
         text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
     except ValueError as error:
-        found = ", ".join(
-            f"{key}={value}" for key, value in content.items() if value != value or value in (math.inf, -math.inf)
-        )
-        raise VidclfError(f"{path}: not written, for a number in it is not finite ({found or error}).") from error
+        numbers = {key: value for key, value in content.items() if isinstance(value, float)}
+        names = ", ".join(f"{key}={value}" for key, value in numbers.items() if not math.isfinite(value))
+        raise VidclfError(f"{path}: not written, because a number is not finite ({names or error}).") from error
     write_atomically(path, f"{text}\n".encode())
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Write a table, UTF-8."""
     table = io.StringIO(newline="")
-    writer = csv.writer(table)
-    writer.writerow(header)
-    writer.writerows(rows)
+    csv.writer(table).writerows([header, *rows])
     write_atomically(path, table.getvalue().encode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""Packages that are not installed with vidclf, but by one of its extras."""
+"""Optional packages, installed by an extra of vidclf."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -10,14 +10,14 @@ PYARROW = "17.0.0"  # the first built for NumPy 2; before 14.0.1 a file could ru
 
 
 def require(package: str, at_least: str, extra: str, what: str, otherwise: str = "") -> None:
-    """Raise VidclfError if a package is not installed, or an older one is: `what` needs it.
+    """Raise VidclfError if a package that `what` needs is not installed, or too old.
 
     Args:
-        package: as it is called where it comes from.
-        at_least: the oldest version that will do.
+        package: its name on PyPI.
+        at_least: the oldest version that works.
         extra: of vidclf, which installs it.
-        what: needs it, as the message begins.
-        otherwise: what else can be done, as the message ends.
+        what: the start of the message.
+        otherwise: the end of the message: another way.
     """
     try:
         installed = version(package)
@@ -25,6 +25,6 @@ def require(package: str, at_least: str, extra: str, what: str, otherwise: str =
         installed = None
     if installed is None or Version(installed) < Version(at_least):
         raise VidclfError(
-            f"{what} needs {package} {at_least} or newer ({installed or 'it is not installed'}): "
+            f"{what} needs {package} {at_least} or newer ({installed or 'not installed'}): "
             f"pip install 'vidclf[{extra}]'{otherwise}."
         )

@@ -10,12 +10,10 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from filelock import FileLock
-
 from vidclf.data.datasets.demo.clips import CREDIT, Scene, encode, scenes
 from vidclf.data.datasets.ucf101 import UCF101
 from vidclf.errors import VidclfError
-from vidclf.system.disk import require_space, writing_to
+from vidclf.system.disk import locked, require_space, writing_to
 from vidclf.system.terminal import track
 from vidclf.system.text import first_five
 
@@ -57,7 +55,7 @@ def ensure_written(root: Path) -> None:
     with writing_to(root, REMEDY):
         root.parent.mkdir(parents=True, exist_ok=True)
         require_space(root.parent, NUM_BYTES, REMEDY)
-        with FileLock(root.with_name(f".{root.name}.lock")):
+        with locked(root.with_name(f".{root.name}.lock")):
             if not is_written(root):  # another process may have done so meanwhile
                 _write(root)
 
