@@ -1,10 +1,13 @@
-"""Files of models on the Hugging Face Hub: found on this machine, or fetched where that is allowed."""
+"""Files of models on the Hugging Face Hub: found on this machine, or fetched where that is allowed.
 
-import contextlib
+Files that cannot be had are a VidclfError that says why, and where to put them.
+"""
+
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vidclf.errors import VidclfError
 
@@ -31,9 +34,6 @@ def find_folder(name: str, fetch: bool) -> Path:
     Args:
         name: of a folder, or `owner/model` with an optional `@revision`.
         fetch: whether missing files may be fetched.
-
-    Raises:
-        VidclfError: `name` is neither, or its files are not here and cannot be fetched.
     """
     check_local(name)
     folder = folder_at(name)
@@ -50,21 +50,13 @@ def find_folder(name: str, fetch: bool) -> Path:
 
 
 def find_file(repository: str, filenames: Sequence[str], fetch: bool) -> Path:
-    """Return the first of `filenames` that a model of the Hub has.
-
-    Raises:
-        VidclfError: it has none of them, or none is here and none can be fetched.
-    """
+    """Return the first of `filenames` that a model of the Hub has; with `fetch`, fetch it if necessary."""
     folder = _snapshot(repository, [(filename,) for filename in filenames], (), fetch)
     return next(folder / filename for filename in filenames if (folder / filename).exists())
 
 
 def weights_in(folder: Path) -> Path:
-    """Return the only file of weights in a folder.
-
-    Raises:
-        VidclfError: the folder holds no such file, or several.
-    """
+    """Return the only file of weights in a folder; no such file, or several, are an error."""
     for path in (folder / name for name in (*SAFE, *PICKLED)):
         if path.is_file():
             return path
@@ -78,64 +70,51 @@ def weights_in(folder: Path) -> Path:
 def _snapshot(name: str, choices: Sequence[Sequence[str]], descriptions: Sequence[str], fetch: bool) -> Path:
     """Return the folder with the first choice of weights that is on this machine, else of those on the Hub.
 
-    Args:
-        name: `owner/model` with an optional `@revision`.
-        choices: patterns of file names; one existing file makes a choice good.
-        descriptions: files to fetch as well; the first must exist.
-        fetch: whether missing files may be fetched.
+    A choice is a list of patterns, of which one file must exist. So must the first description; the others may.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs each try; we report the result
     repository, _, revision = name.partition("@")
-    attempts = [(patterns, local) for local in (True, False) if local or fetch for patterns in choices]
-    with _as_sentences(name, fetch):
-        for patterns, local in attempts:
-            wanted = [*descriptions, *patterns]
-            try:
-                folder = Path(
-                    snapshot_download(
-                        repository, revision=revision or None, allow_patterns=wanted, local_files_only=local
-                    )
-                )
-            except LocalEntryNotFoundError:
-                if not local:
+    try:
+        for local in (True, False) if fetch else (True,):
+            for patterns in choices:
+                wanted: dict[str, Any] = {"revision": revision or None, "allow_patterns": [*descriptions, *patterns]}
+                try:
+                    folder = Path(snapshot_download(repository, **wanted, local_files_only=local))
+                except LocalEntryNotFoundError:
+                    if local:
+                        continue
                     raise
-                continue
-            described = not descriptions or (folder / descriptions[0]).exists()
-            if described and any(any(folder.glob(pattern)) for pattern in patterns):
-                return folder
+                is_described = not descriptions or (folder / descriptions[0]).exists()
+                if is_described and any(any(folder.glob(pattern)) for pattern in patterns):
+                    return folder
         if not fetch:
             raise LocalEntryNotFoundError(name)
+    except (OSError, HFValidationError) as error:
+        raise VidclfError(
+            f"{name}: {_reason(error, fetch)}. Put its files into a folder on this machine (hf download {name} "
+            "--local-dir FOLDER, where there is a network) and name that folder or its file; see the README, Encoders."
+        ) from error
     weights = ", ".join(pattern for patterns in choices for pattern in patterns)
     needed = f"{descriptions[0]}, or none of {weights}" if descriptions else f"file of {weights}"
     raise VidclfError(f"{name}: it has no {needed}. Choose another model, or give the weights as a file.")
 
 
-@contextlib.contextmanager
-def _as_sentences(name: str, fetch: bool) -> Iterator[None]:
-    """Turn the errors of huggingface_hub into VidclfErrors that say what to do."""
+def _reason(error: Exception, fetch: bool) -> str:
+    """Return why a model's files cannot be had."""
     from huggingface_hub import errors
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs each try; we report the result
-    cause: Exception
-    try:
-        yield
-        return
-    except errors.GatedRepoError as error:
-        cause, reason = error, "its weights are gated: accept the terms on the model's page, then hf auth login"
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        cause, reason = error, "the Hub has no such model, or hides it from you"
-    except errors.LocalEntryNotFoundError as error:
-        cause, reason = error, "not on this machine, and the Hub cannot be reached"
-        if not fetch:
-            reason = (
-                "not on this machine, and nothing is fetched for a name that comes from a run (backbone.fetch). "
-                "If you know where the run comes from, pass trust=true"
-            )
-    except OSError as error:  # no network, a full disk, any other answer of the Hub
-        cause, reason = error, f"cannot be fetched ({(str(error) or type(error).__name__).splitlines()[0]})"
-    raise VidclfError(
-        f"{name}: {reason}. Put its files into a folder on this machine (hf download {name} --local-dir FOLDER, where "
-        "there is a network) and name that folder or its file; see the README, Encoders."
-    ) from cause
+    if isinstance(error, errors.GatedRepoError):
+        return "its weights are gated: accept the terms on the model's page, then hf auth login"
+    if isinstance(error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError | errors.HFValidationError):
+        return "the Hub has no such model, or hides it from you"
+    if not isinstance(error, errors.LocalEntryNotFoundError):  # a full disk, any other answer of the Hub
+        return f"cannot be fetched ({(str(error) or type(error).__name__).splitlines()[0]})"
+    if fetch:
+        return "not on this machine, and the Hub cannot be reached"
+    return (
+        "not on this machine, and nothing is fetched for a name that comes from a run (backbone.fetch). If you know "
+        "where the run comes from, pass trust=true"
+    )

@@ -25,9 +25,13 @@ class LibraryBackbone(nn.Module):
         trainable: `none` (frozen), `last`, `all`, or a number of stages (see `set_trainable`).
         freeze_batchnorm: keep the statistics and scales of batch normalisation while the rest is trained.
 
-    The backbones of each library share these arguments, and `precision`: `float32`, `bfloat16`, or `auto` (see
-    `resolve_precision`). They raise VidclfError if the library is not installed, an argument is not allowed, or the
-    weights cannot be had or do not match the network exactly.
+    The libraries' backbones share `trainable`, `freeze_batchnorm`, `precision` (`float32`, `bfloat16`, or `auto`, see
+    `resolve_precision`) and `fetch` (whether files that are not on this machine may be fetched).
+
+    Raises:
+        VidclfError: the library is not installed, an argument is not allowed, the weights cannot be had or do not
+            match the network exactly; in `forward`: the network cannot take views of this length, or images of this
+            size.
     """
 
     network: Any

@@ -34,18 +34,8 @@ class TimmBackbone(LibraryBackbone):
         features: `pooled`: the classifier's input (S=1 a frame); `cls`: the class token (S=1); `tokens`: the last
             layer's output, all tokens with class and register tokens, or all positions of a feature map (S: how many).
         weights: `DEFAULT`: those of `name`; a state dict in a local file (its classifier is ignored); None: random.
-        trainable: `none` (frozen), `last`, `all`, or a number of stages, which are timm's groups of layers.
-        freeze_batchnorm: see `LibraryBackbone`.
-        precision: `float32`, `bfloat16`, or `auto` (see `resolve_precision`).
-        fetch: whether files that are not on this machine may be fetched.
 
-    Attributes:
-        feature_dim: D.
-        picture_format: the images with which timm evaluates these weights.
-
-    Raises:
-        VidclfError: timm is not installed, an argument is not allowed, or the weights cannot be had or do not match the
-            network exactly.
+    For the other arguments, and the errors, see `LibraryBackbone`. The stages are timm's groups of layers.
     """
 
     shown = ("name", "features", "precision")
@@ -83,11 +73,7 @@ class TimmBackbone(LibraryBackbone):
             )
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
-        """Return the features of every image, those of a view's frames one after the other.
-
-        Raises:
-            VidclfError: the network cannot take images of this size, or has no such features.
-        """
+        """Return the features of every image, those of a view's frames one after the other."""
         folded = images.flatten(0, 1).to(dtype=self._dtype, memory_format=torch.channels_last)
         if self.network.pretrained_cfg.get("fixed_input_size"):
             self.check_size(folded)

@@ -86,11 +86,7 @@ class ClipBackbone(LibraryBackbone):
         super().__init__(name, network, feature_dim, picture_format, number_format, trainable, freeze_batchnorm)
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N 1 D"]:
-        """Return the features of every clip.
-
-        Raises:
-            VidclfError: the network cannot take clips of T frames.
-        """
+        """Return the features of every clip."""
         num_frames, family = images.shape[1], self.name.split("_")[0]
         if family == "mvit" and num_frames != 16:
             raise wrong_length(self.name, num_frames, "16 frames")

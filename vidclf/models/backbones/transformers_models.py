@@ -36,17 +36,8 @@ class TransformersBackbone(LibraryBackbone):
     Args:
         name: of a folder with config.json, the weights and the processor's configuration, as transformers saves it;
             or of a model of the Hub, `owner/model`. Code in it is never run.
-        trainable: `none` (frozen), `last`, `all`, or a number of blocks.
-        precision: `float32`, `bfloat16`, or `auto` (see `resolve_precision`).
-        fetch: whether files that are not on this machine may be fetched.
 
-    Attributes:
-        feature_dim: D.
-        picture_format: the size, normalisation and clip length in the configurations of the model and its processor.
-
-    Raises:
-        VidclfError: transformers is not installed, the model cannot be had or does not fit, or its weights do not match
-            the whole network exactly.
+    For the other arguments, and the errors, see `LibraryBackbone`. The stages are the model's blocks.
     """
 
     def __init__(self, name: str, trainable: str | int = "none", precision: str = "auto", fetch: bool = False) -> None:
@@ -69,11 +60,7 @@ class TransformersBackbone(LibraryBackbone):
                 parameter.requires_grad_(False)
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
-        """Return the features of every clip, or of every image.
-
-        Raises:
-            VidclfError: the views have another length, or the images another size, than the model's.
-        """
+        """Return the features of every clip, or of every image."""
         images = images.to(self._dtype)
         length = self.picture_format.clip_length
         self.check_size(images)
@@ -171,11 +158,7 @@ def _encoder(model: Any) -> Any:
 
 
 def _feature_dim(model: Any, config: Any, picture_format: PictureFormat) -> int:
-    """Return D, from the shapes of the model's output for one view, on the meta device: nothing is computed.
-
-    Raises:
-        VidclfError: the model takes another input, or gives an output that no rule covers.
-    """
+    """Return D, if the model fits, from its output for one view on the meta device: nothing is computed."""
     length, size, kind = picture_format.clip_length, picture_format.size, type(model).__name__
     shape = (1, length, 3, size, size) if length > 1 else (1, 3, size, size)
     key = "last_hidden_state" if length > 1 else "pooler_output"
@@ -210,11 +193,7 @@ def _frames_per_step(config: Any) -> int:
 
 
 def _picture_format(folder: Path, config: Any) -> PictureFormat:
-    """Return how the folder's processor makes images.
-
-    Raises:
-        VidclfError: there is no processor, or it makes images in a way that is not supported.
-    """
+    """Return how the folder's processor makes images."""
     length = next((getattr(config, key) for key in NUM_FRAMES if getattr(config, key, None)), 1)
     processor = _processor_of(folder, is_video=length > 1)
     keys = ("size", "crop_size", "do_center_crop", "do_resize", "do_rescale", "do_normalize", "rescale_factor")
