@@ -219,7 +219,7 @@ def test_weights_that_are_not_finite_are_refused(weights: Path, tmp_path: Path):
 
 
 def test_weights_of_another_model_and_unreadable_files_are_refused(weights: Path, tmp_path: Path):
-    with pytest.raises(VidclfError, match=r"vit\.safetensors: not exactly the weights of test_resnet"):
+    with pytest.raises(VidclfError, match=r"vit\.safetensors: .*not exactly the weights of test_resnet"):
         TimmBackbone("test_resnet", weights=weights)
     (tmp_path / "cut.safetensors").write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(VidclfError, match=r"cut\.safetensors: cannot be read"):
