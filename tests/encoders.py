@@ -26,7 +26,7 @@ CROP = {"height": 32, "width": 32}
 
 
 def random(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Draw all parameters: zeros and ones, as they begin, would hide one that is not loaded."""
+    """Draw all parameters: the initial zeros and ones would hide a parameter that is not loaded."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -54,7 +54,7 @@ def vjepa2(folder: Path, kind: str = "VJEPA2Model") -> Path:
 
 
 def dinov2(folder: Path) -> Path:
-    """The size of its images is not that of its positions, as that of the published ones: it interpolates."""
+    """Save a model with positions for another image size, which it interpolates, as in the published models."""
     model = transformers.Dinov2Model(transformers.Dinov2Config(**DINOV2))
     processor = transformers.BitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28})
     return save(folder, model, processor)

@@ -1,4 +1,4 @@
-"""`vidclf train` and what follows, where the backbone is trained, frames are augmented or views mixed."""
+"""`vidclf train`, `evaluate` and `predict` with a trained backbone, augmented frames or mixed views."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ class Cut(Callback):
 
 @pytest.fixture(scope="module")
 def tuned(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """A run whose whole backbone was trained."""
+    """A run in which the whole backbone was trained."""
     folder = tmp_path_factory.mktemp("tuned")
     outcome = call("train", f"dataset.root={clips}", *TINY3D, "trainer.max_epochs=2", folder=folder)
     assert outcome.status == 0, outcome.err
@@ -45,7 +45,7 @@ def metrics_of(run: Path) -> dict[str, float]:
     return json.loads((run / "metrics.json").read_text())
 
 
-def test_frames_are_read_and_that_is_said(tuned: Outcome):
+def test_frames_are_read_and_a_message_says_so(tuned: Outcome):
     assert "features=auto reads frames, not the store: the backbone is trained" in tuned.err
 
 
@@ -76,10 +76,10 @@ def test_a_tuned_run_is_not_scored_as_a_frozen_one(tuned: Outcome, vidclf: Calla
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_run_cut_after_half_its_epochs_and_resumed_equals_one_that_was_not(
+def test_a_run_that_is_interrupted_and_resumed_equals_an_uninterrupted_one(
     precision: str, clips: Path, vidclf: Callable[..., Outcome], tmp_path: Path
 ):
-    """With everything that has a state: averaged weights, a schedule, chance in images, mixing and dropout."""
+    """With everything that has a state: averaged weights, a schedule, random images, mixing and dropout."""
     (tmp_path / "my_callbacks.py").write_text(CUT)
     settings = (
         "train", f"dataset.root={clips}", *TINY3D, "head=mlp", "head.widths=[8]", "scaling=standard",
@@ -117,7 +117,7 @@ def test_a_run_cut_after_half_its_epochs_and_resumed_equals_one_that_was_not(
         (("scheduler=one_cycle", "trainer.max_epochs=-1"), "Set trainer.max_epochs, or use scheduler=constant"),
     ],
 )
-def test_what_cannot_be_is_a_sentence(
+def test_settings_that_contradict_each_other_are_refused(
     settings: tuple[str, ...], message: str, clips: Path, vidclf: Callable[..., Outcome]
 ):
     outcome = vidclf("train", f"dataset.root={clips}", *TINY3D, "trainer.max_epochs=1", *settings)
@@ -126,7 +126,7 @@ def test_what_cannot_be_is_a_sentence(
     assert "Traceback" not in outcome.err
 
 
-def test_everything_of_a_trained_backbone_moves_and_its_features_are_not_scaled(tuned: Outcome, clips: Path):
+def test_all_weights_of_a_trained_backbone_change_and_its_features_are_not_scaled(tuned: Outcome, clips: Path):
     from vidclf.models.backbones.tiny3d import Tiny3D
 
     state = state_of(tuned.run, "last")
@@ -171,17 +171,17 @@ def test_mixing_works_on_stored_features(clips: Path, vidclf: Callable[..., Outc
     assert "mixing.cutmix: needs images" in refused.err
 
 
-def test_ones_own_augmentation_is_a_function_of_the_picture_format(
+def test_a_custom_augmentation_is_a_function_of_the_picture_format(
     clips: Path, vidclf: Callable[..., Outcome], tmp_path: Path
 ):
-    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "mine.py").write_text(AUGMENTATION)
     settings = ("augmentation=custom", "augmentation._target_=mine.noisy", "trainer.max_epochs=1")
     outcome = vidclf("train", f"dataset.root={clips}", *TINY3D, *settings)
     assert outcome.status == 0, outcome.err
     assert (tmp_path / "called").exists()
 
 
-OWN = """
+AUGMENTATION = """
 from pathlib import Path
 import torch
 

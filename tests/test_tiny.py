@@ -42,12 +42,12 @@ def test_a_batch_equals_its_images_one_by_one(images):
     assert torch.allclose(backbone(images), singles, atol=1e-5)
 
 
-def test_the_shipped_weights_see_something(images):
+def test_the_shipped_weights_give_other_features_than_random_ones(images):
     assert not torch.allclose(Tiny()(images), Tiny(weights=None)(images))
     assert (Tiny()(images) > 0).float().mean() > 0.02
 
 
-def test_two_of_them_are_the_same_bits(images):
+def test_features_are_the_same_bits_twice(images):
     assert torch.equal(Tiny()(images), Tiny()(images))
 
 
@@ -82,7 +82,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
         Tiny(weights=tmp_path / "other.safetensors")
 
 
-def test_tiny3d_tells_a_clip_from_its_reverse():
+def test_tiny3d_distinguishes_a_clip_from_its_reverse():
     torch.manual_seed(0)
     backbone = Tiny3D(width=4).eval()
     clip = torch.randn(2, 16, 3, 64, 64)

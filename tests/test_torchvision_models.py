@@ -1,4 +1,4 @@
-"""Every torchvision image and video classifier as a backbone, and what happens to the wrong weights."""
+"""Every torchvision image and video classifier as a backbone, and what happens with unsuitable weights."""
 
 import hashlib
 import shutil
@@ -29,7 +29,7 @@ def on_meta(name: str, **settings: str | None) -> ImageBackbone | ClipBackbone:
 
 
 def trained(name: str = SMALL, **options: object) -> nn.Module:
-    """A torchvision network, the caller's own, whose batch statistics keep its features alive."""
+    """Return a copy of a torchvision network with batch statistics that keep its features from being zero."""
     return deepcopy(_trained(name, **options))
 
 
@@ -39,7 +39,7 @@ def _trained(name: str, **options: object) -> nn.Module:
     network = models.get_model(name, weights=None, **options)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None  # the statistics of all it has seen
+            module.momentum = None  # the statistics of all batches so far
     with torch.no_grad():
         network(torch.randn(4, 3, 64, 64))
     return network.eval()
@@ -51,7 +51,7 @@ def saved(network: nn.Module, path: Path) -> Path:
 
 
 def with_hash(path: Path) -> Path:
-    """Rename a file as torchvision names its own."""
+    """Rename a file as torchvision names its files."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return path.rename(path.with_stem(f"{path.stem}-{digest[:8]}"))
 
@@ -73,11 +73,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "torch home" / "hub" / "checkpoints"
 
 
-# What comes out
+# Features
 
 
 @pytest.mark.parametrize("name", models.list_models(module=models))
-def test_every_image_model_gives_features_of_the_width_it_names(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_every_image_model_gives_features_of_the_declared_width(name: str, monkeypatch: pytest.MonkeyPatch):
     make_blocks = BlockParams.from_init_params
 
     def on_cpu(*args: object, **settings: object) -> BlockParams:
@@ -155,7 +155,7 @@ def test_squeezenets_features_are_its_maps_averaged(images: Tensor, tmp_path: Pa
     torch.testing.assert_close(backbone(images), expected)
 
 
-def test_googlenet_from_a_file_shifts_its_input_as_torchvisions_does(images: Tensor, tmp_path: Path):
+def test_googlenet_from_a_file_shifts_its_input_as_in_torchvision(images: Tensor, tmp_path: Path):
     network = trained("googlenet", transform_input=True, init_weights=False)
     weights = saved(network, tmp_path / "weights.pth")
     network.fc = nn.Identity()
@@ -165,7 +165,7 @@ def test_googlenet_from_a_file_shifts_its_input_as_torchvisions_does(images: Ten
     torch.testing.assert_close(backbone(images), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_a_image_has_the_same_features_in_any_company(images: Tensor, tmp_path: Path):
+def test_an_image_has_the_same_features_in_every_batch(images: Tensor, tmp_path: Path):
     backbone = ImageBackbone(SMALL, weights=saved(trained(), tmp_path / "weights.pth"), precision="float32")
     alone = torch.stack([backbone(view[None, None])[0, 0] for view in images.flatten(0, 1)])
     torch.testing.assert_close(backbone(images).flatten(0, 1), alone)
@@ -177,7 +177,7 @@ def test_a_frozen_backbone_has_no_gradients_and_is_in_eval_mode():
     assert not any(module.training for module in backbone.modules())
 
 
-def test_the_repr_tells_layers_and_number_formats_apart():
+def test_the_repr_names_layer_and_number_format():
     assert "name=vgg16, layer=conv, precision=float32" in repr(on_meta("vgg16", precision="float32"))
     assert "layer=conv_avg, precision=bfloat16" in repr(on_meta("vgg16", layer="conv_avg", precision="bfloat16"))
 
@@ -186,7 +186,7 @@ def test_the_repr_tells_layers_and_number_formats_apart():
 
 
 @pytest.mark.parametrize("name", CLIPS)
-def test_every_video_model_gives_one_feature_a_clip_of_its_width(name: str):
+def test_every_video_model_gives_one_feature_of_the_declared_width_per_clip(name: str):
     backbone = on_meta(name)
     picture_format = backbone.picture_format
     with torch.device("meta"):
@@ -201,7 +201,7 @@ def test_every_video_model_gives_one_feature_a_clip_of_its_width(name: str):
     assert picture_format.clip_length == (32 if "swin" in name else 16)
 
 
-def test_features_are_what_the_last_layer_takes_in():
+def test_features_are_the_input_of_the_last_layer():
     torch.manual_seed(0)
     whole = models.video.mc3_18(weights=None).eval()
     backbone = ClipBackbone("mc3_18", weights=None, precision="float32")
@@ -220,7 +220,7 @@ def test_features_are_what_the_last_layer_takes_in():
         ("s3d", 8, "at least 14 frames, these have 8"),
     ],
 )
-def test_a_view_length_that_a_network_cannot_take_is_told(name: str, num_frames: int, message: str):
+def test_a_view_length_that_a_network_cannot_take_is_refused(name: str, num_frames: int, message: str):
     backbone = on_meta(name)
     size = backbone.picture_format.size
     with pytest.raises(VidclfError, match=message), torch.device("meta"):
@@ -256,10 +256,10 @@ def test_auto_is_bfloat16_where_the_gpu_has_matrix_units(
     assert on_meta(SMALL).precision == precision
 
 
-# Presets
+# Picture formats
 
 
-def test_the_default_preset_is_imagenets():
+def test_the_default_picture_format_is_imagenets():
     picture_format = on_meta("vgg16").picture_format
     sizes = (picture_format.size, picture_format.resize)
     assert (*sizes, picture_format.interpolation, picture_format.clip_length) == (
@@ -271,7 +271,7 @@ def test_the_default_preset_is_imagenets():
     assert (picture_format.mean, picture_format.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def test_the_preset_is_that_of_the_weights_by_name_and_by_file(
+def test_the_picture_format_is_that_of_the_weights_by_name_and_by_file(
     hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = with_hash(saved(trained("mobilenet_v2"), tmp_path / "mobilenet_v2.pth"))
@@ -290,7 +290,7 @@ def test_the_preset_is_that_of_the_weights_by_name_and_by_file(
 # Weights by torchvision's names
 
 
-def test_weights_that_are_not_there_are_downloaded_and_used(
+def test_missing_weights_are_downloaded_and_used(
     hub: Path, tmp_path: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ):
     path = with_hash(saved(trained(), tmp_path / "weights.pth"))
@@ -302,7 +302,7 @@ def test_weights_that_are_not_there_are_downloaded_and_used(
     assert torch.equal(by_name(images), ImageBackbone(SMALL, weights=path, precision="float32")(images))
 
 
-def test_weights_that_cannot_be_fetched_say_which_file_goes_where(hub: Path):
+def test_the_error_for_unfetchable_weights_says_which_file_goes_where(hub: Path):
     with pytest.raises(VidclfError) as caught:
         ImageBackbone("vgg16")
     assert "vgg16-397923af.pth" in str(caught.value)
@@ -330,8 +330,8 @@ def test_a_foreign_file_under_a_published_name_is_refused(hub: Path):
     assert path.exists()
 
 
-def test_an_unknown_name_of_weights_lists_the_known_ones():
-    with pytest.raises(VidclfError, match=r"IMAGENET1K_V9: allowed for resnet50 .*IMAGENET1K_V2, DEFAULT"):
+def test_an_unknown_name_of_weights_lists_the_allowed_ones():
+    with pytest.raises(VidclfError, match=r"IMAGENET1K_V9: .*IMAGENET1K_V2, DEFAULT"):
         ImageBackbone("resnet50", weights="IMAGENET1K_V9")
 
 
@@ -389,7 +389,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path):
         ImageBackbone(SMALL, weights=path)
 
 
-def test_one_name_too_few_or_too_many_is_refused(tmp_path: Path):
+def test_a_missing_or_unknown_name_is_refused(tmp_path: Path):
     state = trained().state_dict()
     torch.save(state | {"conv6.weight": torch.zeros(1)}, tmp_path / "more.pth")
     state.pop("conv5.0.weight")
@@ -406,7 +406,7 @@ def test_weights_of_a_wider_network_are_refused(tmp_path: Path):
         ImageBackbone(SMALL, weights=path)
 
 
-def test_a_training_checkpoint_is_no_state_dict(tmp_path: Path):
+def test_a_training_checkpoint_is_not_a_state_dict(tmp_path: Path):
     torch.save({"epoch": 3, "state_dict": {}}, tmp_path / "last.pt")
     with pytest.raises(VidclfError, match=r"holds no state dict .* a dict with epoch, state_dict"):
         ImageBackbone(SMALL, weights=tmp_path / "last.pt")
@@ -419,11 +419,11 @@ def test_a_pickled_module_is_refused_unopened(tmp_path: Path):
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
-    with pytest.raises(VidclfError, match=r"gone\.pth: there is no such file"):
+    with pytest.raises(VidclfError, match=r"gone\.pth: no such file"):
         ImageBackbone(SMALL, weights=tmp_path / "gone.pth")
 
 
-def test_weights_that_are_not_numbers_are_refused(tmp_path: Path):
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path):
     network = trained()
     network.conv5[0].weight.data[0] = torch.nan
     with pytest.raises(VidclfError, match=r"weights\.pth: conv5\.0\.weight holds numbers that are not finite"):
@@ -450,6 +450,6 @@ def test_an_unknown_setting_names_those_allowed(settings: dict[str, str], messag
         ImageBackbone(**settings)
 
 
-def test_an_unknown_video_model_names_those_that_are_like_it():
+def test_an_unknown_video_model_suggests_similar_names():
     with pytest.raises(VidclfError, match=r"backbone\.name=r3d_19: torchvision has no video classifier.*r3d_18"):
         ClipBackbone("r3d_19")

@@ -42,7 +42,7 @@ def on_meta(name: str, **settings: object) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", NUM_STAGES)
-def test_a_network_has_the_stages_that_its_paper_draws(name: str):
+def test_a_network_has_the_stages_of_its_paper(name: str):
     assert len(stages_of(on_meta(name).network)) == NUM_STAGES[name]
 
 
@@ -58,7 +58,7 @@ def test_resnets_last_stage_is_layer4():
     assert {name.split(".")[1] for name in names_trained(on_meta("resnet18", trainable="last"))} == {"layer4"}
 
 
-def test_what_stands_behind_the_last_stage_belongs_to_it():
+def test_layers_after_the_last_stage_belong_to_it():
     assert {name.split(".")[1] for name in names_trained(on_meta("vgg16", layer="fc7", trainable="last"))} == {
         "features",
         "classifier",
@@ -72,10 +72,10 @@ def test_five_stages_of_a_network_of_four_are_refused():
         set_trainable(Tiny3D(), 5)
 
 
-@pytest.mark.parametrize("of", [lambda backbone: backbone, lambda backbone: backbone.network])
-def test_every_trained_parameter_is_in_one_stage(of: Callable[[nn.Module], nn.Module]):
+@pytest.mark.parametrize("select", [lambda backbone: backbone, lambda backbone: backbone.network])
+def test_every_trained_parameter_is_in_one_stage(select: Callable[[nn.Module], nn.Module]):
     backbone = on_meta("resnet18", trainable="all")
-    stages = trained_stages(of(backbone))
+    stages = trained_stages(select(backbone))
     assert [len(stage) for stage in stages] == [15, 15, 15, 12, 3]  # layers 4 to 1, the stem
     assert sum(map(len, stages)) == len(list(backbone.parameters()))
 
@@ -87,14 +87,14 @@ def rates_of(backbone: nn.Module, **settings: object) -> list[float]:
     return [group["lr"] for group in classifier.configure_optimizers()["optimizer"].param_groups]
 
 
-def test_each_stage_learns_at_a_share_of_the_next_ones_rate():
+def test_each_stage_learns_at_a_fraction_of_the_next_stages_rate():
     assert rates_of(Tiny3D(width=2), layer_decay=0.5) == pytest.approx([0.1, 0.05, 0.025, 0.0125, 0.00625])
     assert rates_of(Tiny3D(width=2, trainable="last"), layer_decay=0.5) == pytest.approx([0.1, 0.05])
     assert rates_of(Images(), layer_decay=0.5) == pytest.approx([0.1])
 
 
 @pytest.mark.parametrize(
-    ("network", "spared"),
+    ("network", "exempt"),
     [
         (lambda: models.vit_b_16(), {"class_token", "pos_embedding", "bias", "in_proj_bias", "weight of LayerNorm"}),
         (lambda: models.swin_t(), {"relative_position_bias_table", "bias", "weight of LayerNorm"}),
@@ -106,21 +106,21 @@ def test_each_stage_learns_at_a_share_of_the_next_ones_rate():
         (lambda: nn.Linear(1, 1), {"bias"}),
     ],
 )
-def test_norms_biases_tokens_queries_and_positions_are_spared_by_weight_decay(network: Callable, spared: set[str]):
+def test_norms_biases_tokens_queries_and_positions_have_no_weight_decay(network: Callable, exempt: set[str]):
     with torch.device("meta"):
         built = network()
-    kinds = {id(own): type(module).__name__ for module in built.modules() for own in module.parameters(recurse=False)}
-    found = set()
+    kinds = {id(p): type(module).__name__ for module in built.modules() for p in module.parameters(recurse=False)}
+    without_decay = set()
     for name, parameter in built.named_parameters():
         last = name.rpartition(".")[2]
         if not has_weight_decay(name, parameter):
-            found.add(f"weight of {kinds[id(parameter)]}" if last == "weight" else last)
+            without_decay.add(f"weight of {kinds[id(parameter)]}" if last == "weight" else last)
         else:
             assert parameter.ndim > 1, name
-    assert found == spared
+    assert without_decay == exempt
 
 
-def test_weight_decay_divides_the_groups_and_keeps_their_rates():
+def test_weight_decay_splits_the_groups_and_keeps_their_rates():
     classifier = make_learner(
         wrap(Tiny3D(width=2, trainable="last")), head=nn.Linear(16, 2), optimizer=partial(torch.optim.AdamW, lr=0.1),
         layer_decay=0.5,
@@ -133,7 +133,7 @@ def test_weight_decay_divides_the_groups_and_keeps_their_rates():
     assert {id(p) for group in optimizer.param_groups for p in group["params"]} == trained
 
 
-def test_nothing_to_train_is_told():
+def test_nothing_to_train_is_an_error():
     classifier = make_learner(wrap(Images()), head=nn.Flatten())
     with pytest.raises(VidclfError, match=r"head: Flatten has no trainable parameter.*backbone\.trainable"):
         classifier.configure_optimizers()

@@ -1,4 +1,4 @@
-"""Encoders of transformers: the features are those of its own pipeline, the weights proven, the rest refused."""
+"""Encoders of transformers: features equal those of its pipeline, weights are checked, what does not fit is refused."""
 
 import shutil
 import sys
@@ -23,7 +23,7 @@ from vidclf.models.backbones.wrap import wrap
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small encoders, each in a folder called after its class, not to be changed."""
+    """Small encoders, each in a folder named after its class; tests must not change them."""
     root = tmp_path_factory.mktemp("encoders")
     for kind in ("VideoMAEModel", "VideoMAEForPreTraining", "VideoMAEForVideoClassification"):
         encoders.videomae(root / kind, kind, use_mean_pooling=kind != "VideoMAEForPreTraining")
@@ -35,7 +35,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(folders: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """`copy("VJEPA2Model")` is a folder of the test's own."""
+    """`copy("VJEPA2Model")` is a folder that the test may change."""
     return lambda kind: shutil.copytree(folders / kind, tmp_path / kind)
 
 
@@ -57,22 +57,22 @@ def whole(folder: Path) -> Any:
     return getattr(transformers, kind).from_pretrained(folder).base_model.eval()
 
 
-# What comes out
+# Features
 
 
 @pytest.mark.parametrize("kind", ["VideoMAEModel", "VideoMAEForPreTraining", "VideoMAEForVideoClassification"])
-def test_videomaes_features_are_those_of_its_own_pipeline(kind: str, folders: Path):
+def test_videomaes_features_equal_those_of_its_pipeline(kind: str, folders: Path):
     views = frames(4)
     processor = transformers.VideoMAEVideoProcessor.from_pretrained(folders / kind)
     with torch.no_grad():
         tokens = whole(folders / kind)(**processor(list(views), return_tensors="pt")).last_hidden_state
     assert tokens.shape == (2, 2 * 16, 32)
-    expected = tokens.unflatten(1, (2, 16)).mean(2)  # two frames a step, its patches behind one another
+    expected = tokens.unflatten(1, (2, 16)).mean(2)  # two frames a step; a step's patches are adjacent
     torch.testing.assert_close(ours(folders / kind, views), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["VJEPA2Model", "VJEPA2ForVideoClassification"])
-def test_vjepa2s_features_are_those_of_its_own_pipeline(kind: str, folders: Path):
+def test_vjepa2s_features_equal_those_of_its_pipeline(kind: str, folders: Path):
     views = frames(6)
     processor = transformers.VJEPA2VideoProcessor.from_pretrained(folders / kind)
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_vjepa2s_features_are_those_of_its_own_pipeline(kind: str, folders: Path
     torch.testing.assert_close(ours(folders / kind, views), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_dinov2s_features_are_those_of_its_own_pipeline(folders: Path):
+def test_dinov2s_features_equal_those_of_its_pipeline(folders: Path):
     views = frames(3)
     processor = transformers.BitImageProcessor.from_pretrained(folders / "Dinov2Model")
     images = processor(list(views.flatten(0, 1)), return_tensors="pt")
@@ -128,11 +128,11 @@ def test_another_configuration_of_the_same_weights_is_another_backbone(copy: Cal
     assert hash_weights(TransformersBackbone(str(folder))) != before
 
 
-# Trained
+# Training
 
 
 @pytest.mark.parametrize("kind", ["VideoMAEModel", "VJEPA2Model", "Dinov2Model"])
-def test_its_stages_are_its_blocks_and_all_that_is_trained_has_a_gradient(kind: str, folders: Path):
+def test_stages_are_blocks_and_every_trained_parameter_gets_a_gradient(kind: str, folders: Path):
     backbone = TransformersBackbone(str(folders / kind), trainable="all")
     assert len(stages_of(backbone)) == 2
     size, length = backbone.picture_format.size, backbone.picture_format.clip_length
@@ -150,7 +150,7 @@ def test_its_stages_are_its_blocks_and_all_that_is_trained_has_a_gradient(kind: 
 
 
 def test_the_biases_of_queries_and_values_are_those_of_the_file(copy: Callable[[str], Path]):
-    """They came as zeros in silence, for months."""
+    """For months, transformers silently loaded zeros."""
     folder = copy("VideoMAEModel")
     state = load_file(folder / "model.safetensors")
     names = [name for name in state if "query.bias" in name or "q_bias" in name]
@@ -165,14 +165,14 @@ def test_the_biases_of_queries_and_values_are_those_of_the_file(copy: Callable[[
 
 
 @pytest.mark.parametrize("kind", ["VideoMAEForVideoClassification", "VJEPA2Model", "Dinov2Model"])
-def test_weights_with_a_name_too_few_or_too_many_list_it(kind: str, copy: Callable[[str], Path]):
+def test_a_missing_or_unknown_name_is_listed(kind: str, copy: Callable[[str], Path]):
     folder = copy(kind)
     state = load_file(folder / "model.safetensors")
-    gone = next(name for name in state if "layer.1.mlp.fc2.bias" in name or "layer.1.output.dense.bias" in name)
-    kept = {name: tensor for name, tensor in state.items() if name != gone}
+    removed = next(name for name in state if "layer.1.mlp.fc2.bias" in name or "layer.1.output.dense.bias" in name)
+    kept = {name: tensor for name, tensor in state.items() if name != removed}
     save_file(kept | {"stranger.weight": torch.zeros(2)}, folder / "model.safetensors", {"format": "pt"})
-    sentence = rf"{kind}, whole \(not in the file: \S*{gone.split('.', 3)[-1]}; not used: stranger\.weight\)"
-    with pytest.raises(VidclfError, match=sentence):
+    message = rf"{kind} \(not in the file: \S*{removed.split('.', 3)[-1]}; not used: stranger\.weight\)"
+    with pytest.raises(VidclfError, match=message):
         TransformersBackbone(str(folder))
 
 
@@ -183,7 +183,7 @@ def test_weights_of_another_shape_are_refused(copy: Callable[[str], Path]):
         TransformersBackbone(str(folder))
 
 
-def test_weights_that_are_missing_or_cut_short_are_a_sentence(copy: Callable[[str], Path]):
+def test_missing_and_incomplete_weights_are_refused(copy: Callable[[str], Path]):
     folder = copy("VideoMAEModel")
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:3000])
@@ -194,11 +194,11 @@ def test_weights_that_are_missing_or_cut_short_are_a_sentence(copy: Callable[[st
         TransformersBackbone(str(folder))
 
 
-# What does not fit
+# Errors
 
 
 @pytest.mark.parametrize(("kind", "num_frames"), [("VideoMAEModel", 1), ("VideoMAEModel", 8), ("VJEPA2Model", 4)])
-def test_a_view_of_another_length_is_told(kind: str, num_frames: int, folders: Path):
+def test_views_of_another_length_are_refused(kind: str, num_frames: int, folders: Path):
     backbone = TransformersBackbone(str(folders / kind))
     length = backbone.picture_format.clip_length
     with pytest.raises(
@@ -207,9 +207,9 @@ def test_a_view_of_another_length_is_told(kind: str, num_frames: int, folders: P
         backbone(torch.zeros(1, num_frames, 3, 32, 32))
 
 
-def test_a_image_size_that_the_positions_are_not_for_is_told(copy: Callable[[str], Path]):
+def test_images_of_another_size_than_the_positions_are_refused(copy: Callable[[str], Path]):
     folder = copy("VideoMAEModel")
-    with pytest.raises(VidclfError, match=r"VideoMAEModel takes images of 32 x 32, these have 40 x 40"):
+    with pytest.raises(VidclfError, match=r"VideoMAEModel takes images of 32 x 32.* 40 x 40"):
         TransformersBackbone(str(folder))(torch.zeros(1, 4, 3, 40, 40))
     for kind in ("VideoMAEModel", "VJEPA2Model"):
         folder = folder if kind == "VideoMAEModel" else copy(kind)
@@ -223,14 +223,14 @@ def test_a_image_size_that_the_positions_are_not_for_is_told(copy: Callable[[str
     "changed",
     [{"do_resize": False}, {"rescale_factor": 1.0}, {"do_center_crop": False}, {"size": {"longest_edge": 40}}],
 )
-def test_images_that_are_made_in_a_way_of_their_own_are_told(changed: dict[str, Any], copy: Callable[[str], Path]):
+def test_an_unsupported_processor_is_refused(changed: dict[str, Any], copy: Callable[[str], Path]):
     folder = copy("Dinov2Model")
     encoders.change(folder / "preprocessor_config.json", **changed)
-    with pytest.raises(VidclfError, match=r"makes images in a way that there is none here for|how its images are made"):
+    with pytest.raises(VidclfError, match=r"makes images in a way that is not supported|how to make images"):
         TransformersBackbone(str(folder))
 
 
-def test_a_processor_that_only_squeezes_to_a_square_is_read(copy: Callable[[str], Path]):
+def test_a_processor_that_only_resizes_to_a_square_is_read(copy: Callable[[str], Path]):
     folder = copy("Dinov2Model")
     changed = {"do_center_crop": False, "crop_size": None, "size": {"height": 28, "width": 28}, "do_normalize": False}
     encoders.change(folder / "preprocessor_config.json", **changed)
@@ -238,15 +238,15 @@ def test_a_processor_that_only_squeezes_to_a_square_is_read(copy: Callable[[str]
     assert (picture_format.size, picture_format.resize, picture_format.mean) == (28, (28, 28), (0.0, 0.0, 0.0))
 
 
-def test_a_folder_without_its_processor_is_a_sentence(copy: Callable[[str], Path]):
+def test_a_folder_without_a_processor_is_refused(copy: Callable[[str], Path]):
     folder = copy("VJEPA2Model")
     (folder / "video_preprocessor_config.json").unlink()
-    with pytest.raises(VidclfError, match="how its images are made is not known: it needs the preprocessor_config"):
+    with pytest.raises(VidclfError, match="how to make images: it needs the preprocessor_config"):
         TransformersBackbone(str(folder))
 
 
-def other(folder: Path, kind: str, size: int = 32) -> Path:
-    """Another architecture that transformers has, small."""
+def small_model(folder: Path, kind: str, size: int = 32) -> Path:
+    """Save a small model of another architecture."""
     small = {
         "Siglip": {"image_size": 32, "patch_size": 8, "hidden_size": 16, "intermediate_size": 16},
         "ViT": {"image_size": 32, "patch_size": 8, "hidden_size": 16, "intermediate_size": 16},
@@ -260,59 +260,57 @@ def other(folder: Path, kind: str, size: int = 32) -> Path:
     return encoders.save(folder, getattr(transformers, f"{name}Model")(config), processor(**settings))
 
 
-def test_another_architecture_is_taken_where_the_rule_fits(tmp_path: Path):
-    backbone = TransformersBackbone(str(other(tmp_path, "Siglip")))
+def test_another_architecture_that_fits_is_used(tmp_path: Path):
+    backbone = TransformersBackbone(str(small_model(tmp_path, "Siglip")))
     assert backbone(torch.rand(2, 3, 3, 32, 32)).shape == (2, 3, 16)
 
 
 @pytest.mark.parametrize(
-    ("kind", "sentence"),
+    ("kind", "message"),
     [
-        ("Timesformer", r"TimesformerModel does not fit: of 4 frames it gives \(1, 65, 16\), not 64 tokens"),
+        ("Timesformer", r"TimesformerModel does not fit: for 4 frames it gives \(1, 65, 16\), not 64 tokens"),
         ("Bert", r"BertModel does not fit: it cannot take images of shape \(1, 3, 32, 32\) alone"),
     ],
 )
-def test_another_architecture_that_does_not_fit_is_a_sentence(kind: str, sentence: str, tmp_path: Path):
-    with pytest.raises(VidclfError, match=sentence):
-        TransformersBackbone(str(other(tmp_path, kind)))
+def test_another_architecture_that_does_not_fit_is_refused(kind: str, message: str, tmp_path: Path):
+    with pytest.raises(VidclfError, match=message):
+        TransformersBackbone(str(small_model(tmp_path, kind)))
 
 
-def test_a_model_whose_positions_are_for_other_images_is_a_sentence(tmp_path: Path):
+def test_a_model_with_positions_for_another_size_is_refused(tmp_path: Path):
     with pytest.raises(VidclfError, match=r"ViTModel does not fit: .*doesn't match"):
-        TransformersBackbone(str(other(tmp_path, "ViT", size=40)))
+        TransformersBackbone(str(small_model(tmp_path, "ViT", size=40)))
 
 
 @pytest.mark.parametrize(
-    ("changed", "sentence"),
+    ("changed", "message"),
     [
         ({"model_type": "videomea"}, r"model_type=videomea.*Did you mean videomae"),
-        ({"model_type": None}, "no configuration of a model of transformers"),
-        ({"architectures": None}, "must name the one class of transformers"),
-        ({"architectures": ["MyModel"]}, r"architectures=\['MyModel'\].*Code of others is never run"),
+        ({"model_type": None}, "not the configuration of a model"),
+        ({"architectures": None}, "must name the one class"),
+        ({"architectures": ["MyModel"]}, r"architectures=\['MyModel'\].*never run"),
         ({"architectures": ["AutoModel"]}, "must name the one class"),
         ({"architectures": ["BertModel"]}, "must name the one class"),
-        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config is not read here"),
-        ({"fusion_config": {"a": 1}}, "fusion_config is not read here"),
-        ({"hidden_size": "many"}, "transformers does not take it as dinov2|cannot be loaded as Dinov2Model"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config is not supported"),
+        ({"fusion_config": {"a": 1}}, "fusion_config is not supported"),
+        ({"hidden_size": "many"}, "not a valid configuration of dinov2|cannot be loaded as Dinov2Model"),
     ],
 )
-def test_a_configuration_that_is_none_is_a_sentence(
-    changed: dict[str, Any], sentence: str, copy: Callable[[str], Path]
-):
+def test_an_invalid_configuration_is_refused(changed: dict[str, Any], message: str, copy: Callable[[str], Path]):
     folder = copy("Dinov2Model")
     encoders.change(folder / "config.json", **changed)
-    with pytest.raises(VidclfError, match=sentence):
+    with pytest.raises(VidclfError, match=message):
         TransformersBackbone(str(folder))
 
 
 def test_code_in_a_folder_is_never_run(copy: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch):
     folder = copy("Dinov2Model")
     (folder / "my_model.py").write_text("raise SystemExit('ran')")
-    mine = {"AutoConfig": "my_model.Config", "AutoModel": "my_model.Model"}
-    mine["AutoImageProcessor"] = "my_model.Processor"
+    auto_map = {"AutoConfig": "my_model.Config", "AutoModel": "my_model.Model"}
+    auto_map["AutoImageProcessor"] = "my_model.Processor"
     attention = {"_attn_implementation": "someone/kernels", "attn_implementation": "someone/kernels"}
-    encoders.change(folder / "config.json", auto_map=mine, **attention)
-    encoders.change(folder / "preprocessor_config.json", auto_map=mine)
+    encoders.change(folder / "config.json", auto_map=auto_map, **attention)
+    encoders.change(folder / "preprocessor_config.json", auto_map=auto_map)
     backbone = TransformersBackbone(str(folder))
     assert backbone.network.config._attn_implementation == "sdpa"
     assert not [name for name in sys.modules if name.endswith("my_model")]
@@ -321,7 +319,7 @@ def test_code_in_a_folder_is_never_run(copy: Callable[[str], Path], monkeypatch:
         TransformersBackbone(str(folder))
 
 
-def test_a_backbone_of_transformers_without_it_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
+def test_an_old_transformers_is_an_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("vidclf.system.extras.version", lambda name: "5.2.0")
     with pytest.raises(
         VidclfError, match=r"backbone=transformers needs transformers 5\.3 or newer \(5\.2\.0\): pip inst"

@@ -1,4 +1,4 @@
-"""A backbone in use gives the same bits in any company; a frozen one stays what it is."""
+"""A backbone in use gives the same bits in every batch; a frozen one never changes."""
 
 from copy import deepcopy
 from functools import partial
@@ -25,13 +25,13 @@ def frozen(request: pytest.FixtureRequest) -> FrozenBackbone:
     return FrozenBackbone(request.param())
 
 
-def test_features_are_the_backbones_own(frozen: FrozenBackbone):
+def test_features_are_those_of_the_backbone_inside(frozen: FrozenBackbone):
     inputs = images(5)
     torch.testing.assert_close(frozen(inputs), frozen.backbone.eval()(inputs))
     assert (frozen.feature_dim, frozen.picture_format) == (frozen.backbone.feature_dim, frozen.backbone.picture_format)
 
 
-def test_a_view_is_the_same_bits_in_any_company(frozen: FrozenBackbone):
+def test_a_view_has_the_same_bits_in_every_batch(frozen: FrozenBackbone):
     inputs = images(33)
     together = frozen(inputs)
     assert torch.equal(torch.cat([frozen(view[None]) for view in inputs]), together)
@@ -57,10 +57,10 @@ def test_autocast_changes_no_feature(frozen: FrozenBackbone):
 def test_training_mode_changes_nothing(frozen: FrozenBackbone):
     whole = nn.Sequential(frozen, nn.Dropout())
     expected, buffers = frozen(images(3)), deepcopy(dict(frozen.named_buffers()))
-    for module in (whole, frozen):
-        module.train()
+    for switched in (whole, frozen):
+        switched.train()
         assert whole[1].training
-        assert not any(part.training for part in frozen.modules())
+        assert not any(module.training for module in frozen.modules())
         assert torch.equal(frozen(images(3)), expected)
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in frozen.named_buffers())
 
@@ -71,7 +71,7 @@ def test_no_gradient_reaches_the_backbone(frozen: FrozenBackbone):
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
 
 
-def test_checkpoints_hold_the_head_alone_and_load_strictly():
+def test_checkpoints_hold_only_the_head_and_load_strictly():
     scaled = partial(make_learner, scaling=Scaling(6, "standard"))
     classifier, other = (scaled(FrozenBackbone(Images(seed)), seed=seed) for seed in (0, 1))
     state = classifier.state_dict()
@@ -79,12 +79,12 @@ def test_checkpoints_hold_the_head_alone_and_load_strictly():
     assert {name.split(".")[0] for name in state} == {"scaling", "head"}
     backbone = deepcopy(dict(other.backbone.named_parameters()))
     other.load_state_dict(state)  # strict
-    assert set(state) == set(classifier.state_dict())  # what was given is not written to
+    assert set(state) == set(classifier.state_dict())  # the state dict passed in is not changed
     torch.testing.assert_close(other.state_dict(), state, rtol=0, atol=0, equal_nan=True)
     assert all(torch.equal(value, backbone[name]) for name, value in other.backbone.named_parameters())
 
 
-def test_a_strict_load_still_finds_what_is_missing_or_unknown():
+def test_a_strict_load_still_reports_missing_and_unknown_names():
     classifier = make_learner(FrozenBackbone(Images()))
     state = classifier.state_dict()
     first = next(iter(state))
@@ -125,7 +125,7 @@ def test_frozen_batch_normalisation_keeps_its_statistics_while_the_rest_is_train
     assert all(block[0].weight.grad is not None for block in backbone.blocks)
 
 
-def test_what_is_not_trained_stays_in_eval_mode():
+def test_frozen_modules_stay_in_eval_mode():
     wrapped = wrap(Tiny3D(width=2, trainable="last")).train()
     assert [block[1].training for block in wrapped.backbone.blocks] == [False, False, False, True]
 
@@ -135,7 +135,7 @@ def test_a_backbone_is_trained_if_any_parameter_wants_a_gradient():
     assert isinstance(wrap(Images().requires_grad_(True)), TunedBackbone)
 
 
-def test_a_trained_backbones_features_are_the_same_bits_in_any_company():
+def test_a_trained_backbone_gives_the_same_bits_in_every_batch():
     torch.manual_seed(0)
     wrapped = wrap(Tiny3D(width=4)).eval()
     clips = torch.randn(5, 16, 3, 64, 64)
@@ -144,7 +144,7 @@ def test_a_trained_backbones_features_are_the_same_bits_in_any_company():
     assert not together.requires_grad
 
 
-def test_a_checkpoint_holds_what_was_trained():
+def test_a_checkpoint_holds_the_trained_backbone():
     classifier = make_learner(wrap(Tiny3D(width=2)), head=nn.Linear(16, 2))
     state = classifier.state_dict()
     assert {name.split(".")[0] for name in state} == {"backbone", "head"}
@@ -153,10 +153,10 @@ def test_a_checkpoint_holds_what_was_trained():
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in state.items())
 
 
-# What a backbone must say of itself
+# What a backbone must declare
 
 
-def test_a_backbone_may_still_call_its_picture_format_preset():
+def test_a_picture_format_may_still_be_named_preset():
     backbone = nn.Linear(1, 1)
     backbone.preset, backbone.feature_dim = Images.picture_format, 1
     assert picture_format_of(backbone) == wrap(backbone).picture_format == Images.picture_format
@@ -167,12 +167,12 @@ def test_a_backbone_may_still_call_its_picture_format_preset():
     [
         (
             "picture_format",
-            r"^Images: a backbone has a picture_format, .* here it is None\. Give it one, e\.g\. Pict",
+            r"^Images: a backbone needs a picture_format, .*None.*PictureFormat\(size=64",
         ),
-        ("feature_dim", r"^Images: a backbone has a feature_dim, the width D .* Set self\.feature_dim in its constr"),
+        ("feature_dim", r"^Images: a backbone needs a feature_dim.* Set self\.feature_dim"),
     ],
 )
-def test_a_backbone_without_a_width_or_a_picture_format_is_told(
+def test_a_backbone_without_a_width_or_a_picture_format_is_refused(
     missing: str, message: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delattr(Images, missing)

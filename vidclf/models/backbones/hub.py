@@ -1,10 +1,13 @@
-"""Files of models on the Hugging Face Hub: found on this machine, or fetched where that is allowed."""
+"""Files of models on the Hugging Face Hub: found on this machine, or fetched where that is allowed.
 
-import contextlib
+Files that cannot be had are a VidclfError that says why, and where to put them.
+"""
+
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vidclf.errors import VidclfError
 
@@ -15,13 +18,13 @@ SHARDED = ("model.safetensors.index.json", "model-*-of-*.safetensors")
 
 
 def check_local(name: str) -> None:
-    """Raise VidclfError if a name of a model, or of its folder, climbs: one that a run holds may come from anyone."""
+    """Raise VidclfError if a model's name or folder contains `..`: names stored in a run may come from anyone."""
     if ".." in name:
-        raise VidclfError(f"backbone.name={name}: a name with `..` in it is refused. Give the folder's own path.")
+        raise VidclfError(f"backbone.name={name}: a name with `..` in it is refused. Give the full path of the folder.")
 
 
 def folder_at(name: str) -> Path:
-    """Return the path that a name would be, whatever it holds: it may be too long, or no user's home."""
+    """Return the path that a name would have as a folder; the name may be too long, or name an unknown user's home."""
     return Path(os.path.expanduser(name))
 
 
@@ -30,129 +33,88 @@ def find_folder(name: str, fetch: bool) -> Path:
 
     Args:
         name: of a folder, or `owner/model` with an optional `@revision`.
-        fetch: whether what is not on this machine may be fetched.
-
-    Raises:
-        VidclfError: it is neither, or its files cannot be had.
+        fetch: whether missing files may be fetched.
     """
     check_local(name)
     folder = folder_at(name)
     if os.path.isdir(folder):
         return folder
     if name.startswith(("/", ".", "~")) or name.count("/") != 1:
-        there = folder.parent.glob("*/config.json") if os.path.isdir(folder.parent) else ()
-        near = sorted(str(path.parent) for path in there)
+        configs = folder.parent.glob("*/config.json") if os.path.isdir(folder.parent) else ()
+        neighbours = sorted(str(path.parent) for path in configs)
         raise VidclfError(
-            f"backbone.name={name}: there is no such folder, and a model of the Hub is called owner/model. "
-            f"Folders with a config.json beside it: {', '.join(near[:5]) or 'none'}."
+            f"backbone.name={name}: no such folder, and a model of the Hub is named owner/model. "
+            f"Folders with a config.json beside it: {', '.join(neighbours[:5]) or 'none'}."
         )
-    with _as_sentences(name, fetch):
-        return _snapshot(name, fetch)
-
-
-def _snapshot(name: str, fetch: bool) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    repository, _, revision = name.partition("@")
-
-    def get(*weights: str, local: bool) -> Path | None:
-        patterns = [*DESCRIPTIONS, *weights]
-        found = Path(
-            snapshot_download(repository, revision=revision or None, allow_patterns=patterns, local_files_only=local)
-        )
-        whole = (found / DESCRIPTIONS[0]).exists() and any(any(found.glob(pattern)) for pattern in weights)
-        return found if whole else None
-
-    with contextlib.suppress(LocalEntryNotFoundError):
-        if found := get(*SAFE, *SHARDED, *PICKLED, local=True):
-            return found
-    if fetch and (found := get(*SAFE, *SHARDED, local=False) or get(*PICKLED, local=False)):
-        return found
-    if fetch:
-        raise VidclfError(f"{name}: it has no config.json, or none of {', '.join((*SAFE, *PICKLED))}.")
-    raise LocalEntryNotFoundError(name)
+    return _snapshot(name, [(*SAFE, *SHARDED), PICKLED], DESCRIPTIONS, fetch)
 
 
 def find_file(repository: str, filenames: Sequence[str], fetch: bool) -> Path:
-    """Return the first of `filenames` that a model of the Hub has.
-
-    Raises:
-        VidclfError: it has none, or it cannot be had.
-    """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    repository, _, revision = repository.partition("@")
-
-    def get(filename: str, local: bool) -> Path:
-        return Path(hf_hub_download(repository, filename, revision=revision or None, local_files_only=local))
-
-    with _as_sentences(repository, fetch):
-        for filename in filenames:
-            with contextlib.suppress(LocalEntryNotFoundError):
-                return get(filename, local=True)
-        if not fetch:
-            raise LocalEntryNotFoundError(repository)
-        for filename in filenames:
-            try:
-                return get(filename, local=False)
-            except LocalEntryNotFoundError:  # no network
-                raise
-            except EntryNotFoundError:
-                continue
-    raise VidclfError(f"{repository}: it has none of {', '.join(filenames)}. Give the weights as a file.")
+    """Return the first of `filenames` that a model of the Hub has; with `fetch`, fetch it if necessary."""
+    folder = _snapshot(repository, [(filename,) for filename in filenames], (), fetch)
+    return next(folder / filename for filename in filenames if (folder / filename).exists())
 
 
 def weights_in(folder: Path) -> Path:
-    """Return the one file of weights in a folder.
+    """Return the only file of weights in a folder; no such file, or several, are an error."""
+    for path in (folder / name for name in (*SAFE, *PICKLED)):
+        if path.is_file():
+            return path
+    candidates = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".pth", ".pt"))
+    if len(candidates) != 1:
+        names = ", ".join(path.name for path in candidates) or "none"
+        raise VidclfError(f"{folder}: must hold one file of weights, such as {SAFE[0]}; it holds {names}.")
+    return candidates[0]
 
-    Raises:
-        VidclfError: it holds none, or several that could be it.
+
+def _snapshot(name: str, choices: Sequence[Sequence[str]], descriptions: Sequence[str], fetch: bool) -> Path:
+    """Return the folder with the first choice of weights that is on this machine, else of those on the Hub.
+
+    A choice is a list of patterns, of which one file must exist. So must the first description; the others may.
     """
-    named = [folder / name for name in (*SAFE, *PICKLED) if (folder / name).is_file()]
-    found = named or sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".pth", ".pt"))
-    if not found or (not named and len(found) > 1):
-        what = ", ".join(path.name for path in found) or "none"
-        raise VidclfError(f"{folder}: it must hold one file of weights, such as {SAFE[0]}; it holds {what}.")
-    return found[0]
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-
-@contextlib.contextmanager
-def _as_sentences(name: str, fetch: bool) -> Iterator[None]:
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    remedy = (
-        f"Put its files into a folder on this machine (hf download {name} --local-dir FOLDER, wherever there is a "
-        "network) and name that folder or its file; see the README, Encoders."
-    )
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of each try; we say what came of them
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs each try; we report the result
+    repository, _, revision = name.partition("@")
     try:
-        yield
-    except GatedRepoError as error:
+        for local in (True, False) if fetch else (True,):
+            for patterns in choices:
+                wanted: dict[str, Any] = {"revision": revision or None, "allow_patterns": [*descriptions, *patterns]}
+                try:
+                    folder = Path(snapshot_download(repository, **wanted, local_files_only=local))
+                except LocalEntryNotFoundError:
+                    if local:
+                        continue
+                    raise
+                is_described = not descriptions or (folder / descriptions[0]).exists()
+                if is_described and any(any(folder.glob(pattern)) for pattern in patterns):
+                    return folder
+        if not fetch:
+            raise LocalEntryNotFoundError(name)
+    except (OSError, HFValidationError) as error:
         raise VidclfError(
-            f"{name}: its weights are gated: accept the terms on the model's page, then hf auth login. {remedy}"
+            f"{name}: {_reason(error, fetch)}. Put its files into a folder on this machine (hf download {name} "
+            "--local-dir FOLDER, where there is a network) and name that folder or its file; see the README, Encoders."
         ) from error
-    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise VidclfError(f"{name}: the Hub knows no model of that name, or hides it from you. {remedy}") from error
-    except LocalEntryNotFoundError as error:
-        if fetch:
-            raise VidclfError(f"{name}: not on this machine, and the Hub cannot be reached. {remedy}") from error
-        raise VidclfError(
-            f"{name}: not on this machine, and nothing is fetched for a name that comes from a run (backbone.fetch). "
-            f"If you know where the run comes from, pass trust=true. {remedy}"
-        ) from error
-    except EntryNotFoundError:
-        raise
-    except OSError as error:  # no network, a full disk, whatever the Hub answers
-        raise VidclfError(
-            f"{name}: it cannot be fetched ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
-            f"{remedy}"
-        ) from error
+    weights = ", ".join(pattern for patterns in choices for pattern in patterns)
+    needed = f"{descriptions[0]}, or none of {weights}" if descriptions else f"file of {weights}"
+    raise VidclfError(f"{name}: it has no {needed}. Choose another model, or give the weights as a file.")
+
+
+def _reason(error: Exception, fetch: bool) -> str:
+    """Return why a model's files cannot be had."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return "its weights are gated: accept the terms on the model's page, then hf auth login"
+    if isinstance(error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError | errors.HFValidationError):
+        return "the Hub has no such model, or hides it from you"
+    if not isinstance(error, errors.LocalEntryNotFoundError):  # a full disk, any other answer of the Hub
+        return f"cannot be fetched ({(str(error) or type(error).__name__).splitlines()[0]})"
+    if fetch:
+        return "not on this machine, and the Hub cannot be reached"
+    return (
+        "not on this machine, and nothing is fetched for a name that comes from a run (backbone.fetch). If you know "
+        "where the run comes from, pass trust=true"
+    )

@@ -1,4 +1,4 @@
-"""No network at all: a frame is its pixels. For comparing videos where no weights can be had."""
+"""Pixels as features, without a network: for comparing videos where no weights are available."""
 
 from typing import ClassVar
 
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 from vidclf.contracts import PictureFormat
 
-SIZE = 16  # of the image that is left of a frame
+SIZE = 16  # height and width of the image
 
 
 class Pixels(nn.Module):
-    """Each frame as 16x16 pixels of three colours: copies are found again, what is cropped is not.
+    """Each frame as 16x16 RGB pixels: finds copies of a video, but not cropped ones.
 
     Attributes:
         feature_dim: D, 768.
-        picture_format: the whole frame, squeezed to a square.
+        picture_format: the whole frame, resized to a square.
     """
 
     name: ClassVar[str] = "pixels"

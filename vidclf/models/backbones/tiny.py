@@ -1,6 +1,6 @@
-"""The demo's image backbone: VGG's design at a hundred thousand parameters, shipped with its weights.
+"""The demo's image backbone: a VGG with a hundred thousand parameters, shipped with its weights.
 
-Design: Simonyan and Zisserman, 2014, arXiv:1409.1556. `experiments/tiny/train.py` makes the weights again.
+Design: Simonyan and Zisserman, 2014, arXiv:1409.1556. `experiments/tiny/train.py` trains the weights again.
 """
 
 from pathlib import Path
@@ -8,30 +8,31 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torchvision.models.vgg import make_layers
 
 from vidclf.contracts import PictureFormat
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.trainable import FORMATS
-from vidclf.models.backbones.weights import load_weights
+from vidclf.models.backbones.weights import load_weights, weights_file
 
-STAGES = ((16, 16), (32, 32), (48, 48), (64, 64))  # channels; after each stage the maps are halved
+STAGES = ((16, 16), (32, 32), (48, 48), (64, 64))  # channels of the convolutions
 SHIPPED = Path(__file__).with_name("tiny.safetensors")
 
 
 class Tiny(nn.Module):
-    """The feature maps that a network trained to name handwritten digits has of each frame, flattened.
+    """The feature maps, flattened, that a network trained to classify handwritten digits has of each frame.
 
     Args:
         weights: `shipped`, a state dict in a local file, or None for random ones.
         trainable: `none`; the backbone is frozen.
-        precision: `float32`, so that the demo comes out the same on every machine, or `bfloat16`.
+        precision: `float32`, so that the demo gives the same result on every machine, or `bfloat16`.
 
     Attributes:
         feature_dim: D.
         picture_format: the images that the shipped weights were trained with.
 
     Raises:
-        VidclfError: an argument is none of the above, or the file holds no weights of this network.
+        VidclfError: an argument is not allowed, or the file does not hold weights of this network.
     """
 
     picture_format = PictureFormat(size=64, resize=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -45,37 +46,17 @@ class Tiny(nn.Module):
         if precision not in FORMATS:
             raise VidclfError(f"backbone.precision={precision}: allowed for tiny are {', '.join(FORMATS)}.")
         self.precision = precision
-        self.layers = nn.Sequential(*_stages()).to(memory_format=torch.channels_last)  # twice as fast
+        widths = [width for stage in STAGES for width in (*stage, "M")]  # M: pooling, which halves the maps
+        self.layers = make_layers(widths).to(memory_format=torch.channels_last)  # twice as fast
         side = self.picture_format.size // 2 ** len(STAGES)
         self.feature_dim = STAGES[-1][-1] * side**2
         if weights is not None:
-            load_weights(self, _find(weights))
+            load_weights(self, SHIPPED if weights == "shipped" else weights_file(weights, ["shipped"]))
         self.layers.to(getattr(torch, precision))
         self.requires_grad_(False).eval()
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
-        """Return the features of every image on its own."""
+        """Return the features of every image."""
         folded = images.flatten(0, 1).to(getattr(torch, self.precision), memory_format=torch.channels_last)
         maps = self.layers(folded)  # (N*T, 64, 4, 4)
         return maps.flatten(1).unflatten(0, images.shape[:2])
-
-
-def _find(weights: str | Path) -> Path:
-    path = SHIPPED if weights == "shipped" else Path(weights).expanduser()
-    if not path.is_file():
-        raise VidclfError(
-            f"backbone.weights={weights}: there is no such file. Allowed are shipped, a .safetensors or .pth file, "
-            "or null for random weights."
-        )
-    return path
-
-
-def _stages() -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    num_in = 3
-    for stage in STAGES:
-        for num_out in stage:
-            layers += [nn.Conv2d(num_in, num_out, 3, padding=1), nn.ReLU(inplace=True)]
-            num_in = num_out
-        layers.append(nn.MaxPool2d(2))
-    return layers

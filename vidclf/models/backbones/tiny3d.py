@@ -8,12 +8,12 @@ from vidclf.models.backbones.trainable import set_trainable
 
 
 class Tiny3D(nn.Module):
-    """The pooled features that four 3D-convolutional stages have of each view as a whole (S=1).
+    """The pooled output of four 3D-convolutional stages for each view as a whole (S=1).
 
     Args:
         width: channels of the first stage; each further one has twice as many.
         trainable: `all`, `none`, `last`, or a number of stages (of 4).
-        freeze_batchnorm: keep batch normalisation's statistics and scales as they are.
+        freeze_batchnorm: keep the statistics and scales of batch normalisation.
 
     Attributes:
         feature_dim: D = 8 * width.

@@ -1,4 +1,4 @@
-"""Which part of a backbone is trained, its stages from input to output, and in which number format one computes."""
+"""Which stages of a backbone are trained, and in which number format it computes."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -11,18 +11,19 @@ from vidclf.system.machine import computes_in_bfloat16
 
 FORMATS = ("float32", "bfloat16")
 
-# Where networks keep their stages.
+# The attribute that holds a network's blocks, by library; the first that exists is used.
 CONTAINERS = ("encoder.layers", "encoder.layer", "blocks", "trunk_output", "features", "layers", "layer")
+POOLINGS = (nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d)
 
 
 def set_trainable(network: nn.Module, trainable: str | int, freeze_batchnorm: bool = False) -> None:
-    """Let the parameters of `network` be trained, in place: `none`, `all`, the `last` stage or the last n.
+    """Choose the parameters of `network` that are trained, in place: `none`, `all`, the `last` stage or the last n.
 
-    What stands before the first stage (a stem, embeddings) is trained with `all` only; what stands behind the
-    last belongs to it. With `freeze_batchnorm`, batch normalisation is not trained anywhere.
+    Layers before the first stage (a stem, embeddings) are trained with `all` only; layers after the last stage belong
+    to it. With `freeze_batchnorm`, no batch normalisation is trained.
 
     Raises:
-        VidclfError: another word, or a number that the network does not have.
+        VidclfError: `trainable` is another word, or a number of stages that the network does not have.
     """
     stages = stages_of(network)
     counts = {"none": 0, "last": 1, "all": 0} | {str(n): n for n in range(1, len(stages) + 1)}
@@ -35,64 +36,34 @@ def set_trainable(network: nn.Module, trainable: str | int, freeze_batchnorm: bo
     for stage in stages[len(stages) - counts[str(trainable)] :]:
         for parameter in stage:
             parameter.requires_grad_(True)
-    if freeze_batchnorm:
-        for module in network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.requires_grad_(False)
+    for module in network.modules() if freeze_batchnorm else ():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.requires_grad_(False)
 
 
 def stages_of(network: nn.Module) -> list[list[nn.Parameter]]:
-    """Return the parameters of each stage: ResNet's four layers, VGG's blocks between poolings, a transformer's blocks.
+    """Return the parameters of each stage, without the stem: ResNet's four layers, a transformer's blocks.
 
-    A network of timm names its own, without the stem; of others the modules are looked through.
+    A stage is a group that timm's `group_matcher` names, else a block of the network, else, in a network without
+    blocks (VGG), the layers between two poolings.
     """
-    named = _named_by_itself(network)
-    return [list(_parameters(stage)) for stage in _stages_of(network)] if named is None else named[1:]
-
-
-def _named_by_itself(network: Any) -> list[list[nn.Parameter]] | None:
-    """Return the parameters of timm's groups for layer-wise decay, the stem's first; None where it has none."""
-    if hasattr(network, "group_matcher"):
-        from timm.models import group_parameters
-
-        named = [*network.named_parameters(), ("", None)]  # it stands for the classifier, a group of its own in timm
-        whole: Any = SimpleNamespace(named_parameters=lambda: named)
-        found = group_parameters(whole, network.group_matcher(coarse=False), return_values=True)
-        *groups, with_classifier = [found[number] for number in sorted(found)]
-        behind = [parameter for parameter in with_classifier if parameter is not None]
-        if len(behind) == len(with_classifier) or not groups:
-            return [*groups, behind]
-        groups[-1] = groups[-1] + behind  # a last norm or pooling belongs to the last stage
-        return groups
-    inner = [child for child in network.children() if _has_parameters(child)]
-    return _named_by_itself(inner[0]) if len(inner) == 1 and _has_parts(inner[0]) else None
-
-
-def _stages_of(network: nn.Module) -> list[list[nn.Module]]:
-    modules = dict(network.named_modules())
-    container = next((modules[name] for name in CONTAINERS if name in modules), None)
-    inner = [child for child in network.children() if _has_parameters(child)]
-    if container is None and len(inner) == 1 and _has_parts(inner[0]):  # a wrapper
-        return _stages_of(inner[0])
-    stages = _stages_in(container or network)
+    levels = list(_unwrap(network))
+    for level in levels:
+        if hasattr(level, "group_matcher"):
+            return _timm_groups(level)[1:]
+    modules = [dict(level.named_modules()) for level in levels]
+    containers = (named[name] for named in modules for name in CONTAINERS if name in named)
+    container = next(containers, levels[-1])
+    children = [(name, child) for name, child in container.named_children() if _has_parameters(child)]
+    if any(_has_children(child) for _, child in children):
+        stages = [list(child.parameters()) for name, child in children if _has_children(child) and name != "stem"]
+    else:
+        stages = _split_at_poolings(container)
     if stages:
-        stages[-1] = stages[-1] + _behind(network, stages[-1])
+        parameters = list(network.parameters())
+        positions = {parameter: position for position, parameter in enumerate(parameters)}
+        stages[-1] += parameters[max(positions[parameter] for parameter in stages[-1]) + 1 :]
     return stages
-
-
-def _behind(network: nn.Module, stage: list[nn.Module]) -> list[nn.Module]:
-    """Return the modules with parameters of their own that stand behind a stage: a last norm, VGG's hidden layers."""
-    modules = list(network.modules())
-    inside = {module for part in stage for module in part.modules()}
-    end = max(index for index, module in enumerate(modules) if module in inside)
-    return [module for module in modules[end + 1 :] if any(True for _ in module.parameters(recurse=False))]
-
-
-def _stages_in(container: nn.Module) -> list[list[nn.Module]]:
-    children = {name: child for name, child in container.named_children() if _has_parameters(child) or _pools(child)}
-    if not any(_has_parts(child) for child in children.values()):
-        return _between_poolings(list(children.values()))
-    return [[child] for name, child in children.items() if _has_parts(child) and name != "stem"]
 
 
 def trained_stages(network: nn.Module) -> list[list[nn.Parameter]]:
@@ -100,47 +71,59 @@ def trained_stages(network: nn.Module) -> list[list[nn.Parameter]]:
     seen: set[nn.Parameter] = set()
     stages = []
     for stage in [*reversed(stages_of(network)), list(network.parameters())]:
-        parameters = [parameter for parameter in stage if parameter not in seen]
-        seen.update(parameters)
-        stages.append([parameter for parameter in parameters if parameter.requires_grad])
+        stages.append([parameter for parameter in stage if parameter not in seen and parameter.requires_grad])
+        seen.update(stage)
     return stages
 
 
-def _between_poolings(layers: list[nn.Module]) -> list[list[nn.Module]]:
-    stages: list[list[nn.Module]] = [[]]
-    for layer in layers:
-        if _pools(layer):
+def _unwrap(network: nn.Module) -> Iterator[nn.Module]:
+    """Yield the network, then the only child that holds its parameters, and so on inwards."""
+    yield network
+    inner = [child for child in network.children() if _has_parameters(child)]
+    if len(inner) == 1 and _has_children(inner[0]):
+        yield from _unwrap(inner[0])
+
+
+def _timm_groups(network: Any) -> list[list[nn.Parameter]]:
+    """Return timm's groups of parameters for layer-wise decay, the stem's first."""
+    from timm.models import group_parameters
+
+    # timm puts all that matches no group (a classifier, a last norm) into one more. The classifier is gone from this
+    # network; None stands for it, so that this group can be recognised and joined to the last stage.
+    named = [*network.named_parameters(), ("", None)]
+    stand_in: Any = SimpleNamespace(named_parameters=lambda: named)
+    by_number = group_parameters(stand_in, network.group_matcher(coarse=False), return_values=True)
+    *groups, last = [by_number[number] for number in sorted(by_number)]
+    if last[-1] is not None or not groups:
+        return [*groups, [parameter for parameter in last if parameter is not None]]
+    return [*groups[:-1], groups[-1] + last[:-1]]
+
+
+def _split_at_poolings(layers: nn.Module) -> list[list[nn.Parameter]]:
+    stages: list[list[nn.Parameter]] = [[]]
+    for layer in layers.children():
+        if isinstance(layer, POOLINGS):
             stages.append([])
-        else:
-            stages[-1].append(layer)
+        stages[-1] += layer.parameters()
     return [stage for stage in stages if stage]
 
 
-def _parameters(stage: list[nn.Module]) -> Iterator[nn.Parameter]:
-    """Yield each parameter of a stage's modules once."""
-    yield from dict.fromkeys(parameter for module in stage for parameter in module.parameters())
-
-
 def _has_parameters(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters())
+    return next(module.parameters(), None) is not None
 
 
-def _has_parts(module: nn.Module) -> bool:
-    return any(True for _ in module.children())
-
-
-def _pools(module: nn.Module) -> bool:
-    return isinstance(module, nn.MaxPool2d | nn.MaxPool3d | nn.AvgPool2d)
+def _has_children(module: nn.Module) -> bool:
+    return next(module.children(), None) is not None
 
 
 def resolve_precision(precision: str, trainable: str | int = "none", device_type: str | None = None) -> str:
     """Return `float32` or `bfloat16`; `auto` is bfloat16 where the device computes in it.
 
-    A backbone that is trained keeps its weights in float32; `trainer.precision` chooses how it computes. A kind of
-    device that is not known is this machine's best.
+    A trained backbone keeps its weights in float32; `trainer.precision` chooses how it computes. `device_type=None`
+    means this machine's best device.
 
     Raises:
-        VidclfError: `precision` is none of auto, float32, bfloat16.
+        VidclfError: `precision` is not auto, float32 or bfloat16.
     """
     if trainable != "none":
         if precision == "bfloat16":
@@ -150,6 +133,6 @@ def resolve_precision(precision: str, trainable: str | int = "none", device_type
         return "bfloat16" if computes_in_bfloat16(device_type) else "float32"
     if precision not in FORMATS:
         raise VidclfError(
-            f"backbone.precision={precision}: allowed are auto, {', '.join(FORMATS)}, and of images int8."
+            f"backbone.precision={precision}: allowed are auto, {', '.join(FORMATS)}, and, for images only, int8."
         )
     return precision

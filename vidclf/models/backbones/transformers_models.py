@@ -1,8 +1,6 @@
 """Video and image encoders of transformers (VideoMAE, V-JEPA 2, DINOv2): images or clips -> features."""
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ AT_LEAST = "5.3"  # before, a model's configuration could run code (CVE-2026-437
 NUM_FRAMES = ("num_frames", "frames_per_clip")  # in a configuration: the model takes clips
 SIZE = ("image_size", "crop_size")
 ENCODER = {"vjepa2": "encoder"}  # where only a part of the model makes features; the rest predicts what is masked
+RESAMPLING = ("nearest-exact", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of Pillow's numbers
 # Keys of a configuration that choose code or files, not a network.
 REFUSED = ("quantization_config", "fusion_config", "transformers_weights", "distributed_config")
 IGNORED = ("auto_map", "attn_implementation", "experts_implementation", "dtype", "torch_dtype", "transformers_version")
@@ -30,101 +29,91 @@ IGNORED = ("auto_map", "attn_implementation", "experts_implementation", "dtype",
 class TransformersBackbone(LibraryBackbone):
     """The features that a model of transformers has of each clip, or of each frame.
 
-    A model of clips gives the mean of its patches at each of its temporal steps (V-JEPA 2 and VideoMAE: S = T/2); one
-    of images what it calls its pooled output (S=1 a frame; DINOv2: the class token behind the last norm). Others than
-    these three are tried by the same rule.
+    A clip model gives the mean of its patches at each temporal step (V-JEPA 2 and VideoMAE: S = T/2); an image model
+    its pooled output (S=1 a frame; DINOv2: the class token after the last norm). Other architectures follow the same
+    rule, or are refused.
 
     Args:
         name: of a folder with config.json, the weights and the processor's configuration, as transformers saves it;
             or of a model of the Hub, `owner/model`. Code in it is never run.
-        trainable: `none` (frozen), `last`, `all`, or a number of blocks.
-        precision: `float32`, `bfloat16`, or `auto` (see `resolve_precision`).
-        fetch: whether files that are not on this machine may be fetched.
 
-    Attributes:
-        feature_dim: D.
-        picture_format: the size, numbers and clip length of the model's and its processor's configurations.
-
-    Raises:
-        VidclfError: transformers is not installed, the model cannot be had or does not fit, or its weights are not
-            those of its whole network.
+    For the other arguments, and the errors, see `LibraryBackbone`. The stages are the model's blocks.
     """
 
     def __init__(self, name: str, trainable: str | int = "none", precision: str = "auto", fetch: bool = False) -> None:
         require("transformers", AT_LEAST, "encoders", "backbone=transformers")
         number_format = resolve_precision(precision, trainable)
+        _silence()
         folder = find_folder(name, fetch)
-        described, config = _read_config(folder)
+        description, config = _read_config(folder)
         picture_format = _picture_format(folder, config)
-        with _quietly():
-            model = _load(folder, config)
+        model = _load(folder, config)
         verify_finite(model, str(folder))
         feature_dim = _feature_dim(model, config, picture_format)
-        called = folder.resolve().name if folder == folder_at(name) else name
-        super().__init__(called, _encoder(model), feature_dim, picture_format, number_format, trainable)
-        self.configuration = json.dumps(described, sort_keys=True)
+        shown_name = folder.resolve().name if folder == folder_at(name) else name
+        super().__init__(shown_name, _encoder(model), feature_dim, picture_format, number_format, trainable)
+        self.configuration = json.dumps(description, sort_keys=True)
         self.input_name: str = model.main_input_name
-        self.num_steps: int = picture_format.clip_length // _tubelet(config)
-        for own, parameter in self.network.named_parameters():
-            if own.endswith("mask_token"):  # of pretraining: no image is masked here
+        self.num_steps: int = picture_format.clip_length // _frames_per_step(config)
+        for parameter_name, parameter in self.network.named_parameters():
+            if parameter_name.endswith("mask_token"):  # for pretraining: no image is masked here
                 parameter.requires_grad_(False)
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
-        """Return the features of every clip, or of every image on its own.
-
-        Raises:
-            VidclfError: the views are of another length, or the images of another size, than the model's.
-        """
+        """Return the features of every clip, or of every image."""
         images = images.to(self._dtype)
-        size, length = self.picture_format.size, self.picture_format.clip_length
-        if tuple(images.shape[-2:]) != (size, size):
-            raise VidclfError(
-                f"{self.name} takes images of {size} x {size}, these have {images.shape[-2]} x "
-                f"{images.shape[-1]}. Leave transform=backbone, or choose another model."
-            )
+        length = self.picture_format.clip_length
+        self.check_size(images)
         if length == 1:
-            found = self.network(**{self.input_name: images.flatten(0, 1)}).pooler_output
-            return found.flatten(1).unflatten(0, images.shape[:2])  # (N*T, D) -> (N, T, D)
+            pooled = self.network(**{self.input_name: images.flatten(0, 1)}).pooler_output
+            return pooled.flatten(1).unflatten(0, images.shape[:2])  # (N*T, D) -> (N, T, D)
         if images.shape[1] != length:
             raise wrong_length(self.name, images.shape[1], f"{length} frames", length)
         tokens = self.network(**{self.input_name: images}).last_hidden_state  # (N, S * patches, D)
         return tokens.unflatten(1, (self.num_steps, -1)).mean(2)
 
 
+def _silence() -> None:
+    """Make transformers draw no progress bars and log errors only: we report problems with weights ourselves."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 def _read_config(folder: Path) -> tuple[dict[str, Any], Any]:
-    """Return what config.json says, and transformers' object of it: of a class of its own, by the `model_type`."""
+    """Return the content of config.json, and transformers' configuration made of it, with the class of `model_type`."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 
     path = folder / "config.json"
     try:
-        described = json.loads(path.read_bytes())
-        kind = described["model_type"]
+        description = json.loads(path.read_bytes())
+        kind = description["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VidclfError(
-            f"{path}: no configuration of a model of transformers ({error!r}). A folder holds config.json, "
+            f"{path}: not the configuration of a model of transformers ({error!r}). The folder must hold config.json, "
             "model.safetensors and preprocessor_config.json, as save_pretrained writes them."
         ) from error
     check_name(str(kind), list(CONFIG_MAPPING_NAMES), f"{path} says model_type={kind}, and transformers has none")
-    if refused := [key for key in REFUSED if described.get(key)]:
-        raise VidclfError(f"{path}: {', '.join(refused)} is not read here. Save the model in full precision, whole.")
+    if refused := [key for key in REFUSED if description.get(key)]:
+        raise VidclfError(f"{path}: {', '.join(refused)} is not supported. Save the whole model in full precision.")
     if (folder / "adapter_config.json").exists():
         raise VidclfError(
             f"{folder}: it holds an adapter (adapter_config.json). Merge it into its model and save that."
         )
-    kept = {key: value for key, value in described.items() if key not in IGNORED and not key.startswith("_")}
+    kept = {key: value for key, value in description.items() if key not in IGNORED and not key.startswith("_")}
     try:
-        config = CONFIG_MAPPING[kind].from_dict(dict(kept))
-    except Exception as error:  # whatever a class says of values that it cannot take
-        raise VidclfError(f"{path}: transformers does not take it as {kind} ({error}).") from error
-    return kept, config
+        return kept, CONFIG_MAPPING[kind].from_dict(dict(kept))
+    except Exception as error:  # a class may raise anything for values that it cannot take
+        raise VidclfError(f"{path}: not a valid configuration of {kind} ({error}).") from error
 
 
 def _load(folder: Path, config: Any) -> Any:
-    """Return the model that the folder's weights were saved of, without its classifier or decoder.
+    """Return the model that was saved in the folder, without its classifier or decoder.
 
-    It is loaded whole, so that each key of the file must be used, and each parameter filled.
+    The whole model is loaded first, so that every key of the file must be used, and every parameter filled.
     """
-    kind = _saved_as(folder, config)
+    kind = _saved_class(folder, config)
     try:
         model, report = kind.from_pretrained(
             str(folder),
@@ -136,29 +125,29 @@ def _load(folder: Path, config: Any) -> Any:
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are listed, and refused below
         )
-    except Exception as error:  # of safetensors, pickle, shapes and files that are not there
+    except Exception as error:  # safetensors, pickle, shapes, missing files
         raise VidclfError(f"{folder}: its weights cannot be loaded as {kind.__name__}: {error}") from error
-    said = {"missing_keys": "not in the file", "unexpected_keys": "not used", "mismatched_keys": "of another shape"}
-    wrong = [f"{word}: {', '.join(sorted(map(str, report[key])))}" for key, word in said.items() if report[key]]
-    if wrong:
+    labels = {"missing_keys": "not in the file", "unexpected_keys": "not used", "mismatched_keys": "of another shape"}
+    errors = [f"{label}: {', '.join(sorted(map(str, report[key])))}" for key, label in labels.items() if report[key]]
+    if errors:
         raise VidclfError(
-            f"{folder}: these are not the weights of {kind.__name__}, whole ({'; '.join(wrong)}). Fetch the files "
-            "again, or name the folder of the model that they were saved of."
+            f"{folder}: these are not exactly the weights of {kind.__name__} ({'; '.join(errors)}). Fetch the files "
+            "again, or name the folder of the model that they belong to."
         )
     return model.base_model
 
 
-def _saved_as(folder: Path, config: Any) -> Any:
-    """Return the class of transformers that the weights were saved of."""
+def _saved_class(folder: Path, config: Any) -> Any:
+    """Return the class of transformers that the weights were saved from."""
     import transformers
 
     names = config.architectures or []
-    found = [getattr(transformers, str(name), None) for name in names]
-    models = [kind for kind in found if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)]
+    kinds = [getattr(transformers, str(name), None) for name in names]
+    models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)]
     if len(models) != 1 or models[0].config_class is not type(config):
         raise VidclfError(
-            f"{folder / 'config.json'}: architectures={names}, and it must name the one class of transformers that "
-            f"the weights were saved of, for model_type={config.model_type}. Code of others is never run."
+            f"{folder / 'config.json'}: architectures={names}: must name the one class of transformers that the "
+            f"weights were saved from, for model_type={config.model_type}. Code outside transformers is never run."
         )
     return models[0]
 
@@ -169,79 +158,68 @@ def _encoder(model: Any) -> Any:
 
 
 def _feature_dim(model: Any, config: Any, picture_format: PictureFormat) -> int:
-    """Return D, by the shapes of what the model gives for one view; nothing is computed.
-
-    Raises:
-        VidclfError: the model takes something else, or gives what there is no rule for.
-    """
+    """Return D, if the model fits, from its output for one view on the meta device: nothing is computed."""
     length, size, kind = picture_format.clip_length, picture_format.size, type(model).__name__
     shape = (1, length, 3, size, size) if length > 1 else (1, 3, size, size)
+    key = "last_hidden_state" if length > 1 else "pooler_output"
     try:
         with torch.device("meta"), torch.no_grad():
-            found = _encoder(type(model)(config).eval())(**{model.main_input_name: torch.empty(shape)})
-        tokens, pooled = (getattr(found, key, None) for key in ("last_hidden_state", "pooler_output"))
-        of_tokens, of_image = (() if one is None else tuple(one.shape) for one in (tokens, pooled))
+            output = _encoder(type(model)(config).eval())(**{model.main_input_name: torch.empty(shape)})
+        tensor = getattr(output, key, None)
+        found = () if tensor is None else tuple(tensor.shape)
     except Exception as error:  # another input, another layout, positions for another size
         raise VidclfError(f"{kind} does not fit: it cannot take images of shape {shape} alone: {error}") from error
     if length == 1:
-        if len(of_image) < 2 or set(of_image[2:]) > {1}:
+        if len(found) < 2 or set(found[2:]) > {1}:
             raise VidclfError(
-                f"{kind} does not fit: its pooled output (pooler_output) is {of_image or 'none'}, not one vector a "
-                "image, as DINOv2's is. Many other models of images are in timm (backbone=timm)."
+                f"{kind} does not fit: its pooled output ({key}) is {found or 'none'}, not one vector per image as in "
+                "DINOv2. timm has many other image models (backbone=timm)."
             )
-        return of_image[1]
-    patch, steps = getattr(config, "patch_size", size), length // _tubelet(config)
+        return found[1]
+    patch, steps = getattr(config, "patch_size", size), length // _frames_per_step(config)
     height, width = [patch] * 2 if isinstance(patch, int) else list(patch)[-2:]
     num_tokens = steps * (size // height) * (size // width)
-    if len(of_tokens) != 3 or of_tokens[1] != num_tokens:
+    if len(found) != 3 or found[1] != num_tokens:
         raise VidclfError(
-            f"{kind} does not fit: of {length} frames it gives {of_tokens or 'no tokens'}, not {num_tokens} tokens, "
-            f"{steps} steps one after the other. VideoMAE and V-JEPA 2 do."
+            f"{kind} does not fit: for {length} frames it gives {found or 'no tokens'}, not {num_tokens} tokens in "
+            f"{steps} steps, one after the other, as VideoMAE and V-JEPA 2 do."
         )
-    return of_tokens[2]
+    return found[2]
 
 
-def _tubelet(config: Any) -> int:
-    """Return how many frames make a step."""
-    found = getattr(config, "tubelet_size", 1)
-    return found if isinstance(found, int) else found[0]
+def _frames_per_step(config: Any) -> int:
+    size = getattr(config, "tubelet_size", 1)
+    return size if isinstance(size, int) else size[0]
 
 
 def _picture_format(folder: Path, config: Any) -> PictureFormat:
-    """Return how the folder's processor makes images.
-
-    Raises:
-        VidclfError: it has none, or makes them in a way that there is none here for.
-    """
-    from torchvision.transforms import InterpolationMode
-
+    """Return how the folder's processor makes images."""
     length = next((getattr(config, key) for key in NUM_FRAMES if getattr(config, key, None)), 1)
     processor = _processor_of(folder, is_video=length > 1)
-    size, crop = (_sides(getattr(processor, key, None)) for key in ("size", "crop_size"))
-    crop = crop if getattr(processor, "do_center_crop", False) else size
-    usual = getattr(processor, "do_resize", False) and getattr(processor, "do_rescale", False)
-    usual = usual and round(1 / processor.rescale_factor) == 255
-    if not usual or not size or len(crop) != 2 or crop[0] != crop[1]:
+    keys = ("size", "crop_size", "do_center_crop", "do_resize", "do_rescale", "do_normalize", "rescale_factor")
+    settings: dict[str, Any] = {key: getattr(processor, key, None) for key in keys}
+    size, crop = _height_width(settings["size"]), _height_width(settings["crop_size"])
+    crop = crop if settings["do_center_crop"] else size
+    supported = settings["do_resize"] and settings["do_rescale"] and round(1 / settings["rescale_factor"]) == 255
+    if not supported or not size or len(crop) != 2 or crop[0] != crop[1]:
         raise VidclfError(
-            f"{folder}: its {type(processor).__name__} makes images in a way that there is none here for: "
-            f"size={getattr(processor, 'size', None)}, crop_size={getattr(processor, 'crop_size', None)}. It must "
-            "resize to a side or to height and width, cut out a square, and divide by 255."
+            f"{folder}: its {type(processor).__name__} makes images in a way that is not supported: "
+            f"size={settings['size']}, crop_size={settings['crop_size']}. It must resize to a shorter side or to "
+            "height and width, crop a square, and divide by 255."
         )
-    trained = next((_sides(getattr(config, key)) for key in SIZE if getattr(config, key, None)), crop)
+    trained = next((_height_width(getattr(config, key)) for key in SIZE if getattr(config, key, None)), crop)
     if length > 1 and (*trained, *trained)[:2] != crop:
         raise VidclfError(
             f"{folder}: its processor makes images of {crop[0]} x {crop[1]}, and the model's positions are for "
-            f"{trained[0]} x {trained[-1]}. Mend crop_size in its preprocessor_config.json."
+            f"{trained[0]} x {trained[-1]}. Correct crop_size in its preprocessor_config.json."
         )
-    normalized = getattr(processor, "do_normalize", False)
-    names = dict(enumerate(("nearest-exact", "lanczos", "bilinear", "bicubic", "box", "hamming")))  # as Pillow counts
-    resample = processor.resample
+    resample, is_normalised = processor.resample, settings["do_normalize"]
     return PictureFormat(
         size=crop[0],
         resize=size[0] if len(size) == 1 else (size[0], size[1]),
-        mean=tuple(processor.image_mean) if normalized else (0.0, 0.0, 0.0),
-        std=tuple(processor.image_std) if normalized else (1.0, 1.0, 1.0),
-        interpolation=InterpolationMode(names[int(resample)]).value if isinstance(resample, int) else resample.value,
+        mean=tuple(processor.image_mean) if is_normalised else (0.0, 0.0, 0.0),
+        std=tuple(processor.image_std) if is_normalised else (1.0, 1.0, 1.0),
+        interpolation=RESAMPLING[int(resample)] if isinstance(resample, int) else resample.value,
         clip_length=length,
         antialias=True,
         crop_down=True,
@@ -254,41 +232,25 @@ def _processor_of(folder: Path, is_video: bool) -> Any:
     errors = []
     for kind in (AutoVideoProcessor, AutoImageProcessor) if is_video else (AutoImageProcessor,):
         try:
-            with _quietly():
-                return kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+            return kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         except Exception as error:  # no file, no class, values of another kind
-            errors.append(str(error).strip().splitlines()[0] if str(error).strip() else repr(error))
+            errors.append((str(error).strip() or repr(error)).splitlines()[0])
     raise VidclfError(
-        f"{folder}: how its images are made is not known: it needs the preprocessor_config.json (or "
+        f"{folder}: it does not say how to make images: it needs the preprocessor_config.json (or "
         f"video_preprocessor_config.json) of its model. ({errors[0]})"
     )
 
 
-def _sides(size: Any) -> tuple[int, ...]:
-    """Return (shorter side,), (height, width), or () for anything else that a processor may say."""
+def _height_width(size: Any) -> tuple[int, ...]:
+    """Return (shorter side,), (height, width), or () for any other size in a processor's settings."""
     if isinstance(size, int):
         return (size,)
     if isinstance(size, list | tuple):
         return tuple(size)
     keys = ("shortest_edge", "height", "width", "longest_edge")
-    side, height, width, longest = (
+    shorter, height, width, longest = (
         size.get(key) if isinstance(size, dict) else getattr(size, key, None) for key in keys
     )
     if longest:
         return ()
-    return (side,) if side else (height, width) if height and width else ()
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Let transformers draw no bars and log errors only: what is wrong with weights is said once, by us."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()
+    return (shorter,) if shorter else (height, width) if height and width else ()

@@ -4,54 +4,39 @@ import hashlib
 import pickle
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum, get_model_weights
 
 from vidclf.errors import VidclfError
 
-SUFFIXES = (".pth", ".pt", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".safetensors", ".bin")
 
 
-def find_weights(name: str, weights: str | Path) -> WeightsEnum | Path:
-    """Return the torchvision weights of model `name` that are called `weights`, or the file at that path.
+def weights_file(weights: str | Path, names: Iterable[str]) -> Path:
+    """Return the path of a file of weights; `names` are what `weights` may be instead of a path.
 
     Raises:
-        VidclfError: `weights` is neither, or the file is not there.
+        VidclfError: the file does not exist.
     """
-    published = get_model_weights(name).__members__
-    if str(weights) in published:
-        return published[str(weights)]
     path = Path(weights).expanduser()
-    if path.suffix not in SUFFIXES:
-        raise VidclfError(
-            f"backbone.weights={weights}: allowed for {name} are {', '.join(published)}, "
-            f"a file ({', '.join(SUFFIXES)}), or null for random weights."
-        )
     if not path.is_file():
-        raise VidclfError(f"backbone.weights={weights}: there is no such file.")
+        raise VidclfError(
+            f"backbone.weights={weights}: no such file. Allowed are {', '.join(names)}, a file "
+            f"({', '.join(SUFFIXES)}), or null for random weights."
+        )
     return path
-
-
-def fetch(weights: WeightsEnum) -> None:
-    """Download the file of torchvision's `weights` to torch's hub folder if it is not there, and verify it.
-
-    Raises:
-        VidclfError: the file cannot be downloaded, or is not the one its name promises.
-    """
-    fetch_file(weights.url)
 
 
 def fetch_file(url: str, allowed: bool = True) -> Path:
     """Return the file of a URL in torch's hub folder, verified; download it if it is not there and that is allowed.
 
     Raises:
-        VidclfError: the file cannot be downloaded, or is not the one its name promises.
+        VidclfError: the file cannot be downloaded, or its hash is not the one in its name.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if not path.exists():
@@ -60,66 +45,62 @@ def fetch_file(url: str, allowed: bool = True) -> Path:
                 f"{path.name} is not in {path.parent}, and nothing is fetched for a name that comes from a run. If you "
                 "know where the run comes from, pass trust=true; or put the file into that folder."
             )
-        _download(url, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # It writes under another name and then renames, so several processes may do this at once.
+            torch.hub.download_url_to_file(url, str(path), _hash_in_name(path), progress=sys.stderr.isatty())
+        except (OSError, RuntimeError) as error:  # no network (URLError is an OSError); another hash
+            raise VidclfError(
+                f"{path.name} is not in {path.parent} and cannot be fetched from {url}: {error}. "
+                f"Put the file into that folder, or set backbone.weights=null for random weights."
+            ) from error
     verify_hash(path)
     return path
-
-
-def _download(url: str, path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Written under another name and then renamed, so several processes may do this at once.
-        torch.hub.download_url_to_file(url, str(path), _promised_hash(path), progress=sys.stderr.isatty())
-    except (OSError, RuntimeError) as error:  # no network (URLError is an OSError); another hash
-        raise VidclfError(
-            f"{path.name} is not in {path.parent} and cannot be fetched from {url}: {error}. "
-            f"Put the file into that folder, or set backbone.weights=null for random weights."
-        ) from error
 
 
 def verify_hash(path: Path) -> None:
     """Compare a file's SHA-256 with the hexadecimal digits that end its name (`vgg16-397923af.pth`), if any.
 
-    torch compares them while it downloads, and never again.
+    torch compares them only while it downloads.
 
     Raises:
         VidclfError: they differ.
     """
-    promised = _promised_hash(path)
-    if promised is None:
+    expected = _hash_in_name(path)
+    if expected is None:
         return
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(promised):
+    if not digest.startswith(expected):
         raise VidclfError(
-            f"{path}: the file's SHA-256 begins with {digest[: len(promised)]} and its name says "
-            f"{promised}; it is cut short, damaged, or another file. Delete it and fetch it again."
+            f"{path}: the file's SHA-256 begins with {digest[: len(expected)]} and its name says {expected}; "
+            "it is cut short, damaged, or another file. Delete it and fetch it again."
         )
 
 
-def _promised_hash(path: Path) -> str | None:
+def _hash_in_name(path: Path) -> str | None:
     match = re.search(r"-([0-9a-f]{8,})$", path.stem)
     return match[1] if match else None
 
 
 def load_weights(network: nn.Module, path: Path, unused: Collection[str] = ()) -> None:
-    """Fill every parameter and buffer of `network` from the state dict in `path`.
+    """Fill every parameter and buffer of `network`, in place, from the state dict in `path`.
 
     Args:
         network: changed in place.
         path: a verified file.
-        unused: names the file may hold that the network has no use for.
+        unused: names in the file that the network may lack.
 
     Raises:
         VidclfError: the file cannot be read as a state dict, or names or shapes differ from the network's.
     """
-    state = _with_current_names(read_state_dict(path))
+    state = read_state_dict(path)
+    for name in list(state):  # torchvision's DenseNet files say `norm.1` where its code says `norm1`
+        # In place, because `torch.save` keeps the versions of the layers in an attribute of the dict.
+        state[re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)] = state.pop(name)
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
-    except (
-        RuntimeError,
-        ValueError,
-    ) as error:  # other shapes; MNASNet wants the version that `torch.save` keeps
+    except (RuntimeError, ValueError) as error:  # other shapes; MNASNet needs the versions of its layers
         raise VidclfError(f"{path}: these are weights of another network. {error}") from error
     unknown = [name for name in unexpected if name not in unused]
     if missing or unknown:
@@ -132,47 +113,32 @@ def load_weights(network: nn.Module, path: Path, unused: Collection[str] = ()) -
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Return the tensors in a `.safetensors` file or in one written by `torch.save`, by name.
 
+    Pickles are read as tensors only: no code in them runs.
+
     Raises:
         VidclfError: the file is cut short or damaged, or holds something else.
     """
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else _load_pickle(path)
+        is_safe = path.suffix == ".safetensors"
+        state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise VidclfError(
             f"{path}: cannot be read as a state dict; it is cut short, damaged, or holds more than tensors. "
             f"Fetch it again, or save it with torch.save(model.state_dict(), ...)."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        keys = f" with {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else ""
         raise VidclfError(
-            f"{path}: holds no state dict (names with a tensor each) but {_describe(state)}. "
-            f"Save the backbone's own with torch.save(model.state_dict(), ...)."
+            f"{path}: holds no state dict (names with a tensor each) but a {type(state).__name__}{keys}. "
+            f"Save the backbone's with torch.save(model.state_dict(), ...)."
         )
     return state
 
 
-def _load_pickle(path: Path) -> object:
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _describe(state: object) -> str:
-    names = f" with {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else ""
-    return f"a {type(state).__name__}{names}"
-
-
-def _with_current_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename, in place, what torchvision's DenseNet files call `norm.1` and its code `norm1`.
-
-    In place, because `torch.save` keeps the versions of the layers in an attribute of the dict.
-    """
-    for name in list(state):
-        state[re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)] = state.pop(name)
-    return state
-
-
 def verify_finite(network: nn.Module, weights: str) -> None:
-    """Raise a VidclfError where a parameter of `network` is not a finite number.
+    """Raise VidclfError if a parameter of `network` is not finite.
 
-    torchvision's `IMAGENET1K_FEATURES` of VGG16, for one, has NaN wherever it was not trained.
+    torchvision's `IMAGENET1K_FEATURES` of VGG16, for example, hold NaN in the layers that were not trained.
     """
     for name, parameter in network.named_parameters():
         if not parameter.isfinite().all():

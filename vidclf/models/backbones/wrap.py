@@ -1,4 +1,4 @@
-"""A backbone as it is used: one that never changes, or one of which at least a part is trained."""
+"""A backbone in use: either frozen, or with at least one stage that is trained."""
 
 from typing import Any, cast
 
@@ -12,29 +12,30 @@ from vidclf.system.terminal import say
 
 
 def wrap(backbone: nn.Module) -> "FrozenBackbone | TunedBackbone":
-    """Return the backbone as it is used: tuned if any of its parameters wants a gradient, else frozen."""
+    """Return a TunedBackbone if any of the backbone's parameters wants a gradient, else a FrozenBackbone."""
     tuned = any(parameter.requires_grad for parameter in backbone.parameters())
     return TunedBackbone(backbone) if tuned else FrozenBackbone(backbone)
 
 
 def picture_format_of(backbone: nn.Module) -> PictureFormat:
-    """Return the images that a backbone wants: its `picture_format`, or `preset`, as that was once called.
+    """Return the images that a backbone wants: its `picture_format`, or `preset`, its former name.
 
     Raises:
-        VidclfError: it has neither, or no `feature_dim`.
+        VidclfError: the backbone has no picture_format or no `feature_dim`.
     """
-    found = getattr(backbone, "picture_format", getattr(backbone, "preset", None))
-    if not isinstance(found, PictureFormat):
+    kind = type(backbone).__name__
+    picture_format = getattr(backbone, "picture_format", getattr(backbone, "preset", None))
+    if not isinstance(picture_format, PictureFormat):
         raise VidclfError(
-            f"{type(backbone).__name__}: a backbone has a picture_format, a vidclf.contracts.PictureFormat, and here "
-            f"it is {found!r}. Give it one, e.g. PictureFormat(size=64, resize=64, mean=(0, 0, 0), std=(1, 1, 1))."
+            f"{kind}: a backbone needs a picture_format, a vidclf.contracts.PictureFormat; here it is "
+            f"{picture_format!r}. Set one, e.g. PictureFormat(size=64, resize=64, mean=(0, 0, 0), std=(1, 1, 1))."
         )
     if not isinstance(getattr(backbone, "feature_dim", None), int):
         raise VidclfError(
-            f"{type(backbone).__name__}: a backbone has a feature_dim, the width D of its features (N, S, D), an int. "
+            f"{kind}: a backbone needs a feature_dim, the width D of its features (N, S, D), an int. "
             "Set self.feature_dim in its constructor."
         )
-    return found
+    return picture_format
 
 
 class WrappedBackbone(nn.Module):
@@ -60,37 +61,37 @@ class WrappedBackbone(nn.Module):
 class FrozenBackbone(WrappedBackbone):
     """Wraps a backbone: eval mode always, no gradients, one fixed batch size, no weights in checkpoints.
 
-    The last digits of a feature depend on the size of the batch that it was computed in, so the backbone always
-    gets batches of one size (see `fixed_batch`), the last one filled with zeros: stored, evaluated and predicted
-    features are the same bits. Its keys leave and enter state dicts by hooks: dropping them by hand breaks
-    strict loading and weight averaging.
+    The last digits of a feature depend on the size of its batch. The backbone therefore always gets batches of one
+    size (see `fixed_batch`), the last one filled with zeros: stored, evaluated and predicted features are the same
+    bits. Hooks take its keys out of state dicts and put them back: removing them by hand breaks strict loading and
+    weight averaging.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone.requires_grad_(False))
         self.train(False)
-        self.register_state_dict_post_hook(_leave_out)
-        self.register_load_state_dict_pre_hook(_put_back)
+        self.register_state_dict_post_hook(_remove_keys)
+        self.register_load_state_dict_pre_hook(_add_keys)
 
     def train(self, mode: bool = True) -> "FrozenBackbone":
-        """Stay in eval mode, whatever is asked for."""
+        """Stay in eval mode, whatever `mode` is."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
-        """Return the features of each view, the same bits in any company."""
+        """Return the features of each view, the same bits in every batch."""
         return in_fixed_batches(self.backbone, images, self.picture_format)
 
-    def compile_layers(self, one: Float[Tensor, "1 T 3 h w"]) -> None:
-        """Let torch.compile make the layers faster, the weights known and fixed; say so where it cannot.
+    def compile_layers(self, view: Float[Tensor, "1 T 3 h w"]) -> None:
+        """Compile the layers with torch.compile, weights frozen; report it and continue where that fails.
 
-        The children are compiled in place, each by itself: the backbone keeps its name, and the code of its user's
-        own around them is not looked at.
+        The children are compiled in place, each by itself: the backbone keeps its name, and user code around the
+        children is not traced.
         """
         for layers in self.backbone.children():
             layers.compile(options={"freezing": True})
         try:
-            self(one)
+            self(view)
         except Exception as error:  # no C++ compiler, no Triton, code that torch cannot trace
             for layers in self.backbone.children():
                 layers._compiled_call_impl = None
@@ -99,14 +100,13 @@ class FrozenBackbone(WrappedBackbone):
 
 
 class TunedBackbone(WrappedBackbone):
-    """Wraps a backbone: what is not trained in it stays in eval mode, and checkpoints hold all its weights.
+    """Wraps a backbone: its frozen modules stay in eval mode, and checkpoints hold all its weights.
 
-    Scoring runs in the same fixed batches as a frozen backbone, so that evaluation and prediction give the same
-    bits.
+    Scoring uses the same fixed batches as a frozen backbone, so that evaluation and prediction give the same bits.
     """
 
     def train(self, mode: bool = True) -> "TunedBackbone":
-        """Switch what is trained; the statistics and dropout of the rest stay as they are."""
+        """Set the mode of the modules that are trained; statistics and dropout of the others do not change."""
         super().train(mode)
         for module in self.backbone.modules():
             parameters = list(module.parameters())
@@ -125,7 +125,7 @@ class TunedBackbone(WrappedBackbone):
 def fixed_batch(device_type: str, clip_length: int) -> int:
     """Return how many frames (of an image backbone) or clips are computed at once: 32 frames on a CPU.
 
-    Two clips of 16 frames are no load for a GPU; its 512 frames are an estimate, not measured.
+    Two clips of 16 frames do not fill a GPU; its 512 frames are an estimate, not measured.
     """
     return max(4, 512 // clip_length) if device_type == "cuda" else max(1, 32 // clip_length)
 
@@ -133,29 +133,28 @@ def fixed_batch(device_type: str, clip_length: int) -> int:
 def in_fixed_batches(
     backbone: nn.Module, images: Float[Tensor, "N T 3 h w"], picture_format: PictureFormat
 ) -> Float[Tensor, "N S D"]:
-    """Return the features of each view from batches of one size, whatever N is."""
+    """Return the features of each view, computed in batches of one size, whatever N is."""
     num_views = len(images)
     if picture_format.clip_length == 1:  # an image backbone sees frames, not views
         images = images.flatten(0, 1).unsqueeze(1)  # (N*T, 1, 3, h, w)
     size = fixed_batch(images.device.type, picture_format.clip_length)
-    features = torch.cat([_one_batch(backbone, batch, size) for batch in images.split(size)])
+    computed = []
+    # Stored features are computed without autocast, so no other features may use it.
+    with torch.autocast(images.device.type, enabled=False):
+        for batch in images.split(size):
+            full = batch
+            if len(batch) < size:
+                full = batch.new_zeros(size, *batch.shape[1:])
+                full[: len(batch)] = batch
+            computed.append(backbone(full)[: len(batch)])
+    features = torch.cat(computed)
     return features.reshape(num_views, -1, features.shape[-1])
 
 
-def _one_batch(backbone: nn.Module, images: Tensor, size: int) -> Tensor:
-    filled = images
-    if len(images) < size:
-        filled = images.new_zeros(size, *images.shape[1:])
-        filled[: len(images)] = images
-    # In its own number format, whatever the head is trained in: stored features know no autocast.
-    with torch.autocast(images.device.type, enabled=False):
-        return backbone(filled)[: len(images)]
-
-
-def _leave_out(module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any) -> None:
+def _remove_keys(module: nn.Module, state_dict: dict[str, Any], prefix: str, metadata: Any) -> None:
     for name in [name for name in state_dict if name.startswith(prefix)]:
         del state_dict[name]
 
 
-def _put_back(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+def _add_keys(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     state_dict.update(module.get_submodule("backbone").state_dict(prefix=f"{prefix}backbone."))
