@@ -1,5 +1,6 @@
-"""Fixtures of the whole suite: the shared real clips, and small UCF101 trees."""
+"""Fixtures of the whole suite: the shared real clips and small UCF101 trees; and which tests are fast."""
 
+import inspect
 import os
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,28 @@ if TYPE_CHECKING:
     from vidclf.features.store import FeatureStore
 
 os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder prints its settings otherwise
+
+# Fixtures that run verbs, encode trees of clips or build large networks: their tests are not fast.
+SLOW_FIXTURES = {
+    *("vidclf", "trained", "run", "clips", "ucf101_tree", "shared"),
+    *("alone", "tuned", "ordered", "check", "twins", "small_demo", "wheel", "source", "sound_bytes"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test as fast, except those marked slow, those with a slow fixture, and those that start a process."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        slow = item.get_closest_marker("slow") or SLOW_FIXTURES.intersection(item.fixturenames)
+        if not slow and "subprocess." not in inspect.getsource(item.function):
+            item.add_marker("fast")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests were skipped for want of the shared clips."""
+    skipped = [report for report in terminalreporter.getreports("skipped") if "VIDCLF_SHARED" in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(f"{len(skipped)} tests need the shared real clips: set VIDCLF_SHARED.", yellow=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

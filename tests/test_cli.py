@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from hydra.errors import InstantiationException
-from verbs import SMALL, Outcome
+from verbs import SMALL, Outcome, copy_package, run_copy
 
 from vidclf import __version__, cli
 from vidclf.cli import main, report, verbs
 from vidclf.errors import VidclfError
-from vidclf.run.config import CONF, read_verb
+from vidclf.run.config import read_verb
 
 
 def test_help_names_every_verb_and_imports_nothing_heavy():
@@ -37,9 +36,7 @@ def test_every_verb_is_a_file_and_a_yaml_with_a_line_of_help():
 
 def test_a_new_verb_that_starts_from_a_run_is_one_file_and_one_yaml(trained: Outcome, tmp_path: Path):
     """In a copy of the package: its help has its example, its overrides apply to the run."""
-    site = tmp_path / "site"
-    shutil.copytree(Path(cli.__file__).parent, site / "vidclf", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(CONF, site / "vidclf" / "conf", dirs_exist_ok=True)
+    site = copy_package(tmp_path / "site")
     (site / "vidclf" / "count.py").write_text(
         "def run(config, run):\n"
         "    print(len(run.class_names), config['by'], config['head']['widths'], config['aggregation']['_target_'])\n"
@@ -50,15 +47,9 @@ def test_a_new_verb_that_starts_from_a_run_is_one_file_and_one_yaml(trained: Out
         "verb: {starts_from: run, example: run=runs/demo/x by=2}\n"
         "hydra: {output_subdir: null, run: {dir: .}, job: {name: count}}\n"
     )
-
-    def count(*arguments: str) -> str:
-        command = [sys.executable, "-m", "vidclf", "count", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(site)}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
-
-    assert "Example: vidclf count run=runs/demo/x by=2" in count("--help")
-    counted = count(f"run={trained.run}", "by=2", "aggregation=max", "head.widths=[3]")
-    assert counted == "2 2 [3] vidclf.models.aggregation.max\n"
+    assert "Example: vidclf count run=runs/demo/x by=2" in run_copy(site, "vidclf", "count", "--help")
+    arguments = (f"run={trained.run}", "by=2", "aggregation=max", "head.widths=[3]")
+    assert run_copy(site, "vidclf", "count", *arguments) == "2 2 [3] vidclf.models.aggregation.max\n"
 
 
 def test_an_unknown_verb_is_named_with_those_there_are(monkeypatch: pytest.MonkeyPatch):
