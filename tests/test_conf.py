@@ -1,8 +1,8 @@
 """Every YAML in conf/ states its purpose, composes, and makes the stage that it names.
 
 A new option is tested without an edit here. Where it cannot be made with its YAML's defaults,
-`tests/samples/<group>_<option>.py` holds `sample(clips: Path, folder: Path) -> list[str]`: it may write files in the empty
-`folder`, and returns overrides. `clips` is a small UCF101, not to be changed. `weights`, where a YAML has them, are null.
+`tests/samples/<group>_<option>.py` holds `sample(clips: Path, folder: Path) -> list[str]`. It may write files into the
+empty `folder`, and returns overrides; `clips` is a small UCF101 that must not change. `weights` in a YAML become null.
 """
 
 import importlib.util
