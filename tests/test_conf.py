@@ -399,5 +399,5 @@ def test_a_new_part_of_every_kind_is_one_file_and_one_yaml(clips: Path, tmp_path
 
 def test_a_part_that_cannot_be_made_is_skipped_and_names_the_sample_to_add(make: Make, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("test_conf.SAMPLES", Path("nowhere"))
-    with pytest.raises(pytest.skip.Exception, match=r"dataset=manifest: file must be given.*dataset_manifest\.py"):
+    with pytest.raises(pytest.skip.Exception, match=r"dataset\.file must be given.*dataset_manifest\.py"):
         make("dataset", "manifest")

@@ -111,7 +111,10 @@ OLD_NAMES = (  # of modules that have moved
 def test_no_file_mentions_a_module_that_has_moved():
     old_name = re.compile("|".join(rf"vidclf[./]{name.replace('.', '[./]')}\b" for name in OLD_NAMES))
     files = [path for folder in (ROOT, Path(CONF)) for path in folder.rglob("*") if path.suffix in SUFFIXES]
-    assert [str(path) for path in files if old_name.search(path.read_text(encoding="utf-8"))] == []
+    mentions = {
+        path.relative_to(path.parents[1]) for path in files if old_name.search(path.read_text(encoding="utf-8"))
+    }
+    assert mentions <= {Path("run/folder.py")}  # which renames the classes in old checkpoints
 
 
 def test_looks_at_tensors_are_counted_in_a_checkout_called_vidclf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
