@@ -1,4 +1,4 @@
-"""The benchmark's clips are what they say, and its verdicts follow from its figures."""
+"""The benchmark: its clips decode as promised, and its verdicts follow from its figures."""
 
 import ast
 import sys
@@ -18,7 +18,7 @@ from vidclf.errors import VidclfError
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1])
-def test_a_smaller_twin_is_a_share_of_the_clips_and_as_long_as_all(share: float):
+def test_a_smaller_twin_has_its_share_of_the_clips_and_the_same_mean_length(share: float):
     clips = drawn_clips()
     chosen = choose(clips, share)
     assert len(chosen) == pytest.approx(share * len(clips), rel=0.05)
@@ -38,8 +38,8 @@ def test_a_clip_of_the_twin_decodes_to_its_frames(
     rate = Fraction(30000, 1001)
     name = next(f"A/v_A_g01_c{n:02d}.avi" for n in range(99) if Clip(f"A/v_A_g01_c{n:02d}.avi", 0).rate == rate)
     source = encode(kind, rate)
-    for other in ("first.avi", "second.avi"):
-        cut(source, Clip(name.replace("c", other[0] + "c"), num_frames), tmp_path / other)
+    for file in ("first.avi", "second.avi"):
+        cut(source, Clip(name.replace("c", file[0] + "c"), num_frames), tmp_path / file)
     path = tmp_path / "first.avi"
     info = inspect(path)
     assert (info.num_frames, info.width, info.height) == (num_frames, 320, 240)
@@ -47,7 +47,7 @@ def test_a_clip_of_the_twin_decodes_to_its_frames(
     assert path.read_bytes() != (tmp_path / "second.avi").read_bytes()
 
 
-def test_a_ratio_is_reached_where_it_lies_in_its_bounds():
+def test_a_ratio_is_reached_between_its_bounds():
     at_least = Ratio("speed", ("ours", "theirs"), lambda ours, theirs: ours["s"] / theirs["s"], low=2)
     assert at_least.target == "at least 2"
     assert [at_least.reached({"ours": {"s": s}, "theirs": {"s": 1}}) for s in (1.9, 2, 3)] == [False, True, True]
@@ -70,13 +70,13 @@ def test_the_issues_targets_are_those_of_the_table():
     assert report(both).count("| NO") == 1
 
 
-def test_ours_is_compared_with_keras_measured_whole():
+def test_train_and_evaluate_together_are_compared_with_keras():
     results = {"end_to_end": {"train_s": 30, "evaluate_s": 10}, "keras_end_to_end": {"seconds": 100}}
     (ratio,) = (ratio for ratio in RATIOS if ratio.needs == ("end_to_end", "keras_end_to_end"))
     assert ratio.value(results) == 2.5
 
 
-def test_the_other_side_imports_nothing_of_ours():
+def test_the_keras_script_imports_nothing_of_vidclf():
     tree = ast.parse(run_keras.SCRIPT.read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
     names = {alias.name for node in imports for alias in node.names}
@@ -84,9 +84,7 @@ def test_the_other_side_imports_nothing_of_ours():
     assert {name.partition(".")[0] for name in names} - {*sys.stdlib_module_names} == {"cv2", "keras", "numpy"}
 
 
-def test_keras_is_asked_in_json_by_a_process_that_sees_no_module_of_ours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_keras_gets_json_in_a_process_that_cannot_import_vidclf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     script = tmp_path / "answer.py"
     script.write_text("import json, sys; print(json.dumps({'asked': json.load(sys.stdin), 'path': sys.path}))")
     monkeypatch.setattr(run_keras, "PYTHON", Path(sys.executable))
@@ -97,23 +95,23 @@ def test_keras_is_asked_in_json_by_a_process_that_sees_no_module_of_ours(
     assert str(tmp_path) not in answer["path"]
 
 
-def test_keras_without_its_environment_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_keras_without_its_environment_is_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(run_keras, "PYTHON", tmp_path / "python")
-    with pytest.raises(VidclfError, match="there is no such Python, and Keras runs in it"):
+    with pytest.raises(VidclfError, match=r"python.*Keras"):
         run_keras.run("training")
 
 
 @pytest.mark.parametrize(
     ("read", "argument", "message"),
     [
-        (bench.read_options, "size=5%", "size=5%: there is no such size; allowed are 1%, 10%, 100%"),
-        (bench.read_options, "only=speed", "only=speed: no such measure; there are matrix_product"),
-        (bench.read_options, "epochs=0", "epochs=0: it must be a whole number"),
-        (bench.read_options, "sise=1%", "sise: unknown; allowed are size=, only= and epochs="),
-        (full_size.read_options, "backbone=vgg", "backbone=vgg: allowed are vgg16, tiny"),
-        (full_size.read_options, "clips=all", "clips: unknown; allowed are size="),
+        (bench.read_options, "size=5%", "size=5%.* 1%, 10%, 100%"),
+        (bench.read_options, "only=speed", "only=speed.* matrix_product"),
+        (bench.read_options, "epochs=0", "epochs=0.* whole number"),
+        (bench.read_options, "sise=1%", "sise.* size=, only= and epochs="),
+        (full_size.read_options, "backbone=vgg", "backbone=vgg.* vgg16, tiny"),
+        (full_size.read_options, "clips=all", "clips.* size="),
     ],
 )
-def test_an_argument_that_is_none_is_a_sentence(read: object, argument: str, message: str):
+def test_a_wrong_argument_is_named_with_the_allowed_ones(read: object, argument: str, message: str):
     with pytest.raises(SystemExit, match=message):
         read([argument])

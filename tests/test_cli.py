@@ -1,8 +1,7 @@
-"""The command line: verbs, help, what goes to which stream, and how a verb ends."""
+"""The command line: verbs, help, output streams, and exit statuses."""
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,36 +9,34 @@ from pathlib import Path
 
 import pytest
 from hydra.errors import InstantiationException
-from verbs import SMALL, Outcome
+from verbs import SMALL, Outcome, copy_package, run_copy
 
 from vidclf import __version__, cli
 from vidclf.cli import main, report, verbs
 from vidclf.errors import VidclfError
-from vidclf.run.config import CONF, read_verb
+from vidclf.run.config import read_verb
 
 
 def test_help_names_every_verb_and_imports_nothing_heavy():
     code = "import sys; from vidclf.cli import main; main(); print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
-    told, modules = result.stdout.rstrip().rsplit("\n", 1)
-    assert [line.split()[0] for line in told.splitlines() if line.startswith("  ")] == list(verbs())
-    assert "Example: vidclf train experiment=demo" in told
+    help_text, modules = result.stdout.rstrip().rsplit("\n", 1)
+    assert [line.split()[0] for line in help_text.splitlines() if line.startswith("  ")] == list(verbs())
+    assert "Example: vidclf train experiment=demo" in help_text
     assert not {"torch", "lightning", "hydra", "matplotlib", "av"} & set(modules.split())
 
 
 def test_every_verb_is_a_file_and_a_yaml_with_a_line_of_help():
     package = Path(cli.__file__).parent
-    for verb, does in verbs().items():
+    for verb, description in verbs().items():
         assert (package / f"{verb}.py").is_file()
-        assert len(does.split()) > 5
+        assert len(description.split()) > 5
         assert read_verb(verb).example
 
 
 def test_a_new_verb_that_starts_from_a_run_is_one_file_and_one_yaml(trained: Outcome, tmp_path: Path):
     """In a copy of the package: its help has its example, its overrides apply to the run."""
-    site = tmp_path / "site"
-    shutil.copytree(Path(cli.__file__).parent, site / "vidclf", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(CONF, site / "vidclf" / "conf", dirs_exist_ok=True)
+    site = copy_package(tmp_path / "site")
     (site / "vidclf" / "count.py").write_text(
         "def run(config, run):\n"
         "    print(len(run.class_names), config['by'], config['head']['widths'], config['aggregation']['_target_'])\n"
@@ -50,20 +47,14 @@ def test_a_new_verb_that_starts_from_a_run_is_one_file_and_one_yaml(trained: Out
         "verb: {starts_from: run, example: run=runs/demo/x by=2}\n"
         "hydra: {output_subdir: null, run: {dir: .}, job: {name: count}}\n"
     )
-
-    def count(*arguments: str) -> str:
-        command = [sys.executable, "-m", "vidclf", "count", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(site)}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
-
-    assert "Example: vidclf count run=runs/demo/x by=2" in count("--help")
-    counted = count(f"run={trained.run}", "by=2", "aggregation=max", "head.widths=[3]")
-    assert counted == "2 2 [3] vidclf.models.aggregation.max\n"
+    assert "Example: vidclf count run=runs/demo/x by=2" in run_copy(site, "vidclf", "count", "--help")
+    arguments = (f"run={trained.run}", "by=2", "aggregation=max", "head.widths=[3]")
+    assert run_copy(site, "vidclf", "count", *arguments) == "2 2 [3] vidclf.models.aggregation.max\n"
 
 
-def test_an_unknown_verb_is_named_with_those_there_are(monkeypatch: pytest.MonkeyPatch):
+def test_an_unknown_verb_is_named_and_the_verbs_are_listed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "argv", ["vidclf", "fit"])
-    with pytest.raises(SystemExit, match="vidclf: fit is no verb; there are check, compare, demo, evaluate"):
+    with pytest.raises(SystemExit, match=r"fit .*check, compare, demo, evaluate"):
         main()
 
 
@@ -88,9 +79,10 @@ def test_results_go_to_stdout_and_notices_to_stderr(trained: Outcome):
     assert title.startswith("Validation, epoch ")
     assert all(len(row.split()) == 2 for row in rows)
     assert last == f"run {trained.run}"
-    before, doing, after = trained.err.splitlines()
-    assert [before, doing] == ["Examining 20 videos", "Extracting features of 12 videos"]
-    assert re.fullmatch(r"12 videos in [\d.]+ s: [\d.]+ videos/s, [\d.]+ frames/s", after)
+    examining, extracting, extracted = trained.err.splitlines()
+    assert "20 videos" in examining
+    assert "12 videos" in extracting
+    assert re.match(r"12 videos in [\d.]+ s: ", extracted)
 
 
 def test_a_key_that_hydra_does_not_know_is_one_message_and_status_1(vidclf: Callable[..., Outcome]):
@@ -112,7 +104,7 @@ def test_a_mistake_in_a_users_head_prints_its_stack_trace(vidclf: Callable[..., 
     assert "RuntimeError: my mistake" in outcome.err
 
 
-def test_a_type_error_in_a_users_head_is_its_own_and_a_wrong_argument_a_sentence(
+def test_a_type_error_in_a_users_sampling_is_shown_and_a_wrong_argument_is_a_message(
     vidclf: Callable[..., Outcome], tmp_path: Path, clips: Path
 ):
     (tmp_path / "my_samplings.py").write_text("class Mine:\n    def __init__(self, k):\n        k + 'x'\n")
@@ -123,7 +115,9 @@ def test_a_type_error_in_a_users_head_is_its_own_and_a_wrong_argument_a_sentence
     assert "Traceback" not in wrong
 
 
-def test_paths_are_the_callers_wherever_the_job_works(vidclf: Callable[..., Outcome], tmp_path: Path, clips: Path):
+def test_paths_are_relative_to_the_callers_folder_even_where_the_job_changes_it(
+    vidclf: Callable[..., Outcome], tmp_path: Path, clips: Path
+):
     (tmp_path / "clips").symlink_to(clips)
     outcome = vidclf("train", "dataset.root=clips", *SMALL, "trainer.max_epochs=1", "hydra.job.chdir=true")
     assert outcome.status == 0, outcome.err
@@ -141,26 +135,26 @@ class Stop(Callback):
 """
 
 
-def test_ctrl_c_in_training_is_a_sentence_and_status_130(vidclf: Callable[..., Outcome], tmp_path: Path, clips: Path):
+def test_ctrl_c_in_training_is_a_message_and_status_130(vidclf: Callable[..., Outcome], tmp_path: Path, clips: Path):
     (tmp_path / "my_callbacks.py").write_text(STOP)
     outcome = vidclf("train", f"dataset.root={clips}", *SMALL, "+callbacks.stop._target_=my_callbacks.Stop")
     assert outcome.status == 130
-    assert outcome.err.splitlines()[-1] == "Interrupted. Everything written before is kept."
+    assert outcome.err.splitlines()[-1].startswith("Interrupted.")
     assert "Traceback" not in outcome.err
 
 
-def test_ctrl_c_before_training_is_a_sentence_too(vidclf: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch):
+def test_ctrl_c_before_training_is_a_message_too(vidclf: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch):
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("vidclf.train.build_backbone", interrupt)
     outcome = vidclf("train")
-    assert (outcome.status, outcome.err) == (130, "Interrupted. Everything written before is kept.\n")
+    assert outcome.status == 130
+    assert outcome.err.startswith("Interrupted.")
+    assert outcome.err.count("\n") == 1
 
 
-def test_a_reader_who_has_had_enough_ends_the_verb_in_silence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_a_closed_pipe_ends_the_verb_silently(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as stdout:
@@ -171,31 +165,35 @@ def test_a_reader_who_has_had_enough_ends_the_verb_in_silence(
     assert capsys.readouterr().err == ""
 
 
-def instantiation_of(cause: Exception) -> InstantiationException:
+def instantiation_error(cause: Exception) -> InstantiationException:
     error = InstantiationException("Error in call to target 'x.Y':\nTypeError(...)")
     error.__cause__ = cause
     return error
 
 
 @pytest.mark.parametrize(
-    ("error", "sentence"),
+    ("error", "message"),
     [
         (VidclfError("what, got"), "VidclfError: what, got\n"),
-        (instantiation_of(VidclfError("what")), "VidclfError: what\n"),
+        (instantiation_error(VidclfError("what")), "VidclfError: what\n"),
         (
-            instantiation_of(TypeError("no k")),
+            instantiation_error(TypeError("no k")),
             "InstantiationException: Error in call to target 'x.Y': TypeError(...)\n",
         ),
         (PermissionError(13, "Permission denied", "/runs"), "/runs: no access (Permission denied). "),
         (OSError(28, "No space left on device", "/runs"), "/runs: no access (No space left on device). "),
     ],
 )
-def test_what_the_user_can_mend_is_a_sentence(error: Exception, sentence: str, capsys: pytest.CaptureFixture[str]):
+def test_an_error_that_the_user_can_fix_is_a_message(
+    error: Exception, message: str, capsys: pytest.CaptureFixture[str]
+):
     report(error)
-    assert capsys.readouterr().err.startswith(sentence)
+    assert capsys.readouterr().err.startswith(message)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("bug"), instantiation_of(RuntimeError("bug")), FileNotFoundError("x")])
-def test_what_is_a_mistake_in_code_is_the_whole_story(error: Exception, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(
+    "error", [RuntimeError("bug"), instantiation_error(RuntimeError("bug")), FileNotFoundError("x")]
+)
+def test_an_error_in_code_prints_its_stack_trace(error: Exception, capsys: pytest.CaptureFixture[str]):
     report(error)
     assert f"{type(error).__name__}: " in capsys.readouterr().err

