@@ -15,7 +15,7 @@ from vidclf.data.decoding import decode_frames, inspect
 from vidclf.data.streams import stream_frames
 from vidclf.data.timeline import are_even, fitting_rate, time_line
 from vidclf.errors import VideoError
-from vidclf.prediction.files import windows_of
+from vidclf.prediction.live import windows_of
 
 
 def test_real_phones_are_upright(shared: Path):

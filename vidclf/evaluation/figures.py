@@ -50,7 +50,7 @@ class ViewSheets(Callback):
     def __post_init__(self) -> None:
         if self.num_views < 1:
             raise VidclfError(
-                f"callbacks.view_sheets.num_views={self.num_views}: it must be 1 or more. To show no sheets, pass "
+                f"callbacks.view_sheets.num_views={self.num_views}: must be 1 or more. To show no sheets, pass "
                 "~callbacks.view_sheets"
             )
 
@@ -136,7 +136,7 @@ def draw_views(views: Sequence[ShownView], credit: str = "") -> list[Image.Image
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     canvas, images, sheets = FigureCanvasAgg(figure), [], []
     for view, axis in zip(views, figure.subplots(num_rows, num_columns, squeeze=False).flat, strict=False):
-        images.append(axis.imshow(view.frames[0].permute(1, 2, 0)))
+        images.append(axis.imshow(view.frames[0].permute(1, 2, 0).numpy()))
         axis.set_title("\n".join(map(_plain, view.title)), fontsize=7, color=view.colour, loc="left")
         axis.set_xlabel("\n".join(map(_plain, view.caption)), fontsize=7, loc="left")
     for number, axis in enumerate(figure.axes):
@@ -147,7 +147,7 @@ def draw_views(views: Sequence[ShownView], credit: str = "") -> list[Image.Image
         canvas.draw()
     for moment in range(len(views[0].frames)):
         for image, view in zip(images, views, strict=True):
-            image.set_data(view.frames[moment].permute(1, 2, 0))
+            image.set_data(view.frames[moment].permute(1, 2, 0).numpy())
             image.axes.draw_artist(image)
         sheets.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
     return sheets
