@@ -63,7 +63,7 @@ def write_run(
             (
                 f"{label}/v{video}.avi",
                 label,
-                label if correct else incorrect,
+                predicted,
                 0.5,
                 f"g{group}",
                 "no",

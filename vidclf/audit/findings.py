@@ -75,14 +75,9 @@ class Findings:
 
 
 def find_problems(corpus: Corpus, source: Source, backbone: nn.Module, at_least: float, num_threads: int) -> Findings:
-    """Compare the videos of a corpus with each other, read their containers, and measure shortcuts.
+    """Compare the videos of a corpus by their features, read their containers, and measure shortcuts.
 
-    Args:
-        corpus: has decoded all files; damaged videos are skipped.
-        source: of features by `backbone`, or of images for it.
-        backbone: computes the features.
-        at_least: the closeness of look-alikes.
-        num_threads: files read at once.
+    Look-alikes have a closeness of `at_least`. Damaged videos are skipped.
     """
     views = corpus.all_views()
     source.prepare(views)

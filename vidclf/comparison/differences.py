@@ -57,12 +57,7 @@ def compare_pairs(
 
     The interval is by the cluster bootstrap. In the permutation test whole clusters swap the runs; McNemar's test
     assumes independent clips (Obuchowski, Statistics in Medicine 1998; Durkalski et al., 2003).
-
-    Args:
-        is_correct: 1 where a run classifies a video correctly.
-        weights: of the videos in the score; they sum to 1.
-        clusters: of the videos.
-        seed: of the resamples and the flips.
+    `weights` of the videos in the score sum to 1.
     """
     pairs = list(combinations(range(is_correct.shape[1]), 2))
     if not pairs:

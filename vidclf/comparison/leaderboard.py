@@ -98,11 +98,7 @@ class _Setting:
 
 
 def build_leaderboard(scored: Sequence[ScoredRun], pool_splits: bool) -> Leaderboard:
-    """Return the leaderboard of runs.
-
-    Args:
-        scored: the runs.
-        pool_splits: whether runs that differ only in their split number are one entry, as in a sweep.
+    """Return the leaderboard of runs; `pool_splits` makes runs that differ only in their split number one entry.
 
     Raises:
         VidclfError: the runs were scored on different videos, or on videos with other content under the same names.

@@ -114,14 +114,9 @@ def draw_sheet(
     view_logits: ViewLogits | None = None,
     predictions: VideoPredictions | None = None,
 ) -> list[Image.Image]:
-    """Return an image of up to `num_views` views, as decoded; of clips, the frames of an animation.
+    """Return an image of up to `num_views` views, as decoded; for clips, the frames of an animation.
 
-    Args:
-        corpus: of the views.
-        part: train, val or test.
-        num_views: of random videos, and up to four of each.
-        view_logits: of the part, if it has been scored.
-        predictions: of the run's aggregation, likewise.
+    `view_logits` and `predictions`, those of the run's aggregation, are shown for a part that has been scored.
     """
     views = list(choose_views(corpus, part, num_views, view_logits, predictions))
     return draw_views(views, optional(corpus.dataset, Dataset, "credit"))

@@ -90,10 +90,7 @@ def interval_of_accuracy(
 ) -> Interval | None:
     """Return the interval of the share of correct videos; None for a single cluster.
 
-    Args:
-        is_correct: 1 or 0 for each video, or a mean of such.
-        clusters: of the videos.
-        subsets: the class or split of each video; the interval is then that of the mean of their accuracies.
+    With `subsets`, the class or split of each video, it is the interval of the mean of their accuracies.
     """
     if len(clusters) < 2:
         return None

@@ -114,15 +114,8 @@ def compute_metrics(
 ) -> dict[str, float | int]:
     """Return the content of metrics.json, see `vidclf/evaluation/scores.py`.
 
-    Scores that a choice may rest on are computed on val alone: `top1/<aggregation>` and the best `temperature`.
-
-    Args:
-        view_logits: of the part.
-        predictions: of the run's aggregation.
-        corpus: of the data.
-        part: train, val or test.
-        aggregations: all of them, by name.
-        temperature: fitted on val, for another part; None if it is not known.
+    `predictions` are those of the run's aggregation. Scores that a choice may rest on are computed on val alone:
+    `top1/<aggregation>` and the best `temperature`, which is then given for other parts.
     """
     log_probabilities, labels = predictions.log_probabilities, predictions.labels
     metrics: dict[str, float | int] = {}

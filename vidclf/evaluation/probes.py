@@ -71,16 +71,7 @@ def parse_probes(probe: str) -> list[str]:
 
 @dataclass
 class Prober:
-    """Scores a part of the data after the order of each view's frames is removed.
-
-    Attributes:
-        trainer: runs the classifier.
-        classifier: of the run.
-        source: of the batches.
-        corpus: of the data.
-        part: train, val or test.
-        ordered: the predictions for the part with all frames in order.
-    """
+    """Scores a part after the order of each view's frames is removed; `ordered` are the predictions in order."""
 
     trainer: L.Trainer
     classifier: Classifier

@@ -21,14 +21,7 @@ Aggregation = Callable[[Float[Tensor, "V K"]], Float[Tensor, " K"]]
 
 @dataclass(frozen=True)
 class VideoPredictions:
-    """The predictions for the M videos of a part.
-
-    Attributes:
-        log_probabilities: of each class, one row per video.
-        labels: class indices.
-        positions: of the videos in the data set's list.
-        clusters: of videos that depend on each other.
-    """
+    """The predictions for the M videos of a part; `positions` are those in the data set's list of videos."""
 
     log_probabilities: Float[Tensor, "M K"]
     labels: Int[Tensor, " M"]

@@ -46,14 +46,8 @@ def log_report(
 ) -> None:
     """Show an evaluation: views, the confusion matrix and, for the test part with the run's settings, the score.
 
-    Args:
-        logs: the run's TensorBoard folder.
-        best: the folder below it that HParams reads.
-        results: holds confusion.png; its name is the part, and the settings that differ from the run's.
-        part: train, val or test.
-        corpus: of the data.
-        view_logits: of the part.
-        predictions: of the run's aggregation.
+    `logs` is the run's TensorBoard folder, `best` the folder below it that HParams reads. `results` holds confusion.png;
+    its name is the part and the settings that differ from the run's.
     """
     with SummaryWriter(str(logs)) as writer, Image.open(results / "confusion.png") as confusion:
         add_images(writer, f"confusion/{results.name}", [confusion])
