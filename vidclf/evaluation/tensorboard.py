@@ -46,7 +46,7 @@ def log_report(
 ) -> None:
     """Show an evaluation: views, the confusion matrix and, for the test part with the run's settings, the score.
 
-    `logs` is the run's TensorBoard folder, `best` the folder below it that HParams reads. `results` holds confusion.png;
+    `logs` is the run's TensorBoard folder, `best` the folder below it that HParams reads. `results` has confusion.png;
     its name is the part and the settings that differ from the run's.
     """
     with SummaryWriter(str(logs)) as writer, Image.open(results / "confusion.png") as confusion:
