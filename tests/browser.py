@@ -1,4 +1,4 @@
-"""A real browser, told what to do through a pipe in its DevTools protocol: no driver and no package is needed."""
+"""A real browser, controlled by the DevTools protocol through a pipe, without a driver or a package."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import IO, Any
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PATIENCE_S = 60
-# The browser reads and writes files of these numbers; the pipe has others, which must not be in each other's way.
+# The browser reads and writes file descriptors 3 and 4; the pipe's may have the same numbers, so they move first.
 AS_3_AND_4 = """
 import fcntl, os, sys
 ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
@@ -21,14 +21,14 @@ for end, number in zip(ends, (3, 4)):
     os.dup2(end, number)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-# What a page shows, in the shadow of its elements too.
+# The text of a page, shadow roots included.
 SHOWN = """(() => {
   const of = node => [...node.childNodes].map(child =>
     child.nodeType == 3 ? child.data : ["STYLE", "SCRIPT", "TEMPLATE"].includes(child.nodeName) ? "" :
     of(child.shadowRoot || child) + (child.shadowRoot ? of(child) : "") + "\\n").join("")
   return document.body ? of(document.body) : ""
 })()"""
-# How many images it shows, each as [width, height].
+# The size of each image, [width, height].
 IMAGES = """(() => {
   const of = node => [...node.querySelectorAll("*")].flatMap(child =>
     [...(child.tagName == "IMG" && child.naturalWidth ? [[child.naturalWidth, child.naturalHeight]] : []),
@@ -38,7 +38,7 @@ IMAGES = """(() => {
 
 
 class Page:
-    """A page of a browser. `errors` are what its console and its scripts complained of."""
+    """A page of a browser; `errors` are those of its console and scripts."""
 
     def __init__(self, commands: IO[bytes], replies: IO[bytes]) -> None:
         self.errors: list[str] = []
@@ -50,7 +50,7 @@ class Page:
             self.ask(f"{domain}.enable")
 
     def ask(self, method: str, **parameters: object) -> dict[str, Any]:
-        """Return what the browser answers."""
+        """Return the browser's answer."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         self._commands.write(json.dumps(message | ({"sessionId": self._session} if self._session else {})).encode())
@@ -69,11 +69,11 @@ class Page:
         """Return the value of a script once it is true, or holds the text `of`."""
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
-            found = self.run(script)
-            if (of in found) if of else found:
-                return found
+            value = self.run(script)
+            if (of in value) if of else value:
+                return value
             time.sleep(0.2)
-        raise AssertionError(f"After {PATIENCE_S} s there is no {of or script}, but {found}")
+        raise AssertionError(f"After {PATIENCE_S} s there is no {of or script}, but {value}")
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._read:
@@ -95,13 +95,13 @@ class Page:
 
 
 def find_chromium() -> str | None:
-    """Return the path of a browser, None where there is none."""
+    """Return the path of a browser, or None."""
     return next(filter(None, map(shutil.which, CHROMIUMS)), None)
 
 
 @contextmanager
 def open_page(chromium: str, folder: Path) -> Iterator[Page]:
-    """Yield an empty page; the browser keeps what it keeps in `folder`, and ends with the context."""
+    """Yield an empty page; the browser's profile is in `folder`, and it ends with the context."""
     (there, commands), (replies, back) = os.pipe(), os.pipe()
     flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--window-size=1600,1200")
     browser = [chromium, *flags, f"--user-data-dir={folder}", "--remote-debugging-pipe"]

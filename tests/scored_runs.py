@@ -1,4 +1,4 @@
-"""Runs as train and evaluate leave them, without either: a checkpoint without weights, and scores of made-up videos."""
+"""Folders of runs as train and evaluate write them: a checkpoint without weights, and scores of made-up videos."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,38 +28,47 @@ def write_run(
     content: str = "c",
     **config: Any,
 ) -> Path:
-    """Write a run that names videos `first`, `first + 1`, ... rightly or not; groups of them lie inside classes.
+    """Write a run that classifies videos `first`, `first + 1`, ... correctly or not; groups lie inside classes.
 
     Args:
         folder: of the run.
-        is_correct: one a video.
-        part: that it was evaluated on; None: on none.
+        is_correct: one per video.
+        part: that was evaluated; None: no part.
         classes: in label order.
         videos_a_group: how many videos are of one group.
         first: number of the first video.
-        content: what the hashes of the files begin with.
-        config: what differs from CONFIG.
+        content: the beginning of the files' hashes.
+        config: settings that differ from CONFIG.
     """
     from vidclf.evaluation.results import PREDICTIONS  # not above: after jaxtyping's hook is set
     from vidclf.run.folder import FORMAT
     from vidclf.system.disk import write_csv, write_json
 
-    about = {"format": FORMAT, "class_names": list(classes), "config": CONFIG | config}
-    about |= {"split_fingerprint": "", "weights_hash": ""}
+    description = {"format": FORMAT, "class_names": list(classes), "config": CONFIG | config}
+    description |= {"split_fingerprint": "", "weights_hash": ""}
     (folder / "checkpoints").mkdir(parents=True)
-    content_of = {"epoch": 2, "state_dict": {"head.weight": torch.zeros(4)}, "callbacks": {}, "vidclf": about}
-    torch.save(content_of, folder / "checkpoints" / "best.ckpt")
+    checkpoint = {"epoch": 2, "state_dict": {"head.weight": torch.zeros(4)}, "callbacks": {}, "vidclf": description}
+    torch.save(checkpoint, folder / "checkpoints" / "best.ckpt")
     write_json(folder / "metrics.json", {"top1": 0.5})  # of val
     if part is None:
         return folder
     results = folder if part == "val" else folder / part
     results.mkdir(exist_ok=True)
     rows = []
-    for video, right in enumerate(is_correct, start=first):
+    for video, correct in enumerate(is_correct, start=first):
         group = video // videos_a_group
-        label, other = classes[group % len(classes)], classes[(group + 1) % len(classes)]
+        label, incorrect = classes[group % len(classes)], classes[(group + 1) % len(classes)]
+        predicted = label if correct else incorrect
         rows.append(
-            (f"{label}/v{video}.avi", label, label if right else other, 0.5, f"g{group}", "no", f"{content}{video}")
+            (
+                f"{label}/v{video}.avi",
+                label,
+                predicted,
+                0.5,
+                f"g{group}",
+                "no",
+                f"{content}{video}",
+            )
         )
     write_csv(results / "predictions.csv", PREDICTIONS, rows)
     top1 = float(np.mean(is_correct))

@@ -1,4 +1,4 @@
-"""`vidclf check`: what is in a data set, what is wrong with it, what could cheat, and a page that is safe to open."""
+"""`vidclf check`: problems of a data set, shortcuts, and a page that is safe to open."""
 
 import csv
 import shutil
@@ -15,10 +15,10 @@ from doubles import halve, make_corpus
 from verbs import Outcome
 from videos import encode_video, numbered_frame
 
-from vidclf.audit import findings as evaluation_check
+from vidclf.audit import findings
 from vidclf.audit.shortcuts import (
+    LabelledVideos,
     Shortcut,
-    Videos,
     keep_shortcuts,
     kept_shortcuts,
     measure_containers,
@@ -47,18 +47,18 @@ def check(vidclf: Callable[..., Outcome], tmp_path: Path) -> Callable[..., Outco
     return lambda *others: vidclf("check", *settings, *others)
 
 
-def test_a_sound_data_set_is_counted_and_leaves_one_page(check: Callable[..., Outcome], tmp_path: Path):
+def test_a_data_set_without_problems_is_counted_and_gets_one_page(check: Callable[..., Outcome], tmp_path: Path):
     write_folder(tmp_path / "my_videos")
     outcome = check()
     assert outcome.status == 0, outcome.err
     assert "num_videos 8\nnum_failed 0\nnum_copies 0\nnum_alike 0\nnum_leaks 0\n" in outcome.out
     assert "run: videos 4, groups 4, train 2, val 1, test 1, shortest 0.2 s" in outcome.err
     assert {entry.name for entry in tmp_path.iterdir()} == {"my_videos", "data", "check.html"}
-    assert "Nothing was found" in (tmp_path / "check.html").read_text()
+    assert "No problem was found" in (tmp_path / "check.html").read_text()
     assert check("check.page=null").status == 0
 
 
-def test_a_damaged_file_is_listed_and_ends_with_status_1(check: Callable[..., Outcome], tmp_path: Path):
+def test_a_damaged_file_is_listed_and_the_status_is_1(check: Callable[..., Outcome], tmp_path: Path):
     damaged = halve(write_folder(tmp_path / "my_videos") / "run" / "person1" / "clip.mp4")
     outcome = check()
     assert outcome.status == 1
@@ -68,20 +68,20 @@ def test_a_damaged_file_is_listed_and_ends_with_status_1(check: Callable[..., Ou
     assert "run/person1/clip.mp4" in (tmp_path / "check.html").read_text()
 
 
-def test_copies_on_two_sides_are_leaks_and_count_where_it_is_strict(check: Callable[..., Outcome], tmp_path: Path):
+def test_copies_in_two_parts_are_leaks_and_an_error_if_strict(check: Callable[..., Outcome], tmp_path: Path):
     root = write_folder(tmp_path / "my_videos")
     for person in (1, 2, 3):  # each person's clip is person 0's, so that one side has another's
         shutil.copyfile(root / "run" / "person0" / "clip.mp4", root / "run" / f"person{person}" / "clip.mp4")
     outcome = check()
     assert outcome.status == 0, outcome.err
     assert "num_copies 1\nnum_alike 0\nnum_leaks 1\n" in outcome.out
-    assert "1 file(s) stand on two sides of the split under several names: run/person0/clip.mp4 = run/" in outcome.err
+    assert "1 file(s) are in several parts of the split under different names: run/person0/" in outcome.err
     outcome = check("check.strict=true")
     assert outcome.status == 1
     assert outcome.err.endswith("VidclfError: check.strict: 1 leak(s) between the parts of the split; see above.\n")
 
 
-def test_one_file_under_two_labels_and_unequal_classes_are_told(check: Callable[..., Outcome], tmp_path: Path):
+def test_one_file_under_two_labels_and_unequal_classes_are_reported(check: Callable[..., Outcome], tmp_path: Path):
     root = write_folder(tmp_path / "my_videos")
     shutil.copyfile(root / "run" / "person0" / "clip.mp4", root / "walk" / "person0" / "clip.mp4")
     for number in range(12):
@@ -91,30 +91,30 @@ def test_one_file_under_two_labels_and_unequal_classes_are_told(check: Callable[
     assert "The classes are unequal: run has 16 videos, walk 4." in said
 
 
-def test_a_class_that_its_files_give_away_is_told(check: Callable[..., Outcome], tmp_path: Path):
+def test_a_class_that_its_files_give_away_is_reported(check: Callable[..., Outcome], tmp_path: Path):
     write_folder(tmp_path / "my_videos", people=24, run={"audio": "aac", "fps": 30})
     outcome = check("split.test_fraction=0.5")
     assert "container_top1 1.0000" in outcome.out
-    assert "Files tell their class without their images: a small tree names 100% of the test videos" in outcome.err
+    assert "a small decision tree classifies 100% of the test videos" in outcome.err
 
 
-def test_a_shortcut_is_measured_on_test_and_only_where_there_is_one():
+def test_a_shortcut_is_measured_on_test_videos():
     labels = [index % 2 for index in range(80)]
-    sides = ["train", "train", "val", "val", "train", "train", "test", "test"] * 10
-    videos = Videos(labels, sides, [index // 2 for index in range(80)])
+    parts = ["train", "train", "val", "val", "train", "train", "test", "test"] * 10
+    videos = LabelledVideos(labels, parts, [index // 2 for index in range(80)])
     assert videos.can_be_measured
-    told = measure_containers([{"codec": ("a", "b")[label], "rate": 25.0} for label in labels], videos)
-    assert (told.top1, told.high, told.majority, told.is_one) == (1, 1, 0.5, True)
-    assert told.low == pytest.approx(0.025 ** (1 / 10))  # ten groups, all named rightly, are not certain
-    assert told.used == [("codec", 1.0)]
-    # What holds on train alone is none: there the length says the label, on test it is the other one's.
-    lengths = [1 - label if side == "test" else label for label, side in zip(labels, sides, strict=True)]
-    assert measure_containers([{"length": float(one)} for one in lengths], videos).top1 == 0
-    assert not measure_containers([{"rate": 25.0}] * 80, videos).is_one
+    shortcut = measure_containers([{"codec": ("a", "b")[label], "rate": 25.0} for label in labels], videos)
+    assert (shortcut.top1, shortcut.high, shortcut.majority, shortcut.is_significant) == (1, 1, 0.5, True)
+    assert shortcut.low == pytest.approx(0.025 ** (1 / 10))  # ten groups, all correct, are not certain
+    assert shortcut.used == [("codec", 1.0)]
+    # A rule of train alone is not a shortcut: on test, length and label are the other way round.
+    lengths = [1 - label if part == "test" else label for label, part in zip(labels, parts, strict=True)]
+    assert measure_containers([{"length": float(length)} for length in lengths], videos).top1 == 0
+    assert not measure_containers([{"rate": 25.0}] * 80, videos).is_significant
     assert measure_one_frame(np.array([[float(label), 3.0] for label in labels]), videos).top1 == 1
-    assert measure_one_frame(np.array([[float(one), 3.0] for one in lengths]), videos).top1 == 0
-    assert not Videos(labels, sides, [index // 20 for index in range(80)]).can_be_measured
-    assert not Videos(labels, ["test"] * 80, videos.groups).can_be_measured
+    assert measure_one_frame(np.array([[float(length), 3.0] for length in lengths]), videos).top1 == 0
+    assert not LabelledVideos(labels, parts, [index // 20 for index in range(80)]).can_be_measured
+    assert not LabelledVideos(labels, ["test"] * 80, videos.groups).can_be_measured
 
 
 @pytest.fixture
@@ -132,14 +132,14 @@ def twins(tmp_path: Path) -> Path:
     return tmp_path / "videos.csv"
 
 
-def test_a_video_encoded_again_or_mirrored_on_another_side_is_named_and_shown(
+def test_a_video_encoded_again_or_mirrored_in_another_part_is_listed_and_shown(
     twins: Path, vidclf: Callable[..., Outcome], tmp_path: Path
 ):
     settings = ("dataset=manifest", f"dataset.file={twins}", "split=given", "backbone=pixels")
     outcome = vidclf("check", *settings, "out=lists/clean.csv")
     assert outcome.status == 0, outcome.err
     assert "num_videos 16\nnum_failed 0\nnum_copies 0\nnum_alike 2\nnum_leaks 2\n" in outcome.out
-    assert "2 pair(s) of videos on two sides of the split look alike: " in outcome.err
+    assert "2 pair(s) of videos in different parts of the split look alike: " in outcome.err
     for pair in ("0.mp4 ~ again0.avi", "1.mp4 ~ again1.avi"):
         assert pair in outcome.err
     page = Page((tmp_path / "check.html").read_text())
@@ -159,7 +159,7 @@ def test_a_video_encoded_again_or_mirrored_on_another_side_is_named_and_shown(
     assert "num_alike 0\n" in outcome.out
 
 
-def test_segments_of_one_file_that_overlap_on_two_sides_are_leaks(vidclf: Callable[..., Outcome], tmp_path: Path):
+def test_overlapping_segments_of_one_file_in_two_parts_are_leaks(vidclf: Callable[..., Outcome], tmp_path: Path):
     rows = ["path,label,group,split,start_s,end_s"]
     for number, name in enumerate(["run", "walk"] * 3):
         encode_video(tmp_path / f"{number}.mp4", 50, seed=number, codec="libx264")
@@ -178,7 +178,7 @@ def test_segments_of_one_file_that_overlap_on_two_sides_are_leaks(vidclf: Callab
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("setting", "message"),
     [
         ("out=clean.parquet", "out=clean.parquet: the name must end in .csv"),
         ("check.page=notes.txt", "check.page=notes.txt: the name must end in .html"),
@@ -186,14 +186,14 @@ def test_segments_of_one_file_that_overlap_on_two_sides_are_leaks(vidclf: Callab
         ("out=notes.txt/clean.csv", "cannot write"),
     ],
 )
-def test_what_cannot_be_written_is_told_before_the_work(
-    given: str, said: str, check: Callable[..., Outcome], tmp_path: Path
+def test_a_file_that_cannot_be_written_is_an_error_before_the_work(
+    setting: str, message: str, check: Callable[..., Outcome], tmp_path: Path
 ):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "folder.html").mkdir()
-    outcome = check(given)
+    outcome = check(setting)
     assert (outcome.status, outcome.out) == (1, "")
-    assert said in outcome.err
+    assert message in outcome.err
     assert "Examining" not in outcome.err
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -209,20 +209,20 @@ def test_a_very_wide_video_is_shown(twins: Path, vidclf: Callable[..., Outcome],
     assert "widetrain.mp4 ~ widetest.mp4" in outcome.err
 
 
-def test_the_table_holds_each_sound_video_once_and_none_with_two_labels(check: Callable[..., Outcome], tmp_path: Path):
+def test_the_table_has_each_readable_video_once_and_none_with_two_labels(check: Callable[..., Outcome], tmp_path: Path):
     root = write_folder(tmp_path / "my_videos")
     shutil.copyfile(root / "run" / "person0" / "clip.mp4", root / "run" / "person0" / "again.mp4")
     shutil.copyfile(root / "run" / "person1" / "clip.mp4", root / "walk" / "person1" / "clip.mp4")
     halve(root / "walk" / "person2" / "clip.mp4")
     outcome = check("out=clean.csv")
-    assert "out=clean.csv: 5 videos in 3 groups; 1 that cannot be read and 3 copies are left out." in outcome.err
+    assert "out=clean.csv: 5 videos in 3 groups; 1 damaged videos and 3 copies are left out." in outcome.err
     kept = (tmp_path / "clean.csv").read_text().splitlines()
     assert kept[0] == "path,label,group,start_s,end_s"
     assert kept[1] == "my_videos/run/person0/again.mp4,run,person0,,"
     assert not [row for row in kept if "person1" in row]
 
 
-def test_a_table_is_not_overwritten_and_names_that_are_no_text_are_refused(
+def test_a_table_is_not_overwritten_and_names_that_are_not_utf_8_are_refused(
     check: Callable[..., Outcome], tmp_path: Path
 ):
     write_folder(tmp_path / "my_videos", classes=("caf\udce9", "walk"))
@@ -232,23 +232,23 @@ def test_a_table_is_not_overwritten_and_names_that_are_no_text_are_refused(
     assert outcome.err.endswith("the file exists. Choose another name or delete it.\n")
     outcome = check("out=new.csv")
     assert outcome.status == 1
-    assert "out=new.csv: 4 name(s) are no UTF-8: my_videos/caf\ufffd/person0/clip.mp4" in outcome.err
+    assert "out=new.csv: 4 name(s) are not UTF-8: my_videos/caf\ufffd/person0/clip.mp4" in outcome.err
     assert not (tmp_path / "new.csv").exists()
 
 
 @pytest.mark.parametrize("given", ["0", "1", "2.5", "far"])
-def test_how_alike_is_between_0_and_1(given: str, check: Callable[..., Outcome]):
+def test_check_alike_must_be_between_0_and_1(given: str, check: Callable[..., Outcome]):
     outcome = check(f"check.alike={given}")
     assert outcome.status == 1
-    assert outcome.err.startswith(f"VidclfError: check.alike={given}: it must be between 0")
+    assert outcome.err.startswith(f"VidclfError: check.alike={given}: must be between 0")
 
 
 @pytest.mark.filterwarnings("ignore:split.validation=frame_level")
-def test_validation_by_frame_is_named_as_a_leak(vidclf: Callable[..., Outcome], clips: Path):
+def test_validation_by_frame_is_a_leak(vidclf: Callable[..., Outcome], clips: Path):
     settings = (f"dataset.root={clips}", "backbone=pixels", "split.validation=frame_level", "check.strict=true")
     outcome = vidclf("check", *settings)
     assert outcome.status == 1
-    assert "frames of one video stand on both sides of train and val" in outcome.err
+    assert "frames of one video are in both train and val" in outcome.err
     assert "leak(s) between the parts of the split" in outcome.err
 
 
@@ -275,18 +275,18 @@ def test_files_that_vanish_while_they_are_checked_are_listed(
     check: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     root = write_folder(tmp_path / "my_videos")
-    look, features = evaluation_check.describe, evaluation_check.choose_frames
+    describe, choose = findings.describe, findings.choose_frames
 
-    def lose(*arguments: Any) -> Any:
+    def remove(*arguments: Any) -> Any:
         (root / "run" / "person0" / "clip.mp4").unlink(missing_ok=True)
-        return features(*arguments)
+        return choose(*arguments)
 
-    def lose_another(path: Path, duration_s: float) -> Any:
+    def remove_another(path: Path, duration_s: float) -> Any:
         (root / "walk" / "person0" / "clip.mp4").unlink(missing_ok=True)
-        return look(path, duration_s)
+        return describe(path, duration_s)
 
-    monkeypatch.setattr(evaluation_check, "choose_frames", lose)
-    monkeypatch.setattr(evaluation_check, "describe", lose_another)
+    monkeypatch.setattr(findings, "choose_frames", remove)
+    monkeypatch.setattr(findings, "describe", remove_another)
     outcome = check()
     assert outcome.err.endswith("VidclfError: 2 of 8 videos cannot be read; see above.\n")
     assert outcome.err.count("\ncannot be read: ") == 2
@@ -298,7 +298,7 @@ def test_a_trained_or_clip_backbone_compares_videos_too(check: Callable[..., Out
     outcome = check("backbone=tiny3d", "sampling.num_frames=16")
     assert outcome.status == 0, outcome.err
     assert "features=auto reads frames" in outcome.err
-    assert "What one frame tells" not in (tmp_path / "check.html").read_text()
+    assert "Accuracy from one frame" not in (tmp_path / "check.html").read_text()
 
 
 class Page(HTMLParser):
@@ -332,7 +332,7 @@ def test_names_of_any_kind_do_nothing_on_the_page(name: str, check: Callable[...
     assert ("{{ 7 * 7 }}" in text) == ("7 * 7" in name)  # a name is no template
 
 
-def test_a_data_set_without_a_split_of_its_own_is_told_which_to_choose(vidclf: Callable[..., Outcome], tmp_path: Path):
+def test_a_data_set_without_an_official_split_needs_one(vidclf: Callable[..., Outcome], tmp_path: Path):
     root = write_folder(tmp_path / "my_videos")
     outcome = vidclf("check", "dataset=folder", f"dataset.root={root}", "dataset.group=parent")
     assert (outcome.status, outcome.out) == (1, "")
@@ -340,7 +340,7 @@ def test_a_data_set_without_a_split_of_its_own_is_told_which_to_choose(vidclf: C
     assert "Traceback" not in outcome.err
 
 
-def test_three_real_classes_of_ucf101_tell_their_label_by_their_containers(
+def test_containers_of_three_real_classes_of_ucf101_give_their_label_away(
     shared: Path, vidclf: Callable[..., Outcome], tmp_path: Path
 ):
     outcome = vidclf("check", f"dataset.root={shared / 'ucf3'}", "backbone=pixels")
@@ -350,7 +350,7 @@ def test_three_real_classes_of_ucf101_tell_their_label_by_their_containers(
     assert float(told["container_low"]) > 0.7 > 0.34 > float(told["majority_top1"])
 
 
-def test_what_a_shortcut_scores_is_kept_for_the_same_videos_on_the_same_sides(clips: Path, tmp_path: Path):
+def test_scores_of_shortcuts_are_kept_for_the_same_videos_in_the_same_parts(clips: Path, tmp_path: Path):
     corpus = make_corpus(clips, store=tmp_path)
     keep_shortcuts(tmp_path, corpus, {"container": Shortcut(0.75, 0.6, 0.9, 0.5), "one_frame": None})
     assert kept_shortcuts(tmp_path, make_corpus(clips, store=tmp_path)) == {"container_top1": 0.75}

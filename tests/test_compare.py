@@ -1,4 +1,4 @@
-"""`vidclf compare`: what differs, what came out, how sure that is; and what is not compared, with the reason."""
+"""`vidclf compare`: settings, scores and significance; and runs that cannot be compared, with the reason."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ from vidclf.run.sweep import find_runs, why_missing, write_failure
 HOSTILE = "<script>alert(1)</script>|[x](javascript:1)\x1b[31m`=1+1"
 
 
-def rights(share: float, seed: int = 0, num_videos: int = 90) -> np.ndarray:
+def answers(share: float, seed: int = 0, num_videos: int = 90) -> np.ndarray:
     return np.random.default_rng(seed).random(num_videos) < share
 
 
@@ -45,56 +45,56 @@ def official(number: int) -> dict[str, object]:
 # The numbers
 
 
-def test_the_sign_flips_of_few_groups_are_all_of_them():
+def test_all_sign_flips_of_few_groups_are_tried():
     is_correct = np.array([[1, 0], [1, 0], [1, 1], [0, 1], [1, 0], [1, 0.0]])
     clusters = Clusters.of(["a", "a", "b", "c", "d", "d"], [0, 0, 0, 1, 1, 1])
-    (one,) = compare_pairs(is_correct, np.full(6, 1 / 6), clusters)
+    (pair,) = compare_pairs(is_correct, np.full(6, 1 / 6), clusters)
     sums = np.array([2, 0, -1, 2])  # of the groups' differences
     flips = [abs(np.dot(signs, sums)) >= abs(sums.sum()) for signs in product((-1, 1), repeat=4)]
-    assert (one.value, one.p, one.num_unlike) == (pytest.approx(3 / 6), np.mean(flips), 5)
+    assert (pair.value, pair.p, pair.num_discordant) == (pytest.approx(3 / 6), np.mean(flips), 5)
 
 
-def test_the_sign_flips_of_many_groups_are_another_librarys():
+def test_sampled_sign_flips_agree_with_another_librarys_test():
     """Of groups that differ by ranks, the test is Wilcoxon's."""
-    chance = np.random.default_rng(3)
-    ranks = np.arange(1, 41) * np.where(chance.random(40) < 0.66, 1, -1)
+    generator = np.random.default_rng(3)
+    ranks = np.arange(1, 41) * np.where(generator.random(40) < 0.66, 1, -1)
     is_correct = np.stack([np.maximum(ranks, 0), np.maximum(-ranks, 0)], axis=1) / 40
-    (one,) = compare_pairs(is_correct, np.full(40, 1 / 40), Clusters.of(range(40), range(40)))
-    assert one.p == pytest.approx(wilcoxon(ranks, method="exact").pvalue, abs=0.01)
+    (pair,) = compare_pairs(is_correct, np.full(40, 1 / 40), Clusters.of(range(40), range(40)))
+    assert pair.p == pytest.approx(wilcoxon(ranks, method="exact").pvalue, abs=0.01)
 
 
 def test_holm_by_hand():
     assert holm(np.array([0.01, 0.04, 0.03, 0.5])).tolist() == pytest.approx([0.04, 0.09, 0.09, 0.5])
 
 
-def test_runs_that_differ_by_chance_alone_are_seldom_told_apart():
+def test_runs_that_differ_by_chance_alone_are_rarely_significant():
     assert sum(study(number) for number in range(6)) <= 1  # 14 of 400, see experiments/intervals
 
 
-def test_two_runs_of_the_same_videos_are_surer_than_their_own_intervals(tmp_path: Path):
-    better = rights(0.6)
+def test_a_paired_difference_can_be_significant_although_intervals_overlap(tmp_path: Path):
+    better = answers(0.6)
     worse = better.copy()
     worse[np.flatnonzero(better)[::4]] = False
     board = board_of(write_run(tmp_path / "a", worse), write_run(tmp_path / "b", better, head=MLP))
     assert [entry.name for entry in board.entries] == ["b", "a"]
     assert board.entries[0].interval.low < board.entries[1].interval.high  # apart, they might be equal
-    (one,) = board.differences
-    assert (one.verdict, one.is_sure) == ("better", True)
-    assert 0 < one.interval.low < one.value < one.interval.high
-    assert one.value == pytest.approx(better.mean() - worse.mean())
+    (pair,) = board.differences
+    assert (pair.verdict, pair.is_significant) == ("better", True)
+    assert 0 < pair.interval.low < pair.value < pair.interval.high
+    assert pair.value == pytest.approx(better.mean() - worse.mean())
 
 
 def test_a_run_does_not_differ_from_itself(tmp_path: Path):
-    run = write_run(tmp_path / "a", rights(0.7))
-    (one,) = board_of(run, run).differences
-    assert (one.value, one.p, one.verdict, one.interval) == (0, 1, "no difference", (0, 0))
+    run = write_run(tmp_path / "a", answers(0.7))
+    (pair,) = board_of(run, run).differences
+    assert (pair.value, pair.p, pair.verdict, pair.interval) == (0, 1, "no difference", (0, 0))
 
 
-def test_seeds_are_told_apart_from_videos(tmp_path: Path):
-    runs = [write_run(tmp_path / f"{seed}", rights(0.7, seed), seed=seed) for seed in range(3)]
-    board = board_of(*runs, write_run(tmp_path / "mlp", rights(0.9), head=MLP))
+def test_variation_of_seeds_is_separate_from_that_of_videos(tmp_path: Path):
+    runs = [write_run(tmp_path / f"{seed}", answers(0.7, seed), seed=seed) for seed in range(3)]
+    board = board_of(*runs, write_run(tmp_path / "mlp", answers(0.9), head=MLP))
     (seeds,) = board.seeds
-    top1s = [rights(0.7, seed).mean() for seed in range(3)]
+    top1s = [answers(0.7, seed).mean() for seed in range(3)]
     assert (seeds.choices, sorted(seeds.top1s)) == ({"head": "linear"}, pytest.approx(sorted(top1s)))
     assert seeds.deviation == pytest.approx(np.std(top1s, ddof=1))
     assert seeds.interval.low < np.mean(top1s) < seeds.interval.high
@@ -104,19 +104,19 @@ def test_splits_of_one_setting_are_averaged_with_their_groups_pooled(tmp_path: P
     shares = {1: 0.6, 2: 0.7, 3: 0.8}
     for number, share in shares.items():
         settings = {"first": 90 * number, "split": official(number)}
-        write_run(tmp_path / f"linear{number}", rights(share, number), **settings)
-        write_run(tmp_path / f"mlp{number}", rights(share + 0.1, number), head=MLP, **settings)
-    lone = write_run(tmp_path / "lone", rights(0.9), first=90, split=official(1), seed=5)
+        write_run(tmp_path / f"linear{number}", answers(share, number), **settings)
+        write_run(tmp_path / f"mlp{number}", answers(share + 0.1, number), head=MLP, **settings)
+    lone = write_run(tmp_path / "lone", answers(0.9), first=90, split=official(1), seed=5)
     board = board_of(*sorted(tmp_path.iterdir()), pool_splits=True)
     assert [(entry.name, entry.choices) for entry in board.entries] == [
         ("mlp1 and 2 more", {"head": "mlp", "seed": "0"}),
         ("linear1 and 2 more", {"head": "linear", "seed": "0"}),
     ]
     assert board.left_out == [f"{lone.name}: it has no split.number=2, 3"]
-    mean = np.mean([rights(share, number).mean() for number, share in shares.items()])
+    mean = np.mean([answers(share, number).mean() for number, share in shares.items()])
     entry = board.entries[1]
     assert entry.metrics["top1"] == pytest.approx(mean)
-    alone = interval_of_accuracy(rights(0.6, 1).astype(float), Clusters.of([v // 3 for v in range(90)], [0] * 90))
+    alone = interval_of_accuracy(answers(0.6, 1).astype(float), Clusters.of([v // 3 for v in range(90)], [0] * 90))
     assert 0 < entry.interval.high - entry.interval.low < 0.75 * (alone.high - alone.low)
     notes = " ".join(notes_on(board, "test"))
     assert "means over the splits 1, 2, 3" in notes
@@ -124,31 +124,31 @@ def test_splits_of_one_setting_are_averaged_with_their_groups_pooled(tmp_path: P
     assert "for these trained models; their training sets overlap" in notes
 
 
-def test_a_sweep_of_which_no_setting_has_all_splits_is_refused(tmp_path: Path):
-    write_run(tmp_path / "a", rights(0.7), split=official(1))
-    write_run(tmp_path / "b", rights(0.7), first=90, split=official(2), head=MLP)
+def test_a_sweep_without_a_setting_on_all_splits_is_refused(tmp_path: Path):
+    write_run(tmp_path / "a", answers(0.7), split=official(1))
+    write_run(tmp_path / "b", answers(0.7), first=90, split=official(2), head=MLP)
     with pytest.raises(VidclfError, match=r"a has split.number=1, b has split.number=2. No setting has all of 1, 2"):
         board_of(tmp_path / "a", tmp_path / "b", pool_splits=True)
 
 
-def test_one_group_has_no_interval_and_the_reason_is_said(tmp_path: Path):
-    runs = [write_run(tmp_path / f"{seed}", rights(0.7, seed, 6), videos_a_group=6, seed=seed) for seed in range(2)]
+def test_one_group_has_no_interval_and_the_reason_is_printed(tmp_path: Path):
+    runs = [write_run(tmp_path / f"{seed}", answers(0.7, seed, 6), videos_a_group=6, seed=seed) for seed in range(2)]
     board = board_of(*runs)
     assert [entry.interval for entry in board.entries] == [None, None]
     assert board.differences[0].interval is None
     assert "There is no interval: all videos are of one group" in " ".join(notes_on(board, "test"))
 
 
-def test_what_a_person_chose_is_named_as_the_command_line_does():
+def test_settings_are_named_as_on_the_command_line():
     linear = {"head": {"_target_": "vidclf.models.heads.linear.Linear", "_partial_": True}, "seed": 0}
     rate = {"sampling": {"_target_": "vidclf.data.sampling.Rate", "rate_hz": 5}}
     frames = {"sampling": {"_target_": "vidclf.data.sampling.Uniform", "num_frames": 8}}
-    own = {"head": {"_target_": "my_heads.Mine", "hidden": 3}}
-    one, other = settings_of(linear | rate), settings_of(own | frames)
-    assert (one["head"], one["sampling"], one["sampling.rate_hz"]) == ("linear", "rate", "5")
-    assert (other["head"], other["sampling"]) == ("Mine", "eight_frames")
-    assert varying_settings([one, other]) == ["sampling", "head", "seed"]  # whose settings belong to one of them alone
-    assert varying_settings([one, settings_of(linear | {"sampling": rate["sampling"] | {"rate_hz": 1}})]) == [
+    custom = {"head": {"_target_": "my_heads.Mine", "hidden": 3}}
+    first, second = settings_of(linear | rate), settings_of(custom | frames)
+    assert (first["head"], first["sampling"], first["sampling.rate_hz"]) == ("linear", "rate", "5")
+    assert (second["head"], second["sampling"]) == ("Mine", "eight_frames")
+    assert varying_settings([first, second]) == ["sampling", "head", "seed"]  # not the settings of only one option
+    assert varying_settings([first, settings_of(linear | {"sampling": rate["sampling"] | {"rate_hz": 1}})]) == [
         "sampling.rate_hz"
     ]
 
@@ -157,24 +157,27 @@ def test_what_a_person_chose_is_named_as_the_command_line_does():
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("settings", "message"),
     [
         ({"first": 3}, "3 that only the first has \\(jump/v0.avi, .*\\), 3 that only the second has"),
-        ({"content": "d"}, "90 of 90 have another content under the same name: jump/v0.avi"),
+        ({"content": "d"}, "90 of 90 have other contents under the same name: jump/v0.avi"),
         ({"videos_a_group": 90}, "different videos"),
-        ({"classes": ["jump", "run", "swim"]}, "know different classes.*only the first has walk; only the second swim"),
+        (
+            {"classes": ["jump", "run", "swim"]},
+            "know different classes.*only the first has \\(walk\\), .*\\(swim\\)",
+        ),
         ({"first": 90, "split": official(2)}, "a has split.number=1, b has split.number=2. .* give its folder"),
     ],
 )
-def test_runs_on_different_test_sets_are_refused_and_how_they_differ_is_said(
-    settings: dict, sentence: str, tmp_path: Path
+def test_runs_on_different_test_sets_are_refused_and_the_difference_is_named(
+    settings: dict, message: str, tmp_path: Path
 ):
-    runs = write_run(tmp_path / "a", rights(0.7)), write_run(tmp_path / "b", rights(0.7), **settings)
-    with pytest.raises(VidclfError, match=sentence):
+    runs = write_run(tmp_path / "a", answers(0.7)), write_run(tmp_path / "b", answers(0.7), **settings)
+    with pytest.raises(VidclfError, match=message):
         board_of(*runs)
 
 
-def test_a_run_never_or_half_evaluated_is_told_how_to(tmp_path: Path):
+def test_a_run_that_is_not_or_half_evaluated_is_refused_with_the_command_to_run(tmp_path: Path):
     run = write_run(tmp_path / "a", [], part=None)
     with pytest.raises(VidclfError, match=r"a: not evaluated on test. Call vidclf evaluate run=.*a part=test"):
         read_scored(run, "test")
@@ -182,7 +185,7 @@ def test_a_run_never_or_half_evaluated_is_told_how_to(tmp_path: Path):
     (run / "test" / "logits.safetensors").touch()
     with pytest.raises(VidclfError, match="a: only half evaluated on test"):
         read_scored(run, "test")
-    other = write_run(tmp_path / "b", rights(0.7))
+    other = write_run(tmp_path / "b", answers(0.7))
     (other / "test" / "predictions.csv").unlink()
     with pytest.raises(VidclfError, match=r"predictions.csv: missing, so the run is only half evaluated"):
         read_scored(other, "test")
@@ -193,7 +196,7 @@ def change(path: Path, was: str, now: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "was", "now", "sentence"),
+    ("name", "was", "now", "message"),
     [
         ("predictions.csv", "jump/v0", "jump/v1", "they are not of one evaluation"),
         ("metrics.json", r'"top1": 0\.\d+', '"top1": 0.99', "while metrics.json says 0.99"),
@@ -203,19 +206,19 @@ def change(path: Path, was: str, now: str) -> None:
         ("predictions.csv", "walk", "swim", "the run knows no class swim"),
     ],
 )
-def test_scores_that_do_not_fit_together_are_refused(name: str, was: str, now: str, sentence: str, tmp_path: Path):
-    run = write_run(tmp_path / "a", rights(0.7))
+def test_scores_that_do_not_fit_together_are_refused(name: str, was: str, now: str, message: str, tmp_path: Path):
+    run = write_run(tmp_path / "a", answers(0.7))
     change(run / "test" / name, was, now)
-    with pytest.raises(VidclfError, match=sentence):
+    with pytest.raises(VidclfError, match=message):
         read_scored(run, "test")
 
 
 def test_a_sweeps_runs_are_found_in_order_and_its_failed_jobs_listed(tmp_path: Path):
     for job in (0, 2, 10):
-        write_run(tmp_path / f"{job}_seed-{job}", rights(0.7))
+        write_run(tmp_path / f"{job}_seed-{job}", answers(0.7))
     (tmp_path / "1_seed-1" / ".hydra").mkdir(parents=True)
     write_failure(tmp_path / "1_seed-1", "VidclfError: no\n\x1b[31mluck" + 9999 * "!")
-    killed = write_run(tmp_path / "3_seed-3", rights(0.7))
+    killed = write_run(tmp_path / "3_seed-3", answers(0.7))
     (killed / "metrics.json").unlink()  # in training: best.ckpt is that of some epoch
     (tmp_path / "notes").mkdir()
     found, failed = find_runs([tmp_path])
@@ -236,7 +239,7 @@ def test_a_sweeps_runs_are_found_in_order_and_its_failed_jobs_listed(tmp_path: P
 def test_a_sweep_is_one_call_and_failed_jobs_are_listed(vidclf: Callable[..., Outcome], tmp_path: Path):
     sweep = tmp_path / "it's [a] sweep=1,2"
     for job, share in enumerate((0.5, 0.9)):
-        write_run(sweep / f"{job}_x", rights(share), trainer={"max_epochs": 3 + job})
+        write_run(sweep / f"{job}_x", answers(share), trainer={"max_epochs": 3 + job})
     write_run(sweep / "2_x", [], part=None)
     (sweep / "3_x" / "checkpoints").mkdir(parents=True)
     outcome = vidclf("compare", sweep.name)
@@ -247,7 +250,7 @@ def test_a_sweep_is_one_call_and_failed_jobs_are_listed(vidclf: Callable[..., Ou
     assert lines[0] == "Compared: 2 on test, the best first"
     assert lines[1].startswith("| # | run | trainer.max_epochs | top1 | 95 % interval |")
     assert lines[3].startswith("| 1 | 1_x | 4 | ")
-    assert "1_x is surely better than 0_x: by " in outcome.out
+    assert "1_x is significantly better than 0_x: by " in outcome.out
     assert lines[-1] == "results compare"
     assert {path.name for path in (tmp_path / "compare").iterdir()} == {
         *("compare.html", "compare.md", "runs.csv", "pairs.csv"),
@@ -255,24 +258,26 @@ def test_a_sweep_is_one_call_and_failed_jobs_are_listed(vidclf: Callable[..., Ou
 
 
 def test_one_run_twice_is_no_difference_and_nothing_is_written(vidclf: Callable[..., Outcome], tmp_path: Path):
-    write_run(tmp_path / "a", rights(0.7))
+    write_run(tmp_path / "a", answers(0.7))
     outcome = vidclf("compare", "a", "a", "out=null")
     assert outcome.status == 0, outcome.err
-    assert "a and a: no difference; they name the same videos rightly." in outcome.out
+    assert "a and a: no difference; they classify the same videos correctly." in outcome.out
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_what_cannot_be_compared_is_a_sentence_and_status_1(vidclf: Callable[..., Outcome], tmp_path: Path):
-    run = write_run(tmp_path / "a", rights(0.7))
+def test_runs_that_cannot_be_compared_are_an_error(vidclf: Callable[..., Outcome], tmp_path: Path):
+    run = write_run(tmp_path / "a", answers(0.7))
     outcome = vidclf("compare", str(run), "head=mlp")
     assert (outcome.status, outcome.out) == (1, "")
-    assert outcome.err == "VidclfError: compare head=mlp: runs are compared as they are. Its keys are out, part, run.\n"
+    assert (
+        outcome.err == "VidclfError: compare head=mlp: runs are compared as they are. Allowed keys: out, part, run.\n"
+    )
     (tmp_path / "file").touch()
     with pytest.raises(VidclfError, match="file/tables: cannot write"):
         show([run], "test", tmp_path / "file" / "tables")
     shutil.move(run / "test", run / "test-sampling.rate_hz-5")
     with pytest.raises(
-        VidclfError, match=r"a: not evaluated on test by the run's own settings \(but by others: test-sam"
+        VidclfError, match=r"a: not evaluated on test with the run's own settings \(but with others: test-sam"
     ):
         show([run], "test")
     with pytest.raises(VidclfError, match=r"test-sampling.rate_hz-5: this holds results of a run, not the run"):
@@ -300,7 +305,10 @@ class Reader(HTMLParser):
 def test_hostile_names_are_text_in_every_table(tmp_path: Path):
     name = HOSTILE.replace("/", "_")
     mine = {"_target_": f"mine.{HOSTILE}"}
-    runs = [write_run(tmp_path / f"={name}", rights(0.5), head=mine), write_run(tmp_path / f"{name}2", rights(0.9))]
+    runs = [
+        write_run(tmp_path / f"={name}", answers(0.5), head=mine),
+        write_run(tmp_path / f"{name}2", answers(0.9)),
+    ]
     board = board_of(*runs)
     write_leaderboard(tmp_path / "out", board, f"two {HOSTILE}", notes_on(board, "test"))
     page = Reader()
@@ -319,15 +327,13 @@ def test_hostile_names_are_text_in_every_table(tmp_path: Path):
     assert rows[1]["run"] == f"'={name}".replace("\x1b", "\N{REPLACEMENT CHARACTER}")  # a spreadsheet would compute it
 
 
-def test_tables_keep_what_they_are_given():
+def test_tables_keep_their_values():
     table = Table(["a", "b"], [["x|y", 1.5], ["=1", -2]])
     assert as_markdown(table) == "| a | b |\n| --- | --- |\n| x\\|y | 1.5 |\n| =1 | -2 |\n"
     assert as_csv(table) == b"a,b\nx|y,1.5\n'=1,-2\n"
 
 
-def test_a_terminal_shows_names_as_they_are_and_no_markup_of_theirs(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_a_terminal_shows_markup_in_names_as_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     print_table(Table(["[b]run[/b]"], [["[red]x[/red]\x1b[2J"]]))
     shown = capsys.readouterr().out
@@ -358,13 +364,13 @@ def test_evaluated_runs_are_compared_and_several_are_evaluated_in_one_call(
     compared = vidclf("compare", "sweep")
     assert compared.status == 0, compared.err
     assert "0_x and 1_x: no difference" in compared.out
-    assert "chance 50.0 %, the commonest class of train 50.0 %" in compared.out
+    assert "chance 50.0 %, the most frequent class of train 50.0 %" in compared.out
 
     change_logits = (first / "videos.txt").read_text().replace("Archery/", "Biking/")
     (first / "videos.txt").write_text(change_logits)
     outcome = vidclf("compare", "sweep/0_x", "sweep/1_x")
     assert outcome.status == 1
-    assert "They are of another split or class list." in outcome.err
+    assert "another split or class list." in outcome.err
 
 
 def test_a_sweep_ends_with_a_table_of_its_validation_scores(

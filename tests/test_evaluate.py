@@ -1,4 +1,4 @@
-"""`vidclf evaluate`: a run scored by its own settings or by others, and never against what it does not fit."""
+"""`vidclf evaluate`: a run scored with its settings or changed ones, never on data that does not fit it."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ def own_clips(clips: Path, tmp_path: Path) -> Path:
     return shutil.copytree(clips, tmp_path / "UCF-101")
 
 
-def test_evaluate_leaves_scores_logits_predictions_and_a_image(evaluate: Callable[..., Outcome], run: Path):
+def test_evaluate_writes_scores_logits_predictions_and_images(evaluate: Callable[..., Outcome], run: Path):
     before = {path.name for path in run.iterdir()}
     outcome = evaluate()
     assert outcome.status == 0, outcome.err
@@ -66,7 +66,7 @@ def test_evaluate_leaves_scores_logits_predictions_and_a_image(evaluate: Callabl
     }
     metrics, on_val = metrics_of(run / "test"), metrics_of(run)
     moved = {f"top1/{row['aggregation']}" for row in rows_of(run / "test" / "aggregations.csv")}
-    assert on_val.keys() - metrics.keys() == moved  # no invitation to choose an aggregation on test
+    assert on_val.keys() - metrics.keys() == moved  # so that nobody chooses an aggregation on test
     assert metrics.keys() - on_val.keys() == {"calibrated_loss", "calibrated_ece"}
     assert metrics["temperature"] == on_val["temperature"]
     assert metrics["num_videos"] + metrics["num_failed"] == 8
@@ -83,15 +83,15 @@ def test_scores_follow_from_the_stored_logits(evaluate: Callable[..., Outcome], 
     stored = load_file(run / "test" / "logits.safetensors")
     names = (run / "test" / "videos.txt").read_text().splitlines()
     predictions = rows_of(run / "test" / "predictions.csv")
-    right = 0
+    num_correct = 0
     for row in predictions:
-        own = stored["video"] == names.index(row["video"])
-        probabilities = stored["logits"][own].softmax(1).mean(0)
+        of_video = stored["video"] == names.index(row["video"])
+        probabilities = stored["logits"][of_video].softmax(1).mean(0)
         assert float(row["probability"]) == pytest.approx(probabilities.max().item())
         assert row["label"] == row["video"].split("/")[0]
         assert ["ApplyEyeMakeup", "Archery"][int(probabilities.argmax())] == row["predicted"]
-        right += row["label"] == row["predicted"]
-    assert metrics_of(run / "test")["top1"] == right / len(predictions) == right / 8
+        num_correct += row["label"] == row["predicted"]
+    assert metrics_of(run / "test")["top1"] == num_correct / len(predictions) == num_correct / 8
     assert stored["view"].tolist() == [0, 1, 2, 3, 4, 5] * 8  # every second of 12 frames
 
 
@@ -119,7 +119,7 @@ def test_frames_and_stored_features_give_the_same_bits(evaluate: Callable[..., O
         (["sampling.rate_hz=10", "head.widths=[16]"], "test"),
     ],
 )
-def test_other_settings_have_a_folder_of_their_own(
+def test_results_of_changed_settings_are_written_into_a_separate_folder(
     overrides: list[str], name: str, evaluate: Callable[..., Outcome], run: Path
 ):
     (run / "test").mkdir()
@@ -130,7 +130,7 @@ def test_other_settings_have_a_folder_of_their_own(
         assert not list((run / "test").iterdir())
 
 
-def test_evaluations_are_swept_into_folders_of_their_own(evaluate: Callable[..., Outcome], run: Path, tmp_path: Path):
+def test_a_sweep_of_evaluations_writes_a_folder_for_each(evaluate: Callable[..., Outcome], run: Path, tmp_path: Path):
     before = {path.name for path in tmp_path.iterdir()}
     outcome = evaluate("-m", "aggregation=mode,max", "sampling.rate_hz=5")
     assert outcome.status == 0, outcome.err
@@ -143,7 +143,7 @@ def test_evaluations_are_swept_into_folders_of_their_own(evaluate: Callable[...,
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_run_and_data_may_lie_in_folders_of_any_name(
+def test_folders_of_runs_and_data_may_have_any_name(
     name: str, vidclf: Callable[..., Outcome], trained: Outcome, clips: Path, tmp_path: Path
 ):
     run = shutil.copytree(trained.run, tmp_path / name / "0_head=mlp,sampling.rate_hz=10")
@@ -164,7 +164,7 @@ def test_a_run_trained_from_a_folder_of_any_name_is_evaluated(
     assert (run / "test" / "metrics.json").is_file()
 
 
-def test_a_damaged_test_video_ends_the_work_or_is_counted_and_listed(
+def test_a_damaged_test_video_is_an_error_or_is_counted_and_listed(
     evaluate: Callable[..., Outcome], run: Path, own_clips: Path
 ):
     clip = own_clips / "Archery" / "v_Archery_g02_c01.avi"
@@ -187,7 +187,7 @@ def test_a_damaged_test_video_ends_the_work_or_is_counted_and_listed(
     assert outcome.err.count("left out: ") == 2
 
 
-def test_a_folder_that_is_no_run_is_a_sentence(vidclf: Callable[..., Outcome], tmp_path: Path):
+def test_a_folder_that_is_not_a_run_is_an_error(vidclf: Callable[..., Outcome], tmp_path: Path):
     for folder, sentence in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "this folder has nothing")):
         outcome = vidclf("evaluate", f"run={folder}")
         assert (outcome.status, outcome.out) == (1, "")
@@ -226,17 +226,15 @@ def test_another_head_than_the_runs_is_refused(evaluate: Callable[..., Outcome])
     refused(evaluate("head.widths=[8]"), "The head does not fit the checkpoint")
 
 
-def test_another_split_than_the_runs_is_refused_where_it_leaks(evaluate: Callable[..., Outcome]):
+def test_another_split_than_the_runs_is_refused_if_it_leaks(evaluate: Callable[..., Outcome]):
     refused(evaluate("split.number=2"), "part=test: 12 views or videos were in another part")
 
 
 def test_an_unknown_part_is_refused(evaluate: Callable[..., Outcome]):
-    refused(evaluate("part=all"), "part=all: there is no such part; use one of train, val, test")
+    refused(evaluate("part=all"), "part=all: must be one of train, val, test")
 
 
-def test_a_run_is_its_checkpoint_whatever_else_became_of_it(
-    evaluate: Callable[..., Outcome], run: Path, tmp_path: Path
-):
+def test_a_run_is_evaluated_from_its_checkpoint_alone(evaluate: Callable[..., Outcome], run: Path, tmp_path: Path):
     path = run / "checkpoints" / "best.ckpt"
     content = torch.load(path, weights_only=True)
     content["vidclf"]["config"]["split"]["val_fraction"] = 0.3  # as if conf/ had changed since
@@ -281,16 +279,16 @@ class MyBackbone(Tiny):
 """
 
 
-def test_parts_of_ones_own_are_trained_and_need_trust_afterwards(
+def test_a_users_stages_are_trained_and_need_trust_afterwards(
     vidclf: Callable[..., Outcome], clips: Path, tmp_path: Path
 ):
     (tmp_path / "my_heads.py").write_text(HEAD)
     (tmp_path / "my_parts.py").write_text(PARTS)
-    own = ("head=custom", "head._target_=my_heads.MyHead", "+head.hidden=8")
-    own += ("sampling=custom", "sampling._target_=my_parts.Twice", "+sampling.rate_hz=10.0")
-    own += ("aggregation=custom", "aggregation._target_=my_parts.halved")
-    own += ("backbone=custom", "backbone._target_=my_parts.MyBackbone", "+backbone.weights=null")
-    trained = vidclf("train", f"dataset.root={clips}", *own, "trainer.max_epochs=1", "~callbacks.view_sheets")
+    stages = ("head=custom", "head._target_=my_heads.MyHead", "+head.hidden=8")
+    stages += ("sampling=custom", "sampling._target_=my_parts.Twice", "+sampling.rate_hz=10.0")
+    stages += ("aggregation=custom", "aggregation._target_=my_parts.halved")
+    stages += ("backbone=custom", "backbone._target_=my_parts.MyBackbone", "+backbone.weights=null")
+    trained = vidclf("train", f"dataset.root={clips}", *stages, "trainer.max_epochs=1", "~callbacks.view_sheets")
     assert trained.status == 0, trained.err
     refused(vidclf("evaluate", f"run={trained.run}"), "pass trust=true")
     refused(vidclf("predict", f"run={trained.run}", f"source={clips}"), "pass trust=true")

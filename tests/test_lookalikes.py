@@ -1,4 +1,4 @@
-"""Which videos are more alike than either is to what it usually resembles; real twins: experiments/leaks."""
+"""Videos more alike than either is to those it usually resembles; for real twins see experiments/leaks."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ UNITS = [(LABELS[video], f"g{video // 4}") for video in range(NUM_VIDEOS)]
 
 @pytest.fixture
 def features() -> Tensor:
-    """Two crops of eight frames of 40 videos, each near to a place of its own, all of a class near to each other."""
+    """Two crops of eight frames of 40 videos, each video around a separate point, and each class around another."""
     generator = torch.Generator().manual_seed(0)
     of_class = 3 * torch.randn(2, 1, 512, generator=generator)[torch.tensor(LABELS)]
     of_video = torch.randn(NUM_VIDEOS, 1, 512, generator=generator)
@@ -27,9 +27,9 @@ def test_a_twin_is_found_and_nothing_else(features: Tensor):
     assert find_pairs(features, UNITS, LABELS) == []
     features[0, 9] = features[0, 31].roll(1, dims=0)  # shifted in time
     features[0, 12] = features[1, 22]  # mirrored
-    found = find_pairs(features, UNITS, LABELS)
-    assert sorted(pair[:2] for pair in found) == [(9, 31), (12, 22)]
-    assert all(0.95 < pair.closeness < 1.01 for pair in found)
+    pairs = find_pairs(features, UNITS, LABELS)
+    assert sorted(pair[:2] for pair in pairs) == [(9, 31), (12, 22)]
+    assert all(0.95 < pair.closeness < 1.01 for pair in pairs)
 
 
 def test_a_twin_under_another_label_is_found(features: Tensor):
@@ -37,47 +37,45 @@ def test_a_twin_under_another_label_is_found(features: Tensor):
     assert [pair[:2] for pair in find_pairs(features, UNITS, LABELS)] == [(9, 22)]
 
 
-def test_videos_of_one_group_are_no_pair(features: Tensor):
+def test_videos_of_one_group_are_not_a_pair(features: Tensor):
     features[0, 0] = features[0, 2]
     assert UNITS[0] == UNITS[2]
     assert find_pairs(features, UNITS, LABELS) == []
     assert find_pairs(features, [UNITS[0]] * NUM_VIDEOS, LABELS) == []
 
 
-def test_neither_the_order_nor_the_size_of_blocks_changes_what_is_found(
-    features: Tensor, monkeypatch: pytest.MonkeyPatch
-):
+def test_neither_the_order_nor_the_size_of_blocks_changes_the_pairs(features: Tensor, monkeypatch: pytest.MonkeyPatch):
     features[0, 9] = features[0, 30] + 0.3 * features[0, 11]
     expected = find_pairs(features, UNITS, LABELS, at_least=0.01)
     assert len(expected) > 1
     monkeypatch.setattr(lookalikes, "BLOCK_BYTES", 1)
     order = torch.randperm(NUM_VIDEOS, generator=torch.Generator().manual_seed(1))
     units, labels = [UNITS[video] for video in order], [LABELS[video] for video in order]
-    found = find_pairs(features[:, order], units, labels, at_least=0.01)
-    closeness = {tuple(sorted(order[list(pair[:2])].tolist())): pair.closeness for pair in found}
+    pairs = find_pairs(features[:, order], units, labels, at_least=0.01)
+    closeness = {tuple(sorted(order[list(pair[:2])].tolist())): pair.closeness for pair in pairs}
     assert closeness == pytest.approx({pair[:2]: pair.closeness for pair in expected}, abs=1e-4)
 
 
-def test_where_all_is_alike_nothing_is_named():
+def test_if_all_videos_are_alike_there_are_no_pairs():
     same = torch.ones(1, 12, NUM_FRAMES, 8)
     assert find_pairs(same, [(-1, str(video)) for video in range(12)], [0] * 12) == []
 
 
 @pytest.mark.parametrize(("size", "num_pairs"), [(1, 1), (3, 9), (10, 100)])
-def test_a_class_cut_from_one_recording_is_named(size: int, num_pairs: int):
+def test_a_class_cut_from_one_recording_is_found(size: int, num_pairs: int):
     """All of class 0 is one scene, in two groups, so that nothing in it stands out; class 1 is another's."""
     generator = torch.Generator().manual_seed(0)
     scene = torch.randn(1, 1, 512, generator=generator)
     others = torch.randn(12, 1, 512, generator=generator)
-    own = torch.cat([scene.expand(2 * size, 1, 512), others])
-    features = (own + 0.05 * torch.randn(2 * size + 12, NUM_FRAMES, 512, generator=generator))[None]
+    centres = torch.cat([scene.expand(2 * size, 1, 512), others])
+    features = (centres + 0.05 * torch.randn(2 * size + 12, NUM_FRAMES, 512, generator=generator))[None]
     units = [(0, str(video // size)) for video in range(2 * size)] + [(1, str(video)) for video in range(12)]
-    found = find_pairs(features, units, [0] * 2 * size + [1] * 12)
-    assert len(found) == num_pairs
-    assert all(pair.other < 2 * size for pair in found)
+    pairs = find_pairs(features, units, [0] * 2 * size + [1] * 12)
+    assert len(pairs) == num_pairs
+    assert all(pair.second < 2 * size for pair in pairs)
 
 
-def test_groups_are_joined_by_whatever_ties_them():
+def test_groups_are_joined_by_the_pairs_that_connect_them():
     units = [(-1, name) for name in "abcdea"]
     assert join_units(units, [(0, 1), (2, 1), (3, 3)]) == [[(-1, "a"), (-1, "b"), (-1, "c")]]
     assert join_units(units, [(5, 4)]) == [[(-1, "a"), (-1, "e")]]
@@ -98,5 +96,5 @@ def test_wide_features_are_narrowed_and_keep_their_angles():
     narrow = choose_frames(wide, num_views=4)
     assert narrow.shape == (1, NUM_FRAMES, 1024)
     expected = torch.nn.functional.cosine_similarity(wide[0, 0], wide[0, 0] + wide[3, 2], dim=0)
-    found = torch.nn.functional.cosine_similarity(narrow[0, 0], narrow[0, 0] + narrow[0, -1], dim=0)
-    assert found == pytest.approx(float(expected), abs=0.1)
+    cosine = torch.nn.functional.cosine_similarity(narrow[0, 0], narrow[0, 0] + narrow[0, -1], dim=0)
+    assert cosine == pytest.approx(float(expected), abs=0.1)

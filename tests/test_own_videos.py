@@ -38,7 +38,7 @@ def test_a_table_of_segments_with_names_that_are_not_utf_8_survives_every_verb(
     assert [json.loads(line)["path"] for line in predicted.out.splitlines()] == [
         str(folder / f"{n}\n\r.avi") for n in range(4)
     ]
-    assert "1 file(s) are passed over, for their endings are of no video: videos.csv." in predicted.err
+    assert "1 file(s) are ignored, because their endings are not those of videos: videos.csv." in predicted.err
     assert not list(tmp_path.glob("x*"))
 
 

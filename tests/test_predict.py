@@ -1,4 +1,4 @@
-"""`vidclf predict`: files, folders and streams in, JSON lines out, with evaluate's very bits."""
+"""`vidclf predict`: files, folders and streams in, JSON lines out, with the same bits as evaluate."""
 
 import csv
 import json
@@ -27,14 +27,14 @@ def lines_of(outcome: Outcome) -> list[dict[str, Any]]:
     return [json.loads(line) for line in outcome.out.splitlines()]
 
 
-def test_a_file_is_one_line_with_its_label_and_the_five_likeliest(predict: Callable[..., Outcome], clips: Path):
+def test_a_file_is_one_line_with_its_label_and_the_five_most_probable(predict: Callable[..., Outcome], clips: Path):
     clip = clips / "Archery" / "v_Archery_g01_c01.avi"
     (line,) = lines_of(predict(clip))
     assert list(line) == ["path", "label", "probability", "top5"]
     assert line["path"] == str(clip)
     assert line["top5"][0] == {"label": line["label"], "probability": line["probability"]}
-    assert {one["label"] for one in line["top5"]} == {"ApplyEyeMakeup", "Archery"}
-    assert sum(one["probability"] for one in line["top5"]) == pytest.approx(1)
+    assert {top["label"] for top in line["top5"]} == {"ApplyEyeMakeup", "Archery"}
+    assert sum(top["probability"] for top in line["top5"]) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("overrides", [[], ["sampling=dense", "sampling.num_frames=4", "aggregation=mode"]])
@@ -55,7 +55,7 @@ def test_predict_and_evaluate_give_the_same_probabilities_to_the_last_bit(
     assert len({probability for _, probability in scored.values()}) > 1
 
 
-def test_a_folder_is_searched_for_videos_in_order_and_other_files_are_left(
+def test_a_folder_is_searched_for_videos_in_order_and_other_files_are_ignored(
     predict: Callable[..., Outcome], tmp_path: Path
 ):
     folder = tmp_path / "my videos, (Ü) = ${x}"
@@ -68,13 +68,13 @@ def test_a_folder_is_searched_for_videos_in_order_and_other_files_are_left(
     ]
 
 
-def test_a_folder_without_videos_is_a_sentence(predict: Callable[..., Outcome], tmp_path: Path):
+def test_a_folder_without_videos_is_an_error(predict: Callable[..., Outcome], tmp_path: Path):
     outcome = predict(tmp_path)
     assert (outcome.status, outcome.out) == (1, "")
     assert f"source={tmp_path}: no video below this folder; looked for .264, .265, .3g2," in outcome.err
 
 
-def test_a_folder_is_searched_through_links_and_what_is_passed_over_is_said(
+def test_a_folder_is_searched_through_links_and_ignored_files_are_listed(
     predict: Callable[..., Outcome], shared: Path, tmp_path: Path
 ):
     source = shutil.copytree(shared / "cases/predict_folder/src", tmp_path / "src", ignore=lambda *_: ["clips"])
@@ -83,17 +83,17 @@ def test_a_folder_is_searched_through_links_and_what_is_passed_over_is_said(
     outcome = predict(source)
     names = ["UPPER.MTS", "b.mp4", "clips/a.mp4"]
     assert [line["path"] for line in lines_of(outcome)] == [str(source / name) for name in names]
-    assert "1 file(s) are passed over, for their endings are of no video: an.gif." in outcome.err
+    assert "1 file(s) are ignored, because their endings are not those of videos: an.gif." in outcome.err
 
 
-def test_a_file_name_that_is_no_text_is_a_line_all_the_same(predict: Callable[..., Outcome], tmp_path: Path):
+def test_a_file_name_that_is_not_utf_8_is_predicted(predict: Callable[..., Outcome], tmp_path: Path):
     path = tmp_path / os.fsdecode(b"\xff\xe4.avi")
     encode_video(tmp_path / "clip.avi").rename(path)
     (line,) = lines_of(predict(path))
     assert line["path"] == str(path)
 
 
-def test_a_damaged_file_ends_the_work_after_those_before_it_or_is_left_out(
+def test_a_damaged_file_is_an_error_after_the_files_before_it_or_is_skipped(
     predict: Callable[..., Outcome], clips: Path, tmp_path: Path
 ):
     folder = shutil.copytree(clips / "Archery", tmp_path / "clips")
@@ -120,7 +120,7 @@ def test_a_damaged_file_ends_the_work_after_those_before_it_or_is_left_out(
         (None, "the file cannot be read (No such file or directory)"),
     ],
 )
-def test_a_file_that_is_no_video_is_a_sentence(
+def test_a_file_that_is_not_a_video_is_an_error(
     content: bytes | None, sentence: str, predict: Callable[..., Outcome], tmp_path: Path
 ):
     path = tmp_path / "clip.avi"
@@ -146,7 +146,7 @@ def test_a_stream_is_labelled_window_by_window(
 
 
 class SimpleStdin:
-    """Standard input, of which PyAV reads the buffer."""
+    """Standard input; PyAV reads its buffer."""
 
     def __init__(self, buffer: Any) -> None:
         self.buffer = buffer
@@ -165,13 +165,13 @@ def test_a_window_of_a_stream_is_labelled_as_a_file_of_its_frames(
     assert window["probability"] == file["probability"]
 
 
-def test_a_window_has_a_length(predict: Callable[..., Outcome]):
+def test_a_window_of_no_length_is_an_error(predict: Callable[..., Outcome]):
     outcome = predict("-", "window_s=0")
     assert outcome[:2] == (1, "")
-    assert outcome.err == "VidclfError: window_s=0: it must be above 0, in seconds.\n"
+    assert outcome.err == "VidclfError: window_s=0: must be above 0, in seconds.\n"
 
 
-def in_a_process_of_its_own(run: Path, *command: str, source: str = "-", stdin: Any = None) -> str:
+def in_a_new_process(run: Path, *command: str, source: str = "-", stdin: Any = None) -> str:
     """Predict; return what is printed."""
     command = (sys.executable, *command, f"run={run}", f"source={source}")
     result = subprocess.run(command, stdin=stdin, capture_output=True, text=True, cwd=run, check=False)
@@ -182,23 +182,23 @@ def in_a_process_of_its_own(run: Path, *command: str, source: str = "-", stdin: 
 def test_predicting_a_clip_imports_nothing_that_trains_or_draws(trained: Outcome, clips: Path):
     clip = clips / "Archery" / "v_Archery_g01_c01.avi"
     code = "import sys; sys.argv.insert(1, 'predict'); from vidclf.cli import main; main(); print(*sys.modules)"
-    line, modules = in_a_process_of_its_own(trained.run, "-c", code, source=str(clip)).splitlines()
+    line, modules = in_a_new_process(trained.run, "-c", code, source=str(clip)).splitlines()
     assert json.loads(line)["path"] == str(clip)
     heavy = {"lightning", "torchmetrics", "sklearn", "scipy", "matplotlib", "tensorboard", "jinja2", "rich"}
     assert not heavy & set(modules.split())
     assert "vidclf.models.classifier" in modules.split()
 
 
-def test_a_pipe_into_a_process_of_its_own_gives_json_lines_and_nothing_else(trained: Outcome, clips: Path):
+def test_a_pipe_into_a_new_process_gives_json_lines_and_nothing_else(trained: Outcome, clips: Path):
     clip = clips / "Archery" / "v_Archery_g01_c01.avi"
     with clip.open("rb") as stdin:
-        printed = in_a_process_of_its_own(trained.run, "-m", "vidclf", "predict", stdin=stdin)
+        printed = in_a_new_process(trained.run, "-m", "vidclf", "predict", stdin=stdin)
     (line,) = map(json.loads, printed.splitlines())
     assert (line["path"], line["start_s"]) == ("-", 0)
     assert not (trained.run / "runs").exists()
 
 
-def test_an_empty_source_is_told(run: Path, vidclf: Callable[..., Outcome]):
+def test_an_empty_source_is_an_error(run: Path, vidclf: Callable[..., Outcome]):
     outcome = vidclf("predict", f"run={run}", "source=")
     assert (outcome.status, outcome.out) == (1, "")
-    assert "source= names nothing" in outcome.err
+    assert "source=: must not be empty" in outcome.err

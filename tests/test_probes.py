@@ -1,4 +1,4 @@
-"""Views with their order taken away, and what that costs a network."""
+"""Views without their order, and the accuracy that a network loses by it."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ FRAMES = torch.tensor([[0, 3, 6, 9], [1, 4, 7, 10]])
 GRU = ("sampling=uniform", "sampling.num_frames=4", "head=gru", "head.hidden_dim=8")
 
 
-def test_a_shuffle_is_a_permutation_of_its_own_for_every_view():
+def test_every_view_is_shuffled_by_a_different_permutation():
     frames = torch.arange(16).expand(8, 16)
     shuffled = shuffle(frames, generator_for(0, "probe", 5))
     assert torch.equal(shuffled.sort(1).values, frames)
@@ -26,13 +26,13 @@ def test_a_shuffle_is_a_permutation_of_its_own_for_every_view():
 
 
 def test_the_other_probes_by_hand():
-    chance = generator_for(0, "probe")
-    assert reverse(FRAMES, chance).tolist() == [[9, 6, 3, 0], [10, 7, 4, 1]]
-    assert single_frame(FRAMES, chance).tolist() == [[6], [7]]
-    assert static(FRAMES, chance).tolist() == [[6] * 4, [7] * 4]
+    generator = generator_for(0, "probe")
+    assert reverse(FRAMES, generator).tolist() == [[9, 6, 3, 0], [10, 7, 4, 1]]
+    assert single_frame(FRAMES, generator).tolist() == [[6], [7]]
+    assert static(FRAMES, generator).tolist() == [[6] * 4, [7] * 4]
 
 
-def test_an_unknown_probe_is_told():
+def test_an_unknown_probe_is_an_error():
     assert parse_probes("all") == list(PROBES)
     with pytest.raises(VidclfError, match="probe=backwards: there is no such probe; use one of shuffle, reverse, "):
         parse_probes("backwards")
@@ -49,16 +49,16 @@ def ordered(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return outcome
 
 
-def test_probes_are_scored_beside_the_runs_own_score(ordered: Outcome, vidclf: Callable[..., Outcome]):
+def test_probes_are_scored_beside_the_runs_score(ordered: Outcome, vidclf: Callable[..., Outcome]):
     store = f"store.root={ordered.run.parents[2] / 'data' / 'features'}"
     assert vidclf("evaluate", f"run={ordered.run}", store).status == 0
-    own = (ordered.run / "test" / "metrics.json").read_bytes()
+    in_order = (ordered.run / "test" / "metrics.json").read_bytes()
     outcome = vidclf("evaluate", f"run={ordered.run}", "probe=all", store)
     assert outcome.status == 0, outcome.err
-    assert (ordered.run / "test" / "metrics.json").read_bytes() == own
+    assert (ordered.run / "test" / "metrics.json").read_bytes() == in_order
     for name in PROBES:
         metrics = json.loads((ordered.run / f"test-probe-{name}" / "metrics.json").read_text())
-        assert metrics["top1_in_order"] == json.loads(own)["top1"]
+        assert metrics["top1_in_order"] == json.loads(in_order)["top1"]
         assert metrics["temporal_gain"] == pytest.approx(metrics["top1_in_order"] - metrics["top1"])
         assert metrics["temporal_gain_low"] <= metrics["temporal_gain"] <= metrics["temporal_gain_high"]
         assert metrics["num_videos"] == 8
@@ -73,7 +73,7 @@ def test_an_order_blind_head_gains_nothing(clips: Path, vidclf: Callable[..., Ou
     assert metrics["temporal_gain"] == 0
 
 
-def test_views_of_one_frame_have_no_order_to_take_away(run: Path, trained: Outcome, vidclf: Callable[..., Outcome]):
+def test_views_of_one_frame_have_no_order_to_remove(run: Path, trained: Outcome, vidclf: Callable[..., Outcome]):
     store = f"store.root={trained.run.parents[2] / 'data' / 'features'}"
     for probe in ("shuffle", "all"):
         outcome = vidclf("evaluate", f"run={run}", f"probe={probe}", store)
@@ -83,7 +83,7 @@ def test_views_of_one_frame_have_no_order_to_take_away(run: Path, trained: Outco
     assert not list(run.glob("test*"))
 
 
-def test_a_network_that_takes_no_single_frame_is_left_out_and_said(
+def test_a_probe_that_the_network_cannot_take_is_left_out_with_a_notice(
     clips: Path, vidclf: Callable[..., Outcome], tmp_path: Path
 ):
     (tmp_path / "fixed.py").write_text(FIXED)
@@ -126,7 +126,7 @@ class Fixed(torch.nn.Module):
 
 
 @pytest.mark.parametrize("broken", ["features.diff(dim=1).mean(dim=1)", "features[:, 1]"])
-def test_a_head_that_makes_nothing_of_one_step_is_left_out(
+def test_a_probe_that_the_head_cannot_take_is_left_out(
     broken: str, clips: Path, vidclf: Callable[..., Outcome], tmp_path: Path
 ):
     text = "import torch\n\nclass Head(torch.nn.Linear):\n    def forward(self, features):\n"

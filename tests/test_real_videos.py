@@ -14,7 +14,7 @@ from videos import encode_video, read_frame_number
 from vidclf.data.decoding import are_even, decode_frames, fitting_rate, inspect, time_line
 from vidclf.data.streams import stream_frames
 from vidclf.errors import VideoError
-from vidclf.prediction.files import windows_of
+from vidclf.prediction.live import windows_of
 
 
 def test_real_phones_are_upright(shared: Path):

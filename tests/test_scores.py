@@ -77,7 +77,7 @@ def test_the_order_of_the_videos_changes_nothing(unbalanced: tuple[Tensor, Tenso
     assert score_videos(log_probabilities[order], labels[order]) == pytest.approx(score_videos(*unbalanced))
 
 
-def test_views_are_joined_by_video_wherever_they_stand():
+def test_views_are_aggregated_by_video_in_any_order():
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0], [5.0, 0.0], [0.0, 1.0]])
     video = torch.tensor([9, 4, 9, 4, 4])
     joined, labels = aggregate_videos(logits, torch.tensor([0, 1, 0, 1, 1]), video, lambda views: views.sum(0))
@@ -91,24 +91,24 @@ def test_every_aggregation_is_scored_from_the_same_logits():
     labels, video = torch.tensor([1, 1, 1, 0]), torch.tensor([0, 0, 0, 1])
     aggregations = {"mean": mean, "mode": mode, "max": max_of_views}
     assert score_aggregations(logits, labels, video, aggregations) == {"mean": 1.0, "mode": 0.5, "max": 1.0}
-    judged = predict_videos(logits, labels, video, mean, VIDEOS)
-    scores = score_videos(judged.log_probabilities, judged.labels)
+    predictions = predict_videos(logits, labels, video, mean, VIDEOS)
+    scores = score_videos(predictions.log_probabilities, predictions.labels)
     assert scores["loss"] == pytest.approx(-(math.log(1.89 / 3) + math.log(0.9)) / 2)
 
 
 def test_every_score_has_an_interval_around_it(unbalanced: tuple[Tensor, Tensor]):
     log_probabilities, labels = unbalanced
-    judged = VideoPredictions(
+    predictions = VideoPredictions(
         log_probabilities, labels, range(60), Clusters.of([i // 2 for i in range(60)], [*range(60)])
     )
-    bounds = intervals_of(judged)
+    bounds = intervals_of(predictions)
     for name, score in score_videos(*unbalanced).items():
         assert bounds[f"{name}_low"] < score < bounds[f"{name}_high"], name
-    alone = VideoPredictions(log_probabilities, labels, range(60), Clusters.of(["g1"] * 60, labels.tolist()))
-    assert intervals_of(alone) == {}
+    single_group = VideoPredictions(log_probabilities, labels, range(60), Clusters.of(["g1"] * 60, labels.tolist()))
+    assert intervals_of(single_group) == {}
 
 
-def test_more_views_are_spread_over_the_video_and_all_are_all():
+def test_more_views_are_spread_over_the_video_up_to_all():
     logits = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
     labels, video = torch.tensor([0, 0, 0, 0, 0, 1]), torch.tensor([0, 0, 0, 0, 0, 1])
     rows = score_numbers_of_views(logits, labels, video, mode, VIDEOS)
@@ -116,27 +116,27 @@ def test_more_views_are_spread_over_the_video_and_all_are_all():
     assert [(num_views, top1) for num_views, top1, _ in rows] == [(1, 1.0), (2, 1.0), (4, 0.5), (5, 0.5)]
 
 
-def judged_of(corpus: Corpus, num_failed: int = 0, num_skipped: int = 0) -> ViewLogits:
+def view_logits_of(corpus: Corpus, num_failed: int = 0, num_skipped: int = 0) -> ViewLogits:
     video = torch.tensor([video for video, _ in corpus.split.views_of("test")])
-    labels = torch.tensor([corpus.videos[one].label for one in video])
+    labels = torch.tensor([corpus.videos[position].label for position in video])
     logits = torch.randn(len(video), 2, generator=torch.Generator().manual_seed(0))
     return ViewLogits(logits, labels, video, torch.zeros_like(video), num_failed, num_skipped)
 
 
-def test_what_may_be_chosen_by_is_scored_on_val_alone(clips: Path, tmp_path: Path):
+def test_scores_that_a_choice_may_rest_on_are_computed_on_val_alone(clips: Path, tmp_path: Path):
     corpus = make_corpus(clips, store=tmp_path / "store")
-    judged = judged_of(corpus, num_failed=3, num_skipped=2)
-    videos = judged.aggregate(mean, corpus.videos)
-    scores = compute_metrics(judged, videos, corpus, "test", {"mean": mean}, temperature=2.0)
+    view_logits = view_logits_of(corpus, num_failed=3, num_skipped=2)
+    predictions = view_logits.aggregate(mean, corpus.videos)
+    scores = compute_metrics(view_logits, predictions, corpus, "test", {"mean": mean}, temperature=2.0)
     assert (scores["num_videos"], scores["num_failed"], scores["num_skipped"], scores["num_groups"]) == (8, 3, 2, 4)
     assert scores["chance_top1"] == scores["majority_top1"] == 0.5
     assert not any(name.startswith("top1/") for name in scores)
-    halved = (videos.log_probabilities / 2).log_softmax(1)
-    assert scores["calibrated_loss"] == pytest.approx(log_loss(videos.labels, halved.double().softmax(1)))
-    on_val = compute_metrics(judged, videos, corpus, "val", {"mean": mean})
+    halved = (predictions.log_probabilities / 2).log_softmax(1)
+    assert scores["calibrated_loss"] == pytest.approx(log_loss(predictions.labels, halved.double().softmax(1)))
+    on_val = compute_metrics(view_logits, predictions, corpus, "val", {"mean": mean})
     assert on_val["top1/mean"] == on_val["top1"]
-    assert on_val["temperature"] == pytest.approx(fit_temperature(videos.log_probabilities, videos.labels))
-    assert "temperature" not in compute_metrics(judged, videos, corpus, "test", {"mean": mean})
+    assert on_val["temperature"] == pytest.approx(fit_temperature(predictions.log_probabilities, predictions.labels))
+    assert "temperature" not in compute_metrics(view_logits, predictions, corpus, "test", {"mean": mean})
 
 
 def test_a_video_that_is_neither_scored_nor_failed_is_an_error(clips: Path, tmp_path: Path):
@@ -150,14 +150,14 @@ def test_the_calibration_error_is_torchmetrics_and_its_curve_adds_up(unbalanced:
     log_probabilities, labels = unbalanced
     bins = reliability(log_probabilities, labels)
     assert sum(count for _, _, count in bins) == 60
-    by_hand = sum(count / 60 * abs(said - right) for said, right, count in bins)
+    by_hand = sum(count / 60 * abs(probability - accuracy) for probability, accuracy, count in bins)
     assert calibration_error(log_probabilities, labels) == pytest.approx(by_hand, abs=1e-6)
     certain = torch.tensor([[0.0, -80.0], [0.0, -80.0]])
     assert calibration_error(certain, torch.tensor([0, 1])) == pytest.approx(0.5)
     assert reliability(certain, torch.tensor([0, 1])) == [(1.0, 0.5, 2)]
 
 
-def test_a_temperature_undoes_what_was_multiplied():
+def test_a_temperature_undoes_a_scaling_of_the_logits():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4000, 5, generator=generator) * 2
     with torch.random.fork_rng():
@@ -167,17 +167,17 @@ def test_a_temperature_undoes_what_was_multiplied():
     clusters = Clusters.of(range(4000), labels.tolist())
     low, high = interval_of_calibration_error(logits.log_softmax(1), labels, clusters)
     assert 0 <= low < high < 0.03
-    assert fit_temperature(torch.tensor([[0.0, -5.0]]), torch.tensor([0])) > 0  # all right: as cold as it may be
+    assert fit_temperature(torch.tensor([[0.0, -5.0]]), torch.tensor([0])) > 0  # all correct: as cold as allowed
 
 
-def test_a_class_has_its_scores_and_one_without_a_video_none(
+def test_classes_are_scored_and_one_without_a_video_is_named(
     unbalanced: tuple[Tensor, Tensor], capsys: pytest.CaptureFixture[str]
 ):
     log_probabilities, labels = unbalanced
-    judged = VideoPredictions(log_probabilities, labels, range(60), Clusters.of([*range(60)], labels.tolist()))
+    predictions = VideoPredictions(log_probabilities, labels, range(60), Clusters.of([*range(60)], labels.tolist()))
     names = [f"class {label}" for label in range(8)]
-    rows = {row[0]: dict(zip(CLASSES, row, strict=True)) for row in classes_of(judged, names)}
-    report = classification_report(labels, judged.predicted, labels=range(8), output_dict=True, zero_division=0)
+    rows = {row[0]: dict(zip(CLASSES, row, strict=True)) for row in classes_of(predictions, names)}
+    report = classification_report(labels, predictions.predicted, labels=range(8), output_dict=True, zero_division=0)
     for label in range(7):
         row, expected = rows[f"class {label}"], report[str(label)]
         assert (row["precision"], row["recall"]) == pytest.approx((expected["precision"], expected["recall"]))
@@ -187,11 +187,11 @@ def test_a_class_has_its_scores_and_one_without_a_video_none(
         if row["groups"] > 1:
             assert row["recall_low"] <= row["recall"] <= row["recall_high"]
     assert [rows["class 7"][key] for key in ("videos", "recall", "recall_low", "rough")] == [0, "", "", "yes"]
-    print_warnings(judged, names)
-    assert "1 class(es) have no video in this part, and are in no score of it: class 7." in capsys.readouterr().err
+    print_warnings(predictions, names)
+    assert "1 class(es) have no video in this part, so no score includes them: class 7." in capsys.readouterr().err
 
 
-def test_one_group_and_few_are_said(unbalanced: tuple[Tensor, Tensor], capsys: pytest.CaptureFixture[str]):
+def test_one_group_and_few_groups_are_warned_of(unbalanced: tuple[Tensor, Tensor], capsys: pytest.CaptureFixture[str]):
     log_probabilities, labels = unbalanced
     for num_groups, sentence in ((1, "There is no interval: all videos are of one group"), (4, "are of 4 groups")):
         clusters = Clusters.of([video % num_groups for video in range(60)], [*range(60)])

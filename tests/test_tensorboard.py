@@ -1,4 +1,4 @@
-"""What TensorBoard makes of runs: HParams by its own reader, and all of it in a real browser."""
+"""Runs in TensorBoard: HParams by TensorBoard's reader, and everything in a real browser."""
 
 import subprocess
 import sys
@@ -26,28 +26,28 @@ from vidclf.run.config import CONF, HYDRA
 
 
 def hparams_of(folder: Path) -> tuple[list[str], list[str], dict[str, tuple[dict[str, str], dict[str, float]]]]:
-    """What differs, the metrics, and of each run its settings and scores, as the HParams tab of a folder has them."""
+    """Return the settings that differ, the metrics, and each run's settings and scores in HParams."""
     multiplexer = EventMultiplexer()
     multiplexer.AddRunsFromDirectory(str(folder)).Reload()
     context = Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(folder))))
-    asked = RequestContext(), context, ""
-    columns = GetExperiment(*asked, api_pb2.GetExperimentRequest()).run()
+    request = RequestContext(), context, ""
+    columns = GetExperiment(*request, api_pb2.GetExperimentRequest()).run()
     statuses = [api_pb2.STATUS_SUCCESS]
-    rows = ListSessions(*asked, api_pb2.ListSessionGroupsRequest(allowed_statuses=statuses, slice_size=99)).run()
+    rows = ListSessions(*request, api_pb2.ListSessionGroupsRequest(allowed_statuses=statuses, slice_size=99)).run()
     return (
-        [one.name for one in columns.hparam_infos if one.differs],
-        [f"{one.name.group}{one.name.tag}" for one in columns.metric_infos],
+        [info.name for info in columns.hparam_infos if info.differs],
+        [f"{info.name.group}{info.name.tag}" for info in columns.metric_infos],
         {
             group.name: (
                 {key: value.string_value for key, value in group.hparams.items()},
-                {one.name.tag: one.value for one in group.metric_values},
+                {metric.name.tag: metric.value for metric in group.metric_values},
             )
             for group in rows.session_groups
         },
     )
 
 
-def test_runs_of_different_settings_have_all_columns(tmp_path: Path):
+def test_runs_with_different_settings_have_all_columns(tmp_path: Path):
     log_best(tmp_path / "a" / "best", {"val/top1": 0.5}, {"head": "linear", "seed": "0"})
     log_best(tmp_path / "b" / "best", {"val/top1": 0.25}, {"head": "mlp", "head.dropout": "0.3"})
     varied, metrics, runs = hparams_of(tmp_path)
@@ -92,7 +92,7 @@ STAGES = {"dataset": "ucf101", "sampling": "rate", "backbone": "vgg16", "head": 
         (["head=custom", "head._target_=my.Own", "+head.wide=7"], {"head": "Own", "head.wide": "7"}),
     ],
 )
-def test_hparams_are_what_a_person_chose_and_no_constants(overrides: list[str], more: dict[str, str]):
+def test_hparams_are_the_chosen_settings_and_no_constants(overrides: list[str], more: dict[str, str]):
     with initialize_config_dir(CONF, **HYDRA):
         cfg = compose("train", ["~callbacks", "~logger", *overrides])
     config = OmegaConf.to_container(cfg, resolve=True)
@@ -100,7 +100,7 @@ def test_hparams_are_what_a_person_chose_and_no_constants(overrides: list[str], 
     assert chosen_settings(config, overrides) == STAGES | more
 
 
-def test_what_an_experiment_changes_is_shown_as_chosen(monkeypatch: pytest.MonkeyPatch):
+def test_changes_by_an_experiment_are_shown_as_chosen(monkeypatch: pytest.MonkeyPatch):
     with initialize_config_dir(CONF, **HYDRA):
         cfg = compose("train", ["~callbacks", "~logger", "experiment=demo_3d"])
     chosen = chosen_settings(OmegaConf.to_container(cfg, resolve=True), ["experiment=demo_3d"])
@@ -116,8 +116,8 @@ def tensorboard(folder: Path) -> Iterator[str]:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert process.stderr
     try:
-        said = next(line for line in process.stderr if " at http" in line)
-        yield said.split(" at ")[1].split()[0]
+        line = next(line for line in process.stderr if " at http" in line)
+        yield line.split(" at ")[1].split()[0]
     finally:
         process.kill()
         process.communicate()

@@ -25,6 +25,7 @@ class LoadedRun:
     Attributes:
         config: its configuration, plain data.
         class_names: in label order.
+        predictor: the classifier with the stages before it.
     """
 
     def __init__(self, config: Config, run: Run) -> None:
@@ -32,7 +33,7 @@ class LoadedRun:
         device = build_device(config)
         classifier = restore_classifier(config, run)
         transform = build_transform(config, classifier.backbone.picture_format)
-        self._predictor = Predictor(classifier, build_node(config["sampling"]), transform, run.class_names, device)
+        self.predictor = Predictor(classifier, build_node(config["sampling"]), transform, run.class_names, device)
 
     def predict(self, path: str | Path) -> dict[str, Any]:
         """Return {"path", "label", "probability", "top5"} of a video file.
@@ -48,7 +49,7 @@ class LoadedRun:
         Raises:
             VideoError: as `predict`, in the file's turn.
         """
-        for path, label in self._predictor.label_files([Path(path) for path in paths], self._num_threads):
+        for path, label in self.predictor.label_files([Path(path) for path in paths], self._num_threads):
             if isinstance(label, VideoError):
                 raise label
             yield {"path": str(path), **label}
@@ -59,7 +60,7 @@ class LoadedRun:
         Raises:
             VideoError: the file is not a video, or is damaged.
         """
-        ((_, features),) = self._predictor.embed_files([Path(path)], self._num_threads)
+        ((_, features),) = self.predictor.embed_files([Path(path)], self._num_threads)
         if isinstance(features, VideoError):
             raise features
         return features

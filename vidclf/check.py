@@ -1,4 +1,4 @@
-"""Look through a data set before anyone trains: what is in it, what is wrong with it, what could cheat."""
+"""Check a data set before training: its classes, damaged files, leaks between parts, and shortcuts."""
 
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,13 @@ from vidclf.system.text import sanitize
 
 
 def run(config: Config, run: Run | None) -> None:
-    """Print what was found; write a page, and a table of sound videos if `out` names one."""
+    """Print the findings; write them as a page, and write a table of readable videos if `out` names one."""
     page, out, alike = config["check"]["page"], config["out"], config["check"]["alike"]
     if alike is not None and not (isinstance(alike, int | float) and 0 < alike < 1):
-        raise VidclfError(f"check.alike={alike}: it must be between 0 (as alike as many are) and 1 (identical).")
+        raise VidclfError(f"check.alike={alike}: must be between 0 (as alike as many videos are) and 1 (identical).")
     out, page = (None if path is None else Path(path).expanduser() for path in (out, page))
     _check_files(page, out)
-    if "on_error" in config["dataset"]:  # damaged files are listed, and end nothing
+    if "on_error" in config["dataset"]:  # damaged files are listed
         config["dataset"] = {**config["dataset"], "on_error": "skip"}
     backbone = _build_backbone(config)
     alike = alike or (ALIKE_IN_PIXELS if isinstance(backbone.backbone, Pixels) else ALIKE)
@@ -38,23 +38,23 @@ def run(config: Config, run: Run | None) -> None:
     backbone.to(device).eval()
     corpus = build_corpus(config)
     source = build_source(config, corpus, backbone, device)
-    checked = find_problems(corpus, source, backbone, alike, config["num_threads"] or num_cores())
-    _print_findings(checked)
+    findings = find_problems(corpus, source, backbone, alike, config["num_threads"] or num_cores())
+    _print_findings(findings)
     with writing_to(Path(config["store"]["root"]), "Name another folder with store.root=..."):
-        keep_shortcuts(Path(config["store"]["root"]), corpus, checked.shortcuts)
+        keep_shortcuts(Path(config["store"]["root"]), corpus, findings.shortcuts)
     for path, write in ((page, write_page), (out, write_manifest)):
         if path is not None:
             with writing_to(path, "Name another file with check.page=... or out=..."):
-                write(path, checked)
-    table("Checked", _rows(checked), f"page {page}" if page is not None else "")
+                write(path, findings)
+    table("Checked", _rows(findings), f"page {page}" if page is not None else "")
     if corpus.failed:
         raise VidclfError(f"{len(corpus.failed)} of {len(corpus.videos)} videos cannot be read; see above.")
-    if config["check"]["strict"] and checked.num_leaks:
-        raise VidclfError(f"check.strict: {checked.num_leaks} leak(s) between the parts of the split; see above.")
+    if config["check"]["strict"] and findings.num_leaks:
+        raise VidclfError(f"check.strict: {findings.num_leaks} leak(s) between the parts of the split; see above.")
 
 
 def _check_files(page: Path | None, out: Path | None) -> None:
-    """Raise VidclfError where a file could not be written, or exists already: before hours of work."""
+    """Raise VidclfError before the work if a file could not be written, or must not be overwritten."""
     if out is not None and out.exists():
         raise VidclfError(f"out={out}: the file exists. Choose another name or delete it.")
     if out is not None and (out.suffix.lower() != ".csv" or out == page):
@@ -67,22 +67,23 @@ def _check_files(page: Path | None, out: Path | None) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _print_findings(checked: Findings) -> None:
+def _print_findings(findings: Findings) -> None:
     """Print a line for each class, each file that cannot be read, and each problem."""
-    classes = table_of_classes(checked)
+    classes = table_of_classes(findings)
     for name, *counts in classes.rows:
         text = ", ".join(f"{key} {value}" for key, value in zip(classes.header[1:], counts, strict=True))
         say(sanitize(f"{name}: {text}"))
-    for error in checked.corpus.failed.values():
+    for error in findings.corpus.failed.values():
         say(sanitize(f"cannot be read: {error}"))
-    for problem in checked.problems:
+    for problem in findings.problems:
         say(sanitize(problem))
 
 
-def _rows(checked: Findings) -> dict[str, object]:
-    rows: dict[str, object] = {"num_videos": len(checked.corpus.videos), "num_failed": len(checked.corpus.failed)}
-    rows |= {"num_copies": len(checked.copies), "num_alike": len(checked.pairs), "num_leaks": checked.num_leaks}
-    for name, shortcut in checked.shortcuts.items():
+def _rows(findings: Findings) -> dict[str, object]:
+    corpus = findings.corpus
+    rows: dict[str, object] = {"num_videos": len(corpus.videos), "num_failed": len(corpus.failed)}
+    rows |= {"num_copies": len(findings.copies), "num_alike": len(findings.pairs), "num_leaks": findings.num_leaks}
+    for name, shortcut in findings.shortcuts.items():
         if shortcut:
             rows |= {f"{name}_top1": shortcut.top1, f"{name}_low": shortcut.low, f"{name}_high": shortcut.high}
             rows["majority_top1"] = shortcut.majority
@@ -90,7 +91,7 @@ def _rows(checked: Findings) -> dict[str, object]:
 
 
 def _build_backbone(config: Config) -> Any:
-    """Return the backbone; pixels, also in `config`, where none was chosen and the default's weights are missing."""
+    """Return the backbone; Pixels, also set in `config`, if none was chosen and the default's weights are missing."""
     try:
         return build_backbone(config)
     except InstantiationException as error:
@@ -99,7 +100,7 @@ def _build_backbone(config: Config) -> Any:
             raise
         say(
             f"{error.__cause__}\nVideos are compared by their pixels instead. That finds copies encoded again or "
-            "mirrored, not cropped ones or other takes of a scene. backbone=... chooses a network."
+            "mirrored, but not cropped copies or other takes of a scene. Choose a network with backbone=..."
         )
     config["backbone"] = OmegaConf.to_container(compose("backbone/pixels").backbone)
     return build_backbone(config)

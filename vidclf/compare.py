@@ -1,4 +1,4 @@
-"""Print what differs between runs, how they score, and how sure their differences are."""
+"""Compare runs: their settings, their scores, and the significance of the differences."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from vidclf.run.folder import Run
 def run(config: Config, run: Run | None) -> None:
     """Print tables; write them as a page, Markdown and CSV into the folder `out`."""
     keys = known_keys("compare") - known_keys("train")
-    others = [override for override in explicit_overrides() if key_of(override) not in keys]
-    if others:
+    unknown = [override for override in explicit_overrides() if key_of(override) not in keys]
+    if unknown:
         raise VidclfError(
-            f"compare {others[0]}: runs are compared as they are. Its keys are {', '.join(sorted(keys))}."
+            f"compare {unknown[0]}: runs are compared as they are. Allowed keys: {', '.join(sorted(keys))}."
         )
     part, out = config["part"], config["out"]
     if part not in PARTS:
-        raise VidclfError(f"part={part}: there is no such part; use one of {', '.join(PARTS)}.")
+        raise VidclfError(f"part={part}: must be one of {', '.join(PARTS)}.")
     show([Path(path) for path in config["run"]], part, None if out is None else Path(out))

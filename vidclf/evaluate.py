@@ -1,4 +1,4 @@
-"""Score a part of the data with a run, with the run's own settings or with changed ones."""
+"""Score a part of the data with a run, by the run's settings or by changed ones."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ def run(config: Config, run: Run | None) -> None:
     assert run is not None
     part = config["part"]
     if part not in PARTS:
-        raise VidclfError(f"part={part}: there is no such part; use one of {', '.join(PARTS)}.")
+        raise VidclfError(f"part={part}: must be one of {', '.join(PARTS)}.")
     probes = [] if config["probe"] is None else parse_probes(config["probe"])
     changed = differences(run, config, explicit_overrides())
     classifier = restore_classifier(config, run)
@@ -40,15 +40,15 @@ def run(config: Config, run: Run | None) -> None:
     check_scored(run, corpus, part)
     source = build_source(config, corpus, classifier.backbone, device)
     source.prepare(corpus.views(part))
-    judged = score_part(trainer, classifier, source, corpus, part)
-    videos = judged.aggregate(classifier.aggregation, corpus.videos)
+    view_logits = score_part(trainer, classifier, source, corpus, part)
+    predictions = view_logits.aggregate(classifier.aggregation, corpus.videos)
     if not probes:
         if is_rank_zero():
-            _write_scores(run, config, part, changed, judged, videos, classifier, corpus)
+            _write_scores(run, config, part, changed, view_logits, predictions, classifier, corpus)
         return
-    if classifier.backbone.picture_format.clip_length > 1:  # nobody will need clips in disorder again
+    if classifier.backbone.picture_format.clip_length > 1:  # clips in disorder are not needed again
         source = build_source(config, corpus, classifier.backbone, device, stored=False)
-    for probe, scores in Prober(trainer, classifier, source, corpus, part, videos).score(probes):
+    for probe, scores in Prober(trainer, classifier, source, corpus, part, predictions).score(probes):
         if is_rank_zero():
             _write_probe(run, part, [*changed, f"probe={probe}"], scores, corpus)
 
@@ -58,24 +58,24 @@ def _write_scores(
     config: Config,
     part: str,
     changed: Sequence[str],
-    judged: ViewLogits,
-    videos: VideoPredictions,
+    view_logits: ViewLogits,
+    predictions: VideoPredictions,
     classifier: Classifier,
     corpus: Corpus,
 ) -> None:
-    """Write the scores of a part, tables and figures, and print the scores."""
+    """Write the scores, tables and figures of a part, and print the scores."""
     temperature = temperature_in(run.folder / results_name("val", changed) if changed else run.folder)
     aggregations = build_aggregations()
-    metrics = compute_metrics(judged, videos, corpus, part, aggregations, temperature)
+    metrics = compute_metrics(view_logits, predictions, corpus, part, aggregations, temperature)
     results = results_folder(run, results_name(part, changed))
-    write_report(results, judged, videos, classifier.aggregation, corpus)
+    write_report(results, view_logits, predictions, classifier.aggregation, corpus)
     if part == "test":
         metrics |= kept_shortcuts(Path(config["store"]["root"]), corpus)
-        write_aggregations(results, judged, aggregations, corpus.videos)
+        write_aggregations(results, view_logits, aggregations, corpus.videos)
     logs, best = (results_folder(run, name) for name in ("tensorboard", f"tensorboard/{BEST}"))
-    log_report(logs, best, results, part, corpus, judged, videos)
+    log_report(logs, best, results, part, corpus, view_logits, predictions)
     write_scores(results, metrics, corpus.videos, corpus.failed)
-    print_warnings(videos, corpus.class_names)
+    print_warnings(predictions, corpus.class_names)
     table(f"{part} part of {run.folder}", metrics, f"results {results}")
 
 

@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from vidclf.build.parts import build_device, build_node, build_transform, restore_classifier
+from vidclf.api import LoadedRun
 from vidclf.data.streams import is_stream
 from vidclf.errors import VidclfError
-from vidclf.prediction.files import Predictor, list_videos, skip_damaged
+from vidclf.prediction.files import list_videos, skip_damaged
+from vidclf.prediction.live import label_stream
 from vidclf.run.config import Config
 from vidclf.run.folder import Run
 from vidclf.system.machine import num_cores
@@ -18,22 +19,14 @@ def run(config: Config, run: Run | None) -> None:
     assert run is not None
     source, window_s = config["source"], config["window_s"]
     if not window_s > 0:
-        raise VidclfError(f"window_s={window_s}: it must be above 0, in seconds.")
+        raise VidclfError(f"window_s={window_s}: must be above 0, in seconds.")
     if not source:
-        raise VidclfError("source= names nothing; give a video, a folder of videos, a URL, a camera, or -.")
-    device = build_device(config)
-    classifier = restore_classifier(config, run)
-    labeller = Predictor(
-        classifier,
-        build_node(config["sampling"]),
-        build_transform(config, classifier.backbone.picture_format),
-        run.class_names,
-        device,
-    )
+        raise VidclfError("source=: must not be empty. Give a video, a folder of videos, a URL, a camera, or -.")
+    predictor = LoadedRun(config, run).predictor
     if is_stream(source):
-        lines: Iterable = ({"path": source, **label} for label in labeller.label_stream(source, window_s))
+        lines: Iterable = ({"path": source, **label} for label in label_stream(predictor, source, window_s))
     else:
-        labelled = labeller.label_files(list_videos(Path(source)), config["num_threads"] or num_cores())
-        lines = skip_damaged(labelled, skip=config["dataset"].get("on_error") == "skip")
+        labels = predictor.label_files(list_videos(Path(source)), config["num_threads"] or num_cores())
+        lines = skip_damaged(labels, skip=config["dataset"].get("on_error") == "skip")
     for line in lines:
         print(json.dumps(line), flush=True)  # ASCII: any file name, on any terminal

@@ -22,7 +22,7 @@ def study(seed: int) -> bool:
     is_correct = chance.random((len(group), NUM_RUNS)) < own[:, None]
     is_correct = np.where(turned, (own < 0.5)[:, None], is_correct).astype(float)
     clusters = Clusters.of(group.tolist(), (group % 8).tolist())
-    return any(one.is_sure for one in compare_pairs(is_correct, np.full(len(group), 1 / len(group)), clusters))
+    return any(pair.is_significant for pair in compare_pairs(is_correct, np.full(len(group), 1 / len(group)), clusters))
 
 
 def main() -> None:

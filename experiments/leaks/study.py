@@ -74,10 +74,10 @@ def main() -> None:
             listed = checked.corpus.videos
             unit = {str(video.path): video.unit for video in listed}
             true_unit = [unit[twins.get(str(video.path), str(video.path))] for video in listed]
-            is_true = [true_unit[pair.video] == true_unit[pair.other] for pair in checked.torn_pairs]
+            is_true = [true_unit[pair.first] == true_unit[pair.second] for pair in checked.crossing_pairs]
             found = {
                 str(listed[end].path)
-                for pair, true in zip(checked.torn_pairs, is_true, strict=True)
+                for pair, true in zip(checked.crossing_pairs, is_true, strict=True)
                 for end in pair[:2]
                 if true
             }
@@ -91,7 +91,7 @@ def main() -> None:
     usual = [one for kind, found in named.items() if kind != "crop_corner" for one in found]
     print(f"| all but crop_corner | {np.mean(usual):.3f} |")
     print(f"\npairs named on two sides, a seed: {numbers}; of them true: {[round(share, 3) for share in precision]}")
-    print(f"without a twin: {len(alone.pairs)} pairs, {len(alone.torn_pairs)} of them on two sides")
+    print(f"without a twin: {len(alone.pairs)} pairs, {len(alone.crossing_pairs)} of them on two sides")
     print(f"nearest one of the same group: {nearest:.3f}")
 
 

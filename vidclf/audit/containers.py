@@ -1,4 +1,4 @@
-"""What a file says around its images: a network that sees none of it may still learn it from them."""
+"""Reads a file's container: facts beside its frames that a network can learn a class from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +8,7 @@ from vidclf.data.decoding import open_video
 
 @dataclass(frozen=True)
 class Container:
-    """Of one file: FFmpeg's names of its format and codec, whether it has sound, and its bits a second, sound included.
-
-    `bit_rate` is that of the whole file.
-    """
+    """FFmpeg's names of a file's format and codec, whether it has sound, and its bits per second, sound included."""
 
     format: str
     codec: str
@@ -20,7 +17,7 @@ class Container:
 
 
 def describe(path: Path, duration_s: float) -> Container:
-    """Return what the container of a video of `duration_s` seconds says; no image is decoded.
+    """Return the container of a video of `duration_s` seconds, without decoding a frame.
 
     Raises:
         VideoError: the file cannot be opened.

@@ -1,4 +1,4 @@
-"""Runs side by side: what differs in their configurations, what came out, and how sure the differences are."""
+"""Ranks runs: the settings that differ, their scores, and the significance of their differences."""
 
 import os
 from collections import Counter, defaultdict
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vidclf.comparison.differences import Difference, compare_pairs
-from vidclf.comparison.scored import Scored
+from vidclf.comparison.scored import ScoredRun
 from vidclf.comparison.settings import settings_of, varying_settings
 from vidclf.errors import VidclfError
 from vidclf.evaluation.intervals import Clusters, Interval, interval_of_accuracy
@@ -20,29 +20,29 @@ SPLIT, SEED = "split.number", "seed"
 
 @dataclass(frozen=True)
 class Entry:
-    """A run, or runs that differ in the number of their split alone: cross-validation, or UCF101's protocol.
+    """A run, or runs that differ only in their split number (cross-validation, or UCF101's protocol).
 
     Attributes:
-        name: of the run, or of the first of them, and how many more.
-        runs: by split number; "" where the data set's split has none.
-        choices: what differs from other entries, by key.
+        name: of the run, or of the first of them and how many more.
+        runs: by split number; "" if the data set's split has none.
+        choices: settings that differ between entries, by key.
         metrics: the means over the splits.
         interval: of top1, over videos; None: they are of one group.
     """
 
     name: str
-    runs: Mapping[str, Scored]
+    runs: Mapping[str, ScoredRun]
     choices: Mapping[str, str]
     metrics: Mapping[str, float]
     interval: Interval | None
 
 
 @dataclass(frozen=True)
-class Seeds:
-    """Runs of one setting: what chance in training does, and what the choice of videos does, told apart.
+class SeedSummary:
+    """Runs that differ only in their seed: the variation of training, apart from that of videos.
 
     Attributes:
-        choices: of the setting, by key.
+        choices: the common settings, by key.
         top1s: of each seed.
         interval: of their mean, over videos, for these trained models.
     """
@@ -53,27 +53,27 @@ class Seeds:
 
     @property
     def mean(self) -> float:
-        """Of the seeds' top1."""
+        """The mean top1 of the seeds."""
         return float(np.mean(self.top1s))
 
     @property
     def deviation(self) -> float:
-        """Of the seeds' top1, as of a sample."""
+        """The sample standard deviation of the seeds' top1."""
         return float(np.std(self.top1s, ddof=1))
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """What came out, the best first.
+    """Entries, the best first.
 
     Attributes:
         entries: sorted by top1.
-        keys: of the choices that differ among entries.
+        keys: of the settings that differ between entries.
         differences: of every two entries, by their positions.
-        seeds: settings that were trained with several.
-        splits: the numbers of the splits that each entry has; [""]: one without a number.
+        seeds: settings that were trained with several seeds.
+        splits: the split numbers of every entry; [""]: a split without a number.
         clusters: of all their videos.
-        num_videos: how many those are; of several splits, a video counts in each that tests it.
+        num_videos: a video counts once for each split that tests it.
         tested_twice: how many videos more than one split tests.
         left_out: why entries are missing.
     """
@@ -81,7 +81,7 @@ class Leaderboard:
     entries: Sequence[Entry]
     keys: Sequence[str]
     differences: Sequence[Difference]
-    seeds: Sequence[Seeds]
+    seeds: Sequence[SeedSummary]
     splits: Sequence[str]
     clusters: Clusters
     num_videos: int
@@ -89,158 +89,152 @@ class Leaderboard:
     left_out: Sequence[str]
 
 
-def build_leaderboard(scored: Sequence[Scored], pool_splits: bool) -> Leaderboard:
-    """Return runs side by side.
+@dataclass(frozen=True)
+class _Setting:
+    """The runs of one setting, by split number."""
 
-    Args:
-        scored: the runs.
-        pool_splits: whether runs that differ in the number of their split alone are one entry, as in a sweep.
+    choices: Mapping[str, str]
+    runs: dict[str, ScoredRun]
+
+
+def build_leaderboard(scored: Sequence[ScoredRun], pool_splits: bool) -> Leaderboard:
+    """Return the leaderboard of runs; `pool_splits` makes runs that differ only in their split number one entry.
 
     Raises:
-        VidclfError: they were scored on different videos, or on videos of other content under the same names.
+        VidclfError: the runs were scored on different videos, or on videos with other content under the same names.
     """
-    choices = [settings_of(one.config) for one in scored]
-    keys = varying_settings(choices)
-    chosen = [{key: one[key] for key in keys if key in one} for one in choices]
-    numbers = [one.get(SPLIT, "") if SPLIT in keys else "" for one in choices]
-    of_number: dict[str, Scored] = {}
-    for one, number in zip(scored, numbers, strict=True):
-        check_same_videos(of_number.setdefault(number, one), one)
-    groups = _group(scored, chosen, numbers)
-    splits = sorted(of_number, key=lambda number: (len(number), number))
-    whole = [(own, runs) for own, runs in groups if len(runs) == len(splits)]
-    if len(splits) > 1 and not (whole and pool_splits):
-        told = ", ".join(f"{one.folder.name} has split.number={number}" for number, one in of_number.items())
-        how = "The mean over splits is of a sweep: give its folder."
+    configured = [settings_of(run.config) for run in scored]
+    keys = varying_settings(configured)
+    choices = [{key: settings[key] for key in keys if key in settings} for settings in configured]
+    numbers = [settings.get(SPLIT, "") if SPLIT in keys else "" for settings in configured]
+    by_number: dict[str, ScoredRun] = {}
+    for run, number in zip(scored, numbers, strict=True):
+        check_same_videos(by_number.setdefault(number, run), run)
+    settings = _group_by_setting(scored, choices, numbers)
+    splits = sorted(by_number, key=lambda number: (len(number), number))
+    complete = [setting for setting in settings if len(setting.runs) == len(splits)]
+    if len(splits) > 1 and not (complete and pool_splits):
+        examples = ", ".join(f"{run.folder.name} has split.number={number}" for number, run in by_number.items())
+        remedy = "The mean over splits is of a sweep: give its folder."
         if pool_splits:
-            how = f"No setting has all of {', '.join(splits)}: train each on all of them."
-        raise VidclfError(f"The runs were scored on different videos, and cannot be compared: {told}. {how}")
-    left_out = [
-        f"{runs[next(iter(runs))].folder.name}: it has no split.number={', '.join(n for n in splits if n not in runs)}"
-        for own, runs in groups
-        if len(runs) < len(splits)
-    ]
-    return _ranked(whole, [key for key in keys if key != SPLIT], splits, left_out)
+            remedy = f"No setting has all of {', '.join(splits)}: train each on all of them."
+        raise VidclfError(f"The runs were scored on different videos, and cannot be compared: {examples}. {remedy}")
+    left_out = []
+    for setting in settings:
+        if missing := [number for number in splits if number not in setting.runs]:
+            folder = next(iter(setting.runs.values())).folder
+            left_out.append(f"{folder.name}: it has no split.number={', '.join(missing)}")
+    return _rank(complete, [key for key in keys if key != SPLIT], splits, left_out)
 
 
-def check_same_videos(one: Scored, other: Scored) -> None:
-    """Raise VidclfError, saying how they differ, unless two runs were scored on the same videos."""
-    names = f"{one.folder} and {other.folder}"
-    if {*one.class_names} != {*other.class_names}:
-        only = [sorted({*a.class_names} - {*b.class_names}) for a, b in ((one, other), (other, one))]
-        raise VidclfError(
-            f"{names} know different classes, and cannot be compared: only the first has {first_five(only[0])}; only "
-            f"the second {first_five(only[1])}."
-        )
-    if {*one.videos} != {*other.videos}:
-        only = [sorted({*a.videos} - {*b.videos}) for a, b in ((one, other), (other, one))]
-        raise VidclfError(
-            f"{names} were scored on different videos, and cannot be compared: {len(only[0])} that only the first has "
-            f"({first_five(only[0])}), {len(only[1])} that only the second has ({first_five(only[1])}). Evaluate both "
-            "on one split of the same data."
-        )
-    known = dict(zip(other.videos, zip(other.contents, other.labels, other.units, strict=True), strict=True))
-    told = list(zip(one.videos, zip(one.contents, one.labels, one.units, strict=True), strict=True))
-    for position, what in enumerate(("content", "label", "group")):
-        unlike = [video for video, about in told if about[position] != known[video][position]]
-        if unlike:
+def check_same_videos(first: ScoredRun, second: ScoredRun) -> None:
+    """Raise VidclfError, naming the differences, unless two runs were scored on the same videos."""
+    names = f"{first.folder} and {second.folder}"
+    for what, a, b in (
+        ("know different classes", {*first.class_names}, {*second.class_names}),
+        ("were scored on different videos", {*first.videos}, {*second.videos}),
+    ):
+        if a != b:
             raise VidclfError(
-                f"{names} were scored on different videos, and cannot be compared: {len(unlike)} of {len(told)} have "
-                f"another {what} under the same name: {first_five(unlike)}. Evaluate both on the same data."
+                f"{names} {what}, and cannot be compared: {len(a - b)} that only the first has "
+                f"({first_five(sorted(a - b))}), {len(b - a)} that only the second has ({first_five(sorted(b - a))}). "
+                "Evaluate both on one split of the same data."
+            )
+    for what in ("contents", "labels", "units"):
+        known = dict(zip(second.videos, getattr(second, what), strict=True))
+        values = zip(first.videos, getattr(first, what), strict=True)
+        differing = [video for video, value in values if value != known[video]]
+        if differing:
+            raise VidclfError(
+                f"{names} were scored on different videos, and cannot be compared: {len(differing)} of {len(known)} "
+                f"have other {what.replace('units', 'groups')} under the same name: {first_five(differing)}. Evaluate "
+                "both on the same data."
             )
 
 
-def _group(
-    scored: Sequence[Scored], chosen: Sequence[Mapping[str, str]], numbers: Sequence[str]
-) -> list[tuple[dict[str, str], dict[str, Scored]]]:
-    """Return (choices, runs by split number): runs whose choices are equal but for that number belong together."""
-    groups: dict[tuple[object, int], tuple[dict[str, str], dict[str, Scored]]] = {}
+def _group_by_setting(
+    scored: Sequence[ScoredRun], choices: Sequence[Mapping[str, str]], numbers: Sequence[str]
+) -> list[_Setting]:
+    """Return the runs whose choices are equal except for the split number together; repeated runs stay apart."""
+    groups: dict[tuple[object, int], _Setting] = {}
     seen: Counter[tuple[object, str]] = Counter()
-    for one, own, number in zip(scored, chosen, numbers, strict=True):
-        setting = {key: value for key, value in own.items() if key != SPLIT}
+    for run, chosen, number in zip(scored, choices, numbers, strict=True):
+        setting = {key: value for key, value in chosen.items() if key != SPLIT}
         key = tuple(sorted(setting.items()))
         repeat = seen[key, number]
         seen[key, number] += 1
-        groups.setdefault((key, repeat), (setting, {}))[1][number] = one
+        groups.setdefault((key, repeat), _Setting(setting, {})).runs[number] = run
     return list(groups.values())
 
 
-def _ranked(
-    groups: Sequence[tuple[dict[str, str], dict[str, Scored]]],
-    keys: Sequence[str],
-    splits: Sequence[str],
-    left_out: Sequence[str],
+def _rank(
+    settings: Sequence[_Setting], keys: Sequence[str], splits: Sequence[str], left_out: Sequence[str]
 ) -> Leaderboard:
-    first = groups[0][1]
-    parts = np.repeat(np.arange(len(splits)), [len(first[number].videos) for number in splits])
-    weights = 1 / len(splits) / np.bincount(parts)[parts]
-    units = [unit for number in splits for unit in first[number].units]
-    classes = {name: label for label, name in enumerate(first[splits[0]].class_names)}
-    clusters = Clusters.of(units, [classes[label] for number in splits for label in first[number].labels])
-    tested = Counter(video for number in splits for video in first[number].videos)
-    is_correct = np.stack([_is_correct(runs, first, splits) for _, runs in groups], axis=1)
-    order = sorted(range(len(groups)), key=lambda row: -float(is_correct[:, row] @ weights))
-    names = _names([groups[row][1][splits[0]] for row in order])
+    reference = [settings[0].runs[number] for number in splits]  # their videos are everybody's, in this order
+    split_of_video = np.repeat(np.arange(len(splits)), [len(run.videos) for run in reference])
+    weights = 1 / len(splits) / np.bincount(split_of_video)[split_of_video]
+    classes = {name: label for label, name in enumerate(reference[0].class_names)}
+    units = [unit for run in reference for unit in run.units]
+    clusters = Clusters.of(units, [classes[label] for run in reference for label in run.labels])
+    is_correct = np.stack([_is_correct(setting.runs, reference, splits) for setting in settings], axis=1)
+    order = sorted(range(len(settings)), key=lambda row: -float(is_correct[:, row] @ weights))
+    settings, is_correct = [settings[row] for row in order], is_correct[:, order]
     entries = []
-    for row, name in zip(order, names, strict=True):
-        choices, runs = groups[row]
-        means = {key: float(np.mean([runs[number].metrics[key] for number in splits])) for key in _shared(runs)}
-        more = f" and {len(splits) - 1} more" if len(splits) > 1 else ""
-        entries.append(
-            Entry(name + more, runs, choices, means, interval_of_accuracy(is_correct[:, row], clusters, parts))
-        )
-    ranked = is_correct[:, order]
+    for row, (setting, name) in enumerate(zip(settings, _names(settings, splits), strict=True)):
+        metrics = [setting.runs[number].metrics for number in splits]
+        common = [key for key in metrics[0] if all(key in of_split for of_split in metrics)]
+        means = {key: float(np.mean([of_split[key] for of_split in metrics])) for key in common}
+        interval = interval_of_accuracy(is_correct[:, row], clusters, split_of_video)
+        entries.append(Entry(name, setting.runs, setting.choices, means, interval))
+    tested = Counter(video for run in reference for video in run.videos)
     return Leaderboard(
         entries,
         keys,
-        compare_pairs(ranked, weights, clusters),
-        _seeds(entries, ranked, weights, parts, clusters),
+        compare_pairs(is_correct, weights, clusters),
+        _summarize_seeds(entries, is_correct, weights, split_of_video, clusters),
         splits,
         clusters,
-        len(parts),
+        len(split_of_video),
         sum(count > 1 for count in tested.values()),
         left_out,
     )
 
 
-def _is_correct(runs: Mapping[str, Scored], first: Mapping[str, Scored], splits: Sequence[str]) -> np.ndarray:
-    """Return 1 or 0 for the videos of all splits, in the order of the `first` runs'."""
+def _is_correct(
+    runs: Mapping[str, ScoredRun], reference: Sequence[ScoredRun], splits: Sequence[str]
+) -> Float[np.ndarray, " M"]:
+    """Return 1 or 0 for the videos of all splits, in the order of the reference's."""
     columns = []
-    for number in splits:
-        known = dict(zip(runs[number].videos, runs[number].is_correct, strict=True))
-        columns += [float(known[video]) for video in first[number].videos]
+    for number, run in zip(splits, reference, strict=True):
+        by_video = dict(zip(runs[number].videos, runs[number].is_correct, strict=True))
+        columns += [float(by_video[video]) for video in run.videos]
     return np.asarray(columns)
 
 
-def _seeds(
+def _summarize_seeds(
     entries: Sequence[Entry],
     is_correct: Float[np.ndarray, "M R"],
     weights: Float[np.ndarray, " M"],
-    parts: np.ndarray,
+    split_of_video: np.ndarray,
     clusters: Clusters,
-) -> list[Seeds]:
-    of_setting: dict[tuple[tuple[str, str], ...], list[int]] = defaultdict(list)
+) -> list[SeedSummary]:
+    rows_of_setting: dict[tuple[tuple[str, str], ...], list[int]] = defaultdict(list)
     for row, entry in enumerate(entries):
-        of_setting[tuple((key, value) for key, value in entry.choices.items() if key != SEED)].append(row)
-    found = []
-    for setting, rows in of_setting.items():
+        rows_of_setting[tuple((key, value) for key, value in entry.choices.items() if key != SEED)].append(row)
+    summaries = []
+    for setting, rows in rows_of_setting.items():
         if len({entries[row].choices.get(SEED) for row in rows}) > 1:
             top1s = (weights @ is_correct[:, rows]).tolist()
-            found.append(
-                Seeds(dict(setting), top1s, interval_of_accuracy(is_correct[:, rows].mean(1), clusters, parts))
-            )
-    return sorted(found, key=lambda seeds: -seeds.mean)
+            interval = interval_of_accuracy(is_correct[:, rows].mean(1), clusters, split_of_video)
+            summaries.append(SeedSummary(dict(setting), top1s, interval))
+    return sorted(summaries, key=lambda summary: -summary.mean)
 
 
-def _shared(runs: Mapping[str, Scored]) -> list[str]:
-    """Return the metrics that all runs have."""
-    first, *others = (one.metrics for one in runs.values())
-    return [key for key in first if all(key in other for other in others)]
-
-
-def _names(scored: Sequence[Scored]) -> list[str]:
-    """Return the folders' names from where they part."""
-    folders = [str(one.folder) for one in scored]
+def _names(settings: Sequence[_Setting], splits: Sequence[str]) -> list[str]:
+    """Return the folders' names below their common folder, and how many more splits each entry has."""
+    folders = [setting.runs[splits[0]].folder for setting in settings]
+    more = f" and {len(splits) - 1} more" if len(splits) > 1 else ""
     if len({*folders}) == 1:
-        return [one.folder.name for one in scored]
-    return [os.path.relpath(folder, os.path.commonpath(folders)) for folder in folders]
+        return [folder.name + more for folder in folders]
+    common = os.path.commonpath(folders)
+    return [os.path.relpath(folder, common) + more for folder in folders]

@@ -1,18 +1,11 @@
-"""Compare runs: read their scores, print the tables, write them to a folder."""
+"""Compares runs: reads their scores, prints tables, and writes them to a folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from vidclf.comparison.leaderboard import build_leaderboard
-from vidclf.comparison.scored import Scored, read_scored
-from vidclf.comparison.tables import (
-    notes_on,
-    pairs_table,
-    runs_table,
-    seeds_table,
-    verdict_on,
-    write_leaderboard,
-)
+from vidclf.comparison.scored import ScoredRun, read_scored
+from vidclf.comparison.tables import notes_on, pairs_table, runs_table, seeds_table, verdict_on, write_leaderboard
 from vidclf.errors import VidclfError
 from vidclf.pages.rendering import print_table
 from vidclf.run.sweep import find_runs, is_run, why_missing
@@ -22,14 +15,14 @@ from vidclf.system.text import sanitize
 
 
 def show(paths: Sequence[Path], part: str, out: Path | None = None) -> None:
-    """Print tables of the runs that `paths` name or hold, by their scores on a part; write them to the folder `out`.
+    """Print tables of runs and of the runs of sweeps, by their scores on a part; write them to the folder `out`.
 
     Raises:
-        VidclfError: a run that was named cannot be compared, or none of a sweep can.
+        VidclfError: a run that `paths` names cannot be compared, or no run of a sweep can.
     """
     scored, left_out = _read(paths, part)
     for reason in left_out:
-        say(sanitize(f"left out: {reason}"))
+        say(f"left out: {sanitize(reason)}")
     board = build_leaderboard(scored, pool_splits=not all(map(is_run, paths)))
     notes = notes_on(board, part)
     title = f"{len(board.entries)} on {part}"
@@ -49,7 +42,7 @@ def show(paths: Sequence[Path], part: str, out: Path | None = None) -> None:
         print(sanitize(f"results {out}"))
 
 
-def _read(paths: Sequence[Path], part: str) -> tuple[list[Scored], list[str]]:
+def _read(paths: Sequence[Path], part: str) -> tuple[list[ScoredRun], list[str]]:
     """Return the scores of the runs, and why runs of sweeps are left out."""
     runs, incomplete = find_runs(paths)
     left_out = [f"{job}: {why_missing(job)}" for job in incomplete]

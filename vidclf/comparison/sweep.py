@@ -1,4 +1,4 @@
-"""A sweep from its first job to its last: refused early where it cannot work, and compared at its end."""
+"""Checks a sweep before its first job, and compares its runs after the last."""
 
 import os
 import shutil
@@ -19,14 +19,14 @@ from vidclf.system.terminal import say
 class SweepCallback(Callback):
     """Hydra calls this before and after the jobs of a sweep.
 
-    A sweep of trainings ends with a table of its runs. Other verbs write into their runs' folders, so what Hydra
-    writes for the sweep itself goes to a temporary folder.
+    A training sweep ends with a table of its runs. Other verbs write into the folders of their runs, so Hydra's files
+    on the sweep itself go to a temporary folder.
     """
 
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         try:
             check_study(config)
-        except VidclfError as error:  # Hydra would turn it into a warning
+        except VidclfError as error:  # Hydra would only warn
             say(f"{type(error).__name__}: {error}")
             sys.exit(1)
         except HydraException:  # the sweeper raises it again
@@ -36,7 +36,7 @@ class SweepCallback(Callback):
             self._use_temporary_folder(config)
         self.folder = Path(config.hydra.sweep.dir)
         if self.is_training:
-            say(f"sweep {self.folder} (to go on after an interruption: the same command with hydra.sweep.dir=...)")
+            say(f"sweep {self.folder} (to continue after an interruption: the same command with hydra.sweep.dir=...)")
 
     def on_multirun_end(self, config: DictConfig, **_: object) -> None:
         if self.is_training:
@@ -46,7 +46,7 @@ class SweepCallback(Callback):
             sys.exit(1)
 
     def _use_temporary_folder(self, config: DictConfig) -> None:
-        beside = Path(config.hydra.sweep.dir)  # a disk that other machines see, too
+        beside = Path(config.hydra.sweep.dir)  # on a disk that other machines may share
         is_writable = beside.is_dir() and os.access(beside, os.W_OK)
         folder = tempfile.mkdtemp(prefix=".sweep-", dir=beside if is_writable else None)
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -55,7 +55,7 @@ class SweepCallback(Callback):
 
 
 def check_study(config: DictConfig) -> None:
-    """Raise VidclfError if a study varies a setting that the chosen parts do not have."""
+    """Raise VidclfError if a study varies a setting that the chosen options do not have."""
     choices = config.hydra.runtime.choices
     study = choices.get("study")
     params = OmegaConf.select(config, "hydra.sweeper.params") or {}
@@ -69,8 +69,8 @@ def check_study(config: DictConfig) -> None:
 
 
 def _compare(folder: Path) -> None:
-    """Print the table of a sweep; problems with it are said, and end nothing."""
-    from vidclf.comparison.show import show  # scikit-learn, matplotlib: only when the jobs are done
+    """Print the table of a sweep; if it fails, only print why."""
+    from vidclf.comparison.show import show  # imports scikit-learn and matplotlib: only after the jobs
 
     try:
         show([folder], "val")

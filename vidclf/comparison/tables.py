@@ -1,135 +1,143 @@
-"""What a leaderboard says, as sentences and tables: to be read, and with all digits."""
+"""Turns a leaderboard into tables and sentences: rounded to be read, and with all digits as CSV."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vidclf.comparison.differences import Difference
 from vidclf.comparison.leaderboard import SEED, Leaderboard
-from vidclf.evaluation.intervals import FEWEST_CLUSTERS, Interval
+from vidclf.evaluation.intervals import MIN_CLUSTERS, Interval
 from vidclf.pages.rendering import Table, as_csv, as_markdown, render_page
 from vidclf.system.disk import write_atomically
 from vidclf.system.text import sanitize
 
-MANY_PAIRS = 50  # that are shown; all are in pairs.csv
-ACCURACIES = ("top5", "mean_class")
+MAX_PAIRS = 50  # that are shown; all are in pairs.csv
 BASELINES = {
     "chance_top1": "chance",
-    "majority_top1": "the commonest class of train",
+    "majority_top1": "the most frequent class of train",
     "container_top1": "the container alone",
     "one_frame_top1": "one frame alone",
 }
 
 
 def runs_table(board: Leaderboard) -> Table:
-    """Return a line an entry, the best first."""
+    """Return one line per entry, the best first."""
     header = ["#", "run", *board.keys, "top1", "95 % interval", "top5", "mean class", "loss", "ece", "failed"]
     rows = []
     for number, entry in enumerate(board.entries, start=1):
         metrics = entry.metrics
-        accuracies = [_percent(metrics.get(name)) for name in ACCURACIES]
-        others = ["" if metrics.get(name) is None else f"{metrics[name]:.3f}" for name in ("loss", "ece")]
-        failed = round(sum(run.metrics.get("num_failed", 0) for run in entry.runs.values()))
-        chosen = [entry.choices.get(key, "") for key in board.keys]
-        scores = [_percent(metrics["top1"]), _ends(entry.interval), *accuracies, *others, failed]
-        rows.append([number, entry.name, *chosen, *scores])
+        settings = [entry.choices.get(key, "") for key in board.keys]
+        accuracies = [_percent(metrics.get(name)) for name in ("top5", "mean_class")]
+        losses = [f"{metrics[name]:.3f}" if name in metrics else "" for name in ("loss", "ece")]
+        num_failed = round(sum(run.metrics.get("num_failed", 0) for run in entry.runs.values()))
+        top1 = _percent(metrics["top1"]), _ends(entry.interval)
+        rows.append([number, entry.name, *settings, *top1, *accuracies, *losses, num_failed])
     return Table(header, rows)
 
 
-def pairs_table(board: Leaderboard, most: int | None = MANY_PAIRS) -> Table:
-    """Return a line a pair of entries, the surest difference first."""
+def pairs_table(board: Leaderboard) -> Table:
+    """Return one line per pair of entries, the most significant first, at most MAX_PAIRS."""
     header = ["run", "against", "difference", "95 % interval", "p", "p (Holm)", "it is"]
     names = [f"#{number} {entry.name}" for number, entry in enumerate(board.entries, start=1)]
-    rows = []
-    for one in _surest(board)[:most]:
-        points = f"{100 * one.value:+.1f} points"
-        numbers = [points, _ends(one.interval, signed=True), f"{one.p:.2g}", f"{one.corrected:.2g}"]
-        rows.append([names[one.one], names[one.other], *numbers, one.verdict])
+    rows = [
+        [
+            *(names[pair.first], names[pair.second]),
+            *(f"{100 * pair.value:+.1f} points", _ends(pair.interval, signed=True)),
+            *(f"{pair.p:.2g}", f"{pair.corrected:.2g}", pair.verdict),
+        ]
+        for pair in _most_significant(board)[:MAX_PAIRS]
+    ]
     return Table(header, rows)
 
 
 def seeds_table(board: Leaderboard) -> Table:
-    """Return a line a setting that was trained with several seeds."""
+    """Return one line per setting that was trained with several seeds."""
     keys = [key for key in board.keys if key != SEED]
     header = [*keys, "seeds", "mean top1", "deviation over seeds", "lowest", "highest", "95 % interval over videos"]
     rows = [
         [
-            *(one.choices.get(key, "") for key in keys),
-            len(one.top1s),
-            *map(_percent, (one.mean, one.deviation, min(one.top1s), max(one.top1s))),
-            _ends(one.interval),
+            *(seeds.choices.get(key, "") for key in keys),
+            len(seeds.top1s),
+            *map(_percent, (seeds.mean, seeds.deviation, min(seeds.top1s), max(seeds.top1s))),
+            _ends(seeds.interval),
         ]
-        for one in board.seeds
+        for seeds in board.seeds
     ]
     return Table(header, rows)
 
 
 def notes_on(board: Leaderboard, part: str) -> list[str]:
-    """Return what to know of the tables."""
+    """Return sentences on how to read the tables."""
     return list(_notes(board, part))
 
 
 def _notes(board: Leaderboard, part: str) -> Iterator[str]:
     yield (
-        f"{board.num_videos} {part} videos in {len(board.clusters)} groups; intervals are of groups, not of single "
-        "videos, and are for these trained models."
+        f"{board.num_videos} {part} videos in {len(board.clusters)} groups; the intervals are over groups, not single "
+        "videos, and hold for these trained models."
     )
-    known = board.entries[0].metrics
-    baselines = [f"{what} {_percent(known[key])}" for key, what in BASELINES.items() if key in known]
-    if baselines:
-        yield f"Beside them, in top1: {', '.join(baselines)}."
-    if why := board.clusters.why_none:
-        yield f"There is no interval: {why}."
+    best = board.entries[0].metrics
+    if baselines := [f"{name} {_percent(best[key])}" for key, name in BASELINES.items() if key in best]:
+        yield f"For comparison, the top1 of {', '.join(baselines)}."
+    if reason := board.clusters.why_no_interval:
+        yield f"There is no interval: {reason}."
     elif board.clusters.are_few:
-        yield f"The intervals are rough: {len(board.clusters)} groups, and {FEWEST_CLUSTERS} or more are needed."
+        yield f"The intervals are rough: {len(board.clusters)} groups, and {MIN_CLUSTERS} or more are needed."
     if len(board.splits) > 1:
-        once = "each video tested once"
+        how_often = "each video tested once"
         if board.tested_twice:
-            once = f"{board.tested_twice} videos tested by several splits"
+            how_often = f"{board.tested_twice} videos tested by several splits"
         yield (
-            f"Scores are means over the splits {', '.join(board.splits)}, groups pooled, {once}. Intervals are over "
-            "videos, for these trained models; their training sets overlap, so what another training set would give is "
-            "not in them (Bengio and Grandvalet, 2004)."
+            f"Scores are means over the splits {', '.join(board.splits)}, groups pooled, {how_often}. Intervals are "
+            "over videos, for these trained models; their training sets overlap, so the variation between training "
+            "sets is not included (Bengio and Grandvalet, 2004)."
         )
     if board.seeds:
-        yield "The deviation over seeds is what chance in training does; the interval over videos is another thing."
-    if len(board.differences) > MANY_PAIRS:
-        yield f"{MANY_PAIRS} of {len(board.differences)} pairs are shown, the surest first; Holm's is over all of them."
+        yield "The deviation over seeds shows chance in training; the interval over videos does not include it."
+    if len(board.differences) > MAX_PAIRS:
+        yield (
+            f"{MAX_PAIRS} of {len(board.differences)} pairs are shown, the most significant first; Holm's correction "
+            "is over all of them."
+        )
     for reason in board.left_out:
         yield f"Left out: {reason}."
 
 
-def verdict_on(one: Difference, board: Leaderboard) -> str:
+def verdict_on(pair: Difference, board: Leaderboard) -> str:
     """Return a sentence on two runs."""
-    first, second = board.entries[one.one].name, board.entries[one.other].name
-    if not one.num_unlike:
-        return f"{first} and {second}: no difference; they name the same videos rightly."
-    interval = f", 95 % interval {_ends(one.interval, signed=True)}" if one.interval else ""
-    how = "surely" if one.is_sure else "not surely"
+    first, second = board.entries[pair.first].name, board.entries[pair.second].name
+    if not pair.num_discordant:
+        return f"{first} and {second}: no difference; they classify the same videos correctly."
+    interval = f", 95 % interval {_ends(pair.interval, signed=True)}" if pair.interval else ""
+    how = "significantly" if pair.is_significant else "not significantly"
     return (
-        f"{first} is {how} better than {second}: by {100 * one.value:.1f} points{interval}, p = {one.p:.2g}; "
-        f"{one.num_unlike} videos are named rightly by one of them alone."
+        f"{first} is {how} better than {second}: by {100 * pair.value:.1f} points{interval}, p = {pair.p:.2g}; "
+        f"{pair.num_discordant} videos are classified correctly by only one of them."
     )
 
 
 def write_leaderboard(folder: Path, board: Leaderboard, title: str, notes: Sequence[str]) -> None:
-    """Write compare.html, compare.md, runs.csv and pairs.csv; all pairs are in the last."""
+    """Write compare.html, compare.md, and all digits of all runs and pairs into runs.csv and pairs.csv."""
     runs, pairs, seeds = runs_table(board), pairs_table(board), seeds_table(board)
     texts = [f"# {sanitize(title)}\n", as_markdown(runs), *(f"{sanitize(note)}\n" for note in notes)]
-    texts += [
-        f"## {name}\n\n{as_markdown(table)}" for name, table in (("Pairs", pairs), ("Seeds", seeds)) if table.rows
-    ]
+    for name, table in (("Pairs", pairs), ("Seeds", seeds)):
+        if table.rows:
+            texts.append(f"## {name}\n\n{as_markdown(table)}")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "compare.md", "\n".join(texts).encode())
     page = render_page("compare.html", title=title, notes=notes, runs=runs, pairs=pairs, seeds=seeds)
     write_atomically(folder / "compare.html", page)
-    write_atomically(folder / "runs.csv", as_csv(_all_of_runs(board)))
-    write_atomically(folder / "pairs.csv", as_csv(_all_of_pairs(board)))
+    write_atomically(folder / "runs.csv", as_csv(_exact_runs(board)))
+    write_atomically(folder / "pairs.csv", as_csv(_exact_pairs(board)))
 
 
-def _all_of_runs(board: Leaderboard) -> Table:
-    known = {key: None for entry in board.entries for key in entry.metrics if key not in ("top1_low", "top1_high")}
-    names = [key for key in known if not (len(board.splits) > 1 and key.endswith(("_low", "_high")))]  # of one split
-    header = ["run", *board.keys, "top1_low", "top1_high", *names]
+def _exact_runs(board: Leaderboard) -> Table:
+    keys = dict.fromkeys(key for entry in board.entries for key in entry.metrics)
+    is_mean = len(board.splits) > 1  # the means of the splits' intervals are not those of the means
+    names = [
+        key
+        for key in keys
+        if key not in ("top1_low", "top1_high") and not (is_mean and key.endswith(("_low", "_high")))
+    ]
     rows = [
         [
             entry.name,
@@ -139,25 +147,25 @@ def _all_of_runs(board: Leaderboard) -> Table:
         ]
         for entry in board.entries
     ]
-    return Table(header, rows)
+    return Table(["run", *board.keys, "top1_low", "top1_high", *names], rows)
 
 
-def _all_of_pairs(board: Leaderboard) -> Table:
+def _exact_pairs(board: Leaderboard) -> Table:
     header = ["run", "against", "difference", "low", "high", "p", "p_holm", "num_unlike", "verdict"]
     names = [entry.name for entry in board.entries]
     rows = [
         [
-            *(names[one.one], names[one.other], one.value),
-            *(one.interval or ("", "")),
-            *(one.p, one.corrected, one.num_unlike, one.verdict),
+            *(names[pair.first], names[pair.second], pair.value),
+            *(pair.interval or ("", "")),
+            *(pair.p, pair.corrected, pair.num_discordant, pair.verdict),
         ]
-        for one in _surest(board)
+        for pair in _most_significant(board)
     ]
     return Table(header, rows)
 
 
-def _surest(board: Leaderboard) -> list[Difference]:
-    return sorted(board.differences, key=lambda one: (one.corrected, -abs(one.value)))
+def _most_significant(board: Leaderboard) -> list[Difference]:
+    return sorted(board.differences, key=lambda pair: (pair.corrected, -abs(pair.value)))
 
 
 def _percent(share: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Does a network use time? The same run, scored with the order of each view's frames taken away."""
+"""Does a network use time? Scores of a run after the order of each view's frames is removed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,32 +21,32 @@ from vidclf.system.seeds import generator_for
 from vidclf.system.terminal import say
 
 Frames = Int[Tensor, "V T"]
-NUM_DRAWS = {"shuffle": 5}  # averaged; the others have nothing to draw
+NUM_DRAWS = {"shuffle": 5}  # whose scores are averaged; the other probes are not random
 ALL = "all"
 
 
-class NoOrderError(VidclfError):
-    """The views have one frame."""
+class SingleFrameError(VidclfError):
+    """The views have one frame, so they have no order."""
 
 
 def shuffle(frames: Frames, generator: Generator) -> Frames:
-    """Return each view's frames in an order of its own."""
+    """Return the frames of each view in random order."""
     return torch.stack([view[torch.randperm(len(view), generator=generator)] for view in frames])
 
 
 def reverse(frames: Frames, generator: Generator) -> Frames:
-    """Return each view's frames from the last to the first."""
+    """Return the frames of each view from the last to the first."""
     return frames.flip(1)
 
 
 def single_frame(frames: Frames, generator: Generator) -> Int[Tensor, "V 1"]:
-    """Return the middle frame of each view alone."""
+    """Return only the middle frame of each view."""
     middle = frames.shape[1] // 2
     return frames[:, middle : middle + 1]
 
 
 def static(frames: Frames, generator: Generator) -> Frames:
-    """Return each view's middle frame in place of all its frames."""
+    """Return the middle frame of each view, repeated in place of all its frames."""
     return single_frame(frames, generator).expand_as(frames)
 
 
@@ -59,7 +59,7 @@ PROBES: dict[str, Callable[[Tensor, Generator], Tensor]] = {
 
 
 def parse_probes(probe: str) -> list[str]:
-    """Return the probes that `probe` asks for: one, or `all`.
+    """Return the names of the probes that `probe` selects: a single one, or `all`.
 
     Raises:
         VidclfError: there is no such probe.
@@ -71,16 +71,7 @@ def parse_probes(probe: str) -> list[str]:
 
 @dataclass
 class Prober:
-    """Scores a part of the data with the order of each view's frames taken away.
-
-    Args:
-        trainer: runs the classifier.
-        classifier: of the run.
-        source: of the batches.
-        corpus: whose part it is.
-        part: train, val or test.
-        ordered: what the run says of that part when no frame is moved.
-    """
+    """Scores a part after the order of each view's frames is removed; `ordered` are the predictions in order."""
 
     trainer: L.Trainer
     classifier: Classifier
@@ -89,55 +80,52 @@ class Prober:
     part: str
     ordered: VideoPredictions
 
-    def score(self, names: Sequence[str]) -> Iterator[tuple[str, dict[str, float | int]]]:
+    def score(self, probes: Sequence[str]) -> Iterator[tuple[str, dict[str, float | int]]]:
         """Yield each probe and the content of its metrics.json: the means over its draws, and the temporal gain.
 
-        One of several that the network cannot take is left out, and that is said.
+        If there are several probes, one that the network cannot take is skipped with a notice.
 
         Raises:
-            VidclfError: the views have one frame, or the network cannot take what the only probe leaves.
+            VidclfError: the views have one frame, or the network cannot take the views of the only probe.
         """
-        for name in names:
+        for probe in probes:
             try:
-                draws = [self._judge(name, draw) for draw in range(NUM_DRAWS.get(name, 1))]
+                draws = [self._score_draw(probe, draw) for draw in range(NUM_DRAWS.get(probe, 1))]
             except VidclfError as error:
-                if len(names) == 1 or isinstance(error, NoOrderError):
+                if len(probes) == 1 or isinstance(error, SingleFrameError):
                     raise
-                say(f"left out: probe={name}: {error}")
+                say(f"left out: probe={probe}: {error}")
                 continue
-            judged = [draw.aggregate(self.classifier.aggregation, self.corpus.videos) for draw in draws]
-            scores = [score_videos(one.log_probabilities, one.labels) for one in judged]
+            predictions = [draw.aggregate(self.classifier.aggregation, self.corpus.videos) for draw in draws]
+            scores = [score_videos(draw.log_probabilities, draw.labels) for draw in predictions]
             means: dict[str, float] = {key: fmean(score[key] for score in scores) for key in scores[0]}
-            yield name, means | draws[0].counts | self._temporal_gain(judged)
+            yield probe, means | draws[0].counts | self._temporal_gain(predictions)
 
-    def _judge(self, name: str, draw: int) -> ViewLogits:
-        views = [apply_probe(one, name, draw) for one in self.corpus.views(self.part)]
+    def _score_draw(self, probe: str, draw: int) -> ViewLogits:
+        views = [apply_probe(video, probe, draw) for video in self.corpus.views(self.part)]
         self.source.prepare(views)
         try:
             return score_part(self.trainer, self.classifier, self.source, self.corpus, self.part, views)
-        except Exception as error:  # whatever a network of one's own has to say
-            if name != "single_frame" or isinstance(error, VidclfError):
+        except Exception as error:  # a user's network may raise anything
+            if probe != "single_frame" or isinstance(error, VidclfError):
                 raise
-            raise VidclfError(f"probe={name}: the network takes no view of one frame ({error}).") from error
+            raise VidclfError(f"probe={probe}: the network takes no view of one frame ({error}).") from error
 
     def _temporal_gain(self, draws: Sequence[VideoPredictions]) -> dict[str, float]:
-        """Return the top1 in order, and how far the probe's (the mean of its draws) lies below it.
-
-        The 95 % interval is by bootstrap over groups: clips of a group are not independent. Over one there is none.
-        """
+        """Return the top1 in order, by how much it exceeds the probe's mean top1, and the gain's 95 % interval."""
         in_order = self.ordered.is_correct
         gains = in_order - np.mean([draw.is_correct for draw in draws], axis=0)
-        gain = {"top1_in_order": float(in_order.mean()), "temporal_gain": float(gains.mean())}
-        if interval := bootstrap_mean(gains, self.ordered.clusters):
-            gain |= {"temporal_gain_low": interval.low, "temporal_gain_high": interval.high}
-        return gain
+        scores = {"top1_in_order": float(in_order.mean()), "temporal_gain": float(gains.mean())}
+        if interval := bootstrap_mean(gains, self.ordered.clusters):  # over groups; None for a single group
+            scores |= {"temporal_gain_low": interval.low, "temporal_gain_high": interval.high}
+        return scores
 
 
-def apply_probe(one: VideoViews, name: str, draw: int) -> VideoViews:
-    """Return the views of a video as a probe leaves them; `draw` is a number of its chance."""
-    if one.frames.shape[1] < 2:
-        raise NoOrderError(
-            f"probe={name}: the run's views have one frame, so there is no order to take away. "
-            "Probe a run whose views have several, e.g. sampling=uniform."
+def apply_probe(views: VideoViews, probe: str, draw: int) -> VideoViews:
+    """Return the views of a video with their frames changed by a probe; `draw` numbers the draws of a random one."""
+    if views.frames.shape[1] < 2:
+        raise SingleFrameError(
+            f"probe={probe}: the run's views have one frame, so there is no order to remove. "
+            "Probe a run whose views have several, such as one with sampling=uniform."
         )
-    return replace(one, frames=PROBES[name](one.frames, generator_for(draw, "probe", one.video)))
+    return replace(views, frames=PROBES[probe](views.frames, generator_for(draw, "probe", views.video)))

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run beside its curves: the configuration, images, and the HParams tab."""
+"""Shows a run in TensorBoard beside its curves: the configuration, images, and the HParams tab."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,57 +15,58 @@ from vidclf.evaluation.logits import ViewLogits
 from vidclf.evaluation.scores import VideoPredictions
 from vidclf.system.text import sanitize
 
-BEST = "best"  # below a run's logs: what HParams shows of it
-MAX_SIGNS = 200  # of a setting that HParams shows
+BEST = "best"  # folder below a run's logs: what HParams shows of it
+MAX_CHARS = 200  # of a setting that HParams shows
 
 
 def log_run(trainer: L.Trainer, text: str, choices: Mapping[str, str], metrics: Mapping[str, float]) -> None:
-    """Show the configuration, as it is, in the text tab, and what was chosen and came of it in HParams."""
+    """Show the configuration in the text tab, and the chosen settings with their scores in HParams."""
     if isinstance(logger := trainer.logger, TensorBoardLogger):
         logger.experiment.add_text("configuration", "".join(f"    {sanitize(line)}\n" for line in text.splitlines()))
         log_best(Path(logger.log_dir, BEST), {f"val/{name}": metrics[name] for name in ("top1", "loss")}, choices)
         logger.finalize("success")
 
 
-def log_views(trainer: L.Trainer, corpus: Corpus, judged: ViewLogits, videos: VideoPredictions) -> None:
-    """Show what was made of validation views, where the callback shows those of training."""
+def log_views(trainer: L.Trainer, corpus: Corpus, view_logits: ViewLogits, predictions: VideoPredictions) -> None:
+    """Show validation views with their predictions, if the callback shows training views."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, ViewSheets) and isinstance(trainer.logger, TensorBoardLogger):
-            sheet = draw_sheet(corpus, "val", callback.num_views, judged, videos)
+            sheet = draw_sheet(corpus, "val", callback.num_views, view_logits, predictions)
             add_images(trainer.logger.experiment, "views/val", sheet, trainer.global_step)
 
 
 def log_report(
-    logs: Path, best: Path, results: Path, part: str, corpus: Corpus, judged: ViewLogits, videos: VideoPredictions
+    logs: Path,
+    best: Path,
+    results: Path,
+    part: str,
+    corpus: Corpus,
+    view_logits: ViewLogits,
+    predictions: VideoPredictions,
 ) -> None:
-    """Show what evaluate found: views, the confusion matrix and, of the test part by the run's settings, the score.
+    """Show an evaluation: views, the confusion matrix and, for the test part with the run's settings, the score.
 
-    Args:
-        logs: the run's TensorBoard.
-        best: the folder below it of what HParams shows.
-        results: where confusion.png is; its name is the part, and what differs from the run's settings.
-        part: train, val or test.
-        corpus: whose part it is.
-        judged: the part.
-        videos: what the run's aggregation makes of it.
+    `logs` is the run's TensorBoard folder, `best` the folder below it that HParams reads. `results` has confusion.png;
+    its name is the part and the settings that differ from the run's.
     """
     with SummaryWriter(str(logs)) as writer, Image.open(results / "confusion.png") as confusion:
         add_images(writer, f"confusion/{results.name}", [confusion])
-        add_images(writer, f"views/{results.name}", draw_sheet(corpus, part, judged=judged, videos=videos))
+        sheet = draw_sheet(corpus, part, view_logits=view_logits, predictions=predictions)
+        add_images(writer, f"views/{results.name}", sheet)
     if results.name == "test":
-        log_best(best, {"test/top1": float(videos.is_correct.mean())})
+        log_best(best, {"test/top1": float(predictions.is_correct.mean())})
 
 
 def log_best(folder: Path, scores: Mapping[str, float], choices: Mapping[str, str] | None = None) -> None:
-    """Show scores of the best checkpoint in HParams: `folder` is what it takes for a run, once it has `choices`.
+    """Show the scores of the best checkpoint in HParams, which takes `folder` for a run once it has `choices`.
 
-    It is a folder of its own, or HParams would have a column for each curve, with its last value. No experiment is
-    described, or the columns would be those of one run: without, they are all that any run has.
+    The folder is separate from the curves, or HParams would show a column for the last value of each. The experiment
+    is not described, or HParams would show the columns of this run alone.
     """
     with SummaryWriter(str(folder)) as writer:
         if choices is not None:
-            shown = {sanitize(key): sanitize(value)[:MAX_SIGNS] for key, value in choices.items()}
-            for summary in hparams(shown, {})[1:]:  # the session's beginning, and its end
+            settings = {sanitize(key): sanitize(value)[:MAX_CHARS] for key, value in choices.items()}
+            for summary in hparams(settings, {})[1:]:  # the start and the end of the session
                 writer.file_writer.add_summary(summary)
         for name, score in scores.items():
             writer.add_scalar(name, score)
