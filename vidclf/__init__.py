@@ -20,4 +20,4 @@ what a frozen backbone has computed, and in `datamodule.py`, which hands batches
 objects of a configuration, `system/` knows the machine, and each verb is a file here, read from top to bottom.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.3.0"
