@@ -1,23 +1,42 @@
-"""Video classification, from a folder of clips to an accuracy one can believe.
+"""Video classification, from a folder of clips to an accuracy that can be trusted.
 
-The way of the data (V views of a video, N views in a batch, T frames of a view, S steps and D width of a
-feature sequence, K classes):
+The data's path (V views of a video, N views in a batch, T frames of a view, S steps and D width of a feature sequence,
+K classes):
 
     dataset      root                            -> [Video(path, label, group)]
-    catalogue    path                            -> what one look at the whole file says: frames, content, damage
-    split        (videos, views of each)         -> a side (train, val, test) for every (video, view)
+    catalogue    path                            -> facts from one look at the whole file: frames, content, damage
+    split        (videos, views of each)         -> a part (train, val, test) for every (video, view)
     sampling     (num_frames, fps, generator)    -> frame indices (V, T)
     corpus       all of these                    -> [VideoViews(video, label, views, frames)] of a part
     decoding     (path, indices)                 -> frames (V, T, 3, H, W) uint8 RGB
     transform    frames                          -> images (V * crops, T, 3, h, w) float
-    backbone     images (N, T, 3, h, w)        -> features (N, S, D)
-    scaling      features                        -> features, by a scale fitted on those of training
+    backbone     images (N, T, 3, h, w)          -> features (N, S, D)
+    scaling      features                        -> features, scaled by what was fitted on train
     head         features (N, S, D)              -> logits (N, K)
     aggregation  logits (V, K) of one video      -> log-probabilities (K,)
 
-`contracts.py` says what travels; `data/` knows no model and `models/` no file. They meet in `features/`, which keeps
-what a frozen backbone has computed, and in `datamodule.py`, which hands batches of Views to Lightning. `run/` makes
-objects of a configuration, `system/` knows the machine, and each verb is a file here, read from top to bottom.
+One run of `vidclf train`, call by call: `cli.py` composes and checks the configuration (`run/config.py`) and calls
+`train.py`. That builds the backbone (`build/parts.py`) and the Trainer (`build/training.py`), then the corpus
+(`build/datasets.py`): the data set lists its videos (`data/datasets/`), the catalogue looks at every file
+(`data/catalogue.py`, `data/decoding.py`), the split and the sampling decide who shows which frames (`data/corpus.py`).
+The source (`features/batches.py`) extracts missing features (`features/extract.py`) into the store
+(`features/store.py`). Lightning then trains the head: `datamodule.py` hands batches to `models/learner.py`. The best
+checkpoint is scored on val (`evaluation/`) and left in the run's folder (`run/folder.py`).
 """
 
-__version__ = "0.3.0"
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidclf.api import compose, load
+
+__version__ = "0.3.0"  # pyproject.toml reads it
+__all__ = ["__version__", "compose", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `load` and `compose` when they are used first: they need torch, which takes seconds."""
+    if name in ("compose", "load"):
+        from vidclf import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -104,7 +104,7 @@ def _job(verb: str, typed: list[str], failures: list[Exception]) -> Callable[[An
         keep_memory()  # before the first tensor, in each process that a launcher starts
         try:
             _refuse_several_devices_in_a_sweep(cfg)
-            config, run = configure(cfg, verb)
+            config, run = configure(cfg, verb, typed)
             if "--cfg" in typed:
                 print(as_yaml(config), end="")
                 return

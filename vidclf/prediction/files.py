@@ -41,14 +41,21 @@ class Predictor:
     def label_files(
         self, paths: Sequence[Path], num_threads: int
     ) -> Iterator[tuple[Path, dict[str, Any] | VideoError]]:
-        """Yield each file and its label, or what is wrong with it, in order; looking and decoding run ahead."""
+        """Yield each file and its label, or its error, in order; looking and decoding run ahead."""
+        for path, features in self.embed_files(paths, num_threads):
+            yield path, features if isinstance(features, VideoError) else self._label(features, str(path))
+
+    def embed_files(
+        self, paths: Sequence[Path], num_threads: int
+    ) -> Iterator[tuple[Path, Float[Tensor, "V S D"] | VideoError]]:
+        """Yield each file and the features of its views, or its error, in order."""
         num_views: dict[int, int] = {}
-        broken: dict[int, VideoError] = {}
+        errors: dict[int, VideoError] = {}
 
         def views() -> Iterator[VideoViews]:
             for number, info in run_ahead(lambda number: [_look(paths[number])], range(len(paths)), num_threads):
                 if isinstance(info, VideoError):
-                    broken[number] = info
+                    errors[number] = info
                     continue
                 frames = info.frames_at(self.sampling(info.num_frames, info.fps))
                 num_views[number] = len(frames)
@@ -56,15 +63,15 @@ class Predictor:
 
         clip_length = self.classifier.backbone.picture_format.clip_length
         extractor = Extractor(paths, self.transform, self.classifier.backbone, self.device, num_threads)
-        todo = iter(range(len(paths)))
-        for one, features in extractor.compute(views()):
-            while (number := next(todo)) != one.video:
-                yield paths[number], broken[number]
+        remaining = iter(range(len(paths)))
+        for video, features in extractor.compute(views()):
+            while (number := next(remaining)) != video.video:
+                yield paths[number], errors[number]
             if isinstance(features, VideoError):
                 yield paths[number], features
             else:
-                yield paths[number], self._label(views_of(features, num_views[number]), str(paths[number]))
-        yield from ((paths[number], broken[number]) for number in todo)
+                yield paths[number], views_of(features, num_views[number])
+        yield from ((paths[number], errors[number]) for number in remaining)
 
     def label_stream(self, source: str, window_s: float | int) -> Iterator[dict[str, Any]]:
         """Yield a label for every `window_s` seconds of frames, and for what is left at the end.

@@ -139,6 +139,9 @@ def prepare_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
     quoted = [*(_quote(argument, literal) for argument in sorted(arguments, key=_is_override)), *several]
     if several and facts.starts_from == "each_run":
         quoted = ["--multirun", *(argument for argument in quoted if argument not in ("-m", "--multirun"))]
+    if quoted[:2] == ["--cfg", "job"] and not any(argument.startswith("-") for argument in quoted[2:]):
+        # Hydra would print conf/, with the facts about the verb; the job prints its configuration.
+        quoted[:2] = ["hydra.run.dir=.", "hydra.output_subdir=null"]
     resumed = any(key_of(argument) == "resume" and not argument.endswith("=null") for argument in quoted)
     if facts.starts_from not in ("run", "each_run") and not resumed:
         return quoted
@@ -146,8 +149,6 @@ def prepare_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
     if facts.starts_from == "resume" and "hydra.run.dir" not in chosen:
         quoted += _in_the_runs_folder(arguments)
     kept = [arg for arg in quoted if arg.lstrip("~") in OPTIONAL_GROUPS or not _is_deletion(arg)]
-    if kept[:2] == ["--cfg", "job"]:  # Hydra would print conf/; the job prints what applies to the run
-        kept[:2] = ["hydra.run.dir=.", "hydra.output_subdir=null"]
     return [f"++{arg.lstrip('+')}" if _is_override(arg) and _sets_run_key(key_of(arg), chosen) else arg for arg in kept]
 
 
@@ -162,8 +163,13 @@ def _in_the_runs_folder(arguments: Sequence[str]) -> list[str]:
 # The configuration
 
 
-def configure(cfg: DictConfig, verb: str) -> "tuple[Config, Run | None]":
+def configure(cfg: DictConfig, verb: str, typed: Sequence[str]) -> "tuple[Config, Run | None]":
     """Return a job's configuration as plain data, and the run that it starts from, if any.
+
+    Args:
+        cfg: as Hydra composed it.
+        verb: that it is for.
+        typed: the command line.
 
     Raises:
         VidclfError: a key is unknown, or a required one is missing; the run cannot be read, or is not trusted.
@@ -180,7 +186,7 @@ def configure(cfg: DictConfig, verb: str) -> "tuple[Config, Run | None]":
     find = checkpoint_to_resume if starts_from == "resume" else checkpoint_of
     run = load_checkpoint(find(Path(named)))
     composed: Any = OmegaConf.to_container(cfg, resolve=False)
-    applied = OmegaConf.create(apply_to_run(run.config, composed, task_overrides(), sys.argv[1:]))
+    applied = OmegaConf.create(apply_to_run(run.config, composed, task_overrides(), typed))
     check_keys(applied, verb)
     return resolved(applied), run
 
@@ -188,7 +194,8 @@ def configure(cfg: DictConfig, verb: str) -> "tuple[Config, Run | None]":
 def resolved(cfg: DictConfig) -> Config:
     """Return a configuration as plain data, without the facts about the verb; optional groups left out are None."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    return {**dict.fromkeys(OPTIONAL_GROUPS), **{key: value for key, value in plain.items() if key != "verb"}}
+    kept = {key: value for key, value in plain.items() if key != "verb"}
+    return {**kept, **{group: None for group in OPTIONAL_GROUPS if group not in kept}}
 
 
 def apply_to_run(

@@ -1,0 +1,108 @@
+"""vidclf from Python: `load` a run and label videos with it, `compose` a verb's configuration."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from jaxtyping import Float
+from omegaconf import OmegaConf, open_dict
+from torch import Tensor
+
+from vidclf.build.parts import build_device, build_node, build_transform, restore_classifier
+from vidclf.errors import VideoError
+from vidclf.prediction.files import Predictor
+from vidclf.run.config import CONF, HYDRA, Config, configure, name_folders, prepare_arguments
+from vidclf.run.folder import Run
+from vidclf.system.machine import num_cores
+
+
+class LoadedRun:
+    """A trained run, ready to label videos.
+
+    Attributes:
+        config: its configuration, plain data.
+        class_names: in label order.
+    """
+
+    def __init__(self, config: Config, run: Run) -> None:
+        self.config, self.class_names = config, run.class_names
+        device = build_device(config)
+        classifier = restore_classifier(config, run)
+        transform = build_transform(config, classifier.backbone.picture_format)
+        self._predictor = Predictor(classifier, build_node(config["sampling"]), transform, run.class_names, device)
+
+    def predict(self, path: str | Path) -> dict[str, Any]:
+        """Return {"path", "label", "probability", "top5"} of a video file.
+
+        Raises:
+            VideoError: the file is not a video, or is damaged.
+        """
+        return next(self.predict_many([path]))
+
+    def predict_many(self, paths: Sequence[str | Path]) -> Iterator[dict[str, Any]]:
+        """Yield the same of each file, in order; decoding runs ahead.
+
+        Raises:
+            VideoError: as `predict`, in the file's turn.
+        """
+        for path, label in self._predictor.label_files([Path(path) for path in paths], self._num_threads):
+            if isinstance(label, VideoError):
+                raise label
+            yield {"path": str(path), **label}
+
+    def embed(self, path: str | Path) -> Float[Tensor, "V S D"]:
+        """Return the backbone's features of a video file: V views of S steps, D wide.
+
+        Raises:
+            VideoError: the file is not a video, or is damaged.
+        """
+        ((_, features),) = self._predictor.embed_files([Path(path)], self._num_threads)
+        if isinstance(features, VideoError):
+            raise features
+        return features
+
+    @property
+    def _num_threads(self) -> int:
+        return self.config["num_threads"] or num_cores()
+
+
+def load(run: str | Path, trust: bool = False) -> LoadedRun:
+    """Load a trained run.
+
+    Args:
+        run: the folder that `vidclf train` wrote, or a checkpoint in it.
+        trust: whether the run may name classes from outside vidclf, which then run.
+
+    Raises:
+        VidclfError: there is no run, it cannot be read, or it is not trusted.
+    """
+    config, loaded = _configure("predict", [f"run={run}", "source=-", f"trust={str(trust).lower()}"])
+    assert loaded is not None
+    return LoadedRun(config, loaded)
+
+
+def compose(verb: str, overrides: Sequence[str] = ()) -> Config:
+    """Return a verb's configuration as plain data, as `vidclf VERB OVERRIDES --cfg job` prints it.
+
+    Raises:
+        VidclfError: a key is unknown, or a required one is missing.
+    """
+    return _configure(verb, overrides)[0]
+
+
+def _configure(verb: str, overrides: Sequence[str]) -> tuple[Config, Run | None]:
+    typed = name_folders(verb, overrides)
+    before = HydraConfig.instance().cfg
+    try:
+        with initialize_config_dir(CONF, **HYDRA):
+            cfg = hydra.compose(verb, prepare_arguments(verb, typed), return_hydra_config=True)
+            with open_dict(cfg.hydra.runtime):
+                cfg.hydra.runtime.output_dir = str(cfg.hydra.run.dir)
+            HydraConfig.instance().set_config(cfg)
+            plain: Any = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+            return configure(plain, verb, typed)
+    finally:
+        HydraConfig.instance().cfg = before
