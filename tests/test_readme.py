@@ -47,7 +47,7 @@ CODE = {
     for name in TEXTS
     for file, text in re.findall(r"```python\n(?:# (\w+\.py)\n)(.*?)```", TEXTS[name], re.DOTALL)
 }
-TRAININGS = [command.partition("  #")[0] for _, command in COMMANDS if "=my_" in command and "train" in command]
+TRAININGS = [command.partition("  #")[0] for _, command in COMMANDS if "_target_=my_" in command and " train " in command]
 OWN_VIDEOS = re.search(r"```bash\n([^`]*dataset=folder[^`]*)```", TEXTS["vidclf/data/README.md"])
 TWENTY_LINES = re.search(r"```python\n(# twenty lines\n.*?)```", TEXTS["vidclf/README.md"], re.DOTALL)
 ON_SMALL_DATA = ("dataset=ucf101", "trainer.max_epochs=1", "num_threads=2")
@@ -63,7 +63,9 @@ def test_there_are_commands_and_parts_to_try():
 def test_a_command_names_a_verb_and_keys_and_groups_that_exist(name: str, command: str):
     _, verb, *arguments = shlex.split(RUN.sub("x", command), comments=True)
     assert verb in verbs()
-    arguments = [argument for argument in name_folders(verb, arguments) if not argument.startswith("-") and argument != "job"]
+    arguments = [
+        argument for argument in name_folders(verb, arguments) if not argument.startswith("-") and argument != "job"
+    ]
     if read_verb(verb).takes_several_runs:  # folders become one list
         arguments = [*(argument for argument in arguments if not argument.startswith("run=")), "run=x"]
     overrides = [_first_value(argument) for argument in arguments]
