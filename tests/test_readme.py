@@ -47,7 +47,9 @@ CODE = {
     for name in TEXTS
     for file, text in re.findall(r"```python\n(?:# (\w+\.py)\n)(.*?)```", TEXTS[name], re.DOTALL)
 }
-TRAININGS = [command.partition("  #")[0] for _, command in COMMANDS if "_target_=my_" in command and " train " in command]
+TRAININGS = [
+    command.partition("  #")[0] for _, command in COMMANDS if "_target_=my_" in command and " train " in command
+]
 OWN_VIDEOS = re.search(r"```bash\n([^`]*dataset=folder[^`]*)```", TEXTS["vidclf/data/README.md"])
 TWENTY_LINES = re.search(r"```python\n(# twenty lines\n.*?)```", TEXTS["vidclf/README.md"], re.DOTALL)
 ON_SMALL_DATA = ("dataset=ucf101", "trainer.max_epochs=1", "num_threads=2")
@@ -138,6 +140,7 @@ def test_a_folder_of_phone_videos_becomes_a_run_with_a_test_score(
     assert json.loads(Path(run, "test", "metrics.json").read_text())["num_videos"] == 2
 
 
+@pytest.mark.filterwarnings("ignore")  # Lightning's own, which the command line silences
 def test_the_building_blocks_train_by_hand(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
