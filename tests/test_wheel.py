@@ -1,4 +1,4 @@
-"""The wheel holds all that the checkout does, and runs without it."""
+"""The wheel holds every file of the package and conf/, and runs without the checkout."""
 
 import os
 import subprocess
@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from vidclf import __version__
+
 PROJECT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built by what is installed: no network, no environment of its own."""
+    """The wheel, built with the installed libraries: no network, no new environment."""
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
@@ -28,6 +30,8 @@ def test_every_file_of_the_package_and_of_conf_is_in_the_wheel(wheel: Path):
     conf = {"vidclf" / path.relative_to(PROJECT) for path in (PROJECT / "conf").rglob("*.yaml")}
     wanted = {str(path) for path in package | conf if "__pycache__" not in path.parts}
     assert wanted <= there
+    assert "vidclf/py.typed" in there
+    assert f"vidclf-{__version__}-" in wheel.name
     assert not [name for name in there if name.startswith(("tests/", "conf/", "experiments/"))]
 
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vidclf.api import compose, load
 
-__version__ = "0.1.0"
+__version__ = "0.3.0"  # pyproject.toml reads it
 __all__ = ["__version__", "compose", "load"]
 
 
