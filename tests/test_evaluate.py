@@ -215,7 +215,7 @@ def test_a_damaged_checkpoint_is_refused(evaluate: Callable[..., Outcome], run: 
 def test_other_classes_than_the_runs_are_refused(evaluate: Callable[..., Outcome], own_clips: Path):
     (own_clips / "Archery").rename(own_clips / "Biking")
     refused(evaluate(f"dataset.root={own_clips}"), "only the run has Archery; only the data set has Biking")
-    refused(evaluate("dataset.classes=[Archery]"), "knows 2 classes, the data set has 1")
+    refused(evaluate("dataset.classes=[Archery]"), "has 2 classes, the data set has 1")
 
 
 def test_other_weights_than_the_runs_are_refused(evaluate: Callable[..., Outcome]):

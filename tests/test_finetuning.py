@@ -72,7 +72,7 @@ def test_evaluate_and_predict_use_it_and_agree_to_the_last_bit(
 def test_a_tuned_run_is_not_scored_as_a_frozen_one(tuned: Outcome, vidclf: Callable[..., Outcome]):
     outcome = vidclf("evaluate", f"run={tuned.run}", "backbone.trainable=none")
     assert outcome.status == 1
-    assert "was trained, and it would be frozen here; leave out backbone.trainable" in outcome.err
+    assert "was trained, but would be frozen here. Leave out backbone.trainable" in outcome.err
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

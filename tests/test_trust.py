@@ -281,7 +281,7 @@ def test_states_in_a_checkpoint_remove_no_files(vidclf: Callable[..., Outcome], 
             names = {str(mine): torch.tensor(9.0), f"{run / 'checkpoints'}/..": torch.tensor(8.0)}
             state |= {"kth_best_model_path": str(mine), "best_k_models": names, "kth_value": torch.tensor(9.0)}
     torch.save(content, path)
-    for folder in ([], [f"hydra.run.dir={run}"]):
+    for folder in ([f"hydra.run.dir={tmp_path / 'new'}"], []):
         outcome = vidclf("train", f"resume={run}", "trainer.max_epochs=3", *folder)
         assert outcome.status == 0, outcome.err
         assert mine.is_dir()
