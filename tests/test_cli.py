@@ -93,6 +93,13 @@ def test_a_key_that_hydra_does_not_know_is_one_message_and_status_1(vidclf: Call
     assert "Traceback" not in outcome.err
 
 
+def test_a_mistyped_key_is_reported_before_torch_is_imported(tmp_path: Path):
+    code = "import sys, vidclf.cli as cli; print(cli.call('train', ['heads=mlp']), 'torch' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout == "1 False\n"
+
+
 def test_a_mistake_in_a_users_head_prints_its_stack_trace(vidclf: Callable[..., Outcome], tmp_path: Path, clips: Path):
     (tmp_path / "my_heads.py").write_text(
         "def broken(feature_dim, num_classes):\n    raise RuntimeError('my mistake')\n"

@@ -95,7 +95,7 @@ def _snapshot(name: str, choices: Sequence[Sequence[str]], descriptions: Sequenc
     except (OSError, HFValidationError) as error:
         raise VidclfError(
             f"{name}: {_reason(error, fetch)}. Put its files into a folder on this machine (hf download {name} "
-            "--local-dir FOLDER, where there is a network) and name that folder or its file; see vidclf/models/README.md."
+            "--local-dir FOLDER, where there is a network) and name it or its file; see vidclf/models/README.md."
         ) from error
     weights = ", ".join(pattern for patterns in choices for pattern in patterns)
     needed = f"{descriptions[0]}, or none of {weights}" if descriptions else f"file of {weights}"
