@@ -164,6 +164,24 @@ def test_an_unknown_name_is_a_sentence(
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("backbone=tiny", "head=gru"), "head: GRU learns from the order of steps, and each view has 1 of them"),
+        (("backbone=tiny", "head=grid", "head.head=attention_pool"), "AttentionPool learns from the order of steps"),
+        (("backbone=tiny3d",), "tiny3d sees motion in clips of 16 frames, and each view has one frame"),
+        (("backbone=tiny", "sweep=local_parallel"), "sweep=local_parallel: it starts the jobs of a sweep"),
+    ],
+)
+def test_a_setup_that_would_not_do_what_it_says_is_a_sentence(
+    arguments: tuple[str, ...], sentence: str, vidclf: Callable[..., Outcome], clips: Path
+):
+    outcome = vidclf("train", f"dataset.root={clips}", *arguments)
+    assert (outcome.status, outcome.out) == (1, ""), outcome.err
+    assert sentence in outcome.err
+    assert "Examining" not in outcome.err  # before any work
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of downloaded weights, empty, and no network."""

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,6 +100,18 @@ def test_the_validation_part_is_scored_as_train_scored_it(evaluate: Callable[...
     outcome = evaluate("part=val")
     assert outcome.status == 0, outcome.err
     assert (run / "val" / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
+
+
+def test_a_training_that_did_not_come_to_its_end_is_scored_and_named(
+    evaluate: Callable[..., Outcome], run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert "training stopped" not in evaluate("part=val").err
+    (run / "metrics.json").unlink()
+    assert "training stopped" not in evaluate("part=val").err  # trained to the end, and not scored
+    monkeypatch.setattr("vidclf.evaluate.load_checkpoint", lambda path: SimpleNamespace(num_epochs=1))
+    outcome = evaluate("part=val")
+    assert outcome.status == 0
+    assert f"{run}: training stopped after epoch 1 of 2" in outcome.err
 
 
 def test_frames_and_stored_features_give_the_same_bits(evaluate: Callable[..., Outcome], run: Path):

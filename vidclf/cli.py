@@ -99,8 +99,7 @@ def _job(verb: str, typed: list[str], failures: list[Exception]) -> Callable[[An
         os.chdir(HydraConfig.get().runtime.cwd)  # paths are relative to it, whatever hydra.job.chdir says
         keep_memory()  # before the first tensor, in each process that a launcher starts
         try:
-            if is_sweep():
-                _refuse_several_devices(cfg.trainer)
+            _check_sweep(cfg.trainer)
             config, run = configure(cfg, verb, typed)
             if "--cfg" in typed:
                 print(as_yaml(config), end="")
@@ -118,9 +117,18 @@ def _job(verb: str, typed: list[str], failures: list[Exception]) -> Callable[[An
     return job
 
 
-def _refuse_several_devices(trainer: Any) -> None:
-    from vidclf.errors import VidclfError
+def _check_sweep(trainer: Any) -> None:
+    """Raise VidclfError if a sweep would start with several devices, or its launcher without a sweep."""
+    from hydra.core.hydra_config import HydraConfig
 
+    from vidclf.errors import VidclfError
+    from vidclf.run.config import is_sweep
+
+    launcher = HydraConfig.get().runtime.choices.get("sweep")
+    if not is_sweep():
+        if launcher:
+            raise VidclfError(f"sweep={launcher}: it starts the jobs of a sweep, and this is one job. Add -m.")
+        return
     devices = str(trainer.get("devices", 1))
     if devices not in ("1", "[0]") and not (devices == "auto" and trainer.get("accelerator") == "cpu"):
         raise VidclfError(

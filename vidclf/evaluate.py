@@ -19,9 +19,10 @@ from vidclf.evaluation.tensorboard import BEST, log_report
 from vidclf.models.classifier import Classifier
 from vidclf.run.compatible import check_scored, differences, results_name
 from vidclf.run.config import Config, explicit_overrides
-from vidclf.run.folder import Run, results_folder, write_scores
+from vidclf.run.folder import Run, load_checkpoint, results_folder, write_scores
+from vidclf.run.sweep import is_complete
 from vidclf.system.ranks import is_rank_zero, start_ranks
-from vidclf.system.terminal import table
+from vidclf.system.terminal import say, table
 
 
 def run(config: Config, run: Run | None) -> None:
@@ -32,6 +33,7 @@ def run(config: Config, run: Run | None) -> None:
         raise VidclfError(f"part={part}: must be one of {', '.join(PARTS)}.")
     probes = [] if config["probe"] is None else parse_probes(config["probe"])
     changed = differences(run, config, explicit_overrides())
+    _say_if_incomplete(run)
     classifier = restore_classifier(config, run)
     trainer = build_trainer(config, classifier.backbone)
     start_ranks(trainer)
@@ -51,6 +53,19 @@ def run(config: Config, run: Run | None) -> None:
     for probe, scores in Prober(trainer, classifier, source, corpus, part, predictions).score(probes):
         if is_rank_zero():
             _write_probe(run, part, [*changed, f"probe={probe}"], scores, corpus)
+
+
+def _say_if_incomplete(run: Run) -> None:
+    """Say at which epoch a training stopped that did not come to its end."""
+    last = run.path.with_name("last.ckpt")
+    if is_complete(run.folder) or not last.is_file():
+        return
+    num_epochs, planned = load_checkpoint(last).num_epochs, run.config["trainer"]["max_epochs"]
+    if num_epochs != planned:
+        say(
+            f"{run.folder}: training stopped after epoch {num_epochs} of {planned}; the scores are of epoch "
+            f"{run.num_epochs}. To go on: vidclf train resume={run.folder}"
+        )
 
 
 def _write_scores(

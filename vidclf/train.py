@@ -12,6 +12,7 @@ from vidclf.build.parts import (
     build_aggregations,
     build_backbone,
     build_classifier,
+    check_clip_length,
     fix_precision,
     is_grid,
     prepare_backbone,
@@ -59,6 +60,7 @@ def run(config: Config, run: Run | None) -> None:
 
 def _train(config: Config, before: Run | None) -> None:
     backbone = build_backbone(config)
+    check_clip_length(config, backbone)
     candidates = expand_grid(config) if is_grid(config) else []
     choose = ChooseHead(candidates) if candidates else None
     trainer = build_training(config, backbone, choose)

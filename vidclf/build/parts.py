@@ -33,6 +33,7 @@ from vidclf.run.trust import walk
 from vidclf.system.machine import choose_device, set_determinism
 from vidclf.system.ranks import gather, is_rank_zero
 from vidclf.system.seeds import seed_all
+from vidclf.system.terminal import say
 
 TAKES_WHITELIST = "_execution_whitelist_" in signature(instantiate).parameters  # Hydra from 1.4 on
 
@@ -53,6 +54,7 @@ def build_backbone(config: Config) -> FrozenBackbone | TunedBackbone:
     """Return the wrapped backbone; without pretrained weights, they are drawn from the seed."""
     seed_all(config["seed"])
     node = dict(fix_precision(config)["backbone"])
+    node.pop("allow_short", None)  # see `check_clip_length`
     calibration = node.pop("calibration", None)  # of a run
     if node.get("precision") != "int8":
         return wrap(build_node(node))
@@ -66,6 +68,24 @@ def build_backbone(config: Config) -> FrozenBackbone | TunedBackbone:
         node["precision"] = "float32"
     in_float32 = build_node(node)
     return FrozenBackbone(Int8Backbone(in_float32, calibration))
+
+
+def num_frames_of_view(config: Config) -> int:
+    """Return T, which is the same for every video."""
+    return build_node(config["sampling"])(1000, 25.0).shape[1]
+
+
+def check_clip_length(config: Config, backbone: FrozenBackbone | TunedBackbone) -> None:
+    """Raise VidclfError if a clip network would see single frames; say if its clips have another length than usual."""
+    num_frames, usual = num_frames_of_view(config), backbone.picture_format.clip_length
+    if num_frames == usual or usual == 1:
+        return
+    if num_frames == 1 and not config["backbone"].get("allow_short"):
+        raise VidclfError(
+            f"backbone: {backbone.name} sees motion in clips of {usual} frames, and each view has one frame. Use "
+            f"sampling=uniform sampling.num_frames={usual}, or allow it with +backbone.allow_short=true."
+        )
+    say(f"backbone: {backbone.name} was made for clips of {usual} frames; each view has {num_frames}.")
 
 
 def prepare_backbone(

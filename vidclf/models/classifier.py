@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidclf.contracts import Views
+from vidclf.contracts import Head, Views, optional
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
 from vidclf.models.scaling import Scaling
@@ -36,7 +36,10 @@ class Classifier(nn.Module):
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "N K"]:
         """Return the logits of images (N, T, 3, h, w) or of features (N, S, D)."""
-        return self.head(self.scaling(self.features(inputs)))
+        features = self.scaling(self.features(inputs))
+        if self.training:
+            check_steps(self.head, features.shape[1])
+        return self.head(features)
 
     def features(self, inputs: Tensor) -> Float[Tensor, "N S D"]:
         """Return the features of images, or stored features as they are, in the head's number format."""
@@ -80,6 +83,15 @@ class Classifier(nn.Module):
     def _are_finite(self, batches: Iterable[Views]) -> bool:
         device = _example_of(self).device
         return all(bool(self._features(batch.inputs.to(device)).isfinite().all()) for batch in batches)
+
+
+def check_steps(head: nn.Module, num_steps: int) -> None:
+    """Raise VidclfError if a head over time would be trained on views of too few steps."""
+    if num_steps < (wanted := optional(head, Head, "min_steps")):
+        raise VidclfError(
+            f"head: {type(head).__name__} learns from the order of steps, and each view has {num_steps} of them; it "
+            f"needs {wanted}. Use sampling=uniform (16 frames in one view) with an image backbone, or head=linear."
+        )
 
 
 def _example_of(*modules: nn.Module) -> Tensor:

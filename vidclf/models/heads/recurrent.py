@@ -24,6 +24,7 @@ class GRU(nn.Module):
     """
 
     scaling: ClassVar[str] = "standard"  # before this head, where scaling=auto
+    min_steps: ClassVar[int] = 2
     cell: ClassVar[Callable[..., nn.RNNBase]] = nn.GRU
 
     def __init__(

@@ -30,6 +30,7 @@ class Transformer(nn.Module):
     """
 
     scaling: ClassVar[str] = "standard"  # before this head, where scaling=auto
+    min_steps: ClassVar[int] = 2
 
     def __init__(
         self,
