@@ -1,4 +1,4 @@
-"""Finds what is wrong with a data set: damaged files, leaks between the parts of its split, and shortcuts."""
+"""Find what is wrong with a data set: damaged files, leaks between the parts of its split, and shortcuts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,24 +48,24 @@ class Findings:
 
     @property
     def crossing_copies(self) -> list[Sequence[int]]:
-        """The copies that are in several parts of the split."""
+        """Return the copies that are in several parts of the split."""
         parts = self.corpus.split.parts
         return [videos for videos in self.copies if len({parts[video] for video in videos}) > 1]
 
     @property
     def crossing_pairs(self) -> list[Pair]:
-        """The look-alikes that are in two parts of the split."""
+        """Return the look-alikes that are in two parts of the split."""
         parts = self.corpus.split.parts
         return [pair for pair in self.pairs if parts[pair.first] != parts[pair.second]]
 
     @property
     def shortcuts(self) -> dict[str, Shortcut | None]:
-        """The measured shortcuts, by name."""
+        """Return the measured shortcuts by name."""
         return {"container": self.container, "one_frame": self.one_frame}
 
     @property
     def num_leaks(self) -> int:
-        """The number of copies and pairs that cross parts, and of videos with frames in both train and val."""
+        """Return the number of copies and pairs that cross parts, and of videos with frames in both train and val."""
         return len(self.crossing_copies) + len(self.crossing_pairs) + len(self.corpus.split.val_views)
 
     @property

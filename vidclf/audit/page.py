@@ -1,4 +1,4 @@
-"""Writes the findings of `vidclf check`: a page that loads and runs nothing, and a table of readable videos."""
+"""Write the findings of `vidclf check`: a page that loads and runs nothing, and a table of readable videos."""
 
 import base64
 import csv
