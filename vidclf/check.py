@@ -84,9 +84,8 @@ def _rows(findings: Findings) -> dict[str, object]:
     rows: dict[str, object] = {"num_videos": len(corpus.videos), "num_failed": len(corpus.failed)}
     rows |= {"num_copies": len(findings.copies), "num_alike": len(findings.pairs), "num_leaks": findings.num_leaks}
     for name, shortcut in findings.shortcuts.items():
-        if shortcut:
-            rows |= {f"{name}_top1": shortcut.top1, f"{name}_low": shortcut.low, f"{name}_high": shortcut.high}
-            rows["majority_top1"] = shortcut.majority
+        rows |= {f"{name}_top1": shortcut.top1, f"{name}_low": shortcut.low, f"{name}_high": shortcut.high}
+        rows["majority_top1"] = shortcut.majority
     return rows
 
 

@@ -99,13 +99,12 @@ def _measure(model: Any, table: Float[np.ndarray, "M D"], videos: LabelledVideos
     return float(is_correct.mean()), *interval, float((labels[is_test] == most_frequent).mean())
 
 
-def keep_shortcuts(root: Path, corpus: Corpus, shortcuts: Mapping[str, Shortcut | None]) -> None:
+def keep_shortcuts(root: Path, corpus: Corpus, shortcuts: Mapping[str, Shortcut]) -> None:
     """Write the measured shortcuts below the store's `root`, for evaluate on the same videos and parts."""
-    scores = {f"{name}_top1": shortcut.top1 for name, shortcut in shortcuts.items() if shortcut}
-    if scores:
+    if shortcuts:
         path = _path_of(root, corpus)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, scores)
+        write_json(path, {f"{name}_top1": shortcut.top1 for name, shortcut in shortcuts.items()})
 
 
 def kept_shortcuts(root: Path, corpus: Corpus) -> dict[str, float]:
