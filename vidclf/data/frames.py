@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 from typing import ClassVar
@@ -64,6 +64,7 @@ class FrameReader:
         augmentation: frames -> random images, instead of `transform` in training.
         seed: of the augmentation.
         num_workers: number of processes that decode; 0: decode in this process.
+        backbone: images -> features, for `features`.
         device: of the backbone; batches for a GPU are pinned, so that copies overlap.
     """
 
@@ -73,6 +74,7 @@ class FrameReader:
     augmentation: Callable[[Tensor], Tensor] | None = None
     seed: int = 0
     num_workers: int = 0
+    backbone: nn.Module = field(default_factory=nn.Identity)
     device: torch.device = CPU
     num_draws: ClassVar[int] = 1
 
@@ -108,9 +110,9 @@ class FrameReader:
         num_batches = len(of_rank(views, rank=0)) if keep_as else len(windows)
         return FrameBatches(self, windows, num_batches, self.on_error)
 
-    def features(self, views: Sequence[VideoViews], backbone: nn.Module) -> Float[Tensor, "N S D"]:
+    def features(self, views: Sequence[VideoViews]) -> Float[Tensor, "N S D"]:
         """Return the features of all views, of all processes, on the CPU, without damaged videos."""
-        backbone.to(self.device).eval()
+        backbone = self.backbone.to(self.device).eval()
         batches = self.scoring_batches(views)
         local_features = {int(batch.video[0]): backbone(batch.inputs.to(self.device)).cpu() for batch in batches}
         features_of = {video: features for part in gather(local_features) for video, features in part.items()}
