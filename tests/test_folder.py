@@ -20,11 +20,15 @@ from vidclf.run.folder import (
     checkpoint_of,
     checkpoint_to_resume,
     load_checkpoint,
-    load_run,
     load_trained,
     write_scores,
 )
 from vidclf.run.resume import prepare_folder, relocate_states
+
+
+def load_run(path: Path) -> Run:
+    return load_checkpoint(checkpoint_of(path))
+
 
 CALLBACKS = [ModelCheckpoint(monitor="val/loss"), ModelCheckpoint()]
 

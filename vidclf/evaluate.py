@@ -17,7 +17,7 @@ from vidclf.evaluation.results import write_aggregations, write_report
 from vidclf.evaluation.scores import VideoPredictions
 from vidclf.evaluation.tensorboard import BEST, log_report
 from vidclf.models.classifier import Classifier
-from vidclf.run.compatible import check_scored, differences, results_name
+from vidclf.run.compatible import check_classes, check_split, differences, results_name
 from vidclf.run.config import Config, explicit_overrides
 from vidclf.run.folder import Run, load_checkpoint, results_folder, write_scores
 from vidclf.run.sweep import is_complete
@@ -39,7 +39,8 @@ def run(config: Config, run: Run | None) -> None:
     start_ranks(trainer)
     device = trainer.strategy.root_device
     corpus = build_corpus(config)
-    check_scored(run, corpus, part)
+    check_classes(run, corpus.class_names)
+    check_split(run, corpus.split, part)
     source = build_source(config, corpus, classifier.backbone, device)
     source.prepare(corpus.views(part))
     view_logits = score_part(trainer, classifier, source, corpus, part)

@@ -128,7 +128,7 @@ def fit_scaling(learner: Learner, datamodule: VideoDataModule) -> None:
     """Fit the scaling before the head, or before each head of a grid, to the training features."""
     scalings = [scaling for scaling in learner.scalings if scaling.method != "none"]
     if scalings:
-        features, _ = datamodule.labelled("train", learner.backbone)
+        features, _ = datamodule.labelled("train")
         for scaling in scalings:
             scaling.fit(features)
 
@@ -151,7 +151,7 @@ def fit_head(
     learner.to(device)
     parts = []
     for part in ("train", "val"):
-        features, labels = datamodule.labelled(part, learner.backbone)
+        features, labels = datamodule.labelled(part)
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
         num_bytes = COPIES * 4 * features.numel()
         if num_bytes > free:

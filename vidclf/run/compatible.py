@@ -10,10 +10,9 @@ from vidclf.errors import VidclfError
 from vidclf.run.config import key_of, value_at
 from vidclf.run.folder import Run
 from vidclf.system.terminal import say
-from vidclf.system.text import first_five
+from vidclf.system.text import first_five, sanitize
 
 if TYPE_CHECKING:  # scikit-learn, which splits, takes a second
-    from vidclf.data.corpus import Corpus
     from vidclf.data.splits import Split
 
 # These change a score.
@@ -27,6 +26,7 @@ TRAINER = (  # arguments of Lightning's Trainer that change what is learned
     *("limit_train_batches", "overfit_batches", "reload_dataloaders_every_n_epochs", "sync_batchnorm", "plugins"),
 )
 MAX_NAME_BYTES = 200  # of a folder; file systems allow 255
+MAX_SHOWN = 200  # characters of a setting in a message
 
 
 def differences(run: Run, config: Mapping[str, Any], explicit: Sequence[str]) -> list[str]:
@@ -98,10 +98,15 @@ def check_split(run: Run, split: "Split", part: str) -> None:
         say(f"The data differ from the run's: {len(missing)} videos are missing, {len(new)} are new.")
 
 
-def check_scored(run: Run, corpus: "Corpus", part: str) -> None:
-    """Raise VidclfError if the run must not be scored on a part of the data."""
-    check_classes(run, corpus.class_names)
-    check_split(run, corpus.split, part)
+def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return `key=value (was value)` for each dotted key whose values differ."""
+    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    return [f"{key}={_shorten(new.get(key))} (was {_shorten(old.get(key))})" for key in keys]
+
+
+def _shorten(value: object) -> str:
+    text = sanitize(str(value))
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -64,11 +64,6 @@ class Run:
         return self.path.absolute().parent.parent
 
 
-def load_run(path: Path) -> Run:
-    """Return the run that `path` names, from its best checkpoint; raise VidclfError if it cannot be read."""
-    return load_checkpoint(checkpoint_of(path))
-
-
 def load_best(folder: Path, num_steps: int, classifier: nn.Module) -> Run:
     """Load the best checkpoint of a training into its classifier; return the run.
 
@@ -81,7 +76,7 @@ def load_best(folder: Path, num_steps: int, classifier: nn.Module) -> Run:
             "(trainer.max_steps, trainer.max_epochs, +trainer.max_time), or validate more often "
             "(+trainer.val_check_interval)."
         )
-    run = load_run(folder)
+    run = load_checkpoint(folder / "checkpoints" / "best.ckpt")
     load_trained(run, classifier)
     return run
 

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from vidclf.errors import VidclfError
-from vidclf.run.compatible import flatten
+from vidclf.run.compatible import changed_settings, flatten
 from vidclf.run.config import CALL_KEYS, MEASURED_KEYS
 from vidclf.run.folder import Run, UnreadableError, describe_checkpoint, load_checkpoint
 from vidclf.run.sweep import ERROR
 from vidclf.run.trust import check_plain
 from vidclf.system.disk import locked
 from vidclf.system.terminal import say
-from vidclf.system.text import first_five, sanitize
-
-MAX_SHOWN = 200  # characters of a setting
+from vidclf.system.text import first_five
 
 
 class Progress(Enum):
@@ -38,15 +36,14 @@ def job_of_sweep(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[Prog
     # Jobs outlive a killed sweep that ran several at once.
     with locked(folder / ".lock", f"{folder}: another process is training this job; waiting for it."):
         _check_siblings(folder)
-        progress = read_job(folder, config)
+        progress, run = read_job(folder, config), None
         (folder / ERROR).unlink(missing_ok=True)
         if progress is Progress.DONE:
             say(f"{folder}: done before; its scores are kept.")
-        run = None
-        if progress is Progress.BEGUN:
+        elif progress is Progress.BEGUN:
             run = load_checkpoint(folder / "checkpoints" / "last.ckpt")
             say(f"{folder}: goes on after epoch {run.num_epochs}.")
-        elif progress is Progress.NEW:
+        else:
             _rename_unreadable(folder)
         yield progress, run
 
@@ -95,13 +92,10 @@ def read_job(folder: Path, config: Mapping[str, Any]) -> Progress:
 
 def _check_same(folder: Path, old_config: Mapping[str, Any], new_config: Mapping[str, Any]) -> None:
     """Raise VidclfError if a job was trained with other settings than those of its command now."""
-    old, new = _training_settings(old_config), _training_settings(new_config)
-    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-    if keys:
-        changes = [f"{key}={_shorten(new.get(key))} (was {_shorten(old.get(key))})" for key in keys]
+    if changed := changed_settings(_training_settings(old_config), _training_settings(new_config)):
         raise VidclfError(
-            f"{folder}: this job was trained with other settings: {sanitize(first_five(changes))}. Repeat the sweep's "
-            "command unchanged to go on with it, or choose another hydra.sweep.dir."
+            f"{folder}: this job was trained with other settings: {first_five(changed)}. Repeat the sweep's command "
+            "unchanged to go on with it, or choose another hydra.sweep.dir."
         )
 
 
@@ -116,11 +110,6 @@ def _training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         and not (key.startswith("callbacks.") and key.endswith(".dirpath"))
         and value not in (None, {})
     }
-
-
-def _shorten(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _rename_unreadable(folder: Path) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from vidclf.data.splits import Split
 from vidclf.errors import VidclfError
-from vidclf.run.compatible import TRAINED_BY, TRAINER, check_classes, check_weights, flatten
+from vidclf.run.compatible import TRAINED_BY, TRAINER, changed_settings, check_classes, check_weights, flatten
 from vidclf.run.folder import Run
 from vidclf.system.ranks import barrier, is_rank_zero
 from vidclf.system.text import first_five
@@ -19,7 +19,7 @@ PREVIOUS = "metrics.previous.json"  # scores of a resumed run, until it is score
 
 
 def is_complete(run: Run, config: Mapping[str, Any], callbacks: Iterable[Callback]) -> bool:
-    """Whether training is over: all epochs are done, or early stopping has ended it and would do so again.
+    """Return whether training is over: all epochs are done, or early stopping has ended it and would do so again.
 
     Raises:
         VidclfError: the run is complete and scored.
@@ -52,12 +52,7 @@ def check_resumed(run: Run, config: Mapping[str, Any], class_names: list[str], s
             f"trainer.max_epochs={num_epochs}: the learning rate of {run.folder} was planned for {planned} epochs. "
             f"Set trainer.max_epochs={planned}, or train again without resume."
         )
-    old, new = _training_settings(run.config), _training_settings(config)
-    changed = [
-        f"{key}={new.get(key)} (was {old.get(key)})"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]
+    changed = changed_settings(_training_settings(run.config), _training_settings(config))
     if split.fingerprint != run.split_fingerprint:
         changed.append("the videos or their parts")
     if changed:
@@ -85,10 +80,10 @@ def prepare_folder(run: Run, folder: Path) -> None:
     are copied, so that the best so far stays the best until a better epoch replaces it.
     """
     target = folder / "checkpoints"
-    if is_rank_zero() and run.path.resolve().parent == target.resolve():
-        if (folder / "metrics.json").is_file():
-            (folder / "metrics.json").replace(folder / PREVIOUS)
-    elif is_rank_zero():
+    goes_on_in_place = run.path.resolve().parent == target.resolve()
+    if is_rank_zero() and goes_on_in_place and (folder / "metrics.json").is_file():
+        (folder / "metrics.json").replace(folder / PREVIOUS)
+    if is_rank_zero() and not goes_on_in_place:
         target.mkdir(parents=True, exist_ok=True)
         for path in run.path.parent.glob("*.ckpt"):
             if path.is_file() and path.name != run.path.name:

@@ -32,18 +32,18 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         jobs = jobs_of(path)
         if not jobs:
             raise VidclfError(f"{path}: neither a run (it has no checkpoints/best.ckpt) nor a sweep with runs in it.")
-        runs += [job for job in jobs if is_complete(job)]
-        incomplete += [job for job in jobs if not is_complete(job)]
+        for job in jobs:
+            (runs if is_complete(job) else incomplete).append(job)
     return runs, incomplete
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder holds the best checkpoint of a run."""
+    """Return whether a folder holds the best checkpoint of a run."""
     return (path / "checkpoints" / "best.ckpt").is_file()
 
 
 def is_complete(job: Path) -> bool:
-    """Whether a job was trained to its end: its scores are written last."""
+    """Return whether a job was trained to its end: its scores are written last."""
     return is_run(job) and (job / "metrics.json").is_file()
 
 

@@ -80,7 +80,7 @@ def walk(config: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
 
 
 def _is_trusted(group: str, target: object, conf: Path) -> bool:
-    """Whether `target` is a class or function that can only be a part of a classifier.
+    """Return whether `target` is a class or function that can only be a part of a classifier.
 
     Its name is checked before anything is imported, and then the object itself: functions of the libraries can run a
     shell (`torch.os.system`) or fetch code (`torch.hub.load`), and some of vidclf write files.

@@ -88,11 +88,8 @@ def require_space(folder: Path, num_bytes: int, remedy: str) -> None:
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if num_bytes > free:
-        raise VidclfError(f"{folder}: {_readable(num_bytes)} needed, {_readable(free)} free. {remedy}")
-
-
-def _readable(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.2f} MB"
+        needed, left = (f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB" for size in (num_bytes, free))
+        raise VidclfError(f"{folder}: {needed} needed, {left} free. {remedy}")
 
 
 def empty_on_disk(folder: Path, shape: Sequence[int], dtype: "torch.dtype", remedy: str) -> "torch.Tensor":

@@ -48,13 +48,13 @@ def message_for(error: BaseException) -> str | None:
 
 
 def raised_in_user_code(error: BaseException) -> bool:
-    """Whether a file that is neither vidclf's nor an installed package's is on the way to `error`."""
+    """Return whether a file that is neither vidclf's nor an installed package's is on the way to `error`."""
     installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
     return any(not _is_inside(file, PACKAGE, *installed, *_folders("hydra", "omegaconf")) for file in _files_of(error))
 
 
 def rejects_a_setting(error: BaseException) -> bool:
-    """Whether Lightning, Hydra or an optimiser of torch raised `error`, so that a setting is to blame."""
+    """Return whether Lightning, Hydra or an optimiser of torch raised `error`, so that a setting is to blame."""
     files = _files_of(error)
     raising = _folders("hydra", "lightning", "omegaconf", "torch.optim")
     return bool(files) and _is_inside(files[-1], *raising) and not raised_in_user_code(error)
