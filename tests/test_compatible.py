@@ -46,12 +46,19 @@ def test_nested_keys_are_dotted():
 def test_settings_that_differ_are_named_by_their_overrides():
     config = changed(sampling={**CONFIG["sampling"], "rate_hz": 5}, trainer={"max_epochs": 9})
     explicit = ["run=x", "part=val", "sampling.rate_hz=5", "trainer.max_epochs=9", "head.widths=[16]"]
-    assert differences(RUN, config, explicit) == ["sampling.rate_hz=5"]
-    assert differences(RUN, config, ["sampling=rate", "++sampling.rate_hz=5"]) == [
+    assert differences(RUN, config, explicit, True) == ["sampling.rate_hz=5"]
+    assert differences(RUN, config, ["sampling=rate", "++sampling.rate_hz=5"], True) == [
         "sampling=rate",
         "++sampling.rate_hz=5",
     ]
-    assert differences(RUN, changed(head={}), ["~head.widths", "~head.none"]) == ["~head.widths"]
+    assert differences(RUN, changed(head={}), ["~head.widths", "~head.none"], True) == ["~head.widths"]
+
+
+@pytest.mark.parametrize("same_videos", [True, False])
+def test_another_place_is_a_difference_if_its_videos_are_others(same_videos: bool):
+    moved = changed(dataset={"root": "elsewhere"})
+    explicit = ["dataset.root=elsewhere"]
+    assert differences(RUN, moved, explicit, same_videos) == ([] if same_videos else explicit)
 
 
 def test_results_are_named_by_part_and_differences():

@@ -32,7 +32,6 @@ def run(config: Config, run: Run | None) -> None:
     if part not in PARTS:
         raise VidclfError(f"part={part}: must be one of {', '.join(PARTS)}.")
     probes = [] if config["probe"] is None else parse_probes(config["probe"])
-    changed = differences(run, config, explicit_overrides())
     _say_if_incomplete(run)
     classifier = restore_classifier(config, run)
     trainer = build_trainer(config, classifier.backbone)
@@ -41,6 +40,8 @@ def run(config: Config, run: Run | None) -> None:
     corpus = build_corpus(config)
     check_classes(run, corpus.class_names)
     check_split(run, corpus.split, part)
+    same_videos = corpus.split.fingerprint == run.split_fingerprint
+    changed = differences(run, config, explicit_overrides(), same_videos)
     source = build_source(config, corpus, classifier.backbone, device)
     source.prepare(corpus.views(part))
     view_logits = score_part(trainer, classifier, source, corpus, part)

@@ -129,7 +129,9 @@ class CheckpointFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         """Write a checkpoint; raise VidclfError if the disk refuses."""
         path = Path(path)
-        with writing_to(path, f"Make room; resume={path.parent.parent} goes on."):
+        can_go_on = path.with_name("last.ckpt").is_file()
+        rest = f"; resume={path.parent.parent} goes on." if can_go_on else " and train again."
+        with writing_to(path, f"Make room{rest}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with replacing(path, "part") as temporary, temporary.open("xb") as file:

@@ -303,7 +303,8 @@ def _context() -> multiprocessing.context.BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    # A job of joblib hands its start method, "loky", to the server, which knows it only once joblib is imported.
+    context.set_forkserver_preload([__name__, "joblib.externals.loky.backend.context"])
     return context
 
 

@@ -25,13 +25,19 @@ TRAINER = (  # arguments of Lightning's Trainer that change what is learned
     *("precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "max_steps"),
     *("limit_train_batches", "overfit_batches", "reload_dataloaders_every_n_epochs", "sync_batchnorm", "plugins"),
 )
+PLACES = ("dataset.root", "dataset.lists", "split.lists", "backbone.weights")  # paths of what is compared by content
 MAX_NAME_BYTES = 200  # of a folder; file systems allow 255
 MAX_SHOWN = 200  # characters of a setting in a message
 
 
-def differences(run: Run, config: Mapping[str, Any], explicit: Sequence[str]) -> list[str]:
-    """Return the explicit overrides that change a setting of the run which affects scores."""
+def differences(run: Run, config: Mapping[str, Any], explicit: Sequence[str], same_videos: bool) -> list[str]:
+    """Return the explicit overrides that change a setting of the run which affects scores.
+
+    A path affects none if the videos there are the same, as files that have moved; weights are compared by their hash.
+    """
     scoring = [override for override in explicit if key_of(override).partition(".")[0] in SCORED_BY]
+    if same_videos:
+        scoring = [override for override in scoring if key_of(override) not in PLACES]
     return [text for text in scoring if value_at(config, key_of(text)) != value_at(run.config, key_of(text))]
 
 

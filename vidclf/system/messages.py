@@ -40,6 +40,10 @@ def message_for(error: BaseException) -> str | None:
         )
     if isinstance(error, HydraException) and re.search("hydra/launcher/(joblib|submitit)", str(error)):
         return f"{type(error).__name__}: {error}\nThe launchers of sweeps are an extra: pip install 'vidclf[sweep]'"
+    if isinstance(error, RuntimeError) and '"srun"' in str(error):  # submitit's
+        return (
+            "sweep=slurm: this machine has no srun, so no SLURM. Start it where SLURM is, or use sweep=local_parallel."
+        )
     if isinstance(error, HydraException) and "'head.scaling'" in str(error):
         return "head.scaling: scaling is a stage before the head. Use scaling=auto, standard, max or none."
     if isinstance(error, VidclfError | HydraException | OmegaConfBaseException) or rejects_a_setting(error):
