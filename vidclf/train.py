@@ -12,7 +12,7 @@ from vidclf.build.parts import (
     build_aggregations,
     build_backbone,
     build_classifier,
-    check_clip_length,
+    check_views,
     fix_precision,
     is_grid,
     prepare_backbone,
@@ -60,8 +60,8 @@ def run(config: Config, run: Run | None) -> None:
 
 def _train(config: Config, before: Run | None) -> None:
     backbone = build_backbone(config)
-    check_clip_length(config, backbone)
     candidates = expand_grid(config) if is_grid(config) else []
+    check_views({**config, **candidates[0].changes} if candidates else config, backbone)
     choose = ChooseHead(candidates) if candidates else None
     trainer = build_training(config, backbone, choose)
     is_trained = bool(before and is_complete(before, config, trainer.callbacks))  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ from vidclf.features.recipe import hash_weights
 from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.trainable import resolve_precision
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone, wrap
-from vidclf.models.classifier import Classifier
+from vidclf.models.classifier import Classifier, check_steps
 from vidclf.models.scaling import Scaling, resolve_scaling
 from vidclf.run.compatible import check_weights
 from vidclf.run.config import Config, escaped
@@ -54,7 +54,7 @@ def build_backbone(config: Config) -> FrozenBackbone | TunedBackbone:
     """Return the wrapped backbone; without pretrained weights, they are drawn from the seed."""
     seed_all(config["seed"])
     node = dict(fix_precision(config)["backbone"])
-    node.pop("allow_short", None)  # see `check_clip_length`
+    node.pop("allow_short", None)  # see `check_views`
     calibration = node.pop("calibration", None)  # of a run
     if node.get("precision") != "int8":
         return wrap(build_node(node))
@@ -70,15 +70,18 @@ def build_backbone(config: Config) -> FrozenBackbone | TunedBackbone:
     return FrozenBackbone(Int8Backbone(in_float32, calibration))
 
 
-def num_frames_of_view(config: Config) -> int:
-    """Return T, which is the same for every video."""
-    return build_node(config["sampling"])(1000, 25.0).shape[1]
+def check_views(config: Config, backbone: FrozenBackbone | TunedBackbone) -> None:
+    """Check that the sampling's views suit the backbone and the head; say if clips have another length than usual.
 
-
-def check_clip_length(config: Config, backbone: FrozenBackbone | TunedBackbone) -> None:
-    """Raise VidclfError if a clip network would see single frames; say if its clips have another length than usual."""
-    num_frames, usual = num_frames_of_view(config), backbone.picture_format.clip_length
-    if num_frames == usual or usual == 1:
+    Raises:
+        VidclfError: a clip network, or a head over time, would see single frames.
+    """
+    num_frames = build_node(config["sampling"])(1000, 25.0).shape[1]  # the same for every video
+    usual = backbone.picture_format.clip_length
+    if usual == 1:  # each frame is a step
+        check_steps(build_node(config["head"]).func, num_frames)
+        return
+    if num_frames == usual:
         return
     if num_frames == 1 and not config["backbone"].get("allow_short"):
         raise VidclfError(

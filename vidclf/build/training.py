@@ -12,10 +12,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
-from vidclf.build.parts import build_classifier, build_node, call_factory, check_arguments, num_frames_of_view
+from vidclf.build.parts import build_classifier, build_node, call_factory, check_arguments
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
-from vidclf.models.classifier import check_steps
 from vidclf.models.learner import Learner
 from vidclf.run.config import Config
 from vidclf.run.folder import DESCRIPTION, FORMAT
@@ -62,8 +61,6 @@ def versions() -> dict[str, str]:
 def build_learner(config: Config, backbone: FrozenBackbone | TunedBackbone, num_classes: int) -> Learner:
     """Return the classifier for training, its head drawn from the seed."""
     untrained = build_classifier(config, backbone, num_classes)
-    if backbone.picture_format.clip_length == 1:  # each frame is a step
-        check_steps(untrained.head, num_frames_of_view(config))
     if config["mixing"] and config["batch_size"] < 2:
         raise VidclfError(f"batch_size={config['batch_size']}: mixing needs two views or more in a batch.")
     return Learner(
