@@ -13,7 +13,7 @@ from vidclf.data.corpus import Corpus
 from vidclf.errors import VidclfError
 from vidclf.evaluation.logits import ViewLogits, compute_metrics, print_warnings, score_part
 from vidclf.evaluation.probes import Prober, parse_probes
-from vidclf.evaluation.results import write_aggregations, write_report
+from vidclf.evaluation.results import summarize, write_aggregations, write_report
 from vidclf.evaluation.scores import VideoPredictions
 from vidclf.evaluation.tensorboard import BEST, log_report
 from vidclf.models.classifier import Classifier
@@ -93,11 +93,11 @@ def _write_scores(
     log_report(logs, best, results, part, corpus, view_logits, predictions)
     write_scores(results, metrics, corpus.videos, corpus.failed)
     print_warnings(predictions, corpus.class_names)
-    table(f"{part} part of {run.folder}", metrics, f"results {results}")
+    table(f"{part} part of {run.folder}", summarize(metrics), f"results {results}")
 
 
 def _write_probe(run: Run, part: str, changed: Sequence[str], scores: Mapping[str, float], corpus: Corpus) -> None:
     """Write and print the scores of a probe."""
     results = results_folder(run, results_name(part, changed))
     write_scores(results, scores, corpus.videos, corpus.failed)
-    table(f"{part} part of {run.folder}, {changed[-1]}", scores, f"results {results}")
+    table(f"{part} part of {run.folder}, {changed[-1]}", summarize(scores), f"results {results}")

@@ -25,7 +25,7 @@ from vidclf.datamodule import VideoDataModule
 from vidclf.errors import VidclfError
 from vidclf.evaluation import tensorboard
 from vidclf.evaluation.logits import ViewLogits, compute_metrics, score_part
-from vidclf.evaluation.results import write_predictions
+from vidclf.evaluation.results import summarize, write_predictions
 from vidclf.features.recipe import hash_weights
 from vidclf.models.backbones.wrap import FrozenBackbone
 from vidclf.models.classifier import Classifier
@@ -103,7 +103,8 @@ def _train(config: Config, before: Run | None) -> None:
     if is_rank_zero():
         metrics = _write(folder, config, trainer, corpus, view_logits, classifier, rows)
         num_trained = max(trainer.current_epoch, before.num_epochs if before else 0)
-        table(f"Validation{_chosen(best.num_epochs, num_trained, rows)}", metrics, f"run {folder}")
+        title = f"Validation{_chosen(best.num_epochs, num_trained, rows)}"
+        table(title, summarize(metrics), f"run {folder}")
 
 
 def _fit(
