@@ -206,15 +206,17 @@ def test_whether_files_of_a_model_are_fetched_is_not_the_runs_to_say():
 
 def test_the_demo_is_written_nowhere_else_wherever_a_run_hides_it():
     hidden = {"_target_": "vidclf.data.datasets.demo.Demo", "root": "/theirs"}
+    assert "theirs" not in str(finished(run={**RUN, "dataset": hidden}))
     for run in ({**RUN, "sampling": hidden}, {**RUN, "dataset": {**RUN["dataset"], "root": hidden}}):
-        assert "theirs" not in str(finished(run=run))
+        with pytest.raises(VidclfError, match=r"wants to run vidclf.data.datasets.demo.Demo"):
+            finished(run=run)
 
 
 def test_callbacks_write_to_this_runs_checkpoints():
-    callbacks = {"best": {**BEST, "dirpath": "/theirs"}, "a.b": [{**BEST, "dirpath": "/theirs"}]}
+    callbacks = {"best": {**BEST, "dirpath": "/theirs"}, "a.b": {**BEST, "dirpath": "/theirs"}}
     config = apply_to_run({**RUN, "callbacks": callbacks}, DEFAULTS, [], [])
     assert config["callbacks"]["best"]["dirpath"] == "${hydra:runtime.output_dir}/checkpoints"
-    assert config["callbacks"]["a.b"][0]["dirpath"] == "${hydra:runtime.output_dir}/checkpoints"
+    assert config["callbacks"]["a.b"]["dirpath"] == "${hydra:runtime.output_dir}/checkpoints"
     given = {**DEFAULTS, "callbacks": {"best": {"dirpath": "/mine"}}}
     config = apply_to_run({**RUN, "callbacks": callbacks}, given, ["++callbacks.best.dirpath=/mine"], [])
     assert config["callbacks"]["best"]["dirpath"] == "/mine"

@@ -1,5 +1,6 @@
 """A run's configuration is data: it names known parts of a classifier, or nothing of it is imported or made."""
 
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from vidclf.run.config import CONF
 from vidclf.run.trust import check_plain, check_trusted
 
 CHECKPOINT = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint"}
+DEMO = {"_target_": "vidclf.data.datasets.demo.Demo"}
 
 
 def check(config: dict[str, Any], trust: bool = False) -> None:
@@ -41,7 +43,30 @@ def check(config: dict[str, Any], trust: bool = False) -> None:
     ],
 )
 def test_parts_of_a_classifier_are_trusted(group: str, target: str):
-    check({group: [{"b": {"_target_": target, "_partial_": True}}]})
+    node = {"_target_": target, "_partial_": True}
+    check({group: {"best": node} if group == "callbacks" else node})
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"backbone": {"weights": DEMO}}, "backbone.weights._target_"),
+        ({"dataset": {"classes": DEMO}}, "dataset.classes._target_"),
+        ({"dataset": {"root": "x", "classes": [DEMO]}}, "dataset.classes.0._target_"),
+        ({"sampling": DEMO}, "sampling._target_"),
+        ({"callbacks": DEMO}, "callbacks._target_"),
+        ({"callbacks": {"best": {"monitor": CHECKPOINT}}}, "callbacks.best.monitor._target_"),
+        ({"trainer": {"plugins": [CHECKPOINT]}}, "trainer.plugins.0._target_"),
+        ({"dataset": {"_target_": "vidclf.data.catalogue.Catalogue"}}, "dataset._target_"),
+        ({"dataset": {"_target_": "vidclf.data.corpus.Corpus"}}, "dataset._target_"),
+        ({"seed": DEMO}, "seed._target_"),
+        ({"scheduler": {"_target_": "torch.optim.SGD"}}, "scheduler._target_"),
+        ({"optimizer": {"_target_": "torch.optim.lr_scheduler.StepLR"}}, "optimizer._target_"),
+    ],
+)
+def test_each_stage_accepts_its_own_classes_only(config: dict[str, Any], key: str):
+    with pytest.raises(VidclfError, match=rf"wants to run .* \({re.escape(key)}\).*not a class.*for that stage"):
+        check(config)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +113,8 @@ def test_parts_of_a_classifier_are_trusted(group: str, target: str):
     ],
 )
 def test_anything_else_in_a_run_needs_trust(target: object):
-    config = {"head": [{"b": {"_target_": target}}]}
-    with pytest.raises(VidclfError, match=r"(?s)wants to run .* \(head.0.b._target_\).*pass trust=true"):
+    config = {"head": {"_target_": target}}
+    with pytest.raises(VidclfError, match=r"(?s)wants to run .* \(head._target_\).*pass trust=true"):
         check(config)
     check(config, trust=True)
 

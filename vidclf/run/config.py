@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from vidclf.errors import VidclfError
 from vidclf.run.sweep import find_runs, jobs_of, why_missing
 from vidclf.run.trust import check_plain, check_trusted, walk
+from vidclf.run.values import check_settings
 from vidclf.system.terminal import say
 
 if TYPE_CHECKING:
@@ -195,6 +196,7 @@ def resolved(cfg: DictConfig) -> Config:
     """Return a configuration as plain data, without the facts about the verb; optional groups left out are None."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     kept = {key: value for key, value in plain.items() if key != "verb"}
+    check_settings(kept)
     return {**kept, **{group: None for group in OPTIONAL_GROUPS if group not in kept}}
 
 

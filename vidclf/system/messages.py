@@ -6,12 +6,14 @@ import re
 import sys
 import sysconfig
 import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from vidclf.errors import VidclfError
 from vidclf.system.ranks import is_lost_peer
 
 PACKAGE = str(Path(__file__).parents[1])
+MAX_SHOWN = 500  # characters of a library's message
 NO_ACCESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
@@ -22,9 +24,7 @@ def message_for(error: BaseException) -> str | None:
 
     cause = error.__cause__
     if isinstance(error, InstantiationException) and cause is not None:
-        if not isinstance(cause, TypeError | ImportError | AttributeError) or raised_in_user_code(cause):
-            return message_for(cause)
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return message_for(cause) or (None if raised_in_user_code(cause) else _in_one_line(error))
     if isinstance(error, OSError) and error.errno in NO_ACCESS:
         return f"{error.filename or 'A file'}: no access ({error.strerror}). Fix that, or work in another folder."
     if type(error).__name__ == "TerminatedWorkerError":  # joblib's
@@ -45,6 +45,16 @@ def message_for(error: BaseException) -> str | None:
     if isinstance(error, VidclfError | HydraException | OmegaConfBaseException) or rejects_a_setting(error):
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def refusal_of(constructor: Callable, settings: Mapping[str, object], error: Exception) -> str:
+    """Return the sentence for a constructor's refusal of its settings."""
+    values = ", ".join(f"{key}={value}" for key, value in settings.items())[:MAX_SHOWN]
+    return f"{constructor.__qualname__}({values}): {_in_one_line(error)}. Change these settings."
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_SHOWN]
 
 
 def raised_in_user_code(error: BaseException) -> bool:
