@@ -18,7 +18,7 @@ from verbs import SMALL, Outcome
 
 from vidclf.errors import VidclfError
 from vidclf.models.learner import Learner
-from vidclf.run.folder import DESCRIPTION
+from vidclf.run.checkpoints import DESCRIPTION
 from vidclf.run.jobs import Progress, job_of_sweep, read_job
 
 

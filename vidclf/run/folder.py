@@ -18,28 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from vidclf.contracts import Video
 from vidclf.errors import VidclfError, VideoError
-from vidclf.run.trust import walk
+from vidclf.run.checkpoints import DESCRIBED, DESCRIPTION, read_checkpoint
 from vidclf.system.disk import write_csv, write_json
 from vidclf.system.terminal import say
 
 Failed = Mapping[int, VideoError]  # by position in the videos
-DESCRIPTION = "vidclf"  # the key in a checkpoint
-FORMAT = 2  # of a description; the first had no number
-# Classes of older runs, and where they are now.
-MOVED = {
-    "vidclf.data.datasets.ucf101.Official": "vidclf.data.splits.Official",
-    "vidclf.evaluation.sheets.ViewSheets": "vidclf.evaluation.figures.ViewSheets",
-}
-DESCRIBED = {"class_names": list, "config": dict, "split_fingerprint": str, "weights_hash": str}  # required
-
-
-class UnreadableError(VidclfError):
-    """A file is not a checkpoint of vidclf, or is damaged."""
 
 
 @dataclass(frozen=True)
@@ -91,37 +78,6 @@ def load_checkpoint(path: Path) -> Run:
 def describe_checkpoint(path: Path) -> dict[str, Any]:
     """Return the description of the run in a checkpoint (`config`, `class_names`, ...) without loading its weights."""
     return read_checkpoint(path, mmap=True)[DESCRIPTION]
-
-
-def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
-    """Return the content of a checkpoint; with `mmap` its weights stay on the disk.
-
-    Raises:
-        UnreadableError: it is not a checkpoint of vidclf, or is damaged.
-        VidclfError: another version of vidclf wrote it.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-        description = checkpoint[DESCRIPTION]
-        types: list[tuple[Any, type]] = [(description[field], kind) for field, kind in DESCRIBED.items()]
-        types += [(checkpoint[key], kind) for key, kind in (("epoch", int), ("state_dict", dict), ("callbacks", dict))]
-        types += [(state, dict) for state in checkpoint["callbacks"].values()]
-        if not all(isinstance(value, kind) for value, kind in types):
-            raise KeyError(DESCRIPTION)
-    except Exception as error:  # pickle, zip and torch raise many kinds
-        raise UnreadableError(
-            f"{path}: not a checkpoint of vidclf, or damaged ({type(error).__name__}). Train the run again."
-        ) from error
-    if description.get("format") != FORMAT:
-        raise VidclfError(
-            f"{path}: written by {'another' if 'format' in description else 'the first'} version of vidclf (format "
-            f"{description.get('format', 1)}; this version reads {FORMAT}). Use that version, or train again."
-        )
-    for config in (description["config"], description.get("asked")):
-        for _, node in walk(config if isinstance(config, dict) else {}):
-            if isinstance(node, dict) and isinstance(node.get("_target_"), str):
-                node["_target_"] = MOVED.get(node["_target_"], node["_target_"])
-    return checkpoint
 
 
 def checkpoint_of(path: Path) -> Path:

@@ -11,9 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from vidclf.errors import VidclfError
+from vidclf.run.checkpoints import UnreadableError
 from vidclf.run.compatible import changed_settings, flatten
 from vidclf.run.config import CALL_KEYS, MEASURED_KEYS
-from vidclf.run.folder import Run, UnreadableError, describe_checkpoint, load_checkpoint
+from vidclf.run.folder import Run, describe_checkpoint, load_checkpoint
 from vidclf.run.sweep import ERROR
 from vidclf.run.trust import check_plain
 from vidclf.system.disk import locked

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from vidclf.data.splits import Split
 from vidclf.errors import VidclfError
+from vidclf.run.checkpoints import reading
 from vidclf.run.compatible import TRAINED_BY, TRAINER, changed_settings, check_classes, check_weights, flatten
 from vidclf.run.folder import Run
 from vidclf.system.ranks import barrier, is_rank_zero
@@ -31,7 +32,9 @@ def is_complete(run: Run, config: Mapping[str, Any], callbacks: Iterable[Callbac
         state = run.callbacks.get(callback.state_key)
         if isinstance(callback, EarlyStopping) and state and run.num_epochs >= (settings.get("min_epochs") or 0):
             may_go_on = (EarlyStoppingReason.NOT_STOPPED.value, EarlyStoppingReason.PATIENCE_EXHAUSTED.value)
-            ended |= state.get("wait_count", 0) >= callback.patience or state.get("stopping_reason") not in may_go_on
+            with reading(run.path):
+                ended |= int(state.get("wait_count", 0)) >= callback.patience
+                ended |= state.get("stopping_reason") not in may_go_on
     if ended and (run.folder / "metrics.json").is_file():
         raise VidclfError(
             f"resume: {run.folder} is complete and scored, with {run.num_epochs} of trainer.max_epochs="

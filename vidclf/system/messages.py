@@ -42,6 +42,8 @@ def message_for(error: BaseException) -> str | None:
         return f"{type(error).__name__}: {error}\nThe launchers of sweeps are an extra: pip install 'vidclf[sweep]'"
     if isinstance(error, HydraException) and "'head.scaling'" in str(error):
         return "head.scaling: scaling is a stage before the head. Use scaling=auto, standard, max or none."
+    if not isinstance(error, VidclfError) and _restores_a_checkpoint(error):
+        return f"resume: the checkpoint does not fit this training, or is damaged ({_in_one_line(error)}). Train again."
     if isinstance(error, VidclfError | HydraException | OmegaConfBaseException) or rejects_a_setting(error):
         return f"{type(error).__name__}: {error}"
     return None
@@ -68,6 +70,14 @@ def rejects_a_setting(error: BaseException) -> bool:
     files = _files_of(error)
     raising = _folders("hydra", "lightning", "omegaconf", "torch.optim")
     return bool(files) and _is_inside(files[-1], *raising) and not raised_in_user_code(error)
+
+
+def _restores_a_checkpoint(error: BaseException) -> bool:
+    frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(
+        code.co_filename.endswith("checkpoint_connector.py") and re.match("_?(restore|resume)", code.co_name)
+        for code in frames
+    )
 
 
 def _files_of(error: BaseException) -> list[str]:
