@@ -46,9 +46,8 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = sanitize(str(error))[:200] if type(error) is ValueError else type(error).__name__
-        raise UnreadableError(
-            f"{path}: not a checkpoint of vidclf, or damaged ({reason}). Train the run again."
-        ) from error
+        problem = f"not a checkpoint of vidclf, or damaged ({reason})"
+        raise UnreadableError(f"{path}: {problem}. Train the run again.") from error
 
 
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
@@ -81,7 +80,7 @@ def _check_file(path: Path) -> None:
         _require(sum(entry.file_size for entry in archive.infolist()) <= path.stat().st_size, "it is compressed")
         (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
         for opcode, argument, _ in pickletools.genops(archive.read(name)):
-            named = opcode.name != "GLOBAL" or PICKLED.fullmatch(argument)
+            named = opcode.name != "GLOBAL" or PICKLED.fullmatch(str(argument))
             _require(bool(named), f"it names {argument}")
 
 

@@ -26,6 +26,7 @@ from vidclf.errors import VidclfError
 from vidclf.run.sweep import find_runs, jobs_of, why_missing
 from vidclf.run.trust import check_plain, check_trusted, walk
 from vidclf.run.values import check_settings
+from vidclf.system.disk import check_links
 from vidclf.system.terminal import say
 
 if TYPE_CHECKING:
@@ -136,6 +137,12 @@ def prepare_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
     )
     if several:
         arguments = [argument for argument in arguments if key_of(argument) != "run"]
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in ("hydra.run.dir", "hydra.sweep.dir") and any(
+            map(os.path.exists, (f"{value}/checkpoints", f"{value}/multirun.yaml"))
+        ):
+            check_links(Path(value))  # Hydra writes there first
     literal = ("run", "resume", *facts.paths)
     quoted = [*(_quote(argument, literal) for argument in sorted(arguments, key=_is_override)), *several]
     if several and facts.starts_from == "each_run":

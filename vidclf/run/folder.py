@@ -23,7 +23,7 @@ from torch import nn
 from vidclf.contracts import Video
 from vidclf.errors import VidclfError, VideoError
 from vidclf.run.checkpoints import DESCRIBED, DESCRIPTION, read_checkpoint
-from vidclf.system.disk import write_csv, write_json
+from vidclf.system.disk import check_links, write_csv, write_json
 from vidclf.system.terminal import say
 
 Failed = Mapping[int, VideoError]  # by position in the videos
@@ -69,7 +69,8 @@ def load_best(folder: Path, num_steps: int, classifier: nn.Module) -> Run:
 
 
 def load_checkpoint(path: Path) -> Run:
-    """Return the run of a checkpoint in its folder checkpoints/; see `read_checkpoint` for errors."""
+    """Return the run of a checkpoint in its folder checkpoints/; see `read_checkpoint` and `check_links` for errors."""
+    check_links(path.absolute().parent.parent)
     checkpoint = read_checkpoint(path)
     description = {field: checkpoint[DESCRIPTION][field] for field in DESCRIBED}
     return Run(path, checkpoint["epoch"] + 1, checkpoint["state_dict"], checkpoint["callbacks"], **description)
@@ -125,14 +126,8 @@ def _checkpoints(path: Path) -> Path:
 
 
 def results_folder(run: Run, name: str) -> Path:
-    """Return a folder for results in the run's folder, created if it is missing.
-
-    Raises:
-        VidclfError: it is a link, which may lead anywhere.
-    """
+    """Return a folder for results in the run's folder, created if it is missing."""
     folder = run.folder / name
-    if folder.is_symlink():
-        raise VidclfError(f"{folder}: is a link, and results are written only into the run's folder. Remove the link.")
     folder.mkdir(exist_ok=True)
     return folder
 

@@ -50,6 +50,10 @@ def check_arguments(node: Mapping[str, Any], conf: Path) -> None:
     """
     from hydra.utils import get_object
 
+    nodes = [node] if "_target_" in node else node.values()
+    if not all(isinstance(below, Mapping) and "_target_" in below for below in nodes):
+        shown = ", ".join(f"{key}={value}" for key, value in node.items())
+        raise VidclfError(f"{shown[:200]}: no class says what it is for. Choose an option of its group first.")
     for path, value in [((), node), *walk(node)]:
         target = value.get("_target_") if isinstance(value, Mapping) else None
         if not isinstance(target, str):

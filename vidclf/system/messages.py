@@ -55,7 +55,7 @@ def refusal_of(constructor: Callable, settings: Mapping[str, object], error: Exc
     return f"{constructor.__qualname__}({values}): {_in_one_line(error)}. Change these settings."
 
 
-def _in_one_line(error: Exception) -> str:
+def _in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_SHOWN]
 
 
