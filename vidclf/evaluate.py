@@ -38,7 +38,7 @@ def run(config: Config, run: Run | None) -> None:
     device = trainer.strategy.root_device
     corpus = build_corpus(config)
     check_classes(run, corpus.class_names)
-    check_split(run, corpus.split, part)
+    check_split(run, corpus, part)
     source = build_source(config, corpus, classifier.backbone, device)
     source.prepare(corpus.views(part))
     view_logits = score_part(trainer, classifier, source, corpus, part)

@@ -30,6 +30,7 @@ class Describe(Callback):
 
     config: Mapping[str, Any]
     weights_hash: str  # of the backbone, before any training
+    split_digest: str  # of split.csv
     resumed_in: Path | None = None  # the folder of checkpoints of a run that resumes another checkpoint
     changes: Callable[[], Mapping[str, Any]] = dict  # the nodes that a grid's chosen head replaces in `config`
     resumed: Mapping[str, Any] = field(default_factory=dict)  # the checkpoint, until it is restored
@@ -53,6 +54,7 @@ class Describe(Callback):
             "asked": self.config,
             "versions": versions(),
             "split_fingerprint": corpus.split.fingerprint,
+            "split_digest": self.split_digest,
             "weights_hash": self.weights_hash,
         }
 

@@ -90,6 +90,7 @@ def _check_content(checkpoint: Any) -> None:
     types: list[tuple[Any, type]] = [(description[field], kind) for field, kind in DESCRIBED.items()]
     keys = {"epoch": int, "global_step": int, "state_dict": dict, "callbacks": dict}
     types += [(checkpoint[key], kind) for key, kind in keys.items() if key in checkpoint or key != "global_step"]
+    types += [(description.get("split_digest", ""), str)]
     types += [(state, dict) for state in checkpoint["callbacks"].values()]
     _require(all(isinstance(value, kind) for value, kind in types), "a value has another type")
     _require(all(0 <= int(checkpoint.get(key, 0)) < MAX_EPOCH for key in ("epoch", "global_step")), "no such epoch")

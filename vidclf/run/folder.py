@@ -44,6 +44,7 @@ class Run:
     config: dict[str, Any]
     split_fingerprint: str
     weights_hash: str
+    split_digest: str = ""  # SHA-256 of split.csv; "": of an older run, whose split.csv has no contents
 
     @property
     def folder(self) -> Path:
@@ -72,7 +73,8 @@ def load_checkpoint(path: Path) -> Run:
     """Return the run of a checkpoint in its folder checkpoints/; see `read_checkpoint` and `check_links` for errors."""
     check_links(path.absolute().parent.parent)
     checkpoint = read_checkpoint(path)
-    description = {field: checkpoint[DESCRIPTION][field] for field in DESCRIBED}
+    fields = (*DESCRIBED, "split_digest")
+    description = {field: value for field, value in checkpoint[DESCRIPTION].items() if field in fields}
     return Run(path, checkpoint["epoch"] + 1, checkpoint["state_dict"], checkpoint["callbacks"], **description)
 
 

@@ -43,8 +43,13 @@ def is_complete(run: Run, config: Mapping[str, Any], callbacks: Iterable[Callbac
     return ended
 
 
-def check_resumed(run: Run, config: Mapping[str, Any], class_names: list[str], split: Split, weights_hash: str) -> None:
-    """Raise VidclfError if training could not go on from `run` as if it had never stopped."""
+def check_resumed(
+    run: Run, config: Mapping[str, Any], class_names: list[str], split: Split, digest: str, weights_hash: str
+) -> None:
+    """Raise VidclfError if training could not go on from `run` as if it had never stopped.
+
+    `digest` is of split.csv, which names the content of every video.
+    """
     check_classes(run, class_names)
     check_weights(run, weights_hash)
     num_epochs, planned = config["trainer"]["max_epochs"], run.config["trainer"]["max_epochs"]
@@ -56,8 +61,8 @@ def check_resumed(run: Run, config: Mapping[str, Any], class_names: list[str], s
             f"Set trainer.max_epochs={planned}, or train again without resume."
         )
     changed = changed_settings(_training_settings(run.config), _training_settings(config))
-    if split.fingerprint != run.split_fingerprint:
-        changed.append("the videos or their parts")
+    if split.fingerprint != run.split_fingerprint or run.split_digest not in ("", digest):
+        changed.append("the videos, their contents or their parts")
     if changed:
         raise VidclfError(
             f"resume: {run.folder} was trained with other settings or data: {first_five(changed)}. "

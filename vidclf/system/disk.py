@@ -142,6 +142,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Write a table, UTF-8."""
+    write_atomically(path, csv_bytes(header, rows))
+
+
+def csv_bytes(header: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
+    """Return a table as CSV, UTF-8."""
     table = io.StringIO(newline="")
     csv.writer(table).writerows([header, *rows])
-    write_atomically(path, table.getvalue().encode("utf-8", "surrogateescape"))
+    return table.getvalue().encode("utf-8", "surrogateescape")
