@@ -198,6 +198,9 @@ def test_whether_files_of_a_model_are_fetched_is_not_the_runs_to_say():
     assert finished("backbone.name=vit", run=run)["backbone"] == {**timm, "name": "vit"}  # named here
     assert finished("backbone.fetch=true", run=run)["backbone"] == timm
     assert finished("backbone=timm", "backbone.name=vit", run=run)["backbone"]["fetch"] is True
+    vgg16 = {"_target_": "vidclf.models.backbones.torchvision_models.ImageBackbone", "name": "vgg16"}  # of an older run
+    assert "fetch" not in finished(run={**RUN, "backbone": vgg16})["backbone"]
+    assert finished("trust=true", run={**RUN, "backbone": vgg16})["backbone"] == {**vgg16, "fetch": True}
     assert "fetch" not in finished("backbone=tiny", run=run)["backbone"]
     for hidden in ({"head": timm}, {"backbone": {"_target_": "vidclf.models.heads.mlp.MLP", "name": timm}}):
         with pytest.raises(VidclfError, match=r"wants to fetch files \((head|backbone.name).fetch\).*trust=true"):

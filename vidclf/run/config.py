@@ -53,6 +53,7 @@ CALL_KEYS = (
 )
 MEASURED_KEYS = ("backbone.calibration",)  # values that training measures and writes into a run's configuration
 FETCH = "backbone.fetch"  # a run cannot ask for a download
+TORCHVISION = "vidclf.models.backbones.torchvision_models."  # whose older runs do not say whether to fetch
 CHECKPOINTS = "${hydra:runtime.output_dir}/checkpoints"  # where a run's callbacks write
 DEMO = "vidclf.data.datasets.demo.Demo"  # writes itself to its root
 
@@ -228,7 +229,8 @@ def apply_to_run(
     _check_overrides(run, composed, typed, set_here, deleted)
     rest, trust = deepcopy(dict(run)), composed["trust"] is True
     # A person who names the model, or trusts the run, allows what the run fetched to be fetched again.
-    fetch = (trust or "backbone.name" in set_here) and "backbone" not in set_here and value_at(run, FETCH) is True
+    fetches = value_at(run, FETCH) is True or str(value_at(run, "backbone._target_")).startswith(TORCHVISION)
+    fetch = fetches and (trust or "backbone.name" in set_here) and "backbone" not in set_here
     for key in (*of_verb, *CALL_KEYS, FETCH, *set_here, *deleted):
         parent, name = _parent_of(rest, key)
         parent.pop(name, None)

@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from vidclf.errors import VidclfError
 from vidclf.run.checkpoints import UnreadableError
 from vidclf.run.compatible import changed_settings, flatten
-from vidclf.run.config import CALL_KEYS, MEASURED_KEYS
+from vidclf.run.config import CALL_KEYS, FETCH, MEASURED_KEYS
 from vidclf.run.folder import Run, describe_checkpoint, load_checkpoint
 from vidclf.run.sweep import ERROR
 from vidclf.run.trust import check_plain
@@ -109,7 +109,7 @@ def _check_same(folder: Path, old_config: Mapping[str, Any], new_config: Mapping
 def _training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings with dotted keys, without those that name a place to write or describe a machine."""
     flat = flatten(json.loads(json.dumps(config, default=str)))  # as in a file: no tuples, and inf equals inf
-    excluded = (*CALL_KEYS, *MEASURED_KEYS)
+    excluded = (*CALL_KEYS, *MEASURED_KEYS, FETCH)
     return {
         key: value
         for key, value in flat.items()
