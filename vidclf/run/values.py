@@ -92,7 +92,7 @@ def fits(value: Any, annotation: Any) -> bool:
         items = arguments[0] if arguments else Any
         return isinstance(value, list | tuple) and (kind is tuple or all(fits(item, items) for item in value))
     if kind in (str, Path):
-        return isinstance(value, str | Path)
+        return isinstance(value, str | Path) and "\0" not in str(value)
     if kind in (bool, dict, None, NoneType):
         return isinstance(value, NoneType if kind is None else kind)
     if isinstance(kind, type) and kind.__module__.startswith("torch"):

@@ -14,6 +14,7 @@ from vidclf.system.ranks import is_lost_peer
 
 PACKAGE = str(Path(__file__).parents[1])
 MAX_SHOWN = 500  # characters of a library's message
+UNUSABLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL)
 NO_ACCESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
@@ -25,6 +26,8 @@ def message_for(error: BaseException) -> str | None:
     cause = error.__cause__
     if isinstance(error, InstantiationException) and cause is not None:
         return message_for(cause) or (None if raised_in_user_code(cause) else _in_one_line(error))
+    if isinstance(error, OSError) and error.errno in UNUSABLE:
+        return f"{str(error.filename)[:MAX_SHOWN]}: cannot be used ({error.strerror}). Choose another path."
     if isinstance(error, OSError) and error.errno in NO_ACCESS:
         return f"{error.filename or 'A file'}: no access ({error.strerror}). Fix that, or work in another folder."
     if type(error).__name__ == "TerminatedWorkerError":  # joblib's
