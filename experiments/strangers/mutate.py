@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import encoders  # type: ignore[import-not-found]
+import timm
 import torch
 from verbs import SMALL, Outcome, call  # type: ignore[import-not-found]
 from videos import write_ucf101_tree  # type: ignore[import-not-found]
@@ -111,6 +113,37 @@ def mutate_files(run: Path, draw: random.Random) -> tuple[str, str, list[str]]:
     return f"{kind} {path.relative_to(run)}", verb, more.get(verb, [f"run={run}"])
 
 
+def mutate_models(run: Path, draw: random.Random) -> tuple[str, str, list[str]]:
+    """Change the model folder of a small encoder beside the run, and label a file with it."""
+    folder, kind = run / "model", draw.choice(["videomae", "vjepa2", "dinov2", "timm"])
+    if kind == "timm":
+        network = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, embed_dim=32, num_heads=2)
+        timm.models.save_for_hf(network, folder, model_config={"input_size": [3, 32, 32]}, safe_serialization=True)
+    else:
+        getattr(encoders, kind)(folder)
+    path = draw.choice([*folder.glob("*.json")] * 4 + [*folder.glob("*.safetensors")])
+    if path.suffix == ".json" and draw.random() < 0.9:
+        content = json.loads(path.read_bytes())
+        where = " and ".join(change(content, draw) for _ in range(draw.choice([1, 1, 2])))
+        path.write_text(json.dumps(content, default=str), errors="surrogatepass")
+    else:
+        data, at = path.read_bytes(), draw.randrange(200)
+        where = f"bytes of {path.name}"
+        path.write_bytes(data[:at] + draw.choice([b"\xff", b"", b"{"]) + data[at + draw.choice([1, 50, 10**6]) :])
+    name = f"local-dir:{folder}" if kind == "timm" else str(folder)
+    backbone = [f"backbone={'timm' if kind == 'timm' else 'transformers'}", f"backbone.name={name}", "features=frames"]
+    frames = {"videomae": 4, "vjepa2": 6}.get(kind, 2)
+    settings = [
+        "dataset.root=clips",
+        "sampling=uniform",
+        f"sampling.num_frames={frames}",
+        "head=linear",
+        "batch_size=8",
+    ]
+    trainer = ["trainer.max_epochs=1", "num_threads=2", "num_workers=0"]
+    return f"{kind} {path.name} {where}", "train", [*backbone, *settings, *trainer]
+
+
 def mutate_overrides(run: Path, draw: random.Random) -> tuple[str, str, list[str]]:
     chosen = [
         f"{draw.choice(OVERRIDES.split())}={draw.choice([*TEXTS.split(), 'x' * 300])}"
@@ -126,6 +159,7 @@ def main() -> None:
     kinds: dict[str, Callable[..., Any]] = {
         "checkpoints": mutate_checkpoints,
         "files": mutate_files,
+        "models": mutate_models,
         "overrides": mutate_overrides,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -159,6 +193,8 @@ def main() -> None:
             if options.only is not None:
                 print(where, outcome, file=sys.stderr)
                 print(outcome.err, file=sys.stderr)
+            elif number % 50 == 49:
+                print(number + 1, dict(counts), flush=True)
     for end, count in ends.most_common():
         print(count, end)
     print(dict(counts))

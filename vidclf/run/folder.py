@@ -4,7 +4,7 @@
 checkpoints/best.ckpt    the head at its lowest validation loss, and a complete description of the run
 checkpoints/last.ckpt    the last epoch, to resume from
 tensorboard/             losses, accuracies, sheets of views, the confusion matrix; best/ for HParams
-split.csv                the part of every video
+split.csv                the part of every video, its content and its segment
 metrics.json             validation scores of the best checkpoint
 predictions.csv          its predictions of the validation videos
 heads.csv                scores of all heads, if the best of several was chosen
