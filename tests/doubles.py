@@ -139,8 +139,10 @@ def make_stored(corpus: Corpus, root: Path, backbone: nn.Module | None = None, *
 
 def make_frames(corpus: Corpus, backbone: nn.Module | None = None, **settings: Any) -> FrameReader:
     """Return a source of images."""
-    transform = settings.pop("transform", None) or BackboneTransform((backbone or Images()).picture_format)
-    return FrameReader([video.path for video in corpus.videos], transform, corpus.exclude, **settings)
+    wrapped = wrap(backbone or Images())
+    transform = settings.pop("transform", None) or BackboneTransform(wrapped.picture_format)
+    paths = [video.path for video in corpus.videos]
+    return FrameReader(paths, transform, corpus.exclude, backbone=wrapped, **settings)
 
 
 def make_datamodule(root: Path, features: str = "store", transform: Any = None, **settings: Any) -> VideoDataModule:

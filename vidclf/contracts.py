@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 Kind = TypeVar("Kind")
 
@@ -332,6 +332,6 @@ class Source(Protocol):
         """
         ...
 
-    def features(self, views: Sequence[VideoViews], backbone: nn.Module) -> Float[Tensor, "N S D"]:
+    def features(self, views: Sequence[VideoViews]) -> Float[Tensor, "N S D"]:
         """Return the features of all views, those of one video next to each other; damaged videos are left out."""
         ...

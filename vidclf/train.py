@@ -9,7 +9,14 @@ import torch
 
 from vidclf.build.datasets import build_corpus, build_source
 from vidclf.build.grid import ChooseHead, build_grid, expand_grid
-from vidclf.build.parts import build_aggregations, build_backbone, build_classifier, fix_precision, prepare_backbone
+from vidclf.build.parts import (
+    build_aggregations,
+    build_backbone,
+    build_classifier,
+    fix_precision,
+    is_grid,
+    prepare_backbone,
+)
 from vidclf.build.training import Describe, build_learner, build_training
 from vidclf.comparison.settings import chosen_settings
 from vidclf.contracts import Head, Loss, optional
@@ -24,7 +31,7 @@ from vidclf.models.backbones.wrap import FrozenBackbone
 from vidclf.models.classifier import Classifier
 from vidclf.models.learner import Learner
 from vidclf.run.compatible import split_table
-from vidclf.run.config import Config, as_yaml, explicit_overrides, output_folder
+from vidclf.run.config import Config, as_yaml, explicit_overrides, is_sweep, output_folder
 from vidclf.run.folder import Run, load_best, load_trained, write_scores
 from vidclf.run.jobs import Progress, job_of_sweep
 from vidclf.run.resume import PREVIOUS, check_resumed, is_complete, prepare_folder
@@ -44,6 +51,9 @@ def run(config: Config, run: Run | None) -> None:
         run: to resume; None: a new one.
     """
     config = fix_precision(config)
+    if not is_sweep():
+        _train(config, run)
+        return
     with job_of_sweep(output_folder(), config) as (progress, unfinished):
         if progress is not Progress.DONE:
             _train(config, unfinished or run)
@@ -51,7 +61,7 @@ def run(config: Config, run: Run | None) -> None:
 
 def _train(config: Config, before: Run | None) -> None:
     backbone = build_backbone(config)
-    candidates = expand_grid(config)
+    candidates = expand_grid(config) if is_grid(config) else []
     choose = ChooseHead(candidates) if candidates else None
     trainer = build_training(config, backbone, choose)
     is_trained = bool(before and is_complete(before, config, trainer.callbacks))  # type: ignore[attr-defined]
@@ -91,9 +101,9 @@ def _train(config: Config, before: Run | None) -> None:
         rows, config = choose.rows(learner), {**config, **choose.changes()}  # type: ignore[arg-type]
     classifier = build_classifier(config, backbone, num_classes) if choose else learner
     best = load_best(folder, trainer.global_step, classifier)
-    judged = score_part(trainer, classifier, source, corpus, "val")
+    view_logits = score_part(trainer, classifier, source, corpus, "val")
     if is_rank_zero():
-        metrics = _write(folder, config, trainer, corpus, judged, classifier, rows)
+        metrics = _write(folder, config, trainer, corpus, view_logits, classifier, rows)
         num_trained = max(trainer.current_epoch, before.num_epochs if before else 0)
         table(f"Validation{_chosen(best.num_epochs, num_trained, rows)}", metrics, f"run {folder}")
 
@@ -120,7 +130,7 @@ def fit_scaling(learner: Learner, datamodule: VideoDataModule) -> None:
     """Fit the scaling before the head, or before each head of a grid, to the training features."""
     scalings = [scaling for scaling in learner.scalings if scaling.method != "none"]
     if scalings:
-        features = datamodule.train_features(learner.backbone)
+        features, _ = datamodule.labelled("train")
         for scaling in scalings:
             scaling.fit(features)
 
@@ -143,7 +153,7 @@ def fit_head(
     learner.to(device)
     parts = []
     for part in ("train", "val"):
-        features, labels = datamodule.labelled(part, learner.backbone)
+        features, labels = datamodule.labelled(part)
         free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
         num_bytes = COPIES * 4 * features.numel()
         if num_bytes > free:
@@ -165,17 +175,17 @@ def _write(
     config: Config,
     trainer: L.Trainer,
     corpus: Corpus,
-    judged: ViewLogits,
+    view_logits: ViewLogits,
     classifier: Classifier,
     rows: Sequence[dict[str, object]],
 ) -> dict[str, float]:
     """Write and return the validation scores; of several heads, write those of each."""
-    videos = judged.aggregate(classifier.aggregation, corpus.videos)
-    metrics = compute_metrics(judged, videos, corpus, "val", build_aggregations())
-    write_predictions(folder, videos, corpus)
+    predictions = view_logits.aggregate(classifier.aggregation, corpus.videos)
+    metrics = compute_metrics(view_logits, predictions, corpus, "val", build_aggregations())
+    write_predictions(folder, predictions, corpus)
     write_scores(folder, metrics, corpus.videos, corpus.failed)
     (folder / PREVIOUS).unlink(missing_ok=True)
-    tensorboard.log_views(trainer, corpus, judged, videos)
+    tensorboard.log_views(trainer, corpus, view_logits, predictions)
     tensorboard.log_run(trainer, as_yaml(config), chosen_settings(config, explicit_overrides()), metrics)
     if rows:
         write_csv(folder / "heads.csv", rows[0], (row.values() for row in rows))

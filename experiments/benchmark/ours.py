@@ -151,7 +151,7 @@ def scaled_classifier(config: dict[str, Any], datamodule: VideoDataModule) -> Le
     """Return the dense network behind its scaling, which knows the training features."""
     backbone = datamodule.source.extractor.backbone
     classifier = build_learner(config, backbone, NUM_CLASSES)
-    classifier.scaling.fit(datamodule.train_features(backbone))
+    classifier.scaling.fit(datamodule.labelled("train")[0])
     return classifier
 
 

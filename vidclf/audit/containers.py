@@ -1,4 +1,4 @@
-"""Reads a file's container: facts beside its frames that a network can learn a class from."""
+"""Read a file's container: facts beside its frames that a network can learn a class from."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Finds what is wrong with a data set: damaged files, leaks between the parts of its split, and shortcuts."""
+"""Find what is wrong with a data set: damaged files, leaks between the parts of its split, and shortcuts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,8 +34,8 @@ class Findings:
         copies: positions of videos with identical files, two or more each.
         pairs: look-alikes in different groups that are not copies; overlapping segments have closeness 1.
         joined: groups that copies and pairs connect, two or more each; they are probably one group.
-        container: the shortcut through the container; None if nothing can be fitted, or test has few groups.
-        one_frame: the shortcut through the features of a single frame; None likewise, and for clip backbones.
+        shortcuts: through the `container`, and through the features of `one_frame` (not for clip backbones); empty if
+            nothing can be fitted, or test has few groups.
     """
 
     corpus: Corpus
@@ -43,29 +43,23 @@ class Findings:
     copies: Sequence[Sequence[int]]
     pairs: Sequence[Pair]
     joined: Sequence[Sequence[Unit]]
-    container: Shortcut | None
-    one_frame: Shortcut | None
+    shortcuts: Mapping[str, Shortcut]
 
     @property
     def crossing_copies(self) -> list[Sequence[int]]:
-        """The copies that are in several parts of the split."""
+        """Return the copies that are in several parts of the split."""
         parts = self.corpus.split.parts
         return [videos for videos in self.copies if len({parts[video] for video in videos}) > 1]
 
     @property
     def crossing_pairs(self) -> list[Pair]:
-        """The look-alikes that are in two parts of the split."""
+        """Return the look-alikes that are in two parts of the split."""
         parts = self.corpus.split.parts
         return [pair for pair in self.pairs if parts[pair.first] != parts[pair.second]]
 
     @property
-    def shortcuts(self) -> dict[str, Shortcut | None]:
-        """The measured shortcuts, by name."""
-        return {"container": self.container, "one_frame": self.one_frame}
-
-    @property
     def num_leaks(self) -> int:
-        """The number of copies and pairs that cross parts, and of videos with frames in both train and val."""
+        """Return the number of copies and pairs that cross parts, and of videos with frames in both train and val."""
         return len(self.crossing_copies) + len(self.crossing_pairs) + len(self.corpus.split.val_views)
 
     @property
@@ -97,7 +91,7 @@ def find_problems(corpus: Corpus, source: Source, backbone: nn.Module, at_least:
     joined = join_units(units, [*copied, *(pair[:2] for pair in pairs)])
     takes_clips = picture_format_of(backbone).clip_length > 1
     shortcuts = _measure_shortcuts(corpus, containers, videos, features, takes_clips)
-    return Findings(corpus, containers, copies, pairs, joined, *shortcuts)
+    return Findings(corpus, containers, copies, pairs, joined, shortcuts)
 
 
 def _features_of(
@@ -164,12 +158,12 @@ def _measure_shortcuts(
     positions: Sequence[int],
     features: Float[Tensor, "crops M F D"],
     takes_clips: bool,
-) -> tuple[Shortcut | None, Shortcut | None]:
+) -> dict[str, Shortcut]:
     videos = [corpus.videos[position] for position in positions]
     parts = [corpus.split.parts[position] for position in positions]
     labelled = LabelledVideos([video.label for video in videos], parts, [video.unit for video in videos])
     if not labelled.can_be_measured:
-        return None, None
+        return {}
     facts: list[dict[str, float | str]] = []
     for position in positions:
         info, container = corpus.facts[position].info, containers[position]
@@ -185,8 +179,10 @@ def _measure_shortcuts(
                 "format": container.format,
             }
         )
-    middle = features[0, :, features.shape[2] // 2].numpy()
-    return measure_containers(facts, labelled), None if takes_clips else measure_one_frame(middle, labelled)
+    shortcuts = {"container": measure_containers(facts, labelled)}
+    if not takes_clips:
+        shortcuts["one_frame"] = measure_one_frame(features[0, :, features.shape[2] // 2].numpy(), labelled)
+    return shortcuts
 
 
 def duration_s(corpus: Corpus, video: int) -> float:
@@ -233,7 +229,7 @@ def _imbalances(findings: Findings) -> Iterator[str]:
             f"{corpus.class_names[smallest]} {fewest}. Read mean class accuracy beside top-1; loss=... may weight "
             "classes."
         )
-    shortcut = findings.container
+    shortcut = findings.shortcuts.get("container")
     if shortcut and shortcut.is_significant:
         used = ", ".join(f"{fact} {share:.0%}" for fact, share in shortcut.used[:3])
         yield (

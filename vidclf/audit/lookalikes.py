@@ -1,4 +1,4 @@
-"""Finds videos of one scene: pairs that are more alike than either is to the videos it usually resembles."""
+"""Find videos of one scene: pairs that are more alike than either is to the videos it usually resembles."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Writes the findings of `vidclf check`: a page that loads and runs nothing, and a table of readable videos."""
+"""Write the findings of `vidclf check`: a page that loads and runs nothing, and a table of readable videos."""
 
 import base64
 import csv
@@ -7,6 +7,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -81,8 +82,8 @@ def write_page(path: Path, findings: Findings) -> None:
         problems=findings.problems,
         classes=table_of_classes(findings),
         formats=table_of_formats(findings),
-        container=findings.container,
-        one_frame=findings.one_frame,
+        container=findings.shortcuts.get("container"),
+        one_frame=findings.shortcuts.get("one_frame"),
         failed=Table(
             ["video", "reason"], [[names[video], str(error)] for video, error in sorted(corpus.failed.items())]
         ),
@@ -158,10 +159,8 @@ def _strips(findings: Findings, videos: set[int]) -> Mapping[int, str]:
     strips: dict[int, str] = {}
     for views in findings.corpus.all_views():
         if views.video in videos:
-            try:
+            with suppress(VideoError):
                 strips[views.video] = _strip(findings.corpus.videos[views.video].path, views)
-            except VideoError:
-                continue
     return strips
 
 

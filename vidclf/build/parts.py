@@ -3,7 +3,7 @@
 `training` builds what trains a classifier, `datasets` what it reads.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -28,7 +28,7 @@ from vidclf.models.classifier import Classifier
 from vidclf.models.scaling import Scaling, resolve_scaling
 from vidclf.run import values
 from vidclf.run.compatible import check_weights
-from vidclf.run.config import CONF, escaped
+from vidclf.run.config import CONF, Config, escaped
 from vidclf.run.folder import Run, load_trained
 from vidclf.run.trust import walk
 from vidclf.system.machine import choose_device, set_determinism
@@ -36,7 +36,6 @@ from vidclf.system.messages import raised_in_user_code, refusal_of
 from vidclf.system.ranks import gather, is_rank_zero
 from vidclf.system.seeds import seed_all
 
-Config = Mapping[str, Any]
 TAKES_WHITELIST = "_execution_whitelist_" in signature(instantiate).parameters  # Hydra from 1.4 on
 
 
@@ -66,10 +65,9 @@ def build_backbone(config: Config) -> FrozenBackbone | TunedBackbone:
             "trainer.accelerator=cpu, or leave int8 out: a GPU is faster in bfloat16."
         )
     del node["precision"]
-    takes_precision = (
-        "precision" in signature(build_node(node, _partial_=True).func).parameters
-    )  # a user's class may not
-    in_float32 = build_node(node, precision="float32") if takes_precision else build_node(node)
+    if "precision" in signature(build_node(node, _partial_=True).func).parameters:  # not in every class of a user
+        node["precision"] = "float32"
+    in_float32 = build_node(node)
     return FrozenBackbone(Int8Backbone(in_float32, calibration))
 
 
@@ -137,6 +135,11 @@ def build_classifier(config: Config, backbone: FrozenBackbone | TunedBackbone, n
     head = call_factory(make_head, backbone.feature_dim, num_classes)
     scaling = resolve_scaling(config["scaling"], head, isinstance(backbone, TunedBackbone))
     return Classifier(backbone, Scaling(backbone.feature_dim, scaling), head, build_node(config["aggregation"]))
+
+
+def is_grid(config: Config) -> bool:
+    """Return whether the head is `head=grid`: one for every combination of settings, at once."""
+    return "over" in config["head"] and "_target_" not in config["head"]
 
 
 def build_device(config: Config) -> torch.device:

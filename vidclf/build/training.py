@@ -12,11 +12,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
-from vidclf.build.parts import Config, build_classifier, build_node, call_factory, check_arguments
+from vidclf.build.parts import build_classifier, build_node, call_factory, check_arguments
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
 from vidclf.models.learner import Learner
 from vidclf.run.checkpoints import DESCRIPTION, FORMAT, check_optimizers
+from vidclf.run.config import Config
 from vidclf.run.resume import relocate_states
 from vidclf.system.disk import replacing, writing_to
 from vidclf.system.terminal import progress_bar, say

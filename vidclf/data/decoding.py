@@ -83,19 +83,11 @@ def inspect(path: Path | str) -> VideoInfo:
             times.append(frame.time)
         if frame is None:
             raise VideoError(f"{path}: the video stream holds no frame. Re-encode it, or {SKIP}")
-        rates = stream.average_rate, stream.guessed_rate, stream.base_rate
-        times_s = _trusted(container, times)
         last_s = float((frame.duration or 0) * (stream.time_base or 0))
-        even = are_even(times_s)
-        line = None if even else time_line(times_s, last_s, rates)
-        if line is None:
-            duration_s = _duration_s(container, stream) if even and not _clock_restarts(container, times) else None
-            if even and len(times_s) > 1:  # the container may state the duration of one field for the last frame
-                duration_s = (times_s[-1] - times_s[0]) * len(times_s) / (len(times_s) - 1)
-            line = len(times), known_rate(path, fitting_rate(len(times), duration_s, rates)), ()
+        num_frames, fps, shown_from = _timing(container, stream, times, last_s)
         transposed = _turn(frame)[0]
     width, height = (frame.height, frame.width) if transposed else (frame.width, frame.height)
-    return VideoInfo(line[0], line[1], width, height, line[2])
+    return VideoInfo(num_frames, known_rate(path, fps), width, height, shown_from)
 
 
 @contextmanager
@@ -282,26 +274,26 @@ def time_line(times_s: Sequence[float], last_s: float, stated: Rates) -> tuple[i
     return (num_frames, fps, shown_from) if num_frames <= MAX_STRETCH * len(times_s) else None
 
 
-def _trusted(container: InputContainer, times: list[float | None]) -> list[float]:
-    """Return the time of each frame if the times can be trusted, else nothing."""
-    times_s = [time for time in times if time is not None]
-    is_increasing = all(after > before for before, after in pairwise(times_s))
-    return times_s if container.format.name != "avi" and len(times_s) == len(times) and is_increasing else []
-
-
-def _clock_restarts(container: InputContainer, times: list[float | None]) -> bool:
-    """Return whether a container's clock restarts, as where discs and recorders join several recordings.
-
-    FFmpeg then states the duration of one recording.
-    """
-    times_s = [time for time in times if time is not None]
-    return container.format.name != "avi" and any(after < before for before, after in pairwise(times_s))
-
-
-def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else None
+def _timing(
+    container: InputContainer, stream: VideoStream, times: Sequence[float | None], last_s: float
+) -> tuple[int, float | None, tuple[int, ...]]:
+    """Return the length, rate and `shown_from` of a VideoInfo, from each frame's time and the last one's duration."""
+    rates = stream.average_rate, stream.guessed_rate, stream.base_rate
+    known = [time for time in times if time is not None and container.format.name != "avi"]
+    is_increasing = all(after > before for before, after in pairwise(known))
+    times_s = known if is_increasing and len(known) == len(times) else []  # those that can be trusted
+    even = are_even(times_s)
+    line = None if even else time_line(times_s, last_s, rates)
+    if line is not None:
+        return line
+    duration_s = None
+    if even and len(times_s) > 1:  # the container may state the duration of one field for the last frame
+        duration_s = (times_s[-1] - times_s[0]) * len(times_s) / (len(times_s) - 1)
+    elif even and all(after >= before for before, after in pairwise(known)):
+        # Else the clock restarts, as where discs and recorders join recordings: FFmpeg states the duration of one.
+        own_s = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+        duration_s = own_s or (container.duration / av.time_base if container.duration else None)
+    return len(times), fitting_rate(len(times), duration_s, rates), ()
 
 
 def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:

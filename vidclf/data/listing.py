@@ -60,16 +60,16 @@ def names_below(paths: Sequence[Path], root: Path) -> str:
     return first_five([path.relative_to(root).as_posix() for path in paths])
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, remedy: str = "Give a text file.") -> str:
     """Return the content of a UTF-8 file, with or without a byte order mark.
 
     Raises:
-        VidclfError: it cannot be read, or has another encoding.
+        VidclfError: it cannot be read (the message ends with the `remedy`), or has another encoding.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise VidclfError(f"{path}: it cannot be read ({error.strerror}).") from error
+        raise VidclfError(f"{path}: it cannot be read ({error.strerror}). {remedy}") from error
     except UnicodeDecodeError as error:
         raise VidclfError(f"{path}: not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
     if "\0" in text:
@@ -77,9 +77,14 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_names(path: Path) -> list[str]:
+def read_names(path: Path, remedy: str) -> list[str]:
     """Return the lines of a list of file names: stripped, not empty, with / between folders."""
-    return [line.strip().replace("\\", "/") for line in read_text(path).splitlines() if line.strip()]
+    return [line.strip().replace("\\", "/") for line in read_text(path, remedy).splitlines() if line.strip()]
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that occur more than once."""
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def sort_names(names: Iterable[str]) -> list[str]:
@@ -94,8 +99,7 @@ def choose_classes(chosen: Sequence[str | int] | None, class_names: Sequence[str
     if isinstance(chosen, str) or not chosen:
         raise VidclfError(f"dataset.classes={chosen}: must be a list of names, such as [Archery,YoYo].")
     names = [str(name) for name in chosen]  # a class called 7 is a number on the command line
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
+    if twice := repeated(names):
         raise VidclfError(f"dataset.classes names {first_five(twice)} more than once. Remove the repeats.")
     for name in names:
         if name not in class_names:

@@ -1,4 +1,7 @@
-"""Put every view of every video into train, val or test, by labels and groups."""
+"""Put every view of every video into train, val or test, by labels and groups.
+
+A split raises VidclfError where a group is in two parts, or a class has too few groups to be in every part.
+"""
 
 import hashlib
 import warnings
@@ -49,7 +52,7 @@ class Split:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all names and parts.
+        """Return the SHA-256 of all names and parts.
 
         The order of the videos does not change it; their numbers of views do so only if validation is by frame.
         """
@@ -71,9 +74,7 @@ class Split:
         return sorted(val) if part == "val" else []
 
     def _part_of_video(self, video: int) -> str:
-        if video not in self.val_views:
-            return self.parts[video]
-        return "+".join(part for part in PARTS if self._views(video, part))
+        return "+".join(part for part in PARTS if self._views(video, part)) or self.parts[video]
 
 
 class Official:
@@ -106,41 +107,30 @@ class Official:
 
     @property
     def per_view(self) -> bool:
-        """Whether single views have a part, which forbids a random sampling."""
+        """Return whether single views have a part, which forbids a random sampling."""
         return self.validation == "frame_level"
 
-    def __call__(self, videos: Sequence[Video], num_views: Sequence[int], *official: OfficialParts) -> Split:
-        """Return the split of `videos`, which have `num_views` views each.
-
-        Raises:
-            VidclfError: there are no videos, a group crosses two parts, or train or val has no video of a class.
-        """
+    def __call__(self, videos: Sequence[Video], num_views: Sequence[int], official: OfficialParts) -> Split:
         if not videos:
             raise VidclfError(NO_VIDEOS)
-        (official_parts,) = official
-        parts = list(official_parts.parts)
+        parts = list(official.parts)
         val_views: dict[int, frozenset[int]] = {}
         if self.per_view:
             val_views = hold_views_back(videos, parts, num_views, self.val_fraction, self.seed)
         else:
             for video in hold_groups_back(videos, parts, self.val_fraction, self.seed):
                 parts[video] = "val"
-        if official_parts.groups_may_cross:
-            self._say_crossing_groups(videos, parts)
-        else:
+        if not official.groups_may_cross:
             check_groups_are_whole(videos, parts)
-        split = Split([video.name for video in videos], parts, list(num_views), val_views, official_parts.num_missing)
-        check_every_class(videos, split)
-        return split
-
-    def _say_crossing_groups(self, videos: Sequence[Video], parts: Sequence[str]) -> None:
-        crossing = crossing_groups(videos, parts)
-        if crossing:
+        elif crossing := crossing_groups(videos, parts):
             shown = first_five([f"{group} of {name} ({' and '.join(parts)})" for group, name, parts in crossing])
             say(
                 f"split=official: split {self.number} puts {len(crossing)} group(s) into two parts: {shown}. Videos of "
                 "a group are not independent, so the score is somewhat too high; split=grouped keeps them together."
             )
+        split = Split([video.name for video in videos], parts, list(num_views), val_views, official.num_missing)
+        check_every_class(videos, split)
+        return split
 
 
 class Grouped:
@@ -160,16 +150,10 @@ class Grouped:
         self.test_fraction, self.val_fraction, self.seed = test_fraction, val_fraction, seed
 
     def __call__(self, videos: Sequence[Video], num_views: Sequence[int]) -> Split:
-        """Return the split of `videos`.
-
-        Raises:
-            VidclfError: a class has too few groups.
-        """
         parts = ["train"] * len(videos)
         for video in hold_groups_back(videos, parts, self.test_fraction, self.seed, "test"):
             parts[video] = "test"
-        fraction_of_rest = self.val_fraction / (1 - self.test_fraction)
-        split = _finish(videos, parts, num_views, fraction_of_rest, self.seed)
+        split = _finish(videos, parts, num_views, self.val_fraction / (1 - self.test_fraction), self.seed)
         check_every_class(videos, split, "test")
         return split
 
@@ -193,11 +177,6 @@ class KFold:
         self.number, self.folds, self.val_fraction, self.seed = number, folds, val_fraction, seed
 
     def __call__(self, videos: Sequence[Video], num_views: Sequence[int]) -> Split:
-        """Return the split of `videos`.
-
-        Raises:
-            VidclfError: a class has fewer groups than there are folds.
-        """
         indices = range(len(videos))
         _require_groups(videos, indices, self.folds, f"split.folds={self.folds} needs one or more in each fold")
         test = _folds(videos, indices, self.folds, _random_state(self.seed))[self.number - 1]
@@ -218,11 +197,6 @@ class Given:
         self.val_fraction, self.seed = val_fraction, seed
 
     def __call__(self, videos: Sequence[Video], num_views: Sequence[int]) -> Split:
-        """Return the split of `videos`.
-
-        Raises:
-            VidclfError: a video has no part, or a group crosses two.
-        """
         parts = [video.part or "" for video in videos]
         without = [video.name for video, part in zip(videos, parts, strict=True) if part not in PARTS]
         if without:

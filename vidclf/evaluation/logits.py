@@ -77,11 +77,7 @@ def score_part(
     part: str,
     views: Sequence[VideoViews] | None = None,
 ) -> ViewLogits:
-    """Return the logits of all views of a part (or of `views`) in the order of its videos, the same in all processes.
-
-    Raises:
-        VidclfError: the part has no video that can be read, or a logit is not finite.
-    """
+    """Return the logits of all views of a part (or of `views`) in the order of its videos, in every process."""
     corpus.require(part)
     batches = source.scoring_batches(corpus.views(part) if views is None else views)
     collector = _LogitCollector(classifier)

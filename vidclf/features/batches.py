@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidclf.contracts import VideoViews, Views, count_views, label_views, padding_batch
 from vidclf.errors import VideoError
@@ -73,7 +73,7 @@ class StoredFeatures:
             batches += [order[:0]] * (-(-max(counts) // batch_size) - len(batches))
         return FeatureBatches(local_views, batches)
 
-    def features(self, views: Sequence[VideoViews], backbone: nn.Module | None = None) -> Float[Tensor, "N S D"]:
+    def features(self, views: Sequence[VideoViews]) -> Float[Tensor, "N S D"]:
         """Return the stored features of all views, those of one video next to each other.
 
         The tensor is on the GPU if that has room; in a mapped file if it would take more than half of the free memory.

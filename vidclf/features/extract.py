@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,7 +77,7 @@ class Extractor:
 
     @property
     def num_crops(self) -> int:
-        """Images made of a frame."""
+        """Return the number of images made of a frame."""
         return optional(self.transform, Transform, "num_crops")
 
     def compute(self, units: Iterable[VideoViews]) -> Iterator[tuple[VideoViews, Result]]:
@@ -195,35 +194,23 @@ def _compute(
     num_bytes = 2 if backbone.precision == "bfloat16" else 4
     require_space(store.folder, num_units * backbone.feature_dim * num_crops * num_bytes, REMEDY)
     extractor.compile_if_it_pays(num_units * num_crops)
-    unit = "frames" if backbone.picture_format.clip_length == 1 else "clips"
-    results = _written(store, extractor.compute(units), contents)
-    yield from track(results, len(units), "Extracting features of", "videos", unit, lambda result: counts[result[0]])
 
-
-def _written(
-    store: FeatureStore, results: Iterable[tuple[VideoViews, Result]], contents: Mapping[int, str]
-) -> Iterator[tuple[int, int | VideoError]]:
-    """Write features in threads, so that the backbone does not wait for the disk; yield videos as they are stored."""
-    writing: deque[tuple[VideoViews, Future]] = deque()
-
-    def done(at_most: int) -> Iterator[tuple[int, int]]:
-        while writing and (len(writing) > at_most or writing[0][1].done()):
-            video, future = writing.popleft()
-            future.result()  # raises if the disk is full
+    def write(computed: tuple[VideoViews, Result]) -> Iterator[tuple[int, int | VideoError]]:
+        video, result = computed
+        if isinstance(result, VideoError):
+            yield video.video, result
+        else:
+            store.add(contents[video.video], video.frames, result)
             yield video.video, len(video.frames)
 
-    with ThreadPoolExecutor(WRITERS, thread_name_prefix="write") as pool:
-        for video, result in results:
-            if isinstance(result, VideoError):
-                yield video.video, result
-            else:
-                writing.append((video, pool.submit(store.add, contents[video.video], video.frames, result)))
-            yield from done(at_most=2 * WRITERS)
-        yield from done(at_most=0)
+    # In threads, so that the backbone does not wait for the disk.
+    written = (result for _, result in run_ahead(write, extractor.compute(units), WRITERS))
+    unit = "frames" if backbone.picture_format.clip_length == 1 else "clips"
+    yield from track(written, len(units), "Extracting features of", "videos", unit, lambda result: counts[result[0]])
 
 
 def _is_enough(backbone: FrozenBackbone, image: Tensor, num_images: int) -> bool:
-    """Whether compiling pays for so many images."""
+    """Return whether compiling pays for so many images."""
     threshold = WORTH_COMPILING.get(image.device.type)
     if threshold is None or num_images < 1000:  # too few for any network
         return False
@@ -347,7 +334,7 @@ class _Copy:
             self.event.record()
 
     def is_done(self) -> bool:
-        """Whether the copy is complete."""
+        """Return whether the copy is complete."""
         return self.event is None or self.event.query()
 
     def wait(self) -> Tensor:

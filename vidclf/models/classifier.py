@@ -40,10 +40,8 @@ class Classifier(nn.Module):
 
     def features(self, inputs: Tensor) -> Float[Tensor, "N S D"]:
         """Return the features of images, or stored features as they are, in the head's number format."""
-        return self._features(inputs).to(_example_of(self.head, self.scaling).dtype)
-
-    def _features(self, inputs: Tensor) -> Float[Tensor, "N S D"]:
-        return self.backbone(inputs) if inputs.ndim == 5 else inputs
+        features = self.backbone(inputs) if inputs.ndim == 5 else inputs
+        return features.to(_example_of(self.head, self.scaling).dtype)
 
     def predict_logits(self, inputs: Tensor) -> Float[Tensor, "N K"]:
         """Return the logits in float32, whatever the precision of training, so that evaluation and prediction agree."""
@@ -53,10 +51,7 @@ class Classifier(nn.Module):
     def check_finite(self, values: Tensor, title: str, batches: Iterable[Views] = ()) -> None:
         """Raise VidclfError if values are not finite, and name the part that causes it.
 
-        Args:
-            values: logits or losses.
-            title: the epoch, part or video, for the message.
-            batches: the inputs of the values; read only if a value is not finite.
+        `title` names the epoch, part or video; `batches`, the inputs, are read only if a value is not finite.
         """
         if values.isfinite().all():
             return
@@ -79,7 +74,7 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def _are_finite(self, batches: Iterable[Views]) -> bool:
         device = _example_of(self).device
-        return all(bool(self._features(batch.inputs.to(device)).isfinite().all()) for batch in batches)
+        return all(bool(self.features(batch.inputs.to(device)).isfinite().all()) for batch in batches)
 
 
 def _example_of(*modules: nn.Module) -> Tensor:
@@ -98,9 +93,9 @@ def gather_logits(outputs: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     """Return logits, labels, video and view of all processes' batches on the CPU, without padding."""
     local = [torch.cat(list(column)).cpu() for column in zip(*outputs, strict=True)]  # one copy, not one a batch
     ranks = [columns for columns in gather(local) if columns]
-    logits, labels, video, view = (torch.cat(column) for column in zip(*ranks, strict=True))
-    kept = video >= 0
-    return [logits[kept], labels[kept], video[kept], view[kept]]
+    columns = [torch.cat(column) for column in zip(*ranks, strict=True)]
+    kept = columns[2] >= 0
+    return [column[kept] for column in columns]
 
 
 def aggregate_videos(

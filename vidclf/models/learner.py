@@ -11,7 +11,6 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics.functional.classification import multiclass_accuracy
 
 from vidclf.contracts import Views
 from vidclf.errors import VidclfError
@@ -167,7 +166,7 @@ class Learner(Classifier, L.LightningModule):
 
 
 def has_weight_decay(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter has weight decay: layer weights, but no norm, bias, token, query, position or scale."""
+    """Return whether a parameter has weight decay: layer weights have; norms, biases, tokens, positions have none."""
     last = name.rpartition(".")[2]
     if "weight" in last:
         return parameter.ndim > 1  # a norm's weight has one dimension
@@ -176,4 +175,4 @@ def has_weight_decay(name: str, parameter: nn.Parameter) -> bool:
 
 def top1_of(scores: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:
     """Return the accuracy: the share of rows with the highest score at their label."""
-    return multiclass_accuracy(scores, labels, num_classes=scores.shape[1], average="micro")
+    return (scores.argmax(1) == labels).float().mean()

@@ -7,9 +7,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-
 from vidclf.errors import VidclfError
 from vidclf.run.checkpoints import UnreadableError
 from vidclf.run.compatible import changed_settings, flatten
@@ -32,14 +29,11 @@ class Progress(Enum):
 
 @contextmanager
 def job_of_sweep(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[Progress, Run | None]]:
-    """Lock the job in `folder`; yield how far it has come, and the run to go on from. Outside a sweep, all is new.
+    """Lock the job of a sweep in `folder`; yield how far it has come, and the run to go on from.
 
     Raises:
         VidclfError: see `read_job`.
     """
-    if HydraConfig.get().mode is not RunMode.MULTIRUN:
-        yield Progress.NEW, None
-        return
     check_links(folder, within=folder.parent)
     # Jobs outlive a killed sweep that ran several at once.
     with locked(folder / ".lock", f"{folder}: another process is training this job; waiting for it."):

@@ -4,13 +4,12 @@ import csv
 import io
 import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from vidclf.contracts import PARTS, Video
-from vidclf.data.listing import check_choice, check_custom_classes, choose_classes, read_text, sort_names
+from vidclf.data.listing import check_choice, check_custom_classes, choose_classes, read_text, repeated, sort_names
 from vidclf.errors import VidclfError
 from vidclf.system.extras import PYARROW, require
 from vidclf.system.terminal import say
@@ -207,7 +206,7 @@ def _text(file: Path, line: int, key: str, cell: Any) -> str:
 
 def _check_columns(file: Path, header: Sequence[str]) -> None:
     unknown = [name for name in header if name not in COLUMNS]
-    twice = [name for name, count in Counter(header).items() if count > 1]
+    twice = repeated(header)
     missing = [name for name in REQUIRED if name not in header]
     if unknown or twice or missing:
         problems = [("unknown", unknown), ("there twice", twice), ("missing", missing)]

@@ -108,10 +108,6 @@ class Int8Backbone(nn.Module):
         (features,) = self._sessions[images.shape].run(None, {INPUT: images.float().numpy()})
         return torch.from_numpy(features).to(getattr(torch, self.precision))
 
-    def extra_repr(self) -> str:
-        """Return the name and number formats, which the layers do not show."""
-        return f"name={self.name}, precision=int8, features in {self.precision}"
-
     def __getstate__(self) -> dict[str, Any]:
         """Leave the sessions out: copies and other processes build new ones."""
         return {**self.__dict__, "_sessions": {}}

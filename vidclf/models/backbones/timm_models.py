@@ -110,11 +110,7 @@ class TimmBackbone(LibraryBackbone):
 
 
 def picture_format_of(name: str, network: Any) -> PictureFormat:
-    """Return how timm prepares images for a network's weights.
-
-    Raises:
-        VidclfError: the images are not square RGB, or are cropped in a way that is not supported.
-    """
+    """Return how timm prepares images for a network's weights; they must be square RGB."""
     from timm.data import resolve_model_data_config
 
     data = resolve_model_data_config(network)

@@ -59,7 +59,6 @@ class ImageBackbone(LibraryBackbone):
         self.network.to(memory_format=torch.channels_last)  # the faster layout
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
-        """Return the features of every image."""
         folded = images.flatten(0, 1).to(dtype=self._dtype, memory_format=torch.channels_last)
         return self.network(folded).unflatten(0, images.shape[:2])  # (N*T, D) -> (N, T, D)
 
@@ -90,7 +89,6 @@ class ClipBackbone(LibraryBackbone):
         super().__init__(name, network, feature_dim, picture_format, number_format, trainable, freeze_batchnorm)
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N 1 D"]:
-        """Return the features of every clip."""
         num_frames, family = images.shape[1], self.name.split("_")[0]
         if family == "mvit" and num_frames != 16:
             raise wrong_length(self.name, num_frames, "16 frames")
@@ -107,11 +105,11 @@ def _load(
 ) -> tuple[nn.Module, int, PictureFormat]:
     """Return the network with its weights, cut after `layer`, the width of its output, and its images."""
     published = models.get_model_weights(name).__members__
-    source = published.get(str(weights))
-    path = None if weights is None or source else weights_file(weights, published)
+    source, path = published.get(str(weights)), None
     if source:
         fetch_file(source.url, fetch)
-    if path:
+    elif weights is not None:
+        path = weights_file(weights, published)
         verify_hash(path)
     picture_format = _picture_format(name, source or path, clip_length)
     options: dict[str, Any] = {}

@@ -51,8 +51,11 @@ class TransformersBackbone(LibraryBackbone):
 
     def __init__(self, name: str, trainable: str | int = "none", precision: str = "auto", fetch: bool = False) -> None:
         require("transformers", AT_LEAST, "encoders", "backbone=transformers")
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()  # problems with weights are reported here
+        logging.disable_progress_bar()
         number_format = resolve_precision(precision, trainable)
-        _silence()
         folder = find_folder(name, fetch)
         with reading_folder(folder):
             description, config = _read_config(folder)
@@ -70,7 +73,6 @@ class TransformersBackbone(LibraryBackbone):
                 parameter.requires_grad_(False)
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
-        """Return the features of every clip, or of every image."""
         images = images.to(self._dtype)
         length = self.picture_format.clip_length
         self.check_size(images)
@@ -81,14 +83,6 @@ class TransformersBackbone(LibraryBackbone):
             raise wrong_length(self.name, images.shape[1], f"{length} frames", length)
         tokens = self.network(**{self.input_name: images}).last_hidden_state  # (N, S * patches, D)
         return tokens.unflatten(1, (self.num_steps, -1)).mean(2)
-
-
-def _silence() -> None:
-    """Make transformers draw no progress bars and log errors only: we report problems with weights ourselves."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def _read_config(folder: Path) -> tuple[dict[str, Any], Any]:

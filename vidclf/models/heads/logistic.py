@@ -24,13 +24,8 @@ class Logistic(nn.Module):
     from the solution before. The one with the lowest validation loss is kept; of equal ones, the largest.
 
     Args:
-        feature_dim: D.
-        num_classes: K.
         strengths: of the penalty.
         max_iterations: of L-BFGS, at each strength.
-
-    Raises:
-        VidclfError: there is no strength, or one is not above 0.
     """
 
     scaling: ClassVar[str] = "standard"  # before this head, where scaling=auto
@@ -96,5 +91,4 @@ class Logistic(nn.Module):
         return weight.view_as(self.classifier.weight), bias
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
-        """Return the logits."""
         return self.classifier(features.mean(1))

@@ -14,8 +14,6 @@ class TemporalConv(nn.Module):
     Design: Bai, Kolter and Koltun, 2018, arXiv:1803.01271, without the causal mask, as the whole view is available.
 
     Args:
-        feature_dim: D.
-        num_classes: K.
         width: channels.
         num_layers: with dilations 1, 2, 4, ...
         kernel_size: steps, odd.
@@ -47,7 +45,6 @@ class TemporalConv(nn.Module):
         self.classifier = nn.Linear(width, num_classes)
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
-        """Return the logits."""
         maps = self.projection(self.inputs(features).transpose(1, 2))  # (N, width, S)
         for block in self.blocks:
             maps = maps + block(maps)
