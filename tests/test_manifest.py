@@ -145,6 +145,20 @@ def test_parquet_gives_what_csv_gives(folder: Path):
         Manifest(folder / "none.parquet")
 
 
+@pytest.mark.parametrize("column", ["path", "split"])
+def test_a_small_parquet_file_that_would_fill_the_memory_is_refused(column: str, folder: Path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    names = [f"{number}.mp4" for number in range(1000)]
+    columns = {"path": names, "label": ["walk"] * 1000} | {column: ["x" * 100_000] * 1000}
+    write_table(pyarrow.table(columns), folder / "bomb.parquet")
+    write_table(pyarrow.table({"path": ["a"] * 10**6, "label": ["b"] * 10**6}), folder / "rows.parquet")
+    for name in ("bomb", "rows"):
+        with pytest.raises(VidclfError, match=rf"{name}\.parquet: 1\d+ rows and \d+ MB in a file of \d\.\d MB"):
+            Manifest(folder / f"{name}.parquet")
+
+
 @pytest.mark.parametrize("installed", [None, "13.0.0"])
 def test_parquet_needs_a_safe_pyarrow(folder: Path, installed: str | None, monkeypatch: pytest.MonkeyPatch):
     from importlib.metadata import PackageNotFoundError

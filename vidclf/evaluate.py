@@ -39,7 +39,7 @@ def run(config: Config, run: Run | None) -> None:
     device = trainer.strategy.root_device
     corpus = build_corpus(config)
     check_classes(run, corpus.class_names)
-    check_split(run, corpus.split, part)
+    check_split(run, corpus, part)
     same_videos = corpus.split.fingerprint == run.split_fingerprint
     changed = differences(run, config, explicit_overrides(), same_videos)
     source = build_source(config, corpus, classifier.backbone, device)

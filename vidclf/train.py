@@ -1,5 +1,6 @@
 """Fit a head on train and choose the best on val; no test label is scored."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,11 +31,12 @@ from vidclf.features.recipe import hash_weights
 from vidclf.models.backbones.wrap import FrozenBackbone
 from vidclf.models.classifier import Classifier
 from vidclf.models.learner import Learner
+from vidclf.run.compatible import split_table
 from vidclf.run.config import Config, as_yaml, explicit_overrides, is_sweep, output_folder
 from vidclf.run.folder import Run, load_best, load_trained, write_scores
 from vidclf.run.jobs import Progress, job_of_sweep
 from vidclf.run.resume import PREVIOUS, check_resumed, is_complete, prepare_folder
-from vidclf.system.disk import write_csv
+from vidclf.system.disk import write_atomically, write_csv
 from vidclf.system.machine import free_memory
 from vidclf.system.ranks import is_rank_zero, start_ranks
 from vidclf.system.terminal import say, table
@@ -71,14 +73,16 @@ def _train(config: Config, before: Run | None) -> None:
     corpus.require_for_training()
     config = prepare_backbone(config, backbone, lambda: corpus)
     weights_hash = hash_weights(backbone.backbone)
+    table_of_split = split_table(corpus)
+    digest = hashlib.sha256(table_of_split).hexdigest()
     if before:
-        check_resumed(before, config, corpus.class_names, corpus.split, weights_hash)
+        check_resumed(before, config, corpus.class_names, corpus.split, digest, weights_hash)
     resumed_in = folder / "checkpoints" if before else None
     trainer.callbacks.append(  # type: ignore[attr-defined]
-        Describe(config, weights_hash, resumed_in, choose.changes if choose else dict)
+        Describe(config, weights_hash, digest, resumed_in, choose.changes if choose else dict)
     )
     if is_rank_zero():
-        write_csv(folder / "split.csv", ("video", "side"), corpus.split.rows())
+        write_atomically(folder / "split.csv", table_of_split)
     source = build_source(config, corpus, backbone, device, training=True)
     datamodule = VideoDataModule(corpus, source, config["batch_size"])
     num_classes = len(corpus.class_names)

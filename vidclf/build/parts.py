@@ -26,11 +26,13 @@ from vidclf.models.backbones.trainable import resolve_precision
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone, wrap
 from vidclf.models.classifier import Classifier, check_steps
 from vidclf.models.scaling import Scaling, resolve_scaling
+from vidclf.run import values
 from vidclf.run.compatible import check_weights
-from vidclf.run.config import Config, escaped
+from vidclf.run.config import CONF, Config, escaped
 from vidclf.run.folder import Run, load_trained
 from vidclf.run.trust import walk
 from vidclf.system.machine import choose_device, set_determinism
+from vidclf.system.messages import raised_in_user_code, refusal_of
 from vidclf.system.ranks import gather, is_rank_zero
 from vidclf.system.seeds import seed_all
 from vidclf.system.terminal import say
@@ -43,6 +45,7 @@ def build_node(node: Config | None, **changed: object) -> Any:
     if not node:
         return None
     plain = {**node, **changed}
+    values.check_arguments(plain, Path(CONF))
     whitelist = {}
     if TAKES_WHITELIST:
         targets = [value for path, value in walk(plain) if path[-1] == "_target_"]  # checked before, by `trust`
@@ -181,8 +184,18 @@ def build_aggregations() -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def call_factory(factory: partial, *arguments: object, **settings: object) -> Any:
-    """Call the factory of a `_partial_` node; see `check_arguments`."""
-    return check_arguments(factory, *arguments, **settings)(*arguments, **settings)
+    """Call the factory of a `_partial_` node; see `check_arguments`.
+
+    Raises:
+        VidclfError: also for an error of a library's, such as a value out of range.
+    """
+    check_arguments(factory, *arguments, **settings)
+    try:
+        return factory(*arguments, **settings)
+    except Exception as error:
+        if isinstance(error, VidclfError) or raised_in_user_code(error):
+            raise
+        raise VidclfError(refusal_of(factory.func, factory.keywords, error)) from error
 
 
 def check_arguments(factory: partial, *arguments: object, **settings: object) -> partial:

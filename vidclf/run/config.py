@@ -27,6 +27,8 @@ from vidclf import CONF
 from vidclf.errors import VidclfError
 from vidclf.run.sweep import find_runs, jobs_of, why_missing
 from vidclf.run.trust import check_plain, check_trusted, walk
+from vidclf.run.values import check_settings
+from vidclf.system.disk import check_links
 from vidclf.system.terminal import say
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ CALL_KEYS = (
 )
 MEASURED_KEYS = ("backbone.calibration",)  # values that training measures and writes into a run's configuration
 FETCH = "backbone.fetch"  # a run cannot ask for a download
+TORCHVISION = "vidclf.models.backbones.torchvision_models."  # whose older runs do not say whether to fetch
 CHECKPOINTS = "${hydra:runtime.output_dir}/checkpoints"  # where a run's callbacks write
 DEMO = "vidclf.data.datasets.demo.Demo"  # writes itself to its root
 
@@ -135,6 +138,12 @@ def prepare_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
         several = _as_jobs(runs)
     if several:
         arguments = [argument for argument in arguments if key_of(argument) != "run"]
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in ("hydra.run.dir", "hydra.sweep.dir") and any(
+            map(os.path.exists, (f"{value}/checkpoints", f"{value}/multirun.yaml"))
+        ):
+            check_links(Path(value))  # Hydra writes there first
     literal = ("run", "resume", *facts.paths)
     quoted = [*(_quote(argument, literal) for argument in sorted(arguments, key=_is_override)), *several]
     if several and facts.starts_from == "each_run":
@@ -195,6 +204,7 @@ def resolved(cfg: DictConfig) -> Config:
     """Return a configuration as plain data, without the facts about the verb; optional groups left out are None."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     kept = {key: value for key, value in plain.items() if key != "verb"}
+    check_settings(kept)
     return {**kept, **{group: None for group in OPTIONAL_GROUPS if group not in kept}}
 
 
@@ -219,7 +229,8 @@ def apply_to_run(
     _check_overrides(run, composed, typed, set_here, deleted)
     rest, trust = deepcopy(dict(run)), composed["trust"] is True
     # A person who names the model, or trusts the run, allows what the run fetched to be fetched again.
-    fetch = (trust or "backbone.name" in set_here) and "backbone" not in set_here and value_at(run, FETCH) is True
+    fetches = value_at(run, FETCH) is True or str(value_at(run, "backbone._target_")).startswith(TORCHVISION)
+    fetch = fetches and (trust or "backbone.name" in set_here) and "backbone" not in set_here
     for key in (*of_verb, *CALL_KEYS, FETCH, *set_here, *deleted):
         parent, name = _parent_of(rest, key)
         parent.pop(name, None)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from vidclf.errors import VidclfError
+from vidclf.run.checkpoints import UnreadableError
 from vidclf.run.compatible import changed_settings, flatten
-from vidclf.run.config import CALL_KEYS, MEASURED_KEYS
-from vidclf.run.folder import Run, UnreadableError, describe_checkpoint, load_checkpoint
+from vidclf.run.config import CALL_KEYS, FETCH, MEASURED_KEYS
+from vidclf.run.folder import Run, describe_checkpoint, load_checkpoint
 from vidclf.run.sweep import ERROR
 from vidclf.run.trust import check_plain
-from vidclf.system.disk import locked
+from vidclf.system.disk import check_links, locked
 from vidclf.system.terminal import say
 from vidclf.system.text import first_five
 
@@ -33,6 +34,7 @@ def job_of_sweep(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[Prog
     Raises:
         VidclfError: see `read_job`.
     """
+    check_links(folder, within=folder.parent)
     # Jobs outlive a killed sweep that ran several at once.
     with locked(folder / ".lock", f"{folder}: another process is training this job; waiting for it."):
         _check_siblings(folder)
@@ -65,12 +67,11 @@ def read_job(folder: Path, config: Mapping[str, Any]) -> Progress:
     """Return how far the job of this configuration has come in `folder`; write nothing.
 
     Raises:
-        VidclfError: it was trained with another configuration, its folder is a link, or its checkpoint is missing.
+        VidclfError: it was trained with another configuration, a link leads out of the sweep, or its checkpoint is
+            missing.
     """
+    check_links(folder, within=folder.parent)
     checkpoints = folder / "checkpoints"
-    for path in (folder, checkpoints, checkpoints / "best.ckpt", checkpoints / "last.ckpt"):
-        if path.is_symlink():
-            raise VidclfError(f"{path}: is a link, and a sweep writes only into its own folder. Remove the link.")
     readable = set()
     for name in ("best.ckpt", "last.ckpt"):
         if (checkpoints / name).is_file():
@@ -102,7 +103,7 @@ def _check_same(folder: Path, old_config: Mapping[str, Any], new_config: Mapping
 def _training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings with dotted keys, without those that name a place to write or describe a machine."""
     flat = flatten(json.loads(json.dumps(config, default=str)))  # as in a file: no tuples, and inf equals inf
-    excluded = (*CALL_KEYS, *MEASURED_KEYS)
+    excluded = (*CALL_KEYS, *MEASURED_KEYS, FETCH)
     return {
         key: value
         for key, value in flat.items()

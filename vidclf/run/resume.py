@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from vidclf.data.splits import Split
 from vidclf.errors import VidclfError
+from vidclf.run.checkpoints import reading
 from vidclf.run.compatible import TRAINED_BY, TRAINER, changed_settings, check_classes, check_weights, flatten
 from vidclf.run.folder import Run
 from vidclf.system.ranks import barrier, is_rank_zero
@@ -31,7 +32,9 @@ def is_complete(run: Run, config: Mapping[str, Any], callbacks: Iterable[Callbac
         state = run.callbacks.get(callback.state_key)
         if isinstance(callback, EarlyStopping) and state and run.num_epochs >= (settings.get("min_epochs") or 0):
             may_go_on = (EarlyStoppingReason.NOT_STOPPED.value, EarlyStoppingReason.PATIENCE_EXHAUSTED.value)
-            ended |= state.get("wait_count", 0) >= callback.patience or state.get("stopping_reason") not in may_go_on
+            with reading(run.path):
+                ended |= int(state.get("wait_count", 0)) >= callback.patience
+                ended |= state.get("stopping_reason") not in may_go_on
     if ended and (run.folder / "metrics.json").is_file():
         raise VidclfError(
             f"resume: {run.folder} is complete and scored, with {run.num_epochs} of trainer.max_epochs="
@@ -40,8 +43,13 @@ def is_complete(run: Run, config: Mapping[str, Any], callbacks: Iterable[Callbac
     return ended
 
 
-def check_resumed(run: Run, config: Mapping[str, Any], class_names: list[str], split: Split, weights_hash: str) -> None:
-    """Raise VidclfError if training could not go on from `run` as if it had never stopped."""
+def check_resumed(
+    run: Run, config: Mapping[str, Any], class_names: list[str], split: Split, digest: str, weights_hash: str
+) -> None:
+    """Raise VidclfError if training could not go on from `run` as if it had never stopped.
+
+    `digest` is of split.csv, which names the content of every video.
+    """
     check_classes(run, class_names)
     check_weights(run, weights_hash)
     num_epochs, planned = config["trainer"]["max_epochs"], run.config["trainer"]["max_epochs"]
@@ -53,8 +61,8 @@ def check_resumed(run: Run, config: Mapping[str, Any], class_names: list[str], s
             f"Set trainer.max_epochs={planned}, or train again without resume."
         )
     changed = changed_settings(_training_settings(run.config), _training_settings(config))
-    if split.fingerprint != run.split_fingerprint:
-        changed.append("the videos or their parts")
+    if split.fingerprint != run.split_fingerprint or run.split_digest not in ("", digest):
+        changed.append("the videos, their contents or their parts")
     if changed:
         raise VidclfError(
             f"resume: {run.folder} was trained with other settings or data: {first_five(changed)}. "

@@ -58,6 +58,23 @@ def locked(path: Path, waiting_message: str = "") -> Iterator[bool]:
         lock.release()
 
 
+def check_links(folder: Path, within: Path | None = None) -> None:
+    """Raise VidclfError if a link inside `folder`, which may come from anyone, leads out of it.
+
+    The folder itself may be a link, because its user has named it; with `within`, the folder that was named, it must
+    lie in that.
+    """
+    root = (within or folder).resolve()
+    paths = [folder] if within else []
+    paths += [Path(parent, name) for parent, *names in os.walk(folder.resolve()) for name in (*names[0], *names[1])]
+    for path in paths:
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise VidclfError(
+                f"{path}: is a link that leads out of {within or folder}. Nothing is read or written through it. "
+                "Remove the link, or copy what it leads to."
+            )
+
+
 @contextmanager
 def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` when the block ends without an error.
@@ -125,6 +142,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Write a table, UTF-8."""
+    write_atomically(path, csv_bytes(header, rows))
+
+
+def csv_bytes(header: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
+    """Return a table as CSV, UTF-8."""
     table = io.StringIO(newline="")
     csv.writer(table).writerows([header, *rows])
-    write_atomically(path, table.getvalue().encode("utf-8", "surrogateescape"))
+    return table.getvalue().encode("utf-8", "surrogateescape")

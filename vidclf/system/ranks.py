@@ -25,7 +25,7 @@ def is_rank_zero() -> bool:
 
 
 def is_launched_externally() -> bool:
-    """Return whether torchrun or SLURM starts a process for each rank; otherwise Lightning starts them."""
+    """Return whether torchrun or SLURM starts a process for each rank, not Lightning from rank zero."""
     several_tasks = os.environ.get("SLURM_NTASKS", "1") != "1"
     return "TORCHELASTIC_RUN_ID" in os.environ or ("SLURM_PROCID" in os.environ and several_tasks)
 

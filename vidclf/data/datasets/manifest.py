@@ -17,6 +17,7 @@ from vidclf.system.text import first_five
 
 COLUMNS = ("path", "label", "group", "split", "start_s", "end_s")
 REQUIRED = ("path", "label")
+EXPANSION, SMALL = 100, 10_000_000  # bytes of a Parquet table: so many times its file's size, and so many more
 MAY_BE_EMPTY = ("start_s", "end_s")  # empty: the beginning, the end of the video
 
 Row = dict[str, str]
@@ -154,15 +155,42 @@ def _read_csv(file: Path) -> Iterator[tuple[int, Row]]:
 def _read_parquet(file: Path) -> Iterator[tuple[int, Row]]:
     require("pyarrow", PYARROW, "parquet", f"{file}: Parquet", ", or save the table as CSV")
     from pyarrow import ArrowException
-    from pyarrow.parquet import read_table
+    from pyarrow.parquet import ParquetFile, read_schema
+    from pyarrow.types import is_string
 
     try:
-        table = read_table(file)
+        schema = read_schema(file)
+        _check_columns(file, schema.names)
+        texts = [field.name for field in schema if is_string(field.type)]
+        with ParquetFile(file, read_dictionary=texts) as parquet:  # texts that repeat are kept once
+            groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
+            _check_size(file, parquet.metadata.num_rows, sum(group.total_byte_size for group in groups))
+            table = parquet.read()
     except (ArrowException, OSError) as error:
         raise VidclfError(f"{file}: Parquet cannot read it ({str(error).splitlines()[0]}). Write it again.") from error
-    _check_columns(file, table.column_names)
+    _check_size(file, table.num_rows, sum(_num_characters(chunk) for column in table for chunk in column.chunks))
     for line, cells in enumerate(table.to_pylist(), start=1):
         yield line, _filled(f"{file}, row {line}", {key: _text(file, line, key, cell) for key, cell in cells.items()})
+
+
+def _check_size(file: Path, num_rows: int, num_bytes: int) -> None:
+    """Raise VidclfError if a table would take far more memory than its size: a small file can repeat a long text."""
+    size = file.stat().st_size
+    if num_rows > size or num_bytes > EXPANSION * size + SMALL:
+        raise VidclfError(
+            f"{file}: {num_rows} rows and {num_bytes / 1e6:.0f} MB in a file of {size / 1e6:.1f} MB. No table of "
+            "videos shrinks so much; write it again."
+        )
+
+
+def _num_characters(chunk: Any) -> int:
+    """Return the length of all texts in an Arrow array; the size of other values."""
+    from pyarrow.compute import binary_length, sum
+    from pyarrow.types import is_dictionary, is_string
+
+    if not (is_dictionary(chunk.type) and is_string(chunk.type.value_type)):
+        return chunk.nbytes
+    return sum(binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0
 
 
 def _text(file: Path, line: int, key: str, cell: Any) -> str:

@@ -45,6 +45,7 @@ class ImageBackbone(LibraryBackbone):
         trainable: str | int = "none",
         freeze_batchnorm: bool = False,
         precision: str = "auto",
+        fetch: bool = False,
     ) -> None:
         check_name(name, models.list_models(module=models), "torchvision has no image classifier")
         allowed = VGG_LAYERS if name.startswith(("vgg", "alexnet")) else ("penultimate",)
@@ -52,7 +53,7 @@ class ImageBackbone(LibraryBackbone):
         if layer not in allowed:
             raise VidclfError(f"backbone.layer={layer}: allowed for {name} are {', '.join(allowed)}, or null.")
         number_format = resolve_precision(precision, trainable)
-        network, feature_dim, picture_format = _load(name, weights, layer)
+        network, feature_dim, picture_format = _load(name, weights, fetch, layer)
         super().__init__(name, network, feature_dim, picture_format, number_format, trainable, freeze_batchnorm)
         self.layer = layer
         self.network.to(memory_format=torch.channels_last)  # the faster layout
@@ -78,10 +79,13 @@ class ClipBackbone(LibraryBackbone):
         trainable: str | int = "none",
         freeze_batchnorm: bool = False,
         precision: str = "auto",
+        fetch: bool = False,
     ) -> None:
         check_name(name, models.list_models(module=models.video), "torchvision has no video classifier")
         number_format = resolve_precision(precision, trainable)
-        network, feature_dim, picture_format = _load(name, weights, clip_length=CLIP_LENGTH.get(name.split("_")[0], 16))
+        network, feature_dim, picture_format = _load(
+            name, weights, fetch, clip_length=CLIP_LENGTH.get(name.split("_")[0], 16)
+        )
         super().__init__(name, network, feature_dim, picture_format, number_format, trainable, freeze_batchnorm)
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N 1 D"]:
@@ -97,13 +101,13 @@ class ClipBackbone(LibraryBackbone):
 
 
 def _load(
-    name: str, weights: str | Path | None, layer: str = "penultimate", clip_length: int = 1
+    name: str, weights: str | Path | None, fetch: bool, layer: str = "penultimate", clip_length: int = 1
 ) -> tuple[nn.Module, int, PictureFormat]:
     """Return the network with its weights, cut after `layer`, the width of its output, and its images."""
     published = models.get_model_weights(name).__members__
     source, path = published.get(str(weights)), None
     if source:
-        fetch_file(source.url)
+        fetch_file(source.url, fetch)
     elif weights is not None:
         path = weights_file(weights, published)
         verify_hash(path)

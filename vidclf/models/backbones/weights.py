@@ -28,7 +28,7 @@ def weights_file(weights: str | Path, names: Iterable[str]) -> Path:
     return path
 
 
-def fetch_file(url: str, allowed: bool = True) -> Path:
+def fetch_file(url: str, allowed: bool) -> Path:
     """Return the file of a URL in torch's hub folder, verified; download it if it is not there and that is allowed."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if not path.exists():
