@@ -125,6 +125,13 @@ def aggregate_videos(
 
 
 def most_probable(log_probabilities: Float[Tensor, " K"], names: list[str], top: int = 5) -> list[tuple[str, float]]:
-    """Return the `top` classes and their probabilities, the highest first."""
-    values, labels = log_probabilities.exp().topk(min(top, len(names)))
-    return [(names[label], value) for label, value in zip(labels.tolist(), values.tolist(), strict=True)]
+    """Return the `top` classes and their probabilities, the highest first; of equal ones, the lowest index."""
+    values, labels = log_probabilities.sort(descending=True, stable=True)  # topk orders equal values as it likes
+    return [
+        (names[label], value) for label, value in zip(labels[:top].tolist(), values[:top].exp().tolist(), strict=True)
+    ]
+
+
+def top1_of(scores: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:
+    """Return the accuracy: the share of rows with the highest score at their label; of equal ones, the first counts."""
+    return (scores.argmax(1) == labels).float().mean()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import lightning as L
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,7 +16,7 @@ from vidclf.contracts import Views
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.trainable import trained_stages
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
-from vidclf.models.classifier import Classifier, aggregate_videos, gather_logits, inputs_to
+from vidclf.models.classifier import Classifier, aggregate_videos, gather_logits, inputs_to, top1_of
 from vidclf.models.mixing import Mixing
 from vidclf.models.scaling import Scaling
 from vidclf.system.ranks import rank_and_size
@@ -171,8 +171,3 @@ def has_weight_decay(name: str, parameter: nn.Parameter) -> bool:
     if "weight" in last:
         return parameter.ndim > 1  # a norm's weight has one dimension
     return parameter.squeeze().ndim > 1 and not re.search("bias|token|quer|pos", last)
-
-
-def top1_of(scores: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:
-    """Return the accuracy: the share of rows with the highest score at their label."""
-    return (scores.argmax(1) == labels).float().mean()
