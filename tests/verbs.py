@@ -7,12 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
+from hydra._internal.hydra import Hydra
 
 from vidclf import cli
 from vidclf.cli import main
@@ -25,8 +26,9 @@ SMALL = (
     "sampling.rate_hz=10",
     "head.widths=[16]",
     "trainer.max_epochs=2",
-    "num_threads=2",
+    "num_threads=1",
 )
+SETS_MODE = ("-", "study=", "sweep=", "hydra", "+hydra")  # how the arguments begin that can set hydra.mode
 
 
 class Outcome(NamedTuple):
@@ -50,6 +52,7 @@ def call(verb: str, *arguments: str, folder: Path) -> Outcome:
         patch.object(sys, "argv", ["vidclf", verb, *arguments]),
         patch.object(sys, "path", [str(folder), *sys.path]),
         patch.dict(os.environ),
+        _composed_once(arguments),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         _restored_state(),
@@ -76,6 +79,13 @@ def run_copy(folder: Path, module: str, *arguments: str) -> str:
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+def _composed_once(arguments: Sequence[str]) -> contextlib.AbstractContextManager:
+    """Spare Hydra a second configuration, composed only to look at hydra.mode, where no argument can have set it."""
+    if any(argument.startswith(SETS_MODE) for argument in arguments):
+        return contextlib.nullcontext()
+    return patch.object(Hydra, "get_mode", return_value=None)
 
 
 @contextlib.contextmanager
