@@ -132,7 +132,7 @@ def test_a_folder_of_phone_videos_becomes_a_run_with_a_test_score(
     run = ""
     for _, verb, *arguments in map(shlex.split, OWN_VIDEOS[1].splitlines()):
         arguments = [argument.replace("runs/train/<time>", run) for argument in arguments]
-        without_weights = [] if verb == "evaluate" else ["backbone=tiny", "trainer.max_epochs=1", "num_threads=2"]
+        without_weights = [] if verb == "evaluate" else ["backbone=tiny", "trainer.max_epochs=1", "num_threads=1"]
         outcome = vidclf(verb, *arguments, *without_weights)
         assert outcome.status == 0, outcome.err
         if verb == "train":
