@@ -64,7 +64,7 @@ def test_the_version_is_the_packages(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "extract"])
+@pytest.mark.parametrize("verb", ["train", "predict"])
 def test_the_help_of_a_verb_names_groups_and_an_example(verb: str, vidclf: Callable[..., Outcome]):
     outcome = vidclf(verb, "--help")
     assert outcome.status == 0

@@ -129,6 +129,7 @@ def test_a_run_is_taken_as_it_is():
     assert (config["run"], config["part"]) == ("DIR", "test")
 
 
+@pytest.mark.slow
 def test_a_key_is_set_in_the_run_and_a_group_composed_afresh():
     assert finished("sampling.num_frames=8")["sampling"] == {**RUN["sampling"], "num_frames": 8}
     assert finished("+head.dropout=0.1")["head"] == {**RUN["head"], "dropout": 0.1}
@@ -190,6 +191,7 @@ def test_whether_a_table_may_lead_out_of_its_folder_is_not_the_runs_to_say():
     assert finished("dataset.anywhere=true", run=run)["dataset"]["anywhere"] is True
 
 
+@pytest.mark.slow
 def test_whether_files_of_a_model_are_fetched_is_not_the_runs_to_say():
     timm = {"_target_": "vidclf.models.backbones.timm_models.TimmBackbone", "name": "hf-hub:a/b", "fetch": True}
     run = {**RUN, "backbone": timm}

@@ -43,6 +43,7 @@ def test_rate_above_fps_gives_every_frame_once(rate_hz):
     assert Rate(rate_hz)(7, 25.0)[:, 0].tolist() == list(range(7))
 
 
+@pytest.mark.slow
 def test_rate_of_the_train_clips_of_split_1_agrees_with_the_tutorials_73844_frames():
     if not (SHARED / "ucf101").is_dir():
         pytest.skip("needs UCF101's lists and frame counts below VIDCLF_SHARED")

@@ -52,6 +52,7 @@ def ucf101(official):
     return [Video(Path(n), labels[n.partition("/")[0]], n.rpartition("_g")[2][:2]) for n in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "num_test"), [(1, 3783), (2, 3734), (3, 3696)])
 def test_groups_and_official_lists_give_the_same_sets_for_all_13320_names(ucf101, official, number, num_test):
     by_group = [is_test_group(video, number) for video in ucf101]
@@ -60,6 +61,7 @@ def test_groups_and_official_lists_give_the_same_sets_for_all_13320_names(ucf101
     assert [part == "test" for part in official_parts(ucf101, number, official).parts] == by_group
 
 
+@pytest.mark.slow
 def test_every_class_of_ucf101_has_about_a_fifth_of_its_train_videos_in_val(ucf101, official):
     ones = [1] * len(ucf101)
     split = Official()(ucf101, ones)
