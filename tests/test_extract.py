@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,8 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(
     arguments = [f"dataset.root={clips}", "sampling.rate_hz=10", "backbone=custom", "num_threads=1"]
     arguments += ["backbone._target_=my_backbones.Stopping"]
     command = [sys.executable, "-m", "vidclf", "extract", *arguments]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    accept = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=accept)
     store = tmp_path / "data" / "features"
     while len(list(store.glob("stopping-*/*.safetensors"))) < 5:
         assert process.poll() is None, process.stderr.read()
