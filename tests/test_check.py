@@ -119,7 +119,7 @@ def test_a_shortcut_is_measured_on_test_videos():
 
 @pytest.fixture
 def twins(tmp_path: Path) -> Path:
-    """A table of seven videos a class on three sides, and two of test that are train's: encoded again, mirrored."""
+    """Write a table of 7 videos a class in 3 parts; 2 test videos are train videos, encoded again or mirrored."""
     rows = ["path,label,group,split"]
     for number, name in enumerate(["run", "walk"] * 7):
         frames = [numbered_frame(index, seed=number) for index in range(6)]

@@ -35,7 +35,7 @@ def test_every_verb_is_a_file_and_a_yaml_with_a_line_of_help():
 
 
 def test_a_new_verb_that_starts_from_a_run_is_one_file_and_one_yaml(trained: Outcome, tmp_path: Path):
-    """In a copy of the package: its help has its example, its overrides apply to the run."""
+    """In a copy of the package, its help shows its example and its overrides apply to the run."""
     site = copy_package(tmp_path / "site")
     (site / "vidclf" / "count.py").write_text(
         "def run(config, run):\n"

@@ -383,7 +383,7 @@ def test_mine_trains(vidclf):
 
 @pytest.mark.slow
 def test_a_new_part_of_every_kind_is_one_file_and_one_yaml(clips: Path, tmp_path: Path):
-    """It trains, and passes this file with a sample where its defaults do not do."""
+    """It trains, and passes the tests of this file; where its defaults are not enough, a sample is added."""
     site = copy_package(tmp_path / "site")
     for (group, target), code in NEW_PARTS.items():
         Path(site, *target.split(".")[:-1]).with_suffix(".py").write_text(code)

@@ -1,4 +1,4 @@
-"""Paths of every kind reach a verb as they were typed, and a run's settings are its own but for what is typed."""
+"""Paths of every kind reach a verb as they were typed, and a run keeps its settings except those that are typed."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ AWKWARD = [
 
 
 def read_by_hydra(argument: str) -> object:
-    """Return the value that a verb is given for an argument."""
+    """Return the value that a verb receives for an argument."""
     (override,) = OverridesParser.create().parse_overrides([argument])
     assert not override.is_sweep_override()
     return OmegaConf.create({"value": override.value()}).value
@@ -110,7 +110,7 @@ RUN: dict[str, Any] = {
 
 
 def finished(*typed: str, run: dict[str, Any] = RUN) -> dict[str, Any]:
-    """Return what evaluate makes of a run and of what is typed behind run=."""
+    """Return evaluate's configuration for a run and the overrides typed after run=."""
     arguments = ["run=DIR", *typed]
     with initialize_config_dir(CONF, **HYDRA):
         cfg = compose("evaluate", prepare_arguments("evaluate", arguments), return_hydra_config=True)

@@ -1,4 +1,4 @@
-"""Every frame equals a plain full decode's, whatever the codec; every damaged file is an error."""
+"""Every frame equals that of a plain full decode, with every codec; every damaged file is an error."""
 
 import csv
 import shutil

@@ -80,7 +80,7 @@ class Stopping(torch.nn.Module):
 def test_an_interrupted_extraction_goes_on_where_it_stopped(
     clips: Path, tmp_path: Path, vidclf: Callable[..., Outcome]
 ):
-    """It comes no further than its first batch of 32 frames, five videos, however fast or slow the machine is."""
+    """The backbone stops it after its first batch (32 frames, five videos), however fast the machine is."""
     (tmp_path / "my_backbones.py").write_text(STOPPING)
     (tmp_path / "stop").touch()
     arguments = [f"dataset.root={clips}", "sampling.rate_hz=10", "backbone=custom", "num_threads=1"]

@@ -39,7 +39,7 @@ def begun(job: Path) -> Path:
 
 @pytest.fixture
 def in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Hydra say that this is a job of a sweep."""
+    """Make Hydra report that this is a job of a sweep."""
     monkeypatch.setattr(HydraConfig, "get", lambda: type("Config", (), {"mode": RunMode.MULTIRUN}))
 
 

@@ -35,7 +35,7 @@ print(count_faults())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc returns blocks so")
 def test_freed_blocks_are_kept():
-    """Otherwise each of 20 blocks of 40 MB is faulted in again, page by page."""
+    """Otherwise each of 20 blocks of 40 MB is mapped again, page by page."""
     result = subprocess.run([sys.executable, "-c", GROW], capture_output=True, text=True, check=True)
     given_back, kept = map(int, result.stdout.split())
     assert given_back > 100_000
@@ -140,7 +140,7 @@ def test_torch_uses_no_more_threads_than_there_are_cores(monkeypatch: pytest.Mon
 
 
 def with_gpus(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let torch find so many NVIDIA GPUs."""
+    """Make torch find this number of NVIDIA GPUs."""
     gpu = torch.device("cuda") if count else None
     monkeypatch.setattr("torch.accelerator.current_accelerator", lambda check_available: gpu)
     monkeypatch.setattr("torch.accelerator.device_count", lambda: count)
@@ -184,7 +184,7 @@ def test_a_missing_device_is_refused_with_the_ones_there_are(
 @pytest.mark.parametrize("accelerator", ["auto", "cpu", "gpu", "cuda", "mps"])
 @pytest.mark.parametrize("devices", ["auto", 1, 3, "2", 0, -1, [0], [1], "0,1", None])
 def test_lightning_chooses_the_same_device_here(accelerator: str, devices: object):
-    """Or neither does."""
+    """Or neither finds one."""
     try:
         theirs = make_trainer(accelerator=accelerator, devices=devices).strategy.root_device
     except Exception:

@@ -22,7 +22,7 @@ def predict(vidclf: Callable[..., Outcome], trained: Outcome) -> Callable[..., O
 
 
 def lines_of(outcome: Outcome) -> list[dict[str, Any]]:
-    """Parse what was printed, every line of it."""
+    """Parse every printed line."""
     assert outcome.status == 0, outcome.err
     return [json.loads(line) for line in outcome.out.splitlines()]
 

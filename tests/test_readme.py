@@ -77,7 +77,7 @@ def test_a_command_names_a_verb_and_keys_and_groups_that_exist(name: str, comman
 
 
 def _first_value(argument: str) -> str:
-    """Return an override with one value: the first where it sweeps over several."""
+    """Return an override with a single value: the first if it sweeps over several."""
     override = OverridesParser.create().parse_override(_quoted(argument))
     if not override.is_sweep_override():
         return _quoted(argument)

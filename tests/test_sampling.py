@@ -140,7 +140,7 @@ def test_only_random_samplings_use_the_generator_and_the_same_seed_repeats(sampl
 
 @pytest.fixture
 def as_configured(monkeypatch):
-    """A configuration may hold any type; the tests' own type checks would stop it before ours."""
+    """Call it without the tests' type checks, which would stop wrong types before ours do."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 

@@ -177,7 +177,7 @@ def test_a_video_without_views_keeps_its_part():
 
 @pytest.mark.parametrize(("fraction", "of_25", "of_7", "of_3"), [(0.2, 5, 1, 1), (0.3, 8, 2, 1), (0.5, 12, 4, 2)])
 def test_each_class_gives_its_fraction_of_groups_and_at_least_one(fraction: float, of_25: int, of_7: int, of_3: int):
-    """Groups 1 to 7 are tested on; classes have 25, 7, 3 and 2 others."""
+    """Groups 1 to 7 are the test part; classes have 25, 7, 3 and 2 other groups."""
     numbers = (25, 7, 3, 2)
     videos = [
         clip(label, group, number)

@@ -1,4 +1,4 @@
-"""Every torchvision image and video classifier as a backbone, and what happens with unsuitable weights."""
+"""Every torchvision image and video classifier as a backbone; unsuitable weights are refused."""
 
 import hashlib
 import shutil

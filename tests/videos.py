@@ -1,4 +1,4 @@
-"""Small real videos whose frames carry their number as black and white blocks, changed ones, a UCF101 tree of them."""
+"""Small real videos whose frames show their number in black and white blocks; changed copies; a UCF101 tree."""
 
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
