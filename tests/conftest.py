@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: the shared real clips and small UCF101 trees; and which tests are fast."""
+"""Fixtures of the whole suite: the shared real clips and small UCF101 trees. Fast tests are marked here."""
 
 import inspect
 import os
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests were skipped for want of the shared clips."""
+    """Print how many tests were skipped because the shared clips are absent."""
     skipped = [report for report in terminalreporter.getreports("skipped") if "VIDCLF_SHARED" in str(report.longrepr)]
     if skipped:
         terminalreporter.write_line(f"{len(skipped)} tests need the shared real clips: set VIDCLF_SHARED.", yellow=True)

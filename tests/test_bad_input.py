@@ -1,4 +1,4 @@
-"""What a user gets for bad input: a sentence on stderr, nothing on stdout, exit status 1, no stack trace."""
+"""Bad input gives a sentence on stderr, nothing on stdout, exit status 1 and no stack trace."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ def root(clips: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def refused(vidclf: Callable[..., Outcome], root: Path) -> Callable[..., None]:
-    """`refused(sentence, "seed=1")` trains on the spoiled clips, in vain."""
+    """`refused(sentence, "seed=1")` trains on the spoiled clips and expects that error."""
 
     def train(sentence: str, *arguments: str) -> None:
         outcome = vidclf("train", f"dataset.root={root}", *SMALL, *arguments)

@@ -35,7 +35,7 @@ def test_every_verb_is_a_file_and_a_yaml_with_a_line_of_help():
 
 
 def test_a_new_verb_that_starts_from_a_run_is_one_file_and_one_yaml(trained: Outcome, tmp_path: Path):
-    """In a copy of the package: its help has its example, its overrides apply to the run."""
+    """In a copy of the package, its help shows its example and its overrides apply to the run."""
     site = copy_package(tmp_path / "site")
     (site / "vidclf" / "count.py").write_text(
         "def run(config, run):\n"
@@ -64,7 +64,7 @@ def test_the_version_is_the_packages(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "extract"])
+@pytest.mark.parametrize("verb", ["train", "predict"])
 def test_the_help_of_a_verb_names_groups_and_an_example(verb: str, vidclf: Callable[..., Outcome]):
     outcome = vidclf(verb, "--help")
     assert outcome.status == 0

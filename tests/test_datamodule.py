@@ -1,4 +1,4 @@
-"""The data module gives Lightning the batches of its source, and heads what they are scaled by."""
+"""The data module gives Lightning the batches of its source, and the features that scaling is fitted on."""
 
 from collections.abc import Callable
 from pathlib import Path

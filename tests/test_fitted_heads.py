@@ -163,7 +163,7 @@ def test_features_that_change_or_do_not_fit_into_memory_are_an_error(
 
 @pytest.mark.parametrize("head", [("head=knn", "head.k=5"), ("head=logistic", "transform.crops=3")])
 def test_a_fitted_head_leaves_an_ordinary_run(head: tuple[str, ...], vidclf: Callable[..., Outcome], clips: Path):
-    small = [one for one in SMALL if "head" not in one]
+    small = [setting for setting in SMALL if "head" not in setting]
     outcome = vidclf("train", f"dataset.root={clips}", *small, *head)
     assert outcome.status == 0, outcome.err
     is_path = "head=logistic" in head

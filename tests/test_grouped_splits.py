@@ -65,7 +65,7 @@ def test_shared_groups_give_about_the_requested_fractions(people: dict):
 def test_groups_of_a_class_are_drawn_class_by_class():
     videos = videos_of(EVERYONE, shared=False)
     units = units_of(videos, split_of(Grouped(), videos))
-    assert {part: Counter(label for label, _ in own) for part, own in units.items()} == {
+    assert {part: Counter(label for label, _ in groups) for part, groups in units.items()} == {
         "train": {0: 12, 1: 12, 2: 12},
         "val": {0: 4, 1: 4, 2: 4},
         "test": {0: 4, 1: 4, 2: 4},
@@ -80,7 +80,7 @@ def test_a_larger_fold_is_drawn_if_a_small_one_lacks_a_class():
     videos = videos_of(people)
     for seed in range(5):
         units = units_of(videos, split_of(Grouped(seed=seed), videos))
-        assert {part: len(own) for part, own in units.items()} == dict.fromkeys(PARTS, 2)
+        assert {part: len(groups) for part, groups in units.items()} == dict.fromkeys(PARTS, 2)
 
 
 def test_a_seed_is_a_split():

@@ -27,7 +27,7 @@ def raised(kind: type[Exception]) -> Exception:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[bool]]:
-    """`hub(error)` raises it, or returns a folder, where the network is used; it returns a list of those uses."""
+    """`hub(error)` makes each use of the network raise the error or return the folder; it returns the list of uses."""
 
     def set_up(error: type[Exception] | None = None, cached: bool = False) -> list[bool]:
         requests: list[bool] = []

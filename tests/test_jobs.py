@@ -39,7 +39,7 @@ def begun(job: Path) -> Path:
 
 @pytest.fixture
 def in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Hydra say that this is a job of a sweep."""
+    """Make Hydra report that this is a job of a sweep."""
     monkeypatch.setattr(HydraConfig, "get", lambda: type("Config", (), {"mode": RunMode.MULTIRUN}))
 
 
@@ -168,7 +168,7 @@ def test_an_interrupted_sweep_ends_like_an_uninterrupted_one(
     (third / "metrics.json").unlink()  # killed before it was scored
     (third / "checkpoints" / "last.ckpt").unlink()
     kept = (first / "metrics.json").stat().st_mtime_ns
-    again = vidclf("train", "study=seeds", *settings, "hydra.sweep.dir=cut", "num_threads=1")
+    again = vidclf("train", "study=seeds", *settings, "hydra.sweep.dir=cut", "num_threads=2")
     assert again.status == 0, again.err
     assert f"{first}: done before" in again.err
     assert f"{second}: goes on after epoch 1." in again.err

@@ -1,4 +1,4 @@
-"""Features brought to a scale before the head: fitted once, saved, and what is asked for."""
+"""Features are scaled before the head as configured; the scaling is fitted once and saved."""
 
 from collections.abc import Callable
 from pathlib import Path

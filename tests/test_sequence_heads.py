@@ -1,4 +1,4 @@
-"""Heads over time: what they can and cannot tell apart."""
+"""Heads over time distinguish orders of frames where they should, and only there."""
 
 import pytest
 import torch

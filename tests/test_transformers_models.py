@@ -1,4 +1,4 @@
-"""Encoders of transformers: features equal those of its pipeline, weights are checked, what does not fit is refused."""
+"""Encoders of transformers: features equal those of its pipeline, weights are checked, unsuitable ones refused."""
 
 import shutil
 import sys

@@ -1,4 +1,4 @@
-"""A run's configuration is data: it names known parts of a classifier, or nothing of it is imported or made."""
+"""A run's configuration is data: unless it names known parts of a classifier, nothing is imported or made."""
 
 import re
 import shutil
@@ -201,8 +201,8 @@ def spoil(run: Path) -> Callable[[dict[str, Any]], None]:
         for path in (run / "checkpoints").iterdir():
             content = torch.load(path, weights_only=True)
             for key, value in changed.items():
-                own = content["vidclf"]["config"]
-                own[key] = {**own[key], **value} if isinstance(value, dict) and key in own else value
+                config = content["vidclf"]["config"]
+                config[key] = {**config[key], **value} if isinstance(value, dict) and key in config else value
             torch.save(content, path)
 
     return change

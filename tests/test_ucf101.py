@@ -100,6 +100,7 @@ def test_class_ind_sets_the_order(tree, tmp_path):
     assert UCF101(tree, lists=lists).videos()[0].name == NAMES[3]
 
 
+@pytest.mark.slow
 def test_all_13320_clips_are_listed_alike_from_a_tree_and_a_flat_folder(official, tmp_path):
     with open(official / "frame_counts.csv", newline="") as file:
         names = [row["video"] for row in csv.DictReader(file)]

@@ -175,10 +175,11 @@ def build_device(config: Config) -> torch.device:
 def build_aggregations() -> dict[str, Callable[[Tensor], Tensor]]:
     """Return every aggregation that has a YAML in conf/aggregation, by name."""
     names = GlobalHydra.instance().config_loader().get_group_options("aggregation")
-    nodes = {name: compose(f"aggregation/{name}").aggregation for name in names}
+    # All at once, because composing takes 0.06 s however small the configuration is.
+    options = compose(overrides=[f"+aggregation@option{number}='{name}'" for number, name in enumerate(names)])
     return {
         name: build_node(OmegaConf.to_container(node, resolve=True))  # type: ignore[arg-type]
-        for name, node in nodes.items()
+        for name, node in zip(names, options.values(), strict=True)
         if not OmegaConf.is_missing(node, "_target_")
     }
 
