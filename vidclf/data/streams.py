@@ -13,7 +13,9 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vidclf.data.decoding import fitting_rate, known_rate, to_tensor, video_stream
+from vidclf.data.decoding import to_tensor
+from vidclf.data.opening import video_stream
+from vidclf.data.timing import fitting_rate, known_rate
 from vidclf.errors import VideoError
 
 STREAM_OPEN_TIMEOUT_S = 20
