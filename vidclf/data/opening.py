@@ -4,7 +4,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,10 +17,9 @@ from vidclf.errors import VideoError
 
 SKIP = "pass dataset.on_error=skip."
 NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-PLAYLISTS = {  # formats that name other files or addresses to open
-    *("concat", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "vobsub", "webm_dash_manifest"),
-}
-FORMATS = ",".join(sorted(av.formats_available - PLAYLISTS))
+# Formats that name files or addresses to open: none of them may come in a file, only those of a server in a URL.
+OF_SERVERS = {"dash", "hls", "rtp", "rtsp"}
+PLAYLISTS = OF_SERVERS | {"concat", "image2", "imf", "lavfi", "sap", "sdp", "vobsub", "webm_dash_manifest"}
 
 
 @contextmanager
@@ -37,8 +36,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             file = stack.enter_context(FileForFFmpeg(path))
             if os.fstat(file.fileno()).st_size == 0:  # FFmpeg's own message depends on the file's extension
                 raise VideoError(f"{path}: the file is empty (0 bytes). Re-extract it, or {SKIP}")
-            options = {"protocol_whitelist": "none", "format_whitelist": FORMATS}
-            container = stack.enter_context(av.open(file, "r", options=options, metadata_errors="replace"))
+            container = stack.enter_context(av.open(file, "r", options=restrict(), metadata_errors="replace"))
         except av.FFmpegError as error:
             raise VideoError(
                 f"{path}: FFmpeg finds no video in its {path.stat().st_size:,} bytes: it is another kind of file, or "
@@ -47,6 +45,12 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         except OSError as error:
             raise VideoError(f"{path}: the file cannot be read ({error.strerror}). Give a video file.") from error
         yield container, video_stream(path, container)
+
+
+def restrict(protocols: Iterable[str] = ("none",), playlists: Iterable[str] = ()) -> dict[str, str]:
+    """Return options by which FFmpeg opens addresses of these protocols only, and no playlists but these formats."""
+    formats = av.formats_available - (PLAYLISTS - {*playlists})
+    return {"protocol_whitelist": ",".join(protocols), "format_whitelist": ",".join(sorted(formats))}
 
 
 def check_regular(path: Path) -> None:

@@ -19,7 +19,7 @@ MAX_GAP_S = 7 * 24 * 3600  # between two frames; a longer one is a mistake, beca
 
 MAX_DELAY = 3  # frames by which the times of an AVI with B-frames may be late
 
-Rates = Sequence[Fraction | None]  # as a container states them, the most likely first
+Rates = Sequence[Fraction | float | None]  # as a container states them, the most likely first
 Line = tuple[int, float | None, tuple[int, ...]]  # VideoInfo's num_frames, fps (None: unknown), shown_from
 
 
@@ -34,18 +34,26 @@ def find_line(
     if any(after - before > MAX_GAP_S for before, after in pairwise(times_s)):
         say(f"{path}: two of its frames are more than a week apart. The times are ignored and the frames counted.")
         return len(times), _rate_of(times_s, rates), ()
-    if not are_even(times_s):
-        return time_line(times_s, last_s, rates)
+    if len(times_s) > 1:
+        return line_of(times_s, last_s, rates)
     duration_s = None
-    if len(times_s) > 1:  # the container may state the duration of one field for the last frame
-        duration_s = (times_s[-1] - times_s[0]) * len(times_s) / (len(times_s) - 1)
-    elif all(after >= before for before, after in pairwise(known)):
+    if all(after >= before for before, after in pairwise(known)):
         # Else the clock restarts, as where discs and recorders join recordings: FFmpeg states the duration of one.
         own_s = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
         duration_s = own_s or (container.duration / av.time_base if container.duration else None)
         if duration_s and times[0] and rates[0] and times[0] * rates[0] > MAX_DELAY:
             duration_s -= times[0]  # nothing is shown before the first frame
     return len(times), fitting_rate(len(times), duration_s, rates), ()
+
+
+def line_of(times_s: Sequence[float], last_s: float, rates: Rates) -> Line:
+    """Return the time line of frames at increasing times; `last_s` is the duration of the last."""
+    if not are_even(times_s):
+        return time_line(times_s, last_s, rates)
+    last = len(times_s) - 1
+    # Not the duration that is stated: it may be that of one field for the last frame.
+    duration_s = (times_s[-1] - times_s[0]) * (last + 1) / last if last else None
+    return last + 1, fitting_rate(last + 1, duration_s, rates), ()
 
 
 def known_rate(source: Path | str, fps: float | None) -> float:
