@@ -15,13 +15,14 @@ from pathlib import Path
 import av
 
 from vidclf.data.decoding import VideoInfo, errors_name_video, inspect
+from vidclf.data.opening import check_regular
 from vidclf.data.prefetch import run_ahead
 from vidclf.errors import VideoError
 from vidclf.system.disk import locked, write_atomically
 from vidclf.system.ranks import gather, rank_and_size
 from vidclf.system.terminal import track
 
-FORMAT = 4  # raise it when the facts or their JSON change
+FORMAT = 5  # raise it when the facts or their JSON change
 SAVE_EVERY = 500  # files: a killed run repeats no more than these
 
 Stamp = tuple[int, int]  # a file's size in bytes and its modification time in ns
@@ -139,6 +140,7 @@ def _stamp(path: Path) -> Stamp | None:
 
 def _stamp_and_content(path: Path) -> tuple[Stamp, str]:
     try:
+        check_regular(path)
         status = path.stat()  # before reading: a file that changes meanwhile is then read again
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()

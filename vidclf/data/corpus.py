@@ -214,7 +214,7 @@ def _official_parts(split: SplitRule, dataset: Dataset, videos: Sequence[Video])
     if not numbers or official_parts is None:
         raise VidclfError(
             f"split=official: {name} has no official split. Choose split=grouped (draws whole groups for val and "
-            "test), split=kfold (cross-validation), or split=given (a manifest's column split)."
+            "test), split=kfold (cross-validation), or split=given (a manifest's column split, folders train and test)."
         )
     number = optional(split, SplitRule, "number")
     if number not in numbers:

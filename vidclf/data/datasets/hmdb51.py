@@ -39,7 +39,7 @@ Set dataset.root to the folder that the action archives (wave.rar, ...) are unpa
         self,
         root: str | Path,
         lists: str | Path | None = None,
-        classes: Sequence[str | int] | None = None,
+        classes: Sequence[str | int | None] | None = None,
         allow_missing: bool = False,
         on_error: str = "raise",
     ) -> None:

@@ -48,7 +48,7 @@ Set dataset.root to the folder that UCF101.rar unpacks to (usually UCF-101)."""
         self,
         root: str | Path,
         lists: str | Path | None = None,
-        classes: Sequence[str | int] | None = None,
+        classes: Sequence[str | int | None] | None = None,
         allow_missing: bool = False,
         on_error: str = "raise",
     ) -> None:
