@@ -88,14 +88,15 @@ def build_stored_features(
 ) -> StoredFeatures:
     """Return the source of stored features; call `why_not_storable` first."""
     network, root, draws = backbone.backbone, Path(config["store"]["root"]), config["store"]["draws"]
-    number_format = set_number_formats(device.type)
+    default_format = set_number_formats(device.type)
+    number_format = optional(network, Backbone, "precision") or default_format
     recipe = recipe_of(
         network,
         transform,
         {key: config[key] for key in ("backbone", "transform")},
         backbone.picture_format,
         hash_weights(network),
-        optional(network, Backbone, "precision") or number_format,
+        f"{number_format} {optional(network, Backbone, 'arithmetic')}".strip(),
         device.type,
         fixed_batch(device.type, backbone.picture_format.clip_length),
     )

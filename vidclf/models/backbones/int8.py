@@ -26,7 +26,7 @@ from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrap import picture_format_of
 from vidclf.system.disk import scratch_folder
 from vidclf.system.extras import require
-from vidclf.system.machine import computes_in_bfloat16
+from vidclf.system.machine import computes_in_bfloat16, saturates_int8
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is imported, which asks the network otherwise
 
@@ -50,6 +50,7 @@ class Int8Backbone(nn.Module):
     Attributes:
         ranges: the smallest and largest value of each tensor; `calibrate` sets them.
         precision: the number format of the features: bfloat16 where the CPU multiplies it, else float32.
+        arithmetic: `exact sums` where the processor's own could overflow; slower.
         configuration: the ranges as text and the backbone's own configuration; part of the weights' hash.
 
     Raises:
@@ -73,6 +74,7 @@ class Int8Backbone(nn.Module):
             raise VidclfError("backbone.precision=int8 is for a frozen backbone. Leave it or backbone.trainable out.")
         self.feature_dim = cast(int, backbone.feature_dim)
         self.precision = "bfloat16" if computes_in_bfloat16("cpu") else "float32"
+        self.arithmetic = "exact sums" if saturates_int8() else ""
         self.backbone = backbone.eval()
         self.ranges = None if ranges is None else checked_ranges(ranges)
         self._sessions: dict[torch.Size, Any] = {}
@@ -126,6 +128,8 @@ class Int8Backbone(nn.Module):
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
+        if self.arithmetic:
+            options.add_session_config_entry("session.x64quantprecision", "1")
         with _quiet() as folder:
             exported = _export(self.backbone, images, folder)
             quantised = _quantise(exported, self.ranges)
