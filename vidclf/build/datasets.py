@@ -103,10 +103,11 @@ def build_stored_features(
     if training and corpus.is_random:
         say(f"features are stored: epoch e uses draw e modulo {draws} of the training views (store.draws).")
     paths = [video.path for video in corpus.videos]
+    extractor = Extractor(paths, transform, backbone, device, _num_threads(config), config["compile"])
     return StoredFeatures(
-        FeatureStore(root, recipe, backbone.name),
-        Extractor(paths, transform, backbone, device, _num_threads(config), config["compile"]),
-        {video: facts.content for video, facts in corpus.facts.items()},
+        FeatureStore(root, recipe, backbone.name, (extractor.num_crops, backbone.feature_dim)),
+        extractor,
+        corpus.facts,
         corpus.exclude,
         draws if corpus.is_random else 1,
         config["seed"],
