@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -59,7 +60,7 @@ class Catalogue:
     def __init__(self, folder: Path) -> None:
         name = f"videos-{FORMAT}-av{av.__version__}"
         self.records = Records(folder / f"{name}.sqlite", "Free space, or name another folder with store.root=...")
-        self._unsaved: dict[str, Entry | list] = {}
+        self._unsaved: dict[str, Any] = {}
         if not self.records.path.exists():
             self._import(folder / f"{name}.json")
 

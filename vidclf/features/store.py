@@ -220,7 +220,7 @@ def _checksum(rows: Tensor, features: Tensor) -> str:
     checksum = 0
     for tensor in (rows, features):
         checksum = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), checksum)
-        checksum = zlib.crc32(tensor.view(torch.uint8).numpy(), checksum)
+        checksum = zlib.crc32(tensor.view(torch.uint8).numpy().data, checksum)
     return f"{checksum:08x}"
 
 

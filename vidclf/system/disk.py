@@ -31,6 +31,7 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     import torch
 
+_RANDOM = re.compile("[0-9a-f]{32}|part")  # the end of a temporary name; part: of earlier versions
 _REFUSALS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
@@ -91,13 +92,14 @@ def scratch_folder() -> Iterator[Path]:
 @contextmanager
 def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """Make and lock a temporary file or folder beside `path`; remove it at the end, and first what kills left."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]{{32}}|part)")  # .part: of earlier versions
+    prefix = f".{path.name}."
     with suppress(OSError):  # no such folder, which `make` reports
-        for other in path.parent.iterdir():
-            if name.fullmatch(other.name) and (lock := _try_lock(other)) is not None:
+        names = [name for name in os.listdir(path.parent) if name.startswith(prefix)]
+        for other in [path.with_name(name) for name in names if _RANDOM.fullmatch(name, len(prefix))]:
+            if (lock := _try_lock(other)) is not None:
                 _remove(other)
                 os.close(lock)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f"{prefix}{uuid.uuid4().hex}")
     make(temporary)
     lock = _try_lock(temporary)
     try:
