@@ -251,7 +251,7 @@ class Augmentation(Protocol):
         ...
 
 
-@optional_members(name=None, precision=None, configuration="", compilable=True)
+@optional_members(name=None, precision=None, arithmetic="", configuration="", compilable=True)
 @runtime_checkable
 class Backbone(Protocol):
     """A backbone is an nn.Module that turns images (N, T, 3, h, w) into features (N, S, D).
@@ -263,6 +263,7 @@ class Backbone(Protocol):
         picture_format: the images that it wants.
         name: for messages and the store's folder; None: its class's name in lower case.
         precision: the number format of its features; None: float32.
+        arithmetic: text on how this machine's processor computes the features, where there are several ways.
         configuration: text that determines its features besides the weights.
         compilable: whether torch.compile can make its layers faster.
     """

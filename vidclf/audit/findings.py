@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, islice
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from vidclf.models.backbones.wrap import picture_format_of
 from vidclf.system.terminal import track
 from vidclf.system.text import first_five
 
+SLICE = 1000  # videos whose features are read at once
 MAX_IMBALANCE = 3  # times as many videos in the largest class as in the smallest
 
 
@@ -79,16 +80,21 @@ def find_problems(corpus: Corpus, source: Source, backbone: nn.Module, at_least:
     videos, features = _features_of(source, backbone, readable, corpus.videos)
     containers = _read_containers(corpus, num_threads)
     rows = [row for row, video in enumerate(videos) if video in containers]
-    videos, features = [videos[row] for row in rows], features[:, rows]
+    if len(rows) < len(videos):
+        videos, features = [videos[row] for row in rows], features[:, rows]
     units = [video.unit for video in corpus.videos]
     copies, overlapping = _same_frames(corpus, containers)
-    copied = {pair for same in copies for pair in combinations(sorted(same), 2)}
+    original = {video: same[0] for same in copies for video in same}
     labels = [corpus.videos[video].label for video in videos]
     similar = find_pairs(features, [units[video] for video in videos], labels, at_least)
     lookalikes = [Pair(videos[pair.first], videos[pair.second], pair.closeness) for pair in similar]
-    pairs = [Pair(*pair, 1.0) for pair in overlapping if units[pair[0]] != units[pair[1]]]
-    pairs += [pair for pair in lookalikes if pair[:2] not in copied | {*overlapping}]
-    joined = join_units(units, [*copied, *(pair[:2] for pair in pairs)])
+    pairs = [Pair(*pair, 1.0) for pair in sorted(overlapping) if units[pair[0]] != units[pair[1]]]
+    pairs += [
+        pair
+        for pair in lookalikes
+        if pair[:2] not in overlapping and original.get(pair.first, -1) != original.get(pair.second, -2)
+    ]
+    joined = join_units(units, [*original.items(), *(pair[:2] for pair in pairs)])
     takes_clips = picture_format_of(backbone).clip_length > 1
     shortcuts = _measure_shortcuts(corpus, containers, videos, features, takes_clips)
     return Findings(corpus, containers, copies, pairs, joined, shortcuts)
@@ -99,19 +105,30 @@ def _features_of(
 ) -> tuple[list[int], Float[Tensor, "crops M F D"]]:
     """Return the videos that can be read, and a few features of each; `listed` are all videos."""
     num_views = {video.video: len(video.views) for video in views}
-    videos, rows = list[int](), list[Tensor]()
+    videos, table = list[int](), torch.empty(1, 0, 1, 1)
     with torch.no_grad():
-        for batch in source.scoring_batches(views):
+        for batch in chain.from_iterable(source.scoring_batches(some) for some in _slices(views)):
             video = int(batch.video[0])
+            if video < 0:  # padding
+                continue
             features = backbone(batch.inputs) if batch.inputs.ndim == 5 else batch.inputs  # images, or features
             if not features.isfinite().all():
                 raise VidclfError(
                     f"{listed[video].name}: its features are not all finite numbers. Look at the file and at the "
                     "weights, or choose another backbone=..."
                 )
+            chosen = choose_frames(features.cpu(), num_views[video], len(views))
+            if not videos:
+                table = chosen.new_empty(len(chosen), len(views), *chosen.shape[1:])
+            table[:, len(videos)] = chosen
             videos.append(video)
-            rows.append(choose_frames(features.cpu(), num_views[video]))
-    return videos, torch.stack(rows, dim=1) if rows else torch.empty(1, 0, 1, 1)
+    return videos, table[:, : len(videos)]
+
+
+def _slices(views: Sequence[VideoViews]) -> Iterator[Sequence[VideoViews]]:
+    """Yield the views in slices, of which all features fit into memory."""
+    for start in range(0, len(views), SLICE):
+        yield views[start : start + SLICE]
 
 
 def _read_containers(corpus: Corpus, num_threads: int) -> dict[int, Container]:
@@ -136,19 +153,21 @@ def _read_containers(corpus: Corpus, num_threads: int) -> dict[int, Container]:
     return containers
 
 
-def _same_frames(corpus: Corpus, readable: Mapping[int, Container]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+def _same_frames(corpus: Corpus, readable: Mapping[int, Container]) -> tuple[list[list[int]], set[tuple[int, int]]]:
     """Return videos with the same frames of the same content, and pairs of videos with overlapping segments of it."""
     by_content: dict[str, dict[tuple[int, int], list[int]]] = defaultdict(lambda: defaultdict(list))
     for video in sorted(readable):
         facts = corpus.facts[video]
         by_content[facts.content][window_of(corpus.videos[video], facts)].append(video)
     copies = [videos for windows in by_content.values() for videos in windows.values() if len(videos) > 1]
-    overlapping = [
-        (min(firsts[0], seconds[0]), max(firsts[0], seconds[0]))
-        for windows in by_content.values()
-        for ((start, length), firsts), ((later, other_length), seconds) in combinations(windows.items(), 2)
-        if start < later + other_length and later < start + length
-    ]
+    overlapping = set()
+    for windows in by_content.values():
+        in_order = sorted(windows.items())
+        for place, ((start, length), firsts) in enumerate(in_order, start=1):
+            for (later, _), seconds in islice(in_order, place, None):
+                if later >= start + length:
+                    break
+                overlapping.add((min(firsts[0], seconds[0]), max(firsts[0], seconds[0])))
     return copies, overlapping
 
 

@@ -32,8 +32,10 @@ STRIP_FRAMES, STRIP_HEIGHT = 8, 64  # of a video's strip of frames; pixels
 def table_of_classes(findings: Findings) -> Table:
     """Return each class's numbers of videos and groups, in total and in each part, and the durations in s."""
     corpus, rows = findings.corpus, []
-    for label, name in enumerate(corpus.class_names):
-        positions = [position for position, video in enumerate(corpus.videos) if video.label == label]
+    of_class: dict[int, list[int]] = {label: [] for label in range(len(corpus.class_names))}
+    for position, video in enumerate(corpus.videos):
+        of_class[video.label].append(position)
+    for (_, positions), name in zip(of_class.items(), corpus.class_names, strict=True):
         durations = [duration_s(corpus, position) for position in positions if position in corpus.facts] or [0.0]
         parts = Counter(corpus.split.parts[position] for position in positions)
         groups = {corpus.videos[position].unit for position in positions}

@@ -89,24 +89,26 @@ def build_stored_features(
 ) -> StoredFeatures:
     """Return the source of stored features; call `why_not_storable` first."""
     network, root, draws = backbone.backbone, Path(config["store"]["root"]), config["store"]["draws"]
-    number_format = set_number_formats(device.type)
+    default_format = set_number_formats(device.type)
+    number_format = optional(network, Backbone, "precision") or default_format
     recipe = recipe_of(
         network,
         transform,
         {key: config[key] for key in ("backbone", "transform")},
         backbone.picture_format,
         hash_weights(network),
-        optional(network, Backbone, "precision") or number_format,
+        f"{number_format} {optional(network, Backbone, 'arithmetic')}".strip(),
         device.type,
         fixed_batch(device.type, backbone.picture_format.clip_length),
     )
     if training and corpus.is_random:
         say(f"features are stored: epoch e uses draw e modulo {draws} of the training views (store.draws).")
     paths = [video.path for video in corpus.videos]
+    extractor = Extractor(paths, transform, backbone, device, _num_threads(config), config["compile"])
     return StoredFeatures(
-        FeatureStore(root, recipe, backbone.name),
-        Extractor(paths, transform, backbone, device, _num_threads(config), config["compile"]),
-        {video: facts.content for video, facts in corpus.facts.items()},
+        FeatureStore(root, recipe, backbone.name, (extractor.num_crops, backbone.feature_dim)),
+        extractor,
+        corpus.facts,
         corpus.exclude,
         draws if corpus.is_random else 1,
         config["seed"],

@@ -140,7 +140,7 @@ class CheckpointFiles(TorchCheckpointIO):
         with writing_to(path, f"Make room{rest}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with replacing(path, "part") as temporary, temporary.open("xb") as file:
+                with replacing(path) as temporary, temporary.open("wb") as file:
                     torch.save(checkpoint, file)
             except RuntimeError as error:  # torch raises it while it handles the disk's error
                 raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidclf.contracts import Backbone, Transform, VideoViews, optional
+from vidclf.data.catalogue import VideoFacts
 from vidclf.data.decoding import errors_name_video, iterate_frames
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.transforms import halves_of
@@ -126,7 +127,7 @@ def fill_store(
     store: FeatureStore,
     extractor: Extractor,
     views: Sequence[VideoViews],
-    contents: Mapping[int, str],
+    facts: Mapping[int, VideoFacts],
     on_error: Callable[[int, VideoError], None],
     shard: tuple[int, int] = (1, 1),
 ) -> int:
@@ -138,7 +139,7 @@ def fill_store(
         store: is filled.
         extractor: knows the videos' paths.
         views: in any order; a video may appear several times.
-        contents: the sha256 of the videos' files.
+        facts: of the videos' files.
         on_error: called with a video and its error; it may raise.
         shard: (k, n) if the videos are the k-th of n shards.
 
@@ -146,35 +147,51 @@ def fill_store(
         VidclfError: the disk has no room.
     """
     rank, size = rank_and_size()
-    of_content: dict[str, list[int]] = {}  # the videos of each file: several if they are its segments
+    first: dict[str, int] = {}  # the first video of each file, which may have several segments
     for position in dict.fromkeys(video.video for video in views):
-        of_content.setdefault(contents[position], []).append(position)
-    local = [video for video in views if of_content[contents[video.video]][0] // shard[1] % size == rank]
-    num_units = 0
-    if _missing(store, extractor, local, contents):
-        with (
-            store.computing((shard[0] - 1) * size + rank, shard[1] * size),
-            closing(_compute(store, extractor, _missing(store, extractor, local, contents), contents)) as results,
-        ):
-            for position, result in results:
-                if isinstance(result, VideoError):
-                    for segment in of_content[contents[position]]:
-                        on_error(segment, result)
-                else:
-                    num_units += result
+        first.setdefault(facts[position].content, position)
+    local = [video for video in views if first[facts[video.video].content] // shard[1] % size == rank]
+    share = (shard[0] - 1) * size + rank, shard[1] * size
+    num_units = compute_missing(store, extractor, local, facts, on_error, share)
     barrier()  # a process reads features that others computed
     return num_units
 
 
+def compute_missing(
+    store: FeatureStore,
+    extractor: Extractor,
+    views: Sequence[VideoViews],
+    facts: Mapping[int, VideoFacts],
+    on_error: Callable[[int, VideoError], None],
+    share: tuple[int, int] = (0, 1),
+) -> int:
+    """Compute missing units as `fill_store` does, but in this process alone; `share` names the lock, (k, n)."""
+    if not _missing(store, extractor, views, facts):
+        return 0
+    num_units = 0
+    with (
+        store.computing(*share),
+        closing(_compute(store, extractor, _missing(store, extractor, views, facts), facts)) as results,
+    ):
+        for position, result in results:
+            if isinstance(result, VideoError):
+                content = facts[position].content
+                for segment in dict.fromkeys(video.video for video in views if facts[video.video].content == content):
+                    on_error(segment, result)
+            else:
+                num_units += result
+    return num_units
+
+
 def _missing(
-    store: FeatureStore, extractor: Extractor, views: Sequence[VideoViews], contents: Mapping[int, str]
+    store: FeatureStore, extractor: Extractor, views: Sequence[VideoViews], facts: Mapping[int, VideoFacts]
 ) -> list[VideoViews]:
     """Return the missing units of each file, as a VideoViews of its first video."""
     clip_length = extractor.backbone.picture_format.clip_length
     units: dict[str, list[Tensor]] = {}
     first: dict[str, int] = {}
     for video in views:
-        content = contents[video.video]
+        content = facts[video.video].content
         first.setdefault(content, video.video)
         units.setdefault(content, []).append(units_of(video, clip_length).frames)
     missing = store.missing_of_all([(content, torch.cat(frames)) for content, frames in units.items()])
@@ -186,7 +203,7 @@ def _missing(
 
 
 def _compute(
-    store: FeatureStore, extractor: Extractor, units: Sequence[VideoViews], contents: Mapping[int, str]
+    store: FeatureStore, extractor: Extractor, units: Sequence[VideoViews], facts: Mapping[int, VideoFacts]
 ) -> Generator[tuple[int, int | VideoError]]:
     """Compute and store features; yield each video and its number of units, or its error."""
     backbone, num_crops = extractor.backbone, extractor.num_crops
@@ -198,11 +215,14 @@ def _compute(
 
     def write(computed: tuple[VideoViews, Result]) -> Iterator[tuple[int, int | VideoError]]:
         video, result = computed
-        if isinstance(result, VideoError):
-            yield video.video, result
-        else:
-            store.add(contents[video.video], video.frames, result)
+        try:
+            if isinstance(result, VideoError):
+                raise result
+            facts[video.video].check_unchanged(extractor.paths[video.video])
+            store.add(facts[video.video].content, video.frames, result)
             yield video.video, len(video.frames)
+        except VideoError as error:
+            yield video.video, error
 
     # In threads, so that the backbone does not wait for the disk.
     written = (result for _, result in run_ahead(write, extractor.compute(units), WRITERS))

@@ -64,6 +64,15 @@ def has_matrix_units() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
+def saturates_int8() -> bool:
+    """Return whether sums of products of bytes can overflow: on an x86 CPU without VNNI, which adds them in 16 bits."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    has_vnni = capabilities.get("avx512_vnni") or capabilities.get("avx_vnni")
+    return platform.machine() in ("x86_64", "AMD64") and not has_vnni
+
+
 def free_memory(root: Path = Path("/")) -> int:
     """Return the bytes that the machine, this process's control groups (version 2) and SLURM leave free.
 
