@@ -1,4 +1,4 @@
-"""Print tables and draw the chart of `study.py`: python -m experiments.real.report folder=runs/real [chart=FILE.png]."""
+"""Print tables and a chart of `study.py`: python -m experiments.real.report folder=runs/real [chart=FILE.png]."""
 
 import csv
 import json
