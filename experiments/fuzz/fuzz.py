@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 LIMIT_S = 60  # for one input
 NUM_CHILDREN = 2
-OUTCOMES = ("sentence", "right frames", "other frames unseen", "stack trace", "crash", "hang")
+OUTCOMES = ("error message", "right frames", "wrong frames, unnoticed", "stack trace", "crash", "hang")
 Damage = Callable[[bytearray, random.Random], None]
 
 

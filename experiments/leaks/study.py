@@ -33,7 +33,7 @@ OURS = ("root", "classes", "each", "seeds")
 
 
 def check_table(table: Path, overrides: list[str]) -> tuple[Findings, float]:
-    """Return the pairs that `vidclf check` finds, and the share of videos whose nearest is in their group."""
+    """Return the problems that `vidclf check` finds, and the share of videos whose nearest is in their group."""
     overrides = ["dataset=manifest", f"dataset.file={table}", "dataset.anywhere=true", "split=given", *overrides]
     cfg = compose("check", [*overrides, "~callbacks", "~logger"])  # which write into a run's folder
     config = OmegaConf.to_container(cfg, resolve=True)
