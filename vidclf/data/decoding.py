@@ -196,12 +196,13 @@ def _decoded(
     stream: VideoStream,
     wanted: AbstractSet[int] | None = None,
     whole: bool = False,
-    has_bad_messages: bool = False,
+    num_strict: int | None = None,
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Yield (index, frame) of every frame, or at least of the `wanted` ones; raise where the decoder detects damage.
 
     No decoder detects all damage: arithmetic-coded frames (H.264's CABAC, VP9) may decode to something from changed
-    bytes. Only a checksum of the file does.
+    bytes. Only a checksum of the file does. `num_strict` frames decode before the first damaged message, if messages
+    are to be ignored.
     """
     num_decoded, size = 0, None
     context = stream.codec_context
@@ -212,7 +213,7 @@ def _decoded(
         is_cut = begins_within_group(first, stream)
         context.options = _checks(context.name, is_cut)
         numbers: Iterator[int] = count()
-        if has_bad_messages:
+        if num_strict is not None:
             packets = without_messages(packets, stream)
         elif wanted and context.name == "mpeg4" and path.stat().st_size <= HELD_BYTES:
             packets, numbers = skip_unneeded(iter(packets), wanted, whole, context.extradata or b"")
@@ -220,7 +221,7 @@ def _decoded(
             number = next(numbers, None)
             # A missing slice raises nothing: the decoder conceals the hole and marks the frame.
             if frame.is_corrupt or number is None:
-                raise damaged(path, num_decoded, stream)
+                raise damaged(path, max(num_decoded, num_strict or 0), stream)
             size = size or (frame.width, frame.height)
             if (frame.width, frame.height) != size:
                 raise VideoError(
@@ -231,11 +232,11 @@ def _decoded(
             num_decoded += 1
         return
     except av.FFmpegError as error:
-        if has_bad_messages or context.name not in NEEDED_UNITS:
-            raise damaged(path, num_decoded, stream) from error
+        if num_strict is not None or context.name not in NEEDED_UNITS:
+            raise damaged(path, max(num_decoded, num_strict or 0), stream) from error
     # Perhaps only the messages beside the images are damaged: go on without them.
     with open_video(path) as (again, same):
-        yield from islice(_decoded(path, again, same, wanted, whole, has_bad_messages=True), num_decoded, None)
+        yield from islice(_decoded(path, again, same, wanted, whole, num_decoded), num_decoded, None)
 
 
 def _checks(codec: str, is_cut: bool) -> dict[str, str]:
