@@ -87,13 +87,15 @@ def test_a_moved_copied_or_touched_file_is_only_hashed(clips: list[Path], folder
 
 def test_a_damaged_file_is_reported_in_order_and_not_decoded_again(clips: list[Path], folder: Path, decoded: list[str]):
     halve(clips[1])
-    text, gone = clips[0].with_name("text.avi"), clips[0].with_name("gone.avi")
+    text, gone, pipe = (clips[0].with_name(name) for name in ("text.avi", "gone.avi", "pipe.avi"))
     text.write_text("no video")
-    paths = [clips[0], clips[1], text, gone, clips[2]]
+    os.mkfifo(pipe)
+    paths = [clips[0], clips[1], text, gone, pipe, clips[2]]
     for _ in range(2):
         known = Catalogue(folder).look_up(paths)
-        assert [isinstance(fact, VideoError) for fact in known] == [False, True, True, True, False]
-        for path, fact, said in zip(paths[1:4], known[1:4], ("damaged", "no video", "No such file"), strict=True):
+        assert [isinstance(fact, VideoError) for fact in known] == [False, True, True, True, True, False]
+        reasons = ("damaged", "no video", "No such file", "not a file")
+        for path, fact, said in zip(paths[1:5], known[1:5], reasons, strict=True):
             assert str(fact).startswith(f"{path}: ")
             assert said in str(fact)
     assert sorted(decoded) == ["0.avi", "1.avi", "2.avi", "text.avi"]

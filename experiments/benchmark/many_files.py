@@ -52,8 +52,8 @@ def measure(num_files: int, folder: Path) -> dict[str, float]:
 
     keep_memory()
     torch.set_num_threads(1)
-    os.fsync = lambda _: None
-    catalogue.inspect = lambda _: VideoInfo(100, 25.0, 320, 240)
+    os.fsync = lambda _: None  # type: ignore[assignment]
+    catalogue.inspect = lambda _: VideoInfo(100, 25.0, 320, 240)  # type: ignore[assignment]
     paths = [write_stub(folder, number) for number in range(num_files)]
     store = folder / "store"
     store.mkdir()

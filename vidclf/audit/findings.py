@@ -21,7 +21,7 @@ from vidclf.models.backbones.wrap import picture_format_of
 from vidclf.system.terminal import track
 from vidclf.system.text import first_five
 
-SLICE = 1000  # videos whose features are read at once
+SLICE = 200  # videos whose features are read at once
 MAX_IMBALANCE = 3  # times as many videos in the largest class as in the smallest
 
 
