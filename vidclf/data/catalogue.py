@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -176,8 +175,6 @@ def _content_and_stamp(path: Path) -> tuple[str, Stamp]:
     try:
         check_regular(path)
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
-            raise VideoError(f"{path}: not a file. Give a video file.")
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
