@@ -41,7 +41,7 @@ from vidclf.system.machine import free_memory
 from vidclf.system.ranks import is_rank_zero, start_ranks
 from vidclf.system.terminal import say, table
 
-COPIES = 3  # of the features in memory: scaled, averaged over steps, and what is computed from that
+COPIES = 5  # of the features in memory: scaled, averaged over steps, and in float64
 
 
 def run(config: Config, run: Run | None) -> None:
