@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +19,10 @@ from vidclf.data.catalogue import VideoFacts, stamp_of
 from vidclf.data.decoding import VideoInfo, decode_frames, iterate_frames
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
 from vidclf.errors import VidclfError, VideoError
+from vidclf.features import batches
 from vidclf.features import extract as extraction
-from vidclf.features.extract import Extractor, fill_store, images_of, units_of, views_of
+from vidclf.features.batches import StoredFeatures
+from vidclf.features.extract import Extractor, images_of, units_of, views_of
 from vidclf.features.store import FeatureStore
 from vidclf.models.backbones.tiny import Tiny
 from vidclf.models.backbones.wrap import FrozenBackbone
@@ -267,7 +269,10 @@ class Filling:
 
     def __call__(self, *frames: int, **settings: Any) -> int:
         views = [units_from(video, units(*frames)) for video in range(4)]
-        return fill_store(self.store, self.extractor, views, FACTS, self.failed.__setitem__, **settings)
+        return self.source().prepare(views, **settings)
+
+    def source(self, facts: Mapping[int, VideoFacts] = FACTS, on_error: Callable | None = None) -> StoredFeatures:
+        return StoredFeatures(self.store, self.extractor, facts, on_error or self.failed.__setitem__)
 
     def missing(self, *frames: int) -> list[int]:
         wanted = [(facts.content, units(*frames)) for facts in FACTS.values()]
@@ -293,7 +298,7 @@ def test_repeated_views_of_a_video_are_computed_in_one_pass(fill: Filling, monke
     passes = []
     monkeypatch.setattr(extraction, "images_of", lambda path, *a: passes.append(path.name) or images_of(path, *a))
     views = [units_from(0, units(0, 2)), units_from(1, units(1)), units_from(0, units(2, 4))]
-    assert fill_store(fill.store, fill.extractor, views, FACTS, fill.failed.__setitem__) == 4
+    assert fill.source().prepare(views) == 4
     assert sorted(passes) == ["0.avi", "1.avi"]
 
 
@@ -308,15 +313,15 @@ def test_features_of_a_file_that_was_replaced_since_it_was_hashed_are_not_stored
     facts = {video: replace(FACTS[video], stamp=stamp_of(path)) for video, path in enumerate(clips)}
     clips[2].write_bytes(clips[3].read_bytes())
     views = [units_from(video, units(0)) for video in range(4)]
-    assert fill_store(fill.store, fill.extractor, views, facts, fill.failed.__setitem__) == 3
+    assert fill.source(facts).prepare(views) == 3
     assert "2.avi: the file changed while it was read" in str(fill.failed[2])
     assert fill.missing(0) == [0, 0, 1, 0]
 
 
 def test_two_processes_share_the_videos(fill: Filling, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(extraction, "barrier", lambda: None)
+    monkeypatch.setattr(batches, "barrier", lambda: None)
     for rank, expected in ((0, [0, 1, 0, 1]), (1, [0, 0, 0, 0])):
-        monkeypatch.setattr(extraction, "rank_and_size", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(batches, "rank_and_size", lambda rank=rank: (rank, 2))
         assert fill(0) == 2
         assert fill.missing(0) == expected
 
@@ -330,7 +335,7 @@ def test_an_error_releases_the_lock_of_the_store(fill: Filling, clips: list[Path
     spoil(clips[1])
     views = [units_from(video, units(0)) for video in range(4)]
     with pytest.raises(VideoError) as kept:
-        fill_store(fill.store, fill.extractor, views, FACTS, refuse)
+        fill.source(on_error=refuse).prepare(views)
     capsys.readouterr()
     fill(0)
     assert fill.missing(0) == [0, 1, 0, 0]

@@ -7,7 +7,6 @@ number of files is measured. The disk is not waited for (no fsync), because it t
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 from experiments.benchmark.setting import Setting
 
@@ -52,8 +52,8 @@ def measure(num_files: int, folder: Path) -> dict[str, float]:
 
     keep_memory()
     torch.set_num_threads(1)
-    os.fsync = lambda _: None  # type: ignore[assignment]
-    catalogue.inspect = lambda _: VideoInfo(100, 25.0, 320, 240)  # type: ignore[assignment]
+    patch("os.fsync", lambda _: None).start()
+    patch.object(catalogue, "inspect", lambda _: VideoInfo(100, 25.0, 320, 240)).start()
     paths = [write_stub(folder, number) for number in range(num_files)]
     store = folder / "store"
     store.mkdir()

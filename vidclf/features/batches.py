@@ -1,6 +1,7 @@
-"""Batches of Views from the feature store: all features in one tensor, one indexing operation a batch."""
+"""Fill the feature store, and make batches of Views from it: all features in one tensor, one indexing a batch."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,16 +11,18 @@ from torch import Tensor
 
 from vidclf.contracts import VideoViews, Views, count_views, label_views, padding_batch
 from vidclf.data.catalogue import VideoFacts
+from vidclf.data.prefetch import run_ahead
 from vidclf.errors import VideoError
-from vidclf.features.extract import Extractor, compute_missing, fill_store, units_of, views_of
+from vidclf.features.extract import Extractor, Result, units_of, views_of
 from vidclf.features.store import REMEDY, FeatureError, FeatureStore
-from vidclf.system.disk import empty_on_disk
+from vidclf.system.disk import empty_on_disk, require_space
 from vidclf.system.machine import free_memory
-from vidclf.system.ranks import local_world_size, of_rank, rank_and_size
+from vidclf.system.ranks import barrier, local_world_size, of_rank, rank_and_size
 from vidclf.system.seeds import generator_for
-from vidclf.system.terminal import say
+from vidclf.system.terminal import say, track
 
 MAX_KEPT = 8  # pairs of part and draw that stay in memory
+WRITERS = 2  # threads that write to the store; syncing a video to the disk can take as long as a batch
 
 
 @dataclass
@@ -51,8 +54,18 @@ class StoredFeatures:
         return epoch % self.num_draws
 
     def prepare(self, views: Sequence[VideoViews], shard: tuple[int, int] = (1, 1)) -> int:
-        """Compute missing features; return the number of units (frames, or clips) that this process computed."""
-        return fill_store(self.store, self.extractor, views, self.facts, self.on_error, shard)
+        """Compute the units (frames, or clips) that are missing; return how many this process computed.
+
+        Each process computes a share of the videos of the `shard` (k, n); all return together.
+        """
+        rank, size = rank_and_size()
+        first: dict[str, int] = {}  # the first video of each file, which may have several segments
+        for position in dict.fromkeys(video.video for video in views):
+            first.setdefault(self.facts[position].content, position)
+        local = [video for video in views if first[self.facts[video.video].content] // shard[1] % size == rank]
+        num_units = self._compute_missing(local, ((shard[0] - 1) * size + rank, shard[1] * size))
+        barrier()  # a process reads features that others computed
+        return num_units
 
     def training_batches(self, views: Sequence[VideoViews], batch_size: int, epoch: int) -> "FeatureBatches":
         """Return this process's share of shuffled batches; see `Source`."""
@@ -110,9 +123,69 @@ class StoredFeatures:
             features = read()
         except FeatureError as error:  # since `prepare`
             say(f"{error} They are computed anew.")
-            compute_missing(self.store, self.extractor, [video], self.facts, self.on_error)
+            self._compute_missing([video])
             features = read()
         return views_of(features, len(video.frames))
+
+    def _compute_missing(self, views: Sequence[VideoViews], share: tuple[int, int] = (0, 1)) -> int:
+        """Compute and store what is missing; return the number of units. `share` names the lock."""
+        if not self._missing(views):
+            return 0
+        num_units = 0
+        with self.store.computing(*share), closing(self._compute(self._missing(views))) as results:
+            for position, result in results:
+                if isinstance(result, VideoError):
+                    content = self.facts[position].content
+                    for segment in dict.fromkeys(video.video for video in views):
+                        if self.facts[segment].content == content:
+                            self.on_error(segment, result)
+                else:
+                    num_units += result
+        return num_units
+
+    def _missing(self, views: Sequence[VideoViews]) -> list[VideoViews]:
+        """Return the missing units of each file, as a VideoViews of its first video."""
+        clip_length = self.extractor.backbone.picture_format.clip_length
+        units: dict[str, list[Tensor]] = {}
+        first: dict[str, int] = {}
+        for video in views:
+            content = self.facts[video.video].content
+            first.setdefault(content, video.video)
+            units.setdefault(content, []).append(units_of(video, clip_length).frames)
+        missing = self.store.missing_of_all([(content, torch.cat(frames)) for content, frames in units.items()])
+        return [
+            VideoViews(first[content], -1, torch.arange(len(frames)), frames)
+            for content, frames in zip(units, missing, strict=True)
+            if len(frames)
+        ]
+
+    def _compute(self, units: Sequence[VideoViews]) -> Generator[tuple[int, int | VideoError]]:
+        """Compute and store features; yield each video and its number of units, or its error."""
+        extractor, backbone, num_crops = self.extractor, self.extractor.backbone, self.extractor.num_crops
+        counts = {video.video: len(video.frames) for video in units}
+        num_units = sum(counts.values())
+        num_bytes = 2 if backbone.precision == "bfloat16" else 4
+        require_space(self.store.folder, num_units * backbone.feature_dim * num_crops * num_bytes, REMEDY)
+        extractor.compile_if_it_pays(num_units * num_crops)
+
+        def write(computed: tuple[VideoViews, Result]) -> Iterator[tuple[int, int | VideoError]]:
+            video, result = computed
+            try:
+                if isinstance(result, VideoError):
+                    raise result
+                facts = self.facts[video.video]
+                facts.check_unchanged(extractor.paths[video.video])
+                self.store.add(facts.content, video.frames, result)
+                yield video.video, len(video.frames)
+            except VideoError as error:
+                yield video.video, error
+
+        # In threads, so that the backbone does not wait for the disk.
+        written = (result for _, result in run_ahead(write, extractor.compute(units), WRITERS))
+        unit = "frames" if backbone.picture_format.clip_length == 1 else "clips"
+        yield from track(
+            written, len(units), "Extracting features of", "videos", unit, lambda result: counts[result[0]]
+        )
 
     def _labelled(self, views: Sequence[VideoViews]) -> Views:
         """Return the views of this process's videos."""

@@ -1,8 +1,7 @@
-"""Compute features of video files, decoded in threads and batched across videos, and fill the store with them."""
+"""Compute features of video files, decoded in threads and batched across videos."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,22 +11,16 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidclf.contracts import Backbone, Transform, VideoViews, optional
-from vidclf.data.catalogue import VideoFacts
 from vidclf.data.decoding import errors_name_video, iterate_frames
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.transforms import halves_of
 from vidclf.errors import VidclfError, VideoError
-from vidclf.features.store import REMEDY, FeatureStore
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone, fixed_batch
-from vidclf.system.disk import require_space
 from vidclf.system.machine import has_matrix_units
-from vidclf.system.ranks import barrier, rank_and_size
-from vidclf.system.terminal import track
 
 Result = Float[Tensor, "R crops S D"] | VideoError
 
 FRAMES_AT_ONCE = 32  # decoded frames of a video that are passed on together
-WRITERS = 2  # threads that write to the store; syncing a video to the disk can take as long as a batch
 JOINED = 32  # batches of a long video whose features are joined
 IN_FLIGHT = 2  # batches that a GPU may hold before the oldest is waited for
 COMPILE = ("auto", True, False)
@@ -121,113 +114,6 @@ class Extractor:
         image = torch.zeros(shape, device=self.device)
         if self.compile is True or _is_enough(self.backbone, image, num_images):
             self.backbone.compile_layers(image)
-
-
-def fill_store(
-    store: FeatureStore,
-    extractor: Extractor,
-    views: Sequence[VideoViews],
-    facts: Mapping[int, VideoFacts],
-    on_error: Callable[[int, VideoError], None],
-    shard: tuple[int, int] = (1, 1),
-) -> int:
-    """Compute the units (frames, or clips) of `views` that are missing; return how many this process computed.
-
-    Each process computes a share of the videos; all return together.
-
-    Args:
-        store: is filled.
-        extractor: knows the videos' paths.
-        views: in any order; a video may appear several times.
-        facts: of the videos' files.
-        on_error: called with a video and its error; it may raise.
-        shard: (k, n) if the videos are the k-th of n shards.
-
-    Raises:
-        VidclfError: the disk has no room.
-    """
-    rank, size = rank_and_size()
-    first: dict[str, int] = {}  # the first video of each file, which may have several segments
-    for position in dict.fromkeys(video.video for video in views):
-        first.setdefault(facts[position].content, position)
-    local = [video for video in views if first[facts[video.video].content] // shard[1] % size == rank]
-    share = (shard[0] - 1) * size + rank, shard[1] * size
-    num_units = compute_missing(store, extractor, local, facts, on_error, share)
-    barrier()  # a process reads features that others computed
-    return num_units
-
-
-def compute_missing(
-    store: FeatureStore,
-    extractor: Extractor,
-    views: Sequence[VideoViews],
-    facts: Mapping[int, VideoFacts],
-    on_error: Callable[[int, VideoError], None],
-    share: tuple[int, int] = (0, 1),
-) -> int:
-    """Compute missing units as `fill_store` does, but in this process alone; `share` names the lock, (k, n)."""
-    if not _missing(store, extractor, views, facts):
-        return 0
-    num_units = 0
-    with (
-        store.computing(*share),
-        closing(_compute(store, extractor, _missing(store, extractor, views, facts), facts)) as results,
-    ):
-        for position, result in results:
-            if isinstance(result, VideoError):
-                content = facts[position].content
-                for segment in dict.fromkeys(video.video for video in views if facts[video.video].content == content):
-                    on_error(segment, result)
-            else:
-                num_units += result
-    return num_units
-
-
-def _missing(
-    store: FeatureStore, extractor: Extractor, views: Sequence[VideoViews], facts: Mapping[int, VideoFacts]
-) -> list[VideoViews]:
-    """Return the missing units of each file, as a VideoViews of its first video."""
-    clip_length = extractor.backbone.picture_format.clip_length
-    units: dict[str, list[Tensor]] = {}
-    first: dict[str, int] = {}
-    for video in views:
-        content = facts[video.video].content
-        first.setdefault(content, video.video)
-        units.setdefault(content, []).append(units_of(video, clip_length).frames)
-    missing = store.missing_of_all([(content, torch.cat(frames)) for content, frames in units.items()])
-    return [
-        VideoViews(first[content], -1, torch.arange(len(frames)), frames)
-        for content, frames in zip(units, missing, strict=True)
-        if len(frames)
-    ]
-
-
-def _compute(
-    store: FeatureStore, extractor: Extractor, units: Sequence[VideoViews], facts: Mapping[int, VideoFacts]
-) -> Generator[tuple[int, int | VideoError]]:
-    """Compute and store features; yield each video and its number of units, or its error."""
-    backbone, num_crops = extractor.backbone, extractor.num_crops
-    counts = {video.video: len(video.frames) for video in units}
-    num_units = sum(counts.values())
-    num_bytes = 2 if backbone.precision == "bfloat16" else 4
-    require_space(store.folder, num_units * backbone.feature_dim * num_crops * num_bytes, REMEDY)
-    extractor.compile_if_it_pays(num_units * num_crops)
-
-    def write(computed: tuple[VideoViews, Result]) -> Iterator[tuple[int, int | VideoError]]:
-        video, result = computed
-        try:
-            if isinstance(result, VideoError):
-                raise result
-            facts[video.video].check_unchanged(extractor.paths[video.video])
-            store.add(facts[video.video].content, video.frames, result)
-            yield video.video, len(video.frames)
-        except VideoError as error:
-            yield video.video, error
-
-    # In threads, so that the backbone does not wait for the disk.
-    written = (result for _, result in run_ahead(write, extractor.compute(units), WRITERS))
-    unit = "frames" if backbone.picture_format.clip_length == 1 else "clips"
-    yield from track(written, len(units), "Extracting features of", "videos", unit, lambda result: counts[result[0]])
 
 
 def _is_enough(backbone: FrozenBackbone, image: Tensor, num_images: int) -> bool:

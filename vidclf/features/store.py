@@ -70,10 +70,10 @@ class FeatureStore:
         Files that the index does not know are read. Damaged ones are reported, and their units are missing.
         """
         self._save_index()
-        paths = [self._path(content, units.shape[1]) for content, units in wanted]
+        entries = self._index.get(_name(content, units.shape[1]) for content, units in wanted)
         missing = []
-        for path, entry, (_, units) in zip(paths, self._index.get(path.name for path in paths), wanted, strict=True):
-            stored = map(tuple, self._stored_rows(path, entry))
+        for (content, units), entry in zip(wanted, entries, strict=True):
+            stored = map(tuple, self._stored_rows(self._path(content, units.shape[1]), entry))
             new = sorted(set(map(tuple, units.tolist())).difference(stored))
             missing.append(torch.tensor(new, dtype=torch.int64).reshape(-1, units.shape[1]))
         self._save_index()

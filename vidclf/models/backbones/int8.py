@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -36,7 +37,6 @@ PRODUCTS = ("Conv", "Gemm", "MatMul")
 CARRIED = ("Relu", "Clip", "MaxPool", "AveragePool")  # stay in integers between products
 FASTER = ("vgg16", "resnet50", "efficientnet_lite0")  # at least 1.5 times bfloat16's rate: experiments/benchmark
 INPUT = "pictures"  # the name of the network's input, part of the ranges
-MAX_BYTES = 2**31 - 1  # of an ONNX file without files beside it
 EXPORT_ERROR = 1e-3  # allowed error of the exported network's features, relative to their norm
 
 
@@ -98,7 +98,8 @@ class Int8Backbone(nn.Module):
             exported = _export(self.backbone, first, folder)
             _check_export(self.backbone, exported, first)
             calibrator = create_calibrator(exported, [*PRODUCTS, *CARRIED], str(folder / "augmented.onnx"))
-            calibrator.collect_data(_Reader(chain([first], batches)))
+            inputs = ({INPUT: batch.numpy()} for batch in chain([first], batches))
+            calibrator.collect_data(SimpleNamespace(get_next=lambda: next(inputs, None)))
             ranges = calibrator.compute_data()
         self.ranges = {name: [float(end.item()) for end in data.range_value] for name, data in ranges.items()}
         return self.ranges
@@ -153,10 +154,6 @@ def _export(backbone: nn.Module, images: Tensor, folder: Path) -> Path:
     from onnxruntime.quantization import quant_pre_process
 
     name = type(backbone).__name__
-    if (num_bytes := sum(tensor.nbytes for tensor in backbone.state_dict().values())) > MAX_BYTES:
-        raise VidclfError(
-            f"backbone.precision=int8: {name} has {num_bytes / 1e9:.1f} GB, and an ONNX file holds 2 GB. Leave it out."
-        )
     exported, folded = folder / "exported.onnx", folder / "folded.onnx"
     example = torch.zeros(images.shape)
     try:
@@ -220,17 +217,6 @@ def _quantise(exported: Path, ranges: Ranges) -> Path:
             "onnxruntime that it was trained with, or train it again."
         ) from error
     return quantised
-
-
-class _Reader:
-    """Hands batches to ONNX Runtime's calibrator."""
-
-    def __init__(self, batches: Iterable[Tensor]) -> None:
-        self.batches = iter(batches)
-
-    def get_next(self) -> dict[str, Any] | None:
-        batch = next(self.batches, None)
-        return None if batch is None else {INPUT: batch.numpy()}
 
 
 @contextlib.contextmanager
