@@ -132,15 +132,16 @@ def make_stored(corpus: Corpus, root: Path, backbone: nn.Module | None = None, *
     number_format = getattr(wrapped.backbone, "precision", "float32")
     recipe = recipe_of(wrapped.backbone, transform, nodes, wrapped.picture_format, weights, number_format, "cpu", 32)
     extractor = Extractor([video.path for video in corpus.videos], transform, wrapped, torch.device("cpu"))
-    contents = {video: facts.content for video, facts in corpus.facts.items()}
     store = FeatureStore(root.parent / "store", recipe, type(wrapped.backbone).__name__.lower())
-    return StoredFeatures(store, extractor, contents, corpus.exclude, **settings)
+    return StoredFeatures(store, extractor, corpus.facts, corpus.exclude, **settings)
 
 
 def make_frames(corpus: Corpus, backbone: nn.Module | None = None, **settings: Any) -> FrameReader:
     """Return a source of images."""
-    transform = settings.pop("transform", None) or BackboneTransform((backbone or Images()).picture_format)
-    return FrameReader([video.path for video in corpus.videos], transform, corpus.exclude, **settings)
+    wrapped = wrap(backbone or Images())
+    transform = settings.pop("transform", None) or BackboneTransform(wrapped.picture_format)
+    paths = [video.path for video in corpus.videos]
+    return FrameReader(paths, transform, corpus.exclude, backbone=wrapped, **settings)
 
 
 def make_datamodule(root: Path, features: str = "store", transform: Any = None, **settings: Any) -> VideoDataModule:

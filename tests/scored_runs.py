@@ -41,7 +41,7 @@ def write_run(
         config: settings that differ from CONFIG.
     """
     from vidclf.evaluation.results import PREDICTIONS  # not above: after jaxtyping's hook is set
-    from vidclf.run.folder import FORMAT
+    from vidclf.run.checkpoints import FORMAT
     from vidclf.system.disk import write_csv, write_json
 
     _write_checkpoint(folder, {"format": FORMAT, "class_names": list(classes), "config": CONFIG | config})

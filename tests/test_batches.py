@@ -1,5 +1,6 @@
 """Batches of stored features hold every view once, with the same bits as from frames, and are computed once."""
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,22 @@ def test_without_a_size_a_batch_is_one_video(root: Path):
     loader = source.scoring_batches(corpus.views("val"))
     assert len(loader) == 4
     assert [batch.video.unique().tolist() for batch in loader] == [[video.video] for video in corpus.views("val")]
+
+
+def test_features_that_are_damaged_after_they_were_prepared_are_computed_anew(
+    root: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Its size and time stay: only the checksum tells."""
+    corpus, source = ready(root)
+    expected = inputs(source.scoring_batches(corpus.views("val")))
+    for damaged in sorted(source.store.folder.rglob("*.safetensors")):
+        status, content = damaged.stat(), damaged.read_bytes()
+        damaged.write_bytes(content[: len(content) - 40] + bytes(40))
+        os.utime(damaged, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert source.prepare(corpus.views("val")) == 0
+    assert torch.equal(inputs(source.scoring_batches(corpus.views("val"))), expected)
+    said = capsys.readouterr().err
+    assert said.count("the stored features are damaged (wrong checksum). They are computed anew.") == 4
 
 
 def test_random_draws_are_few_and_computed_once(root: Path):

@@ -1,7 +1,9 @@
 """The catalogue remembers the facts of a video by its content, and looks again when the file changes."""
 
 import hashlib
+import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -85,13 +87,15 @@ def test_a_moved_copied_or_touched_file_is_only_hashed(clips: list[Path], folder
 
 def test_a_damaged_file_is_reported_in_order_and_not_decoded_again(clips: list[Path], folder: Path, decoded: list[str]):
     halve(clips[1])
-    text, gone = clips[0].with_name("text.avi"), clips[0].with_name("gone.avi")
+    text, gone, pipe = (clips[0].with_name(name) for name in ("text.avi", "gone.avi", "pipe.avi"))
     text.write_text("no video")
-    paths = [clips[0], clips[1], text, gone, clips[2]]
+    os.mkfifo(pipe)
+    paths = [clips[0], clips[1], text, gone, pipe, clips[2]]
     for _ in range(2):
         known = Catalogue(folder).look_up(paths)
-        assert [isinstance(fact, VideoError) for fact in known] == [False, True, True, True, False]
-        for path, fact, said in zip(paths[1:4], known[1:4], ("damaged", "no video", "No such file"), strict=True):
+        assert [isinstance(fact, VideoError) for fact in known] == [False, True, True, True, True, False]
+        reasons = ("damaged", "no video", "No such file", "not a file")
+        for path, fact, said in zip(paths[1:5], known[1:5], reasons, strict=True):
             assert str(fact).startswith(f"{path}: ")
             assert said in str(fact)
     assert sorted(decoded) == ["0.avi", "1.avi", "2.avi", "text.avi"]
@@ -151,7 +155,7 @@ def test_an_unreadable_catalogue_is_written_again(
     spoil_it: Callable[[bytes], bytes], clips: list[Path], folder: Path, decoded: list[str]
 ):
     expected = Catalogue(folder).look_up(clips)
-    (book,) = folder.glob("*.json")
+    (book,) = folder.glob("*.sqlite")
     book.write_bytes(spoil_it(book.read_bytes()))
     assert Catalogue(folder).look_up(clips) == expected
     assert len(decoded) == 8
@@ -177,6 +181,44 @@ def test_a_killed_run_keeps_the_facts_that_it_saved(
     decoded.clear()
     Catalogue(folder).look_up(clips)
     assert sorted(decoded) == ["2.avi", "3.avi"]
+
+
+def test_facts_of_earlier_versions_are_taken_over(clips: list[Path], folder: Path, decoded: list[str]):
+    halve(clips[1])
+    expected = Catalogue(folder).look_up(clips[:3])
+    (book,) = folder.glob("*.sqlite")
+    files, contents = {}, {}
+    for path in clips[:3]:
+        status, content = path.stat(), hashlib.sha256(path.read_bytes()).hexdigest()
+        files[str(path)] = [status.st_size, status.st_mtime_ns, content]
+        (contents[content],) = Catalogue(folder).records.get([content])
+    decoded.clear()
+    book.unlink()
+    book.with_suffix(".json").write_text(json.dumps({"files": files, "contents": contents}))
+    assert list(map(str, Catalogue(folder).look_up(clips)))[:3] == list(map(str, expected))
+    assert decoded == ["3.avi"]
+    book.unlink()
+    book.with_suffix(".json").write_text(json.dumps({"files": files, "contents": {**contents, "c": {"fps": 25}}}))
+    assert list(map(str, Catalogue(folder).look_up(clips)))[:3] == list(map(str, expected))
+
+
+def test_a_file_that_is_replaced_while_it_is_examined_is_not_stored(
+    clips: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def replace_and_inspect(path: Path) -> VideoInfo:
+        status = path.stat()
+        path.with_suffix(".new").write_bytes(clips[3].read_bytes()[: status.st_size].ljust(status.st_size, b"0"))
+        os.utime(path.with_suffix(".new"), ns=(status.st_atime_ns, status.st_mtime_ns))  # the same size and time
+        path.with_suffix(".new").replace(path)
+        return VideoInfo(99, 25.0, 64, 48)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(catalogue, "inspect", replace_and_inspect)
+        (fact,) = Catalogue(folder).look_up(clips[:1])
+    assert re.search(r"0\.avi: the file changed while it was read", str(fact))
+    Catalogue(folder).look_up(clips[:1])
+    (entry,) = Catalogue(folder).records.get([str(clips[0])])
+    assert entry[2] == hashlib.sha256(clips[0].read_bytes()).hexdigest()
 
 
 def test_a_name_that_is_not_utf_8_is_stored(clips: list[Path], folder: Path, decoded: list[str]):

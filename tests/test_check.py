@@ -356,7 +356,7 @@ def test_containers_of_three_real_classes_of_ucf101_give_their_label_away(
 
 def test_scores_of_shortcuts_are_kept_for_the_same_videos_in_the_same_parts(clips: Path, tmp_path: Path):
     corpus = make_corpus(clips, store=tmp_path)
-    keep_shortcuts(tmp_path, corpus, {"container": Shortcut(0.75, 0.6, 0.9, 0.5), "one_frame": None})
+    keep_shortcuts(tmp_path, corpus, {"container": Shortcut(0.75, 0.6, 0.9, 0.5)})
     assert kept_shortcuts(tmp_path, make_corpus(clips, store=tmp_path)) == {"container_top1": 0.75}
     assert kept_shortcuts(tmp_path, make_corpus(clips, store=tmp_path, split=Official(2))) == {}
     corpus.facts[0] = replace(corpus.facts[0], content="other")

@@ -77,7 +77,8 @@ def test_the_help_of_a_verb_names_groups_and_an_example(verb: str, vidclf: Calla
 def test_results_go_to_stdout_and_notices_to_stderr(trained: Outcome):
     title, *rows, last = trained.out.splitlines()
     assert title.startswith("Validation, epoch ")
-    assert all(len(row.split()) == 2 for row in rows)
+    assert re.fullmatch(r"top1 [01]\.\d{3} \[.*\] on 4 videos in 2 groups \(chance 0.500, .*\)", rows[0])
+    assert [row.split()[0] for row in rows[1:]] == ["mean_class", "loss", "ece"]
     assert last == f"run {trained.run}"
     examining, extracting, extracted = trained.err.splitlines()
     assert "20 videos" in examining

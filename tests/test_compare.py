@@ -310,7 +310,7 @@ def test_hostile_names_are_text_in_every_table(tmp_path: Path):
         write_run(tmp_path / f"{name}2", answers(0.9)),
     ]
     board = board_of(*runs)
-    write_leaderboard(tmp_path / "out", board, f"two {HOSTILE}", notes_on(board, "test"))
+    write_leaderboard(tmp_path / "out", board, f"two {HOSTILE}", [*notes_on(board, "test")])
     page = Reader()
     page.feed((tmp_path / "out" / "compare.html").read_text())
     assert "script" not in page.tags

@@ -200,6 +200,9 @@ def test_whether_files_of_a_model_are_fetched_is_not_the_runs_to_say():
     assert finished("backbone.name=vit", run=run)["backbone"] == {**timm, "name": "vit"}  # named here
     assert finished("backbone.fetch=true", run=run)["backbone"] == timm
     assert finished("backbone=timm", "backbone.name=vit", run=run)["backbone"]["fetch"] is True
+    vgg16 = {"_target_": "vidclf.models.backbones.torchvision_models.ImageBackbone", "name": "vgg16"}  # of an older run
+    assert "fetch" not in finished(run={**RUN, "backbone": vgg16})["backbone"]
+    assert finished("trust=true", run={**RUN, "backbone": vgg16})["backbone"] == {**vgg16, "fetch": True}
     assert "fetch" not in finished("backbone=tiny", run=run)["backbone"]
     for hidden in ({"head": timm}, {"backbone": {"_target_": "vidclf.models.heads.mlp.MLP", "name": timm}}):
         with pytest.raises(VidclfError, match=r"wants to fetch files \((head|backbone.name).fetch\).*trust=true"):
@@ -208,15 +211,17 @@ def test_whether_files_of_a_model_are_fetched_is_not_the_runs_to_say():
 
 def test_the_demo_is_written_nowhere_else_wherever_a_run_hides_it():
     hidden = {"_target_": "vidclf.data.datasets.demo.Demo", "root": "/theirs"}
+    assert "theirs" not in str(finished(run={**RUN, "dataset": hidden}))
     for run in ({**RUN, "sampling": hidden}, {**RUN, "dataset": {**RUN["dataset"], "root": hidden}}):
-        assert "theirs" not in str(finished(run=run))
+        with pytest.raises(VidclfError, match=r"wants to run vidclf.data.datasets.demo.Demo"):
+            finished(run=run)
 
 
 def test_callbacks_write_to_this_runs_checkpoints():
-    callbacks = {"best": {**BEST, "dirpath": "/theirs"}, "a.b": [{**BEST, "dirpath": "/theirs"}]}
+    callbacks = {"best": {**BEST, "dirpath": "/theirs"}, "a.b": {**BEST, "dirpath": "/theirs"}}
     config = apply_to_run({**RUN, "callbacks": callbacks}, DEFAULTS, [], [])
     assert config["callbacks"]["best"]["dirpath"] == "${hydra:runtime.output_dir}/checkpoints"
-    assert config["callbacks"]["a.b"][0]["dirpath"] == "${hydra:runtime.output_dir}/checkpoints"
+    assert config["callbacks"]["a.b"]["dirpath"] == "${hydra:runtime.output_dir}/checkpoints"
     given = {**DEFAULTS, "callbacks": {"best": {"dirpath": "/mine"}}}
     config = apply_to_run({**RUN, "callbacks": callbacks}, given, ["++callbacks.best.dirpath=/mine"], [])
     assert config["callbacks"]["best"]["dirpath"] == "/mine"

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from doubles import Images, make_corpus, make_frames, make_stored
+from doubles import make_corpus, make_frames, make_stored
 
 from vidclf.data.sampling import Rate, Segments
 from vidclf.datamodule import VideoDataModule
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.wrap import wrap
 
 
 @pytest.fixture
@@ -51,9 +50,7 @@ def test_each_epoch_has_a_different_order(features: str, root: Path):
 
 @pytest.mark.parametrize("sampling", [Rate(10), Segments(4)])
 def test_heads_are_scaled_by_the_same_features_either_way(sampling: Any, root: Path):
-    stored, decoded = (
-        made(root, features, sampling).train_features(wrap(Images())) for features in ("store", "frames")
-    )
+    stored, decoded = (made(root, features, sampling).labelled("train")[0] for features in ("store", "frames"))
     assert len(stored) == (24 if isinstance(sampling, Rate) else 4)
     assert torch.equal(stored, decoded)
 

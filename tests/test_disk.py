@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -15,7 +16,15 @@ import pytest
 import torch
 
 from vidclf.errors import VidclfError
-from vidclf.system.disk import empty_on_disk, locked, replacing, require_space, write_atomically, writing_to
+from vidclf.system.disk import (
+    empty_on_disk,
+    locked,
+    replacing,
+    require_space,
+    scratch_folder,
+    write_atomically,
+    writing_to,
+)
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path):
@@ -40,6 +49,30 @@ def test_a_killed_writer_leaves_the_old_file_whole(tmp_path: Path):
     ended = subprocess.run([sys.executable, "-c", program, str(path)], timeout=30)
     assert ended.returncode == -signal.SIGKILL
     assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 2
+    with replacing(path):  # removes what the killed process left, and nothing else
+        (tmp_path / ".file.d1").write_bytes(b"another's")
+        write_atomically(path, b"new")
+        assert len(list(tmp_path.iterdir())) == 3  # the temporary of a living process stays
+    assert {path.name for path in tmp_path.iterdir()} == {"file", ".file.d1"}
+
+
+def test_a_scratch_folder_is_removed_at_the_end_and_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program = (
+        "import os, signal, sys, tempfile\n"
+        "from vidclf.system import disk\n"
+        "tempfile.tempdir = sys.argv[1]\n"
+        "with disk.scratch_folder() as folder:\n"
+        "    (folder / 'big').write_bytes(b'0' * 100)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=30).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob("*/big"))) == 1
+    with scratch_folder() as first, scratch_folder() as second:
+        (first / "file").touch()
+        assert sorted(tmp_path.iterdir()) == sorted([first, second])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -55,8 +88,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
 def test_a_block_that_fails_replaces_nothing_and_leaves_nothing(tmp_path: Path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    (tmp_path / ".file.part").write_bytes(b"left by a killed process")
-    with pytest.raises(IsADirectoryError), replacing(path, "part") as temporary:
+    with pytest.raises(IsADirectoryError), replacing(path) as temporary:
         assert temporary.write_bytes(b"half") == tmp_path.write_bytes(b"")
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"old"

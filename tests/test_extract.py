@@ -89,14 +89,14 @@ def test_an_interrupted_extraction_goes_on_where_it_stopped(
     accept = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=accept)
     store = tmp_path / "data" / "features"
-    while len(list(store.glob("stopping-*/*.safetensors"))) < 5:
+    while len(list(store.glob("stopping-*/*/*.safetensors"))) < 5:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     errors = process.communicate()[1]
     assert process.returncode == 130
     assert "Traceback" not in errors
-    assert len(list(store.glob("stopping-*/*.safetensors"))) == 5
+    assert len(list(store.glob("stopping-*/*/*.safetensors"))) == 5
     (tmp_path / "stop").unlink()
     outcome = vidclf("extract", *arguments)
     assert outcome.status == 0, outcome.err

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pickle
 from collections.abc import Callable
 from copy import deepcopy
@@ -24,6 +25,7 @@ from vidclf.features.recipe import hash_weights
 from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.tiny import Tiny
 from vidclf.models.backbones.wrap import FrozenBackbone
+from vidclf.system.machine import saturates_int8
 
 INT8 = (*SMALL, "backbone.precision=int8", "backbone.weights=shipped")
 
@@ -82,6 +84,31 @@ def test_features_are_near_those_of_float32_and_do_not_depend_on_the_batch():
     assert 1e-3 < float((features.float() - expected).norm() / expected.norm()) < 0.05
     assert torch.equal(frozen(images[40:41]), features[40:41])
     assert torch.equal(pickle.loads(pickle.dumps(frozen))(images[:3]), features[:3])
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "machine", "arithmetic"),
+    [
+        ({"avx512_vnni": True}, "x86_64", ""),
+        ({"avx_vnni": True}, "AMD64", ""),
+        ({"avx2": True}, "x86_64", "exact sums"),
+        ({}, "aarch64", ""),
+    ],
+)
+def test_a_processor_whose_sums_overflow_computes_them_exactly_and_fills_another_store(
+    capabilities: dict[str, bool], machine: str, arithmetic: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Weights and images at the ends of their ranges: the sum of two products leaves 16 bits."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    images = torch.rand(64, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0)).round()
+    loud = Images()
+    loud.convolution.weight.copy_(loud.convolution.weight.sign())
+    int8 = calibrated(loud.eval(), images)
+    assert int8.arithmetic == arithmetic
+    if arithmetic:
+        difference = int8(images).float() - loud(images)
+        assert float(difference.norm() / loud(images).norm()) < 0.01
 
 
 def test_any_batch_size_is_computed_and_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch):
@@ -188,9 +215,10 @@ def test_a_run_is_trained_scored_and_used_in_int8(
     stores = list((tmp_path / "data" / "features").glob("tiny-*"))
     assert len(stores) == 1
     (kept,) = (tmp_path / "data" / "features" / "calibrations").glob("*.json")
-    assert json.loads((stores[0] / "recipe.json").read_text())["backbone"].count(
-        next(iter(json.loads(kept.read_text())))
-    )
+    recipe = json.loads((stores[0] / "recipe.json").read_text())
+    assert recipe["backbone"].count(next(iter(json.loads(kept.read_text()))))
+    assert recipe["number_format"].endswith("exact sums") == saturates_int8()
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
 
     assert vidclf("evaluate", f"run={first.run}").status == 0
     with (first.run / "test" / "predictions.csv").open() as file:

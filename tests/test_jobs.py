@@ -18,7 +18,7 @@ from verbs import SMALL, Outcome
 
 from vidclf.errors import VidclfError
 from vidclf.models.learner import Learner
-from vidclf.run.folder import DESCRIPTION
+from vidclf.run.checkpoints import DESCRIPTION
 from vidclf.run.jobs import Progress, job_of_sweep, read_job
 
 
@@ -111,10 +111,10 @@ def test_scores_without_a_readable_checkpoint_are_not_overwritten(job: Path):
 
 @pytest.mark.parametrize("name", ["", "checkpoints", "checkpoints/last.ckpt"])
 def test_a_link_in_the_place_of_a_job_is_refused(name: str, begun: Path, tmp_path: Path):
-    path = begun / name
-    shutil.move(path, tmp_path / "theirs")
-    path.symlink_to(tmp_path / "theirs")
-    with pytest.raises(VidclfError, match="is a link, and a sweep writes only into its own folder"):
+    path, theirs = begun / name, tmp_path.with_name(f"{tmp_path.name}-theirs")
+    shutil.move(path, theirs)
+    path.symlink_to(theirs)
+    with pytest.raises(VidclfError, match="is a link that leads out of"):
         read_job(begun, CONFIG)
 
 

@@ -69,7 +69,7 @@ def fit(root: Path, head: nn.Module | None = None, ckpt_path: str | None = None,
     losses = Losses()
     trainer = make_trainer(**(settings | {"callbacks": [losses, *settings.get("callbacks", [])]}))
     if ckpt_path is None:
-        classifier.scaling.fit(datamodule.train_features(classifier.backbone))
+        classifier.scaling.fit(datamodule.labelled("train")[0])
     trainer.fit(classifier, datamodule=datamodule, ckpt_path=ckpt_path)
     return classifier, losses.epochs
 

@@ -1,5 +1,7 @@
 """Pairs of videos are found that are unusually alike; for real copies see experiments/leaks."""
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
@@ -54,6 +56,27 @@ def test_neither_the_order_nor_the_size_of_blocks_changes_the_pairs(features: Te
     pairs = find_pairs(features[:, order], units, labels, at_least=0.01)
     closeness = {tuple(sorted(order[list(pair[:2])].tolist())): pair.closeness for pair in pairs}
     assert closeness == pytest.approx({pair[:2]: pair.closeness for pair in expected}, abs=1e-4)
+
+
+@pytest.mark.parametrize("shortlist", [NUM_VIDEOS, 32])
+def test_of_many_videos_a_shortlist_is_compared_and_finds_the_same_pairs(
+    shortlist: int, features: Tensor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    features[0, 9], features[0, 12] = features[0, 31].roll(1, dims=0), features[1, 22]  # shifted in time, mirrored
+    expected = find_pairs(features, UNITS, LABELS)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(lookalikes, "EXACT", 15)
+    monkeypatch.setattr(lookalikes, "SHORTLIST", shortlist)
+    pairs = find_pairs(features, UNITS, LABELS)
+    assert [pair[:2] for pair in pairs] == [pair[:2] for pair in expected]
+    assert [pair.closeness for pair in pairs] == pytest.approx([pair.closeness for pair in expected], abs=0.02)
+    assert re.match(r"Comparing 40 videos with one another takes about \d+ s\.\n$", capsys.readouterr().err)
+
+
+def test_features_of_many_videos_are_narrowed_so_that_they_fit_into_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lookalikes, "MAX_BYTES", 10 * NUM_FRAMES * 4 * 60)
+    assert choose_frames(torch.randn(4, 3, 100), num_views=4, num_videos=10).shape == (1, NUM_FRAMES, 60)
+    assert choose_frames(torch.randn(4, 3, 100), num_views=4, num_videos=5).shape == (1, NUM_FRAMES, 100)
 
 
 def test_if_all_videos_are_alike_there_are_no_pairs():

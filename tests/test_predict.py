@@ -188,6 +188,13 @@ def test_a_pipe_into_a_new_process_gives_json_lines_and_imports_nothing_that_tra
     assert "vidclf.models.classifier" in modules.split()
 
 
+def test_a_window_of_a_file_is_an_error(predict: Callable[..., Outcome], clips: Path):
+    outcome = predict(clips, "window_s=5")
+    assert outcome.status == 1
+    assert "window_s=5: " in outcome.err
+    assert "Only streams have windows" in outcome.err
+
+
 def test_an_empty_source_is_an_error(run: Path, vidclf: Callable[..., Outcome]):
     outcome = vidclf("predict", f"run={run}", "source=")
     assert (outcome.status, outcome.out) == (1, "")

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,11 +16,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from doubles import RECIPE, units
+from doubles import RECIPE, halve, units
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from vidclf.errors import VidclfError
-from vidclf.features.store import FeatureStore
+from vidclf.features import store as store_module
+from vidclf.features.store import FeatureError, FeatureStore
 
 CONTENT = "c" * 64
 
@@ -60,7 +64,9 @@ def test_new_units_are_added_and_old_ones_are_kept(store: FeatureStore):
     store.add(CONTENT, units(1, 2), some_features(1, 2))
     store.add(CONTENT, units(2, 3), some_features(200, 3))
     assert store.read(CONTENT, units(1, 2, 3))[:, 0, 0, 0].tolist() == [1, 2, 3]
-    assert len(list(store.folder.glob("*.safetensors"))) == 1
+    assert [path.relative_to(store.folder) for path in store.folder.rglob("*.safetensors")] == [
+        Path("cc", f"{CONTENT}-1.safetensors")
+    ]
 
 
 def test_clips_of_different_lengths_are_stored_side_by_side(store: FeatureStore):
@@ -82,37 +88,41 @@ def test_reading_a_missing_unit_is_an_error(store: FeatureStore):
         store.read(CONTENT, units(1, 4), Path("a.avi"))
 
 
-def test_unchanged_files_are_answered_from_the_index(store: FeatureStore, monkeypatch: pytest.MonkeyPatch):
+def test_only_files_that_the_index_does_not_know_are_read(store: FeatureStore, monkeypatch: pytest.MonkeyPatch):
     contents = [f"{number}" * 64 for number in range(5)]
-    for content in contents[:4]:
-        store.add(content, units(1, 2), some_features(1, 2))
+    with store.computing(0, 1):
+        for content in contents[:4]:
+            store.add(content, units(1, 2), some_features(1, 2))
+    read = []
+    load = store_module._load
+    monkeypatch.setattr(store_module, "_load", lambda path, shape: read.append(path.name[0]) or load(path, shape))
     assert [len(missing(fresh(store), 1, 2, content=content)) for content in contents] == [0, 0, 0, 0, 2]
-    opened = []
-    rows = FeatureStore._rows
-    monkeypatch.setattr(FeatureStore, "_rows", lambda self, path: opened.append(path.name[0]) or rows(self, path))
-    store.add(contents[2], units(3), some_features(3))  # another size, another time
+    assert read == []
+    other = fresh(store)
+    other.add(contents[2], units(3), some_features(3))  # another size, another time, not saved
+    read.clear()
     wanted = [(content, units(1, 2, 3)) for content in contents]
-    assert [len(units) for units in fresh(store).missing_of_all(wanted)] == [1, 1, 0, 1, 3]
-    assert opened == ["2"]
+    for _ in range(2):
+        assert [len(units) for units in fresh(store).missing_of_all(wanted)] == [1, 1, 0, 1, 3]
+    assert read == ["2"]
 
 
-def test_the_folder_is_scanned_once(store: FeatureStore, monkeypatch: pytest.MonkeyPatch):
-    scans = []
-    scan = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: scans.append(path) or scan(path))
-    for _ in range(3):
-        assert missing(store, 1).tolist() == [[1]]
-    store.add(CONTENT, units(1), some_features(1))
-    assert missing(store, 1, 2).tolist() == [[2]]
-    assert len(scans) == 1
-
-
-@pytest.mark.parametrize("content", [b"", b"[1, 2]", b"\xff\xfe", b'{"a": '])
-def test_a_damaged_index_is_rewritten(content: bytes, store: FeatureStore):
-    store.add(CONTENT, units(1), some_features(1))
-    (store.folder / "index.json").write_bytes(content)
+def test_without_an_index_every_file_is_read(store: FeatureStore):
+    with store.computing(0, 1):
+        store.add(CONTENT, units(1), some_features(1))
+    (store.folder / "index.sqlite").write_bytes(b"no table" * 100)
     assert missing(fresh(store), 1, 2).tolist() == [[2]]
-    assert len(json.loads((store.folder / "index.json").read_bytes())) == 1
+
+
+def test_features_of_earlier_versions_are_read_and_moved_when_units_are_added(store: FeatureStore):
+    """They lie in one folder, without a checksum."""
+    flat = store.folder / f"{CONTENT}-1.safetensors"
+    save_file({"rows": units(1, 2), "features": some_features(1, 2)}, flat)
+    assert missing(store, 1, 2, 3).tolist() == [[3]]
+    assert torch.equal(store.read(CONTENT, units(2, 1)), some_features(2, 1))
+    store.add(CONTENT, units(3), some_features(3))
+    assert [path.parent.name for path in store.folder.rglob("*.safetensors")] == ["cc"]
+    assert torch.equal(fresh(store).read(CONTENT, units(3, 2, 1)), some_features(3, 2, 1))
 
 
 def test_a_store_of_another_format_is_reported_and_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -127,19 +137,69 @@ def test_a_store_of_another_format_is_reported_and_not_read(tmp_path: Path, caps
     assert missing(new, 1).tolist() == [[1]]
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda data: data[: len(data) // 2], lambda data: b"\xff" * len(data), lambda _: b"", lambda d: d[:20]]
-)
-def test_a_damaged_file_counts_as_missing_and_is_replaced(store: FeatureStore, damage: Callable[[bytes], bytes]):
-    store.add(CONTENT, units(1, 2), some_features(1, 2))
-    (path,) = store.folder.glob("*.safetensors")
-    path.write_bytes(damage(path.read_bytes()))
+def rewritten(path: Path, **tensors: Tensor) -> None:
+    """Write other tensors, with the checksum of the old ones."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file(tensors, path, metadata)
+
+
+ROWS, FEATURES = units(1, 2), some_features(1, 2)
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut": lambda path: halve(path),
+    "empty": lambda path: path.write_bytes(b""),
+    "zeroed": lambda path: path.write_bytes(path.read_bytes()[:-10].ljust(path.stat().st_size, b"\0")),
+    "noise": lambda path: path.write_bytes(b"\xff" * path.stat().st_size),
+    "without rows": lambda path: rewritten(path, features=FEATURES),
+    "other rows": lambda path: rewritten(path, rows=ROWS + 1, features=FEATURES),
+    "rows of clips": lambda path: rewritten(path, rows=ROWS.expand(2, 4).contiguous(), features=FEATURES),
+    "rows of floats": lambda path: rewritten(path, rows=ROWS.double(), features=FEATURES),
+    "fewer features": lambda path: rewritten(path, rows=ROWS, features=FEATURES[:1]),
+    "wider features": lambda path: rewritten(path, rows=ROWS, features=FEATURES.expand(2, 1, 1, 3).repeat(1, 1, 1, 2)),
+    "integers": lambda path: rewritten(path, rows=ROWS, features=FEATURES.int()),
+    "another format": lambda path: rewritten(path, rows=ROWS, features=FEATURES.half()),
+    "no checksum": lambda path: save_file({"rows": ROWS, "features": FEATURES}, path),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a link": lambda path: path.symlink_to(path.rename(path.with_name("moved"))),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_file_is_reported_and_counts_as_missing_and_is_replaced(
+    kind: str, store: FeatureStore, capsys: pytest.CaptureFixture[str]
+):
+    store.add(CONTENT, ROWS, FEATURES)
+    (path,) = store.folder.rglob("*.safetensors")
+    DAMAGES[kind](path)
     store = fresh(store)
     assert missing(store, 1, 2).tolist() == [[1], [2]]
-    with pytest.raises(VidclfError, match="no features"):
+    assert capsys.readouterr().err.startswith(f"{path}: the stored features are damaged (")
+    with pytest.raises(FeatureError, match=re.escape(str(path))):
         store.read(CONTENT, units(1))
     store.add(CONTENT, units(1, 2), some_features(1, 2))
     assert torch.equal(store.read(CONTENT, units(1, 2)), some_features(1, 2))
+
+
+@pytest.mark.parametrize("features", [some_features(1, 2)[..., :2].contiguous(), some_features(1, 2, crops=2)])
+def test_features_of_another_shape_than_the_backbones_are_damaged(features: Tensor, store: FeatureStore):
+    """Files of earlier versions have no checksum that would tell."""
+    save_file({"rows": ROWS, "features": features}, store.folder / f"{CONTENT}-1.safetensors")
+    store = FeatureStore(store.folder.parent, RECIPE, "pictures", shape=(1, 3))
+    assert missing(store, 1, 2).tolist() == [[1], [2]]
+
+
+def test_no_changed_byte_changes_a_feature(store: FeatureStore):
+    store.add(CONTENT, units(1, 2), some_features(1, 2))
+    (path,) = store.folder.rglob("*.safetensors")
+    whole = path.read_bytes()
+    num_damaged = 0
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x11]) + whole[position + 1 :])
+        try:
+            assert torch.equal(store.read(CONTENT, units(1, 2)), some_features(1, 2))
+        except FeatureError:
+            num_damaged += 1
+    assert num_damaged > 200
 
 
 def test_the_recipe_is_written_into_the_folder(store: FeatureStore):
@@ -202,7 +262,7 @@ def test_a_disk_that_becomes_full_or_read_only_is_reported(
     with pytest.raises(VidclfError, match=rf"pictures-\w+: cannot write \({reason}.*Free space.*store\.root="):
         store.add(CONTENT, units(2), some_features(2))
     assert torch.equal(store.read(CONTENT, units(1)), some_features(1))
-    assert not [path for path in store.folder.iterdir() if path.name.startswith(".c")]
+    assert [path.name for path in (store.folder / "cc").iterdir()] == [f"{CONTENT}-1.safetensors"]
 
 
 def test_a_root_that_is_a_file_is_reported(tmp_path: Path):

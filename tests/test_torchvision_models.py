@@ -302,14 +302,16 @@ def test_missing_weights_are_downloaded_and_used(
     published = models.get_model_weights(SMALL).IMAGENET1K_V1
     monkeypatch.setattr(published.value, "url", f"https://example.org/models/{path.name}")
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, to, *_, **__: shutil.copy(path, to))
-    by_name = ImageBackbone(SMALL, weights="IMAGENET1K_V1", precision="float32")
+    with pytest.raises(VidclfError, match=r"nothing is fetched for a name that comes from a run.*trust=true"):
+        ImageBackbone(SMALL, weights="IMAGENET1K_V1")
+    by_name = ImageBackbone(SMALL, weights="IMAGENET1K_V1", precision="float32", fetch=True)
     assert (hub / path.name).is_file()
     assert torch.equal(by_name(images), ImageBackbone(SMALL, weights=path, precision="float32")(images))
 
 
 def test_the_error_for_unfetchable_weights_says_which_file_goes_where(hub: Path):
     with pytest.raises(VidclfError) as caught:
-        ImageBackbone("vgg16")
+        ImageBackbone("vgg16", fetch=True)
     assert "vgg16-397923af.pth" in str(caught.value)
     assert str(hub) in str(caught.value)
     assert "no route to host" in str(caught.value)
@@ -322,7 +324,7 @@ def test_a_download_with_another_hash_is_not_kept(hub: Path, tmp_path: Path, mon
     monkeypatch.setattr(published.value, "url", source.as_uri())
     monkeypatch.setattr(torch.hub, "download_url_to_file", download_url_to_file)
     with pytest.raises(VidclfError, match=r'cannot be fetched .*expected "0123abcd"'):
-        ImageBackbone(SMALL, weights="IMAGENET1K_V1")
+        ImageBackbone(SMALL, weights="IMAGENET1K_V1", fetch=True)
     assert not list(hub.iterdir())
 
 

@@ -1,7 +1,6 @@
 """Check a data set before training: its classes, damaged files, leaks between parts, and shortcuts."""
 
 from pathlib import Path
-from typing import Any
 
 from hydra import compose
 from hydra.errors import InstantiationException
@@ -15,6 +14,7 @@ from vidclf.build.datasets import build_corpus, build_source
 from vidclf.build.parts import build_backbone, build_device
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.pixels import Pixels
+from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
 from vidclf.run.config import Config, explicit_overrides, key_of
 from vidclf.run.folder import Run
 from vidclf.system.disk import writing_to
@@ -31,8 +31,8 @@ def run(config: Config, run: Run | None) -> None:
     out, page = (None if path is None else Path(path).expanduser() for path in (out, page))
     _check_files(page, out)
     if "on_error" in config["dataset"]:  # damaged files are listed
-        config["dataset"] = {**config["dataset"], "on_error": "skip"}
-    backbone = _build_backbone(config)
+        config = {**config, "dataset": {**config["dataset"], "on_error": "skip"}}
+    backbone, config = _build_backbone(config)
     alike = alike or (ALIKE_IN_PIXELS if isinstance(backbone.backbone, Pixels) else ALIKE)
     device = build_device(config)
     backbone.to(device).eval()
@@ -84,16 +84,15 @@ def _rows(findings: Findings) -> dict[str, object]:
     rows: dict[str, object] = {"num_videos": len(corpus.videos), "num_failed": len(corpus.failed)}
     rows |= {"num_copies": len(findings.copies), "num_alike": len(findings.pairs), "num_leaks": findings.num_leaks}
     for name, shortcut in findings.shortcuts.items():
-        if shortcut:
-            rows |= {f"{name}_top1": shortcut.top1, f"{name}_low": shortcut.low, f"{name}_high": shortcut.high}
-            rows["majority_top1"] = shortcut.majority
+        rows |= {f"{name}_top1": shortcut.top1, f"{name}_low": shortcut.low, f"{name}_high": shortcut.high}
+        rows["majority_top1"] = shortcut.majority
     return rows
 
 
-def _build_backbone(config: Config) -> Any:
-    """Return the backbone; Pixels, also set in `config`, if none was chosen and the default's weights are missing."""
+def _build_backbone(config: Config) -> tuple[FrozenBackbone | TunedBackbone, Config]:
+    """Return the backbone and its configuration: Pixels if none was chosen and the default's weights are missing."""
     try:
-        return build_backbone(config)
+        return build_backbone(config), config
     except InstantiationException as error:
         chosen = {key_of(override).partition(".")[0] for override in explicit_overrides()}
         if not isinstance(error.__cause__, VidclfError) or "backbone" in chosen:
@@ -102,5 +101,5 @@ def _build_backbone(config: Config) -> Any:
             f"{error.__cause__}\nVideos are compared by their pixels instead. That finds copies encoded again or "
             "mirrored, but not cropped copies or other takes of a scene. Choose a network with backbone=..."
         )
-    config["backbone"] = OmegaConf.to_container(compose("backbone/pixels").backbone)
-    return build_backbone(config)
+    config = {**config, "backbone": OmegaConf.to_container(compose("backbone/pixels").backbone)}
+    return build_backbone(config), config

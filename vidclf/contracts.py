@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 Kind = TypeVar("Kind")
 
@@ -251,7 +251,7 @@ class Augmentation(Protocol):
         ...
 
 
-@optional_members(name=None, precision=None, configuration="", compilable=True)
+@optional_members(name=None, precision=None, arithmetic="", configuration="", compilable=True)
 @runtime_checkable
 class Backbone(Protocol):
     """A backbone is an nn.Module that turns images (N, T, 3, h, w) into features (N, S, D).
@@ -263,6 +263,7 @@ class Backbone(Protocol):
         picture_format: the images that it wants.
         name: for messages and the store's folder; None: its class's name in lower case.
         precision: the number format of its features; None: float32.
+        arithmetic: text on how this machine's processor computes the features, where there are several ways.
         configuration: text that determines its features besides the weights.
         compilable: whether torch.compile can make its layers faster.
     """
@@ -271,7 +272,7 @@ class Backbone(Protocol):
     picture_format: PictureFormat
 
 
-@optional_members(scaling="none", fit=None)
+@optional_members(scaling="none", fit=None, min_steps=1)
 @runtime_checkable
 class Head(Protocol):
     """A head is an nn.Module with `__init__(feature_dim, num_classes, ...)` that turns features (N, S, D) into logits.
@@ -280,6 +281,7 @@ class Head(Protocol):
         scaling: the scaling before it where scaling=auto: standard, max or none.
         fit: ((features, labels) of train, the same of val, loss) -> rows of heads.csv; for a head that is solved, not
             trained by gradients.
+        min_steps: the smallest S that it can be trained on: 2 for a head over time.
     """
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
@@ -332,6 +334,6 @@ class Source(Protocol):
         """
         ...
 
-    def features(self, views: Sequence[VideoViews], backbone: nn.Module) -> Float[Tensor, "N S D"]:
+    def features(self, views: Sequence[VideoViews]) -> Float[Tensor, "N S D"]:
         """Return the features of all views, those of one video next to each other; damaged videos are left out."""
         ...

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import lightning as L
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidclf.contracts import Source, VideoViews, Views
 from vidclf.data.corpus import Corpus
@@ -55,14 +55,10 @@ class VideoDataModule(L.LightningDataModule):
         """Yield the validation views, in order."""
         return self.source.scoring_batches(self.corpus.views("val"), self.batch_size, keep_as="val")
 
-    def train_features(self, backbone: nn.Module) -> Float[Tensor, "N S D"]:
-        """Return the features of the first epoch's training views, of all processes."""
-        return self.labelled("train", backbone)[0]
-
-    def labelled(self, part: str, backbone: nn.Module) -> tuple[Float[Tensor, "N S D"], Int[Tensor, " N"]]:
+    def labelled(self, part: str) -> tuple[Float[Tensor, "N S D"], Int[Tensor, " N"]]:
         """Return the features and labels of all views of a part; for train, those of the first epoch."""
         views = self.training_views(0) if part == "train" else self.corpus.views(part)
-        features = self.source.features(views, backbone)
+        features = self.source.features(views)
         views = [video for video in views if video.video in self.corpus.facts]  # without damaged videos
         counts = torch.tensor([len(video.views) for video in views])
         num_crops = len(features) // int(counts.sum())

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from vidclf.build.datasets import build_corpus, build_stored_features
-from vidclf.build.parts import build_backbone, prepare_backbone
+from vidclf.build.parts import build_backbone, build_transform, prepare_backbone
 from vidclf.build.training import build_trainer
 from vidclf.contracts import PARTS
 from vidclf.errors import VidclfError
+from vidclf.features.recipe import why_not_storable
 from vidclf.features.table import check_target, write_table
 from vidclf.run.config import Config
 from vidclf.run.folder import Run
@@ -20,14 +21,17 @@ def run(config: Config, run: Run | None) -> None:
     target = None if config["to"] is None else Path(config["to"])
     if target:
         check_target(target)
-    if config["features"] == "frames":
-        raise VidclfError("features=frames: extract fills the feature store. Leave it out.")
+    if config["features"] not in ("auto", "store"):
+        raise VidclfError(f"features={config['features']}: extract fills the feature store. Leave it out.")
     backbone = build_backbone(config)
     trainer = build_trainer(config, backbone)
     start_ranks(trainer)
     corpus = build_corpus(config, shard)
     config = prepare_backbone(config, backbone, lambda: corpus if shard == (1, 1) else build_corpus(config))
-    source = build_stored_features({**config, "features": "store"}, corpus, backbone, trainer.strategy.root_device)
+    transform = build_transform(config, backbone.picture_format)
+    if obstacle := why_not_storable(backbone.backbone, transform):
+        raise VidclfError(f"extract: these features cannot be stored: {obstacle}. Train without extracting.")
+    source = build_stored_features(config, corpus, backbone, transform, trainer.strategy.root_device)
     draws = range(source.num_draws if corpus.is_random else 0)
     views = [video for draw in draws for video in corpus.views("train", draw)]
     views += [video for part in PARTS for video in corpus.views(part)]

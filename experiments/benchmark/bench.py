@@ -51,7 +51,8 @@ MEASURES = {
     "bfloat16_error": Measure("ours", "bfloat16_error"),
     "missing": Measure("ours", "missing"),
     "gathering": Measure("ours", "gathering"),
-    "growth": Measure("verbs", "growth", keeps_memory=False),  # the verbs set it themselves
+    "many_files": Measure("many_files", "many_files", keeps_memory=False),  # each process sets its own
+    "growth": Measure("verbs", "growth", keeps_memory=False),  # the verbs set their own
     "sweep": Measure("sweep", "one_process", keeps_memory=False),
     "sweep_parallel": Measure("sweep", "parallel", keeps_memory=False),
     "heads": Measure("verbs", "heads", keeps_memory=False),

@@ -120,10 +120,9 @@ def wide_features(setting: Setting, rate_hz: float) -> Iterator[Callable[[], Vid
 
         def make() -> VideoDataModule:
             corpus = Corpus(UCF101(twin(setting.size)), Official(), Rate(rate_hz), Catalogue(Path(store)))
-            contents = {video: facts.content for video, facts in corpus.facts.items()}
             extractor = Extractor([video.path for video in corpus.videos], transform, backbone, CPU, num_cores())
             kept = FeatureStore(Path(store), Recipe(*"BTSWND", 32), "wide")
-            source = StoredFeatures(kept, extractor, contents, corpus.exclude)
+            source = StoredFeatures(kept, extractor, corpus.facts, corpus.exclude)
             source.prepare([*corpus.views("train"), *corpus.views("val")])
             return VideoDataModule(corpus, source)
 
@@ -151,7 +150,7 @@ def scaled_classifier(config: dict[str, Any], datamodule: VideoDataModule) -> Le
     """Return the dense network behind its scaling, which is fitted on the training features."""
     backbone = datamodule.source.extractor.backbone
     classifier = build_learner(config, backbone, NUM_CLASSES)
-    classifier.scaling.fit(datamodule.train_features(backbone))
+    classifier.scaling.fit(datamodule.labelled("train")[0])
     return classifier
 
 
@@ -213,7 +212,7 @@ def gathering(setting: Setting) -> dict[str, float | str]:
         modules = [make() for _ in range(1 + NUM_ROUNDS)]
         runs = [timed(lambda one=one: one.source.features(one.training_views(0))) for one in modules][1:]
         features = runs[0][1]
-        files = list(modules[0].source.store.folder.glob("*.safetensors"))
+        files = list(modules[0].source.store.folder.rglob("*.safetensors"))
         buffer = torch.empty(sum(path.stat().st_size for path in files), dtype=torch.uint8)
         read_s = median_s(lambda: read_files(files, buffer))
     return {

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from experiments.benchmark.targets import RATIOS, Results, ours_s
+from experiments.benchmark.targets import RATIOS, STEPS, Results, ours_s
 
 REACHED = {True: "yes", False: "NO", None: ""}
 
@@ -97,6 +97,9 @@ def decoding_and_store(results: Results) -> Iterable[tuple[str, str]]:
         size = f"{gathered['rows']:,} x 25,088 {gathered['format']}, {gathered['gb']:.2f} GB"
         rate = f"{gathered['gb_per_s']:.1f} GB/s; their files from the page cache {gathered['files_gb_per_s']:.1f} GB/s"
         yield f"reading features into training, {size}", rate
+    for size, cost in results.get("many_files", {}).items():
+        times = ", ".join(f"{doing} {cost[f'{step}_us']:.0f}" for step, doing in STEPS.items())
+        yield f"CPU time a file of {int(size):,}, microseconds", times
     if growth := results.get("growth"):
         for size in ("1%", "10%"):
             cost = f"{1000 * growth[f'video_s_{size}']:.1f} ms a video, {growth[f'peak_gb_{size}']:.2f} GB at most"

@@ -6,6 +6,16 @@ from math import inf
 
 Results = Mapping[str, Mapping]  # of each measure that gave one
 
+STEPS = {  # of `many_files`
+    "first_look": "looking at it",
+    "look": "looking it up",
+    "store": "storing its features",
+    "missing": "finding what is missing",
+    "read": "reading its features",
+    "split": "splitting",
+    "check": "comparing it",
+}
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -154,6 +164,21 @@ RATIOS = (
         ("growth",),
         lambda growth: growth["peak_gb_10%"] / growth["peak_gb_1%"],
         high=1.1,
+    ),
+    *(
+        Ratio(
+            f"CPU time a file, 100,000 files over 5,000: {doing}",
+            ("many_files",),
+            lambda sizes, step=step: sizes["100000"][f"{step}_us"] / sizes["5000"][f"{step}_us"],
+            high=1.2,
+        )
+        for step, doing in STEPS.items()
+    ),
+    Ratio(
+        "memory a file needs at 100,000 files, looking them up, storing and finding what is missing, bytes",
+        ("many_files",),
+        lambda sizes: sum(sizes["100000"][f"{step}_bytes"] for step in ("first_look", "look", "store", "missing")),
+        high=1000,
     ),
     Ratio(
         "20 linear heads, 20 runs one after another over all at once, demo, 50 epochs, wall",

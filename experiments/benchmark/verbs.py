@@ -86,7 +86,7 @@ def frames_per_s(store: Path, size: str) -> float:
     for clip in choose(all_clips(), SIZES[size]):
         with (twin(size) / clip.name).open("rb") as file:
             lengths[hashlib.file_digest(file, "sha256").hexdigest()] = clip.num_frames
-    files = sorted((path.stat().st_mtime, path.name.rpartition("-")[0]) for path in store.glob("*/*.safetensors"))
+    files = sorted((path.stat().st_mtime, path.name.rpartition("-")[0]) for path in store.glob("*/*/*.safetensors"))
     times = [time for time, _ in files]
     frames = list(accumulate(lengths[content] for _, content in files))
     return statistics.linear_regression(times, frames).slope

@@ -139,6 +139,8 @@ def _serve(pipe: Connection, reader: str, printed: BinaryIO) -> None:
         printed.seek(0)
         if b"Traceback" in (lines := printed.read()):  # as where PyAV calls back
             answer = lines.decode(errors="replace").splitlines()[-1]
+        elif answer == OUTCOMES[2] and b"are left out" in lines:
+            answer = OUTCOMES[0]  # other frames, but not unseen
         printed.truncate(0)
         printed.seek(0)
         pipe.send(answer)

@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from torch.nn.functional import normalize
 
 from experiments.leaks.plant import TWINS, plant
 from vidclf.audit.findings import Findings, _features_of, find_problems
-from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS, _rows
+from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS, _nearest, _unit_length
 from vidclf.build import datasets as sources
 from vidclf.build import parts as build
 from vidclf.data.corpus import name_videos
@@ -46,11 +45,10 @@ def check_table(table: Path, overrides: list[str]) -> tuple[Findings, float]:
     checked = find_problems(corpus, source, backbone, alike, num_cores())
     videos, features = _features_of(source, backbone, corpus.all_views(), corpus.videos)
     units = [corpus.videos[video].unit for video in videos]
-    same = []
-    for rows, cosines in _rows(normalize(features - features.mean(dim=(0, 1, 2)), dim=-1)):
-        cosines[torch.arange(len(rows)), rows] = -1
-        same += [units[row] == units[nearest] for row, nearest in zip(rows, cosines.argmax(dim=1), strict=True)]
-    return checked, float(np.mean(same))
+    everyone = torch.arange(len(videos))  # each is its own unit here
+    centred = _unit_length(features, features.mean(dim=(0, 1, 2)).expand(len(videos), -1))
+    nearest = _nearest(centred, everyone, everyone, everyone)[1][:, 0].tolist()
+    return checked, float(np.mean([unit == units[other] for unit, other in zip(units, nearest, strict=True)]))
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""Reads a file's container: facts beside its frames that a network can learn a class from."""
+"""Read a file's container: facts beside its frames that a network can learn a class from."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidclf.data.decoding import open_video
+from vidclf.data.opening import open_video
 
 
 @dataclass(frozen=True)

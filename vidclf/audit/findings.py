@@ -1,9 +1,9 @@
-"""Finds what is wrong with a data set: damaged files, leaks between the parts of its split, and shortcuts."""
+"""Find what is wrong with a data set: damaged files, leaks between the parts of its split, and shortcuts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, islice
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from vidclf.models.backbones.wrap import picture_format_of
 from vidclf.system.terminal import track
 from vidclf.system.text import first_five
 
+SLICE = 200  # videos whose features are read at once
 MAX_IMBALANCE = 3  # times as many videos in the largest class as in the smallest
 
 
@@ -34,8 +35,8 @@ class Findings:
         copies: positions of videos with identical files, two or more each.
         pairs: look-alikes in different groups that are not copies; overlapping segments have closeness 1.
         joined: groups that copies and pairs connect, two or more each; they are probably one group.
-        container: the shortcut through the container; None if nothing can be fitted, or test has few groups.
-        one_frame: the shortcut through the features of a single frame; None likewise, and for clip backbones.
+        shortcuts: through the `container`, and through the features of `one_frame` (not for clip backbones); empty if
+            nothing can be fitted, or test has few groups.
     """
 
     corpus: Corpus
@@ -43,29 +44,23 @@ class Findings:
     copies: Sequence[Sequence[int]]
     pairs: Sequence[Pair]
     joined: Sequence[Sequence[Unit]]
-    container: Shortcut | None
-    one_frame: Shortcut | None
+    shortcuts: Mapping[str, Shortcut]
 
     @property
     def crossing_copies(self) -> list[Sequence[int]]:
-        """The copies that are in several parts of the split."""
+        """Return the copies that are in several parts of the split."""
         parts = self.corpus.split.parts
         return [videos for videos in self.copies if len({parts[video] for video in videos}) > 1]
 
     @property
     def crossing_pairs(self) -> list[Pair]:
-        """The look-alikes that are in two parts of the split."""
+        """Return the look-alikes that are in two parts of the split."""
         parts = self.corpus.split.parts
         return [pair for pair in self.pairs if parts[pair.first] != parts[pair.second]]
 
     @property
-    def shortcuts(self) -> dict[str, Shortcut | None]:
-        """The measured shortcuts, by name."""
-        return {"container": self.container, "one_frame": self.one_frame}
-
-    @property
     def num_leaks(self) -> int:
-        """The number of copies and pairs that cross parts, and of videos with frames in both train and val."""
+        """Return the number of copies and pairs that cross parts, and of videos with frames in both train and val."""
         return len(self.crossing_copies) + len(self.crossing_pairs) + len(self.corpus.split.val_views)
 
     @property
@@ -85,19 +80,24 @@ def find_problems(corpus: Corpus, source: Source, backbone: nn.Module, at_least:
     videos, features = _features_of(source, backbone, readable, corpus.videos)
     containers = _read_containers(corpus, num_threads)
     rows = [row for row, video in enumerate(videos) if video in containers]
-    videos, features = [videos[row] for row in rows], features[:, rows]
+    if len(rows) < len(videos):
+        videos, features = [videos[row] for row in rows], features[:, rows]
     units = [video.unit for video in corpus.videos]
     copies, overlapping = _same_frames(corpus, containers)
-    copied = {pair for same in copies for pair in combinations(sorted(same), 2)}
+    original = {video: same[0] for same in copies for video in same}
     labels = [corpus.videos[video].label for video in videos]
     similar = find_pairs(features, [units[video] for video in videos], labels, at_least)
     lookalikes = [Pair(videos[pair.first], videos[pair.second], pair.closeness) for pair in similar]
-    pairs = [Pair(*pair, 1.0) for pair in overlapping if units[pair[0]] != units[pair[1]]]
-    pairs += [pair for pair in lookalikes if pair[:2] not in copied | {*overlapping}]
-    joined = join_units(units, [*copied, *(pair[:2] for pair in pairs)])
+    pairs = [Pair(*pair, 1.0) for pair in sorted(overlapping) if units[pair[0]] != units[pair[1]]]
+    pairs += [
+        pair
+        for pair in lookalikes
+        if pair[:2] not in overlapping and original.get(pair.first, -1) != original.get(pair.second, -2)
+    ]
+    joined = join_units(units, [*original.items(), *(pair[:2] for pair in pairs)])
     takes_clips = picture_format_of(backbone).clip_length > 1
     shortcuts = _measure_shortcuts(corpus, containers, videos, features, takes_clips)
-    return Findings(corpus, containers, copies, pairs, joined, *shortcuts)
+    return Findings(corpus, containers, copies, pairs, joined, shortcuts)
 
 
 def _features_of(
@@ -105,19 +105,30 @@ def _features_of(
 ) -> tuple[list[int], Float[Tensor, "crops M F D"]]:
     """Return the videos that can be read, and a few features of each; `listed` are all videos."""
     num_views = {video.video: len(video.views) for video in views}
-    videos, rows = list[int](), list[Tensor]()
+    videos, table = list[int](), torch.empty(1, 0, 1, 1)
     with torch.no_grad():
-        for batch in source.scoring_batches(views):
+        for batch in chain.from_iterable(source.scoring_batches(some) for some in _slices(views)):
             video = int(batch.video[0])
+            if video < 0:  # padding
+                continue
             features = backbone(batch.inputs) if batch.inputs.ndim == 5 else batch.inputs  # images, or features
             if not features.isfinite().all():
                 raise VidclfError(
                     f"{listed[video].name}: its features are not all finite numbers. Look at the file and at the "
                     "weights, or choose another backbone=..."
                 )
+            chosen = choose_frames(features.cpu(), num_views[video], len(views))
+            if not videos:
+                table = chosen.new_empty(len(chosen), len(views), *chosen.shape[1:])
+            table[:, len(videos)] = chosen
             videos.append(video)
-            rows.append(choose_frames(features.cpu(), num_views[video]))
-    return videos, torch.stack(rows, dim=1) if rows else torch.empty(1, 0, 1, 1)
+    return videos, table[:, : len(videos)]
+
+
+def _slices(views: Sequence[VideoViews]) -> Iterator[Sequence[VideoViews]]:
+    """Yield the views in slices, of which all features fit into memory."""
+    for start in range(0, len(views), SLICE):
+        yield views[start : start + SLICE]
 
 
 def _read_containers(corpus: Corpus, num_threads: int) -> dict[int, Container]:
@@ -142,19 +153,21 @@ def _read_containers(corpus: Corpus, num_threads: int) -> dict[int, Container]:
     return containers
 
 
-def _same_frames(corpus: Corpus, readable: Mapping[int, Container]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+def _same_frames(corpus: Corpus, readable: Mapping[int, Container]) -> tuple[list[list[int]], set[tuple[int, int]]]:
     """Return videos with the same frames of the same content, and pairs of videos with overlapping segments of it."""
     by_content: dict[str, dict[tuple[int, int], list[int]]] = defaultdict(lambda: defaultdict(list))
     for video in sorted(readable):
         facts = corpus.facts[video]
         by_content[facts.content][window_of(corpus.videos[video], facts)].append(video)
     copies = [videos for windows in by_content.values() for videos in windows.values() if len(videos) > 1]
-    overlapping = [
-        (min(firsts[0], seconds[0]), max(firsts[0], seconds[0]))
-        for windows in by_content.values()
-        for ((start, length), firsts), ((later, other_length), seconds) in combinations(windows.items(), 2)
-        if start < later + other_length and later < start + length
-    ]
+    overlapping = set()
+    for windows in by_content.values():
+        in_order = sorted(windows.items())
+        for place, ((start, length), firsts) in enumerate(in_order, start=1):
+            for (later, _), seconds in islice(in_order, place, None):
+                if later >= start + length:
+                    break
+                overlapping.add((min(firsts[0], seconds[0]), max(firsts[0], seconds[0])))
     return copies, overlapping
 
 
@@ -164,12 +177,12 @@ def _measure_shortcuts(
     positions: Sequence[int],
     features: Float[Tensor, "crops M F D"],
     takes_clips: bool,
-) -> tuple[Shortcut | None, Shortcut | None]:
+) -> dict[str, Shortcut]:
     videos = [corpus.videos[position] for position in positions]
     parts = [corpus.split.parts[position] for position in positions]
     labelled = LabelledVideos([video.label for video in videos], parts, [video.unit for video in videos])
     if not labelled.can_be_measured:
-        return None, None
+        return {}
     facts: list[dict[str, float | str]] = []
     for position in positions:
         info, container = corpus.facts[position].info, containers[position]
@@ -185,8 +198,10 @@ def _measure_shortcuts(
                 "format": container.format,
             }
         )
-    middle = features[0, :, features.shape[2] // 2].numpy()
-    return measure_containers(facts, labelled), None if takes_clips else measure_one_frame(middle, labelled)
+    shortcuts = {"container": measure_containers(facts, labelled)}
+    if not takes_clips:
+        shortcuts["one_frame"] = measure_one_frame(features[0, :, features.shape[2] // 2].numpy(), labelled)
+    return shortcuts
 
 
 def duration_s(corpus: Corpus, video: int) -> float:
@@ -233,7 +248,7 @@ def _imbalances(findings: Findings) -> Iterator[str]:
             f"{corpus.class_names[smallest]} {fewest}. Read mean class accuracy beside top-1; loss=... may weight "
             "classes."
         )
-    shortcut = findings.container
+    shortcut = findings.shortcuts.get("container")
     if shortcut and shortcut.is_significant:
         used = ", ".join(f"{fact} {share:.0%}" for fact, share in shortcut.used[:3])
         yield (

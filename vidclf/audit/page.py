@@ -1,4 +1,4 @@
-"""Writes the findings of `vidclf check`: a page that loads and runs nothing, and a table of readable videos."""
+"""Write the findings of `vidclf check`: a page that loads and runs nothing, and a table of readable videos."""
 
 import base64
 import csv
@@ -7,6 +7,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -31,8 +32,10 @@ STRIP_FRAMES, STRIP_HEIGHT = 8, 64  # of a video's strip of frames; pixels
 def table_of_classes(findings: Findings) -> Table:
     """Return each class's numbers of videos and groups, in total and in each part, and the durations in s."""
     corpus, rows = findings.corpus, []
-    for label, name in enumerate(corpus.class_names):
-        positions = [position for position, video in enumerate(corpus.videos) if video.label == label]
+    of_class: dict[int, list[int]] = {label: [] for label in range(len(corpus.class_names))}
+    for position, video in enumerate(corpus.videos):
+        of_class[video.label].append(position)
+    for (_, positions), name in zip(of_class.items(), corpus.class_names, strict=True):
         durations = [duration_s(corpus, position) for position in positions if position in corpus.facts] or [0.0]
         parts = Counter(corpus.split.parts[position] for position in positions)
         groups = {corpus.videos[position].unit for position in positions}
@@ -81,8 +84,8 @@ def write_page(path: Path, findings: Findings) -> None:
         problems=findings.problems,
         classes=table_of_classes(findings),
         formats=table_of_formats(findings),
-        container=findings.container,
-        one_frame=findings.one_frame,
+        container=findings.shortcuts.get("container"),
+        one_frame=findings.shortcuts.get("one_frame"),
         failed=Table(
             ["video", "reason"], [[names[video], str(error)] for video, error in sorted(corpus.failed.items())]
         ),
@@ -158,10 +161,8 @@ def _strips(findings: Findings, videos: set[int]) -> Mapping[int, str]:
     strips: dict[int, str] = {}
     for views in findings.corpus.all_views():
         if views.video in videos:
-            try:
+            with suppress(VideoError):
                 strips[views.video] = _strip(findings.corpus.videos[views.video].path, views)
-            except VideoError:
-                continue
     return strips
 
 

@@ -1,4 +1,4 @@
-"""Measures how well labels are predicted without a video's frames, or from a single one."""
+"""Measure how well labels are predicted without a video's frames, or from a single one."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ class Shortcut:
 
     @property
     def is_significant(self) -> bool:
-        """Whether it is better than the most frequent class, beyond its interval."""
+        """Return whether it is better than the most frequent class, beyond its interval."""
         return self.low > self.majority
 
 
@@ -60,7 +60,7 @@ class LabelledVideos:
 
     @property
     def can_be_measured(self) -> bool:
-        """Whether there are two classes to fit, and enough test groups for an interval."""
+        """Return whether there are two classes to fit, and enough test groups for an interval."""
         test_groups = {group for group, part in zip(self.groups, self.parts, strict=True) if part == "test"}
         classes = {label for label, part in zip(self.labels, self.parts, strict=True) if part in ("train", "val")}
         return len(test_groups) >= MIN_CLUSTERS and len(classes) > 1
@@ -99,13 +99,12 @@ def _measure(model: Any, table: Float[np.ndarray, "M D"], videos: LabelledVideos
     return float(is_correct.mean()), *interval, float((labels[is_test] == most_frequent).mean())
 
 
-def keep_shortcuts(root: Path, corpus: Corpus, shortcuts: Mapping[str, Shortcut | None]) -> None:
+def keep_shortcuts(root: Path, corpus: Corpus, shortcuts: Mapping[str, Shortcut]) -> None:
     """Write the measured shortcuts below the store's `root`, for evaluate on the same videos and parts."""
-    scores = {f"{name}_top1": shortcut.top1 for name, shortcut in shortcuts.items() if shortcut}
-    if scores:
+    if shortcuts:
         path = _path_of(root, corpus)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, scores)
+        write_json(path, {f"{name}_top1": shortcut.top1 for name, shortcut in shortcuts.items()})
 
 
 def kept_shortcuts(root: Path, corpus: Corpus) -> dict[str, float]:

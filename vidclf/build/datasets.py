@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from vidclf.build.parts import Config, build_node, build_transform, call_factory
-from vidclf.contracts import Augmentation, Backbone, Source, optional
+from vidclf.build.parts import build_node, build_transform, call_factory
+from vidclf.contracts import Augmentation, Backbone, Source, Transform, optional
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.corpus import Corpus
 from vidclf.data.frames import FrameReader, num_workers_for
@@ -15,6 +15,7 @@ from vidclf.features.extract import Extractor
 from vidclf.features.recipe import hash_weights, recipe_of, why_not_storable
 from vidclf.features.store import REMEDY, FeatureStore
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone, fixed_batch
+from vidclf.run.config import Config
 from vidclf.system.disk import writing_to
 from vidclf.system.machine import num_cores, set_number_formats
 from vidclf.system.ranks import local_world_size
@@ -68,49 +69,46 @@ def build_source(
             check_classes(corpus.class_names)
     obstacle = why_not_storable(backbone.backbone, transform, augmentation)
     if _choose_features(config["features"], obstacle) and stored:
-        return build_stored_features(config, corpus, backbone, device, training)
+        return build_stored_features(config, corpus, backbone, transform, device, training)
     num_workers = config["num_workers"]
     if num_workers is None:
         num_epochs = (config["trainer"]["max_epochs"] or 1000) if training else 1
         num_frames = num_epochs * sum(facts.info.num_frames for facts in corpus.facts.values())
         num_workers = num_workers_for(num_frames, max(1, num_cores() // local_world_size()))
     paths = [video.path for video in corpus.videos]
-    return FrameReader(paths, transform, corpus.exclude, augmentation, config["seed"], num_workers, device)
+    return FrameReader(paths, transform, corpus.exclude, augmentation, config["seed"], num_workers, backbone, device)
 
 
 def build_stored_features(
     config: Config,
     corpus: Corpus,
     backbone: FrozenBackbone | TunedBackbone,
+    transform: Transform,
     device: torch.device,
     training: bool = False,
 ) -> StoredFeatures:
-    """Return the source of stored features.
-
-    Raises:
-        VidclfError: features cannot be stored, or the store cannot be written.
-    """
+    """Return the source of stored features; call `why_not_storable` first."""
     network, root, draws = backbone.backbone, Path(config["store"]["root"]), config["store"]["draws"]
-    transform = build_transform(config, backbone.picture_format)
-    _choose_features(config["features"], why_not_storable(network, transform))
-    number_format = set_number_formats(device.type)
+    default_format = set_number_formats(device.type)
+    number_format = optional(network, Backbone, "precision") or default_format
     recipe = recipe_of(
         network,
         transform,
         {key: config[key] for key in ("backbone", "transform")},
         backbone.picture_format,
         hash_weights(network),
-        optional(network, Backbone, "precision") or number_format,
+        f"{number_format} {optional(network, Backbone, 'arithmetic')}".strip(),
         device.type,
         fixed_batch(device.type, backbone.picture_format.clip_length),
     )
     if training and corpus.is_random:
         say(f"features are stored: epoch e uses draw e modulo {draws} of the training views (store.draws).")
     paths = [video.path for video in corpus.videos]
+    extractor = Extractor(paths, transform, backbone, device, _num_threads(config), config["compile"])
     return StoredFeatures(
-        FeatureStore(root, recipe, backbone.name),
-        Extractor(paths, transform, backbone, device, _num_threads(config), config["compile"]),
-        {video: facts.content for video, facts in corpus.facts.items()},
+        FeatureStore(root, recipe, backbone.name, (extractor.num_crops, backbone.feature_dim)),
+        extractor,
+        corpus.facts,
         corpus.exclude,
         draws if corpus.is_random else 1,
         config["seed"],

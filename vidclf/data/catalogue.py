@@ -7,45 +7,63 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import av
 
 from vidclf.data.decoding import VideoInfo, errors_name_video, inspect
+from vidclf.data.opening import check_regular
 from vidclf.data.prefetch import run_ahead
 from vidclf.errors import VideoError
-from vidclf.system.disk import locked, write_atomically
+from vidclf.system.disk import locked
 from vidclf.system.ranks import gather, rank_and_size
+from vidclf.system.records import Records
 from vidclf.system.terminal import track
 
-FORMAT = 4  # raise it when the facts or their JSON change
-SAVE_EVERY = 500  # files: a killed run repeats no more than these
+FORMAT = 5  # raise it when the facts or their JSON change
+SAVE_EVERY = 500  # records: a killed run repeats no more than these
 
-Stamp = tuple[int, int]  # a file's size in bytes and its modification time in ns
+Stamp = tuple[int, int, int]  # a file's size in bytes, its modification time in ns, and its inode
 Entry = dict | str  # the VideoInfo of a content, or what is wrong with it, without the path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """`content` is the file's sha256 in hex; `info` is the result of `inspect`."""
+    """The facts of one file.
+
+    Attributes:
+        content: the file's sha256 in hex.
+        info: the result of `inspect`.
+        stamp: of the file that was hashed; None: not known.
+    """
 
     content: str
     info: VideoInfo
+    stamp: Stamp | None = field(default=None, compare=False)
+
+    def check_unchanged(self, path: Path) -> None:
+        """Raise VideoError if the file at `path` is no longer the one that was hashed."""
+        if self.stamp is not None and stamp_of(path) != self.stamp:
+            raise _changed(path)
 
 
 class Catalogue:
-    """The facts of all files seen so far, in a JSON file in `folder` that runs share.
+    """The facts of all files seen so far, in a file in `folder` that runs share.
 
-    Each format and each version of PyAV has a separate file: another version may detect other damage.
+    Each format and each version of PyAV has a separate file: another version may detect other damage. It has two kinds
+    of records: [size, modification time, content] by a file's path, and what is known of it by content.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / f"videos-{FORMAT}-av{av.__version__}.json"
-        self.files: dict[str, list] = {}  # path -> size, modification time, content
-        self.contents: dict[str, Entry] = {}
+        name = f"videos-{FORMAT}-av{av.__version__}"
+        self.records = Records(folder / f"{name}.sqlite", "Free space, or name another folder with store.root=...")
+        self._unsaved: dict[str, Any] = {}
+        if not self.records.path.exists():
+            self._import(folder / f"{name}.json")
 
     def look_up(self, paths: Sequence[Path], num_threads: int = 2) -> list[VideoFacts | VideoError]:
         """Return the facts of each file, or its error, in order; unknown files are decoded.
@@ -58,93 +76,110 @@ class Catalogue:
         return [facts[path] for path in paths]
 
     def _look_up(self, paths: Sequence[Path], num_threads: int) -> dict[Path, VideoFacts | VideoError]:
-        self._read()
-        stamps = {path: _stamp(path) for path in paths}
-        failed: dict[Path, VideoError] = {}
-        if self._unknown(stamps):
+        facts = self._known(paths)
+        if len(facts) < len(paths):
             with self._lock_out_others(paths):
-                self._read()  # another process may have added facts meanwhile
-                failed = self._examine(self._unknown(stamps), num_threads)
-        return {path: failed.get(path) or self._facts_of(path) for path in paths}
+                facts = self._known(paths)  # another process may have added facts meanwhile
+                facts |= self._examine([path for path in paths if path not in facts], num_threads)
+        return facts
 
-    def _unknown(self, stamps: Mapping[Path, Stamp | None]) -> list[Path]:
-        """Return the files that are new, changed or missing."""
-        entries = ((path, stamp, self.files.get(os.path.abspath(path))) for path, stamp in stamps.items())
-        return [path for path, stamp, entry in entries if entry is None or tuple(entry[:2]) != stamp]
+    def _known(self, paths: Sequence[Path]) -> dict[Path, VideoFacts | VideoError]:
+        """Return the stored facts of the files that have not changed since."""
+        same: dict[Path, tuple[str, Stamp]] = {}
+        for path, entry in zip(paths, self.records.get(map(os.path.abspath, paths)), strict=True):
+            stamp = stamp_of(path)
+            if entry and stamp and tuple(entry[:2]) == stamp[:2]:
+                same[path] = entry[2], stamp
+        entries = self.records.get(content for content, _ in same.values())
+        return {
+            path: _facts(path, content, entry, stamp)
+            for (path, (content, stamp)), entry in zip(same.items(), entries, strict=True)
+            if entry is not None
+        }
 
-    def _examine(self, paths: Sequence[Path], num_threads: int) -> dict[Path, VideoError]:
-        """Examine files, store their facts, and return the errors of files that could not be read this time."""
-        failed: dict[Path, VideoError] = {}
-        new: dict[str, list] = {}
+    def _examine(self, paths: Sequence[Path], num_threads: int) -> dict[Path, VideoFacts | VideoError]:
+        """Examine files and store their facts, but not the errors of files that could not be read this time."""
+        facts: dict[Path, VideoFacts | VideoError] = {}
         results = track(run_ahead(self._examine_file, paths, num_threads), len(paths), "Examining", "videos")
-        for count, (path, result) in enumerate(results, start=1):
-            if isinstance(result, VideoError):
-                failed[path] = result
-            else:
-                stamp, content, self.contents[content] = result
-                new[os.path.abspath(path)] = [*stamp, content]
-            if count % SAVE_EVERY == 0 or count == len(paths):
-                self._save(new)
-        return failed
+        try:
+            for path, result in results:
+                if isinstance(result, VideoError):
+                    facts[path] = result
+                    continue
+                content, entry, stamp = result
+                facts[path] = _facts(path, content, entry, stamp)
+                self._unsaved |= {content: entry, os.path.abspath(path): [*stamp[:2], content]}
+                if len(self._unsaved) >= SAVE_EVERY:
+                    self._save()
+        finally:
+            self._save()
+        return facts
 
-    def _examine_file(self, path: Path) -> Iterator[tuple[Stamp, str, Entry] | VideoError]:
+    def _save(self) -> None:
+        self.records.put(self._unsaved)
+        self._unsaved = {}
+
+    def _examine_file(self, path: Path) -> Iterator[tuple[str, Entry, Stamp] | VideoError]:
         try:
             with errors_name_video(path):
-                stamp, content = _stamp_and_content(path)
-                yield stamp, content, self.contents.get(content) or _decode(path)
+                content, stamp = _content_and_stamp(path)
+                entry = self._unsaved.get(content) or next(self.records.get([content])) or _decode(path)
+                if stamp_of(path) != stamp:
+                    raise _changed(path)
+                yield content, entry, stamp
         except VideoError as error:
             yield error
-
-    def _facts_of(self, path: Path) -> VideoFacts | VideoError:
-        content = self.files[os.path.abspath(path)][-1]
-        entry = self.contents[content]
-        if isinstance(entry, str):
-            return VideoError(f"{path}: {entry}")
-        return VideoFacts(content, VideoInfo(**{**entry, "shown_from": tuple(entry["shown_from"])}))
 
     @contextmanager
     def _lock_out_others(self, paths: Iterable[Path]) -> Iterator[None]:
         """Keep other processes from examining the same files; processes with other files do not wait."""
         names = "\0".join(sorted(map(os.path.abspath, paths)))
         digest = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        path = self.path.with_name(f".{self.path.name}.{digest}.lock")
+        path = self.records.path.with_name(f".{self.records.path.stem}.{digest}.lock")
         with locked(path, "Another process is examining the same videos; waiting for it."):
             yield
             path.unlink(missing_ok=True)
 
-    def _save(self, new: Mapping[str, list]) -> None:
-        """Add to what is on disk by now, so that two runs at once lose nothing."""
-        with locked(self.path.with_name(f"{self.path.name}.lock")):
-            self._read()
-            self.files |= new
-            write_atomically(self.path, json.dumps({"files": self.files, "contents": self.contents}).encode())
-
-    def _read(self) -> None:
-        """Read the facts that other runs have stored."""
-        try:
-            on_disk = json.loads(self.path.read_bytes())
-        except (FileNotFoundError, ValueError):  # not JSON, or not even text
-            return
-        self.files |= on_disk["files"]
-        self.contents |= on_disk["contents"]
+    def _import(self, path: Path) -> None:
+        """Take over the facts that earlier versions kept in a JSON file."""
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # none, or damaged
+            on_disk = json.loads(path.read_bytes())
+            for content, entry in on_disk["contents"].items():
+                _facts(path, content, entry, (0, 0, 0))  # raises if it is none
+            files = {
+                name: [int(size), int(time), str(content)] for name, (size, time, content) in on_disk["files"].items()
+            }
+            self.records.put({**files, **on_disk["contents"]})
 
 
-def _stamp(path: Path) -> Stamp | None:
+def stamp_of(path: Path) -> Stamp | None:
+    """Return what changes when a file is written or replaced; None where there is no file."""
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _stamp_and_content(path: Path) -> tuple[Stamp, str]:
+def _changed(path: Path) -> VideoError:
+    return VideoError(f"{path}: the file changed while it was read. Run the command again when nothing writes it.")
+
+
+def _facts(path: Path, content: str, entry: Entry, stamp: Stamp) -> VideoFacts | VideoError:
+    if isinstance(entry, str):
+        return VideoError(f"{path}: {entry}")
+    return VideoFacts(content, VideoInfo(**{**entry, "shown_from": tuple(entry["shown_from"])}), stamp)
+
+
+def _content_and_stamp(path: Path) -> tuple[str, Stamp]:
     try:
-        status = path.stat()  # before reading: a file that changes meanwhile is then read again
+        check_regular(path)
+        status = path.stat()
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise VideoError(f"{path}: the file cannot be read ({error.strerror}). Give a video file.") from error
-    return (status.st_size, status.st_mtime_ns), content
+    return content, (status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def _decode(path: Path) -> Entry:

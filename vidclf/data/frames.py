@@ -9,9 +9,10 @@ import multiprocessing
 import os
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 from typing import ClassVar
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vidclf.contracts import Transform, VideoViews, Views, label_views, optional, padding_batch
 from vidclf.data.decoding import decode_frames, errors_name_video
@@ -64,6 +65,7 @@ class FrameReader:
         augmentation: frames -> random images, instead of `transform` in training.
         seed: of the augmentation.
         num_workers: number of processes that decode; 0: decode in this process.
+        backbone: images -> features, for `features`.
         device: of the backbone; batches for a GPU are pinned, so that copies overlap.
     """
 
@@ -73,6 +75,7 @@ class FrameReader:
     augmentation: Callable[[Tensor], Tensor] | None = None
     seed: int = 0
     num_workers: int = 0
+    backbone: nn.Module = field(default_factory=nn.Identity)
     device: torch.device = CPU
     num_draws: ClassVar[int] = 1
 
@@ -108,9 +111,9 @@ class FrameReader:
         num_batches = len(of_rank(views, rank=0)) if keep_as else len(windows)
         return FrameBatches(self, windows, num_batches, self.on_error)
 
-    def features(self, views: Sequence[VideoViews], backbone: nn.Module) -> Float[Tensor, "N S D"]:
+    def features(self, views: Sequence[VideoViews]) -> Float[Tensor, "N S D"]:
         """Return the features of all views, of all processes, on the CPU, without damaged videos."""
-        backbone.to(self.device).eval()
+        backbone = self.backbone.to(self.device).eval()
         batches = self.scoring_batches(views)
         local_features = {int(batch.video[0]): backbone(batch.inputs.to(self.device)).cpu() for batch in batches}
         features_of = {video: features for part in gather(local_features) for video, features in part.items()}
@@ -125,7 +128,7 @@ class FrameReader:
     def loader(self, windows: Sequence[Window]) -> Iterator[DataLoader]:
         """Lend a loader with its workers to a pass: an idle one, or a new one."""
         loader = self._idle.pop() if self._idle else self._start_loader()
-        loader.sampler.windows = windows  # type: ignore[attr-defined]
+        loader.sampler[:] = windows  # type: ignore[index]
         try:
             yield loader
         finally:
@@ -135,7 +138,7 @@ class FrameReader:
         current_videos = torch.full((max(1, self.num_workers), 2), -1).share_memory_()
         return DataLoader(
             Decoder(self.paths, self.transform, self.augmentation, self.seed, current_videos),
-            sampler=Windows(),
+            sampler=[],  # `loader` sets the windows of each pass
             batch_size=None,
             collate_fn=_identity,
             num_workers=self.num_workers,
@@ -192,19 +195,6 @@ def _window_ends(views: Sequence[VideoViews], batch_size: int, num_crops: int) -
             count = 0
 
 
-class Windows(Sampler[Window]):
-    """Yields the windows of the current pass; `FrameReader.loader` sets them."""
-
-    def __init__(self) -> None:
-        self.windows: Sequence[Window] = ()
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __iter__(self) -> Iterator[Window]:
-        return iter(self.windows)
-
-
 @dataclass
 class Decoder(Dataset):
     """Decodes windows; `current_videos` holds each worker's process id and the video that it decodes."""
@@ -257,10 +247,10 @@ class FrameBatches:
         return self.num_batches
 
     def __iter__(self) -> Iterator[Views]:
-        sizes: dict[int, int] = {}
+        sizes: Counter[int] = Counter()
         for window in self.windows:
             for number, rows in zip(window.batches, window.pieces, strict=True):
-                sizes[number] = sizes.get(number, 0) + len(rows)
+                sizes[number] += len(rows)
         waiting: list[Views] = []
         num_yielded = 0
         for number, piece in self._pieces():
@@ -268,7 +258,7 @@ class FrameBatches:
             num_yielded = max(num_yielded, number)
             waiting.append(piece)
             if sum(len(views.labels) for views in waiting) == sizes[number]:
-                yield _join(waiting)
+                yield waiting[0] if len(waiting) == 1 else Views(*map(torch.cat, zip(*waiting, strict=True)))
                 waiting, num_yielded = [], num_yielded + 1
         if num_yielded:
             yield from [padding_batch(piece)] * (self.num_batches - num_yielded)
@@ -308,16 +298,13 @@ def _raise(_: int, error: VideoError) -> None:
     raise error
 
 
-def _join(batch: list[Views]) -> Views:
-    return batch[0] if len(batch) == 1 else Views(*(torch.cat(column) for column in zip(*batch, strict=True)))
-
-
 def _context() -> multiprocessing.context.BaseContext:
     """Return how to start workers: forked from a server that has imported everything once, or spawned."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    # A job of joblib hands its start method, "loky", to the server, which knows it only once joblib is imported.
+    context.set_forkserver_preload([__name__, "joblib.externals.loky.backend.context"])
     return context
 
 

@@ -2,19 +2,22 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidclf.contracts import VideoViews, Views, count_views, label_views, padding_batch
+from vidclf.data.catalogue import VideoFacts
 from vidclf.errors import VideoError
-from vidclf.features.extract import Extractor, fill_store, units_of, views_of
-from vidclf.features.store import REMEDY, FeatureStore
+from vidclf.features.extract import Extractor, compute_missing, fill_store, units_of, views_of
+from vidclf.features.store import REMEDY, FeatureError, FeatureStore
 from vidclf.system.disk import empty_on_disk
 from vidclf.system.machine import free_memory
 from vidclf.system.ranks import local_world_size, of_rank, rank_and_size
 from vidclf.system.seeds import generator_for
+from vidclf.system.terminal import say
 
 MAX_KEPT = 8  # pairs of part and draw that stay in memory
 
@@ -26,7 +29,7 @@ class StoredFeatures:
     Args:
         store: of the backbone's recipe.
         extractor: computes missing features.
-        contents: the sha256 of the videos' files, by `VideoViews.video`.
+        facts: of the videos' files, by `VideoViews.video`.
         on_error: called with a video and its error; it may raise.
         num_draws: of random training views; epoch e uses draw e modulo this, so that the store stays bounded.
         seed: for the order of training views.
@@ -34,12 +37,13 @@ class StoredFeatures:
 
     store: FeatureStore
     extractor: Extractor
-    contents: Mapping[int, str]
+    facts: Mapping[int, VideoFacts]
     on_error: Callable[[int, VideoError], None]
     num_draws: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self.facts = dict(self.facts)  # a corpus forgets those of excluded videos
         self._kept: dict[tuple[str, int, int], Views] = {}  # by part, draw and number of videos
 
     def draw_of(self, epoch: int) -> int:
@@ -48,7 +52,7 @@ class StoredFeatures:
 
     def prepare(self, views: Sequence[VideoViews], shard: tuple[int, int] = (1, 1)) -> int:
         """Compute missing features; return the number of units (frames, or clips) that this process computed."""
-        return fill_store(self.store, self.extractor, views, self.contents, self.on_error, shard)
+        return fill_store(self.store, self.extractor, views, self.facts, self.on_error, shard)
 
     def training_batches(self, views: Sequence[VideoViews], batch_size: int, epoch: int) -> "FeatureBatches":
         """Return this process's share of shuffled batches; see `Source`."""
@@ -73,7 +77,7 @@ class StoredFeatures:
             batches += [order[:0]] * (-(-max(counts) // batch_size) - len(batches))
         return FeatureBatches(local_views, batches)
 
-    def features(self, views: Sequence[VideoViews], backbone: nn.Module | None = None) -> Float[Tensor, "N S D"]:
+    def features(self, views: Sequence[VideoViews]) -> Float[Tensor, "N S D"]:
         """Return the stored features of all views, those of one video next to each other.
 
         The tensor is on the GPU if that has room; in a mapped file if it would take more than half of the free memory.
@@ -101,8 +105,14 @@ class StoredFeatures:
 
     def _read(self, video: VideoViews) -> Float[Tensor, "views S D"]:
         units = units_of(video, self.extractor.backbone.picture_format.clip_length).frames
-        path = self.extractor.paths[video.video]
-        return views_of(self.store.read(self.contents[video.video], units, path), len(video.frames))
+        read = partial(self.store.read, self.facts[video.video].content, units, self.extractor.paths[video.video])
+        try:
+            features = read()
+        except FeatureError as error:  # since `prepare`
+            say(f"{error} They are computed anew.")
+            compute_missing(self.store, self.extractor, [video], self.facts, self.on_error)
+            features = read()
+        return views_of(features, len(video.frames))
 
     def _labelled(self, views: Sequence[VideoViews]) -> Views:
         """Return the views of this process's videos."""

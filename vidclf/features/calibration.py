@@ -95,6 +95,7 @@ def _batches(
         try:
             with errors_name_video(path):
                 crops = [images[:, 0] for _, images in images_of(path, units, crop)]
+            corpus.facts[video].check_unchanged(path)
         except VideoError as error:
             corpus.exclude(video, error)
             continue

@@ -1,8 +1,7 @@
 """Compute features of video files, decoded in threads and batched across videos, and fill the store with them."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidclf.contracts import Backbone, Transform, VideoViews, optional
+from vidclf.data.catalogue import VideoFacts
 from vidclf.data.decoding import errors_name_video, iterate_frames
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.transforms import halves_of
@@ -28,6 +28,7 @@ Result = Float[Tensor, "R crops S D"] | VideoError
 
 FRAMES_AT_ONCE = 32  # decoded frames of a video that are passed on together
 WRITERS = 2  # threads that write to the store; syncing a video to the disk can take as long as a batch
+JOINED = 32  # batches of a long video whose features are joined
 IN_FLIGHT = 2  # batches that a GPU may hold before the oldest is waited for
 COMPILE = ("auto", True, False)
 # Compiling takes half a minute, and pays above so many floating-point operations. VGG16 is then 19 % faster with AMX
@@ -78,7 +79,7 @@ class Extractor:
 
     @property
     def num_crops(self) -> int:
-        """Images made of a frame."""
+        """Return the number of images made of a frame."""
         return optional(self.transform, Transform, "num_crops")
 
     def compute(self, units: Iterable[VideoViews]) -> Iterator[tuple[VideoViews, Result]]:
@@ -126,7 +127,7 @@ def fill_store(
     store: FeatureStore,
     extractor: Extractor,
     views: Sequence[VideoViews],
-    contents: Mapping[int, str],
+    facts: Mapping[int, VideoFacts],
     on_error: Callable[[int, VideoError], None],
     shard: tuple[int, int] = (1, 1),
 ) -> int:
@@ -138,7 +139,7 @@ def fill_store(
         store: is filled.
         extractor: knows the videos' paths.
         views: in any order; a video may appear several times.
-        contents: the sha256 of the videos' files.
+        facts: of the videos' files.
         on_error: called with a video and its error; it may raise.
         shard: (k, n) if the videos are the k-th of n shards.
 
@@ -146,35 +147,51 @@ def fill_store(
         VidclfError: the disk has no room.
     """
     rank, size = rank_and_size()
-    of_content: dict[str, list[int]] = {}  # the videos of each file: several if they are its segments
+    first: dict[str, int] = {}  # the first video of each file, which may have several segments
     for position in dict.fromkeys(video.video for video in views):
-        of_content.setdefault(contents[position], []).append(position)
-    local = [video for video in views if of_content[contents[video.video]][0] // shard[1] % size == rank]
-    num_units = 0
-    if _missing(store, extractor, local, contents):
-        with (
-            store.computing((shard[0] - 1) * size + rank, shard[1] * size),
-            closing(_compute(store, extractor, _missing(store, extractor, local, contents), contents)) as results,
-        ):
-            for position, result in results:
-                if isinstance(result, VideoError):
-                    for segment in of_content[contents[position]]:
-                        on_error(segment, result)
-                else:
-                    num_units += result
+        first.setdefault(facts[position].content, position)
+    local = [video for video in views if first[facts[video.video].content] // shard[1] % size == rank]
+    share = (shard[0] - 1) * size + rank, shard[1] * size
+    num_units = compute_missing(store, extractor, local, facts, on_error, share)
     barrier()  # a process reads features that others computed
     return num_units
 
 
+def compute_missing(
+    store: FeatureStore,
+    extractor: Extractor,
+    views: Sequence[VideoViews],
+    facts: Mapping[int, VideoFacts],
+    on_error: Callable[[int, VideoError], None],
+    share: tuple[int, int] = (0, 1),
+) -> int:
+    """Compute missing units as `fill_store` does, but in this process alone; `share` names the lock, (k, n)."""
+    if not _missing(store, extractor, views, facts):
+        return 0
+    num_units = 0
+    with (
+        store.computing(*share),
+        closing(_compute(store, extractor, _missing(store, extractor, views, facts), facts)) as results,
+    ):
+        for position, result in results:
+            if isinstance(result, VideoError):
+                content = facts[position].content
+                for segment in dict.fromkeys(video.video for video in views if facts[video.video].content == content):
+                    on_error(segment, result)
+            else:
+                num_units += result
+    return num_units
+
+
 def _missing(
-    store: FeatureStore, extractor: Extractor, views: Sequence[VideoViews], contents: Mapping[int, str]
+    store: FeatureStore, extractor: Extractor, views: Sequence[VideoViews], facts: Mapping[int, VideoFacts]
 ) -> list[VideoViews]:
     """Return the missing units of each file, as a VideoViews of its first video."""
     clip_length = extractor.backbone.picture_format.clip_length
     units: dict[str, list[Tensor]] = {}
     first: dict[str, int] = {}
     for video in views:
-        content = contents[video.video]
+        content = facts[video.video].content
         first.setdefault(content, video.video)
         units.setdefault(content, []).append(units_of(video, clip_length).frames)
     missing = store.missing_of_all([(content, torch.cat(frames)) for content, frames in units.items()])
@@ -186,7 +203,7 @@ def _missing(
 
 
 def _compute(
-    store: FeatureStore, extractor: Extractor, units: Sequence[VideoViews], contents: Mapping[int, str]
+    store: FeatureStore, extractor: Extractor, units: Sequence[VideoViews], facts: Mapping[int, VideoFacts]
 ) -> Generator[tuple[int, int | VideoError]]:
     """Compute and store features; yield each video and its number of units, or its error."""
     backbone, num_crops = extractor.backbone, extractor.num_crops
@@ -195,35 +212,26 @@ def _compute(
     num_bytes = 2 if backbone.precision == "bfloat16" else 4
     require_space(store.folder, num_units * backbone.feature_dim * num_crops * num_bytes, REMEDY)
     extractor.compile_if_it_pays(num_units * num_crops)
-    unit = "frames" if backbone.picture_format.clip_length == 1 else "clips"
-    results = _written(store, extractor.compute(units), contents)
-    yield from track(results, len(units), "Extracting features of", "videos", unit, lambda result: counts[result[0]])
 
-
-def _written(
-    store: FeatureStore, results: Iterable[tuple[VideoViews, Result]], contents: Mapping[int, str]
-) -> Iterator[tuple[int, int | VideoError]]:
-    """Write features in threads, so that the backbone does not wait for the disk; yield videos as they are stored."""
-    writing: deque[tuple[VideoViews, Future]] = deque()
-
-    def done(at_most: int) -> Iterator[tuple[int, int]]:
-        while writing and (len(writing) > at_most or writing[0][1].done()):
-            video, future = writing.popleft()
-            future.result()  # raises if the disk is full
-            yield video.video, len(video.frames)
-
-    with ThreadPoolExecutor(WRITERS, thread_name_prefix="write") as pool:
-        for video, result in results:
+    def write(computed: tuple[VideoViews, Result]) -> Iterator[tuple[int, int | VideoError]]:
+        video, result = computed
+        try:
             if isinstance(result, VideoError):
-                yield video.video, result
-            else:
-                writing.append((video, pool.submit(store.add, contents[video.video], video.frames, result)))
-            yield from done(at_most=2 * WRITERS)
-        yield from done(at_most=0)
+                raise result
+            facts[video.video].check_unchanged(extractor.paths[video.video])
+            store.add(facts[video.video].content, video.frames, result)
+            yield video.video, len(video.frames)
+        except VideoError as error:
+            yield video.video, error
+
+    # In threads, so that the backbone does not wait for the disk.
+    written = (result for _, result in run_ahead(write, extractor.compute(units), WRITERS))
+    unit = "frames" if backbone.picture_format.clip_length == 1 else "clips"
+    yield from track(written, len(units), "Extracting features of", "videos", unit, lambda result: counts[result[0]])
 
 
 def _is_enough(backbone: FrozenBackbone, image: Tensor, num_images: int) -> bool:
-    """Whether compiling pays for so many images."""
+    """Return whether compiling pays for so many images."""
     threshold = WORTH_COMPILING.get(image.device.type)
     if threshold is None or num_images < 1000:  # too few for any network
         return False
@@ -243,18 +251,20 @@ def images_of(
     """
     order = units.amax(dim=1).argsort(stable=True)
     stream = iterate_frames(path, units.unique().tolist(), whole=True)
+    num_uses = Counter(units.flatten().tolist())  # of each frame in the units that are left
     frames: dict[int, Tensor] = {}
     for chunk in order.split(max(1, FRAMES_AT_ONCE // units.shape[1])):
         last = int(units[chunk].max())
         while last not in frames:
             index, frame = next(stream)
             frames[index] = frame
-        views = torch.stack([frames[index] for index in units[chunk].flatten().tolist()])
-        views = views.unflatten(0, (len(chunk), -1))  # (r, t, 3, H, W)
+        indices = units[chunk].flatten().tolist()
+        views = torch.stack([frames[index] for index in indices]).unflatten(0, (len(chunk), -1))  # (r, t, 3, H, W)
+        num_uses.subtract(indices)
+        for index in {*indices}:
+            if not num_uses[index]:
+                del frames[index]
         yield chunk, crop(views).unflatten(0, (len(chunk), -1))
-        order = order[len(chunk) :]
-        needed = set(units[order].flatten().tolist())
-        frames = {index: frame for index, frame in frames.items() if index in needed}
 
 
 class _Assembly:
@@ -309,7 +319,8 @@ class _Assembly:
                 yield video, error
                 continue
             features = torch.cat(rows).unflatten(0, (-1, self.crops))
-            yield video, features[torch.cat(positions).argsort()]
+            order = torch.cat(positions).argsort()
+            yield video, features if torch.equal(order, torch.arange(len(order))) else features[order]
 
     def _take(self, count: int) -> Iterator[Tensor]:
         """Yield the next `count` features, in the pieces of their batches."""
@@ -332,6 +343,9 @@ class _Assembly:
         self.computed.append(_Copy(self.backbone(images)))
         if len(self.computed) > IN_FLIGHT:
             self.computed[-1 - IN_FLIGHT].wait()
+        if len(self.computed) > IN_FLIGHT + JOINED:  # small features between freed images would fragment the heap
+            oldest = [self.computed.popleft().wait() for _ in range(JOINED)]
+            self.computed.appendleft(_Copy(torch.cat(oldest)))
 
 
 class _Copy:
@@ -347,7 +361,7 @@ class _Copy:
             self.event.record()
 
     def is_done(self) -> bool:
-        """Whether the copy is complete."""
+        """Return whether the copy is complete."""
         return self.event is None or self.event.query()
 
     def wait(self) -> Tensor:

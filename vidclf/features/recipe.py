@@ -48,7 +48,7 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """The first twelve hex digits of the recipe's sha256."""
+        """Return the first twelve hex digits of the recipe's sha256."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
 
 

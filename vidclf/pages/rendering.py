@@ -1,4 +1,4 @@
-"""Renders pages that load and run nothing, and tables for a terminal, Markdown and CSV; names may hold anything."""
+"""Render pages that load and run nothing, and tables for a terminal, Markdown and CSV; names may hold anything."""
 
 import csv
 import io

@@ -1,4 +1,8 @@
-"""Write whole files or none, lock between processes, and say in one sentence when the disk refuses."""
+"""Write whole files or none, lock between processes, and say in one sentence when the disk refuses.
+
+Temporary files and folders are named `.<name>.<32 hex digits>`, and their process holds a lock on them. One without a
+lock was left by a process that was killed, and the next call for the same name removes it.
+"""
 
 import csv
 import errno
@@ -6,11 +10,13 @@ import io
 import json
 import math
 import os
+import re
 import shutil
+import sys
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +25,17 @@ from filelock import FileLock, Timeout
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
 
+if sys.platform != "win32":
+    import fcntl
+
 if TYPE_CHECKING:
     import torch
 
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+_RANDOM = re.compile("[0-9a-f]{32}|part")  # the end of a temporary name; part: of earlier versions
+_REFUSALS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+)
 
 
 @contextmanager
@@ -58,26 +71,88 @@ def locked(path: Path, waiting_message: str = "") -> Iterator[bool]:
         lock.release()
 
 
-@contextmanager
-def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and rename it to `path` when the block ends without an error.
+def check_links(folder: Path, within: Path | None = None) -> None:
+    """Raise VidclfError if a link inside `folder`, which may come from anyone, leads out of it.
 
-    Args:
-        path: readers see the old file or the new one, whole.
-        suffix: of the temporary name, where there is one writer only: it then replaces what a killed process left.
+    The folder itself may be a link, because its user has named it; with `within`, the folder that was named, it must
+    lie in that.
     """
-    temporary = path.with_name(f".{path.name}.{suffix or uuid.uuid4().hex}")
-    temporary.unlink(missing_ok=True)
-    try:
+    root = (within or folder).resolve()
+    paths = [folder] if within else []
+    paths += [Path(parent, name) for parent, *names in os.walk(folder.resolve()) for name in (*names[0], *names[1])]
+    for path in paths:
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise VidclfError(
+                f"{path}: is a link that leads out of {within or folder}. Nothing is read or written through it. "
+                "Remove the link, or copy what it leads to."
+            )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary file beside `path`; rename it to `path` when the block ends without an error.
+
+    Readers see the old file or the new one, whole.
+    """
+    with _temporary(path, Path.touch) as temporary:
         yield temporary
         temporary.replace(path)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield an empty folder in the system's folder for temporary files, for as long as the block lasts."""
+    with _temporary(Path(tempfile.gettempdir(), "vidclf"), Path.mkdir) as folder:
+        yield folder
+
+
+@contextmanager
+def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Make and lock a temporary file or folder beside `path`; remove it at the end, and first what kills left."""
+    prefix = f".{path.name}."
+    with suppress(OSError):  # no such folder, which `make` reports
+        names = [name for name in os.listdir(path.parent) if name.startswith(prefix)]
+        for other in [path.with_name(name) for name in names if _RANDOM.fullmatch(name, len(prefix))]:
+            if (lock := _try_lock(other)) is not None:
+                _remove(other)
+                os.close(lock)
+    temporary = path.with_name(f"{prefix}{uuid.uuid4().hex}")
+    make(temporary)
+    lock = _try_lock(temporary)
+    try:
+        yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+        if lock is not None:
+            os.close(lock)
+
+
+def _try_lock(path: Path) -> int | None:
+    """Lock a temporary until the returned descriptor is closed; return None if it is locked, or cannot be."""
+    if sys.platform == "win32":
+        return None
+    try:
+        descriptor = os.open(path, os.O_NOFOLLOW | (os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_NONBLOCK))
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` beside `path`, sync it to the disk, and rename."""
-    with replacing(path) as temporary, temporary.open("xb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -88,11 +163,8 @@ def require_space(folder: Path, num_bytes: int, remedy: str) -> None:
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if num_bytes > free:
-        raise VidclfError(f"{folder}: {_readable(num_bytes)} needed, {_readable(free)} free. {remedy}")
-
-
-def _readable(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.2f} MB"
+        needed, left = (f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB" for size in (num_bytes, free))
+        raise VidclfError(f"{folder}: {needed} needed, {left} free. {remedy}")
 
 
 def empty_on_disk(folder: Path, shape: Sequence[int], dtype: "torch.dtype", remedy: str) -> "torch.Tensor":
@@ -105,10 +177,11 @@ def empty_on_disk(folder: Path, shape: Sequence[int], dtype: "torch.dtype", reme
 
     num_bytes = math.prod(shape) * dtype.itemsize
     require_space(folder, num_bytes, remedy)
-    with writing_to(folder, remedy), tempfile.NamedTemporaryFile(dir=folder, prefix=".mapped-") as file:
+    with writing_to(folder, remedy), _temporary(folder / "mapped", Path.touch) as path:
         if hasattr(os, "posix_fallocate"):  # not on macOS
-            os.posix_fallocate(file.fileno(), 0, num_bytes)  # a disk that fills later would end the process
-        return torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=dtype).view(*shape)
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, num_bytes)  # a disk that fills later would end the process
+        return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=dtype).view(*shape)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -128,6 +201,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Write a table, UTF-8."""
+    write_atomically(path, csv_bytes(header, rows))
+
+
+def csv_bytes(header: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
+    """Return a table as CSV, UTF-8."""
     table = io.StringIO(newline="")
     csv.writer(table).writerows([header, *rows])
-    write_atomically(path, table.getvalue().encode("utf-8", "surrogateescape"))
+    return table.getvalue().encode("utf-8", "surrogateescape")

@@ -44,7 +44,7 @@ def limit_threads() -> None:
 
 
 def computes_in_bfloat16(device_type: str | None = None) -> bool:
-    """Whether the device (None: an NVIDIA GPU if there is one, else the CPU) multiplies bfloat16.
+    """Return whether the device (None: an NVIDIA GPU if there is one, else the CPU) multiplies bfloat16.
 
     GPUs do from the Ampere generation on. Intel's AMX has matrix units for it; AVX-512's own bfloat16 instructions
     (AMD from Zen 4, Intel from Cooper Lake) do twice the work of float32's.
@@ -58,10 +58,19 @@ def computes_in_bfloat16(device_type: str | None = None) -> bool:
 
 
 def has_matrix_units() -> bool:
-    """Whether the CPU has matrix units (Intel's AMX)."""
+    """Return whether the CPU has matrix units (Intel's AMX)."""
     import torch
 
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def saturates_int8() -> bool:
+    """Return whether sums of products of bytes can overflow: on an x86 CPU without VNNI, which adds them in 16 bits."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    has_vnni = capabilities.get("avx512_vnni") or capabilities.get("avx_vnni")
+    return platform.machine() in ("x86_64", "AMD64") and not has_vnni
 
 
 def free_memory(root: Path = Path("/")) -> int:

@@ -9,11 +9,12 @@ import io
 import json
 import logging
 import math
+import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -23,8 +24,11 @@ from torch import Tensor, nn
 from vidclf.contracts import Backbone, optional
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrap import picture_format_of
+from vidclf.system.disk import scratch_folder
 from vidclf.system.extras import require
-from vidclf.system.machine import computes_in_bfloat16
+from vidclf.system.machine import computes_in_bfloat16, saturates_int8
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is imported, which asks the network otherwise
 
 Ranges = dict[str, list[float]]  # the smallest and largest value of each tensor of the exported network
 
@@ -46,6 +50,7 @@ class Int8Backbone(nn.Module):
     Attributes:
         ranges: the smallest and largest value of each tensor; `calibrate` sets them.
         precision: the number format of the features: bfloat16 where the CPU multiplies it, else float32.
+        arithmetic: `exact sums` where the processor's own could overflow; slower.
         configuration: the ranges as text and the backbone's own configuration; part of the weights' hash.
 
     Raises:
@@ -69,6 +74,7 @@ class Int8Backbone(nn.Module):
             raise VidclfError("backbone.precision=int8 is for a frozen backbone. Leave it or backbone.trainable out.")
         self.feature_dim = cast(int, backbone.feature_dim)
         self.precision = "bfloat16" if computes_in_bfloat16("cpu") else "float32"
+        self.arithmetic = "exact sums" if saturates_int8() else ""
         self.backbone = backbone.eval()
         self.ranges = None if ranges is None else checked_ranges(ranges)
         self._sessions: dict[torch.Size, Any] = {}
@@ -88,10 +94,10 @@ class Int8Backbone(nn.Module):
 
         batches = iter(batches)
         first = next(batches)
-        with _quiet(), TemporaryDirectory() as folder:
-            exported = _export(self.backbone, first, Path(folder))
+        with _quiet() as folder:
+            exported = _export(self.backbone, first, folder)
             _check_export(self.backbone, exported, first)
-            calibrator = create_calibrator(exported, [*PRODUCTS, *CARRIED], str(Path(folder, "augmented.onnx")))
+            calibrator = create_calibrator(exported, [*PRODUCTS, *CARRIED], str(folder / "augmented.onnx"))
             calibrator.collect_data(_Reader(chain([first], batches)))
             ranges = calibrator.compute_data()
         self.ranges = {name: [float(end.item()) for end in data.range_value] for name, data in ranges.items()}
@@ -108,10 +114,6 @@ class Int8Backbone(nn.Module):
         (features,) = self._sessions[images.shape].run(None, {INPUT: images.float().numpy()})
         return torch.from_numpy(features).to(getattr(torch, self.precision))
 
-    def extra_repr(self) -> str:
-        """Return the name and number formats, which the layers do not show."""
-        return f"name={self.name}, precision=int8, features in {self.precision}"
-
     def __getstate__(self) -> dict[str, Any]:
         """Leave the sessions out: copies and other processes build new ones."""
         return {**self.__dict__, "_sessions": {}}
@@ -126,8 +128,10 @@ class Int8Backbone(nn.Module):
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        with _quiet(), TemporaryDirectory() as folder:
-            exported = _export(self.backbone, images, Path(folder))
+        if self.arithmetic:
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        with _quiet() as folder:
+            exported = _export(self.backbone, images, folder)
             quantised = _quantise(exported, self.ranges)
             return onnxruntime.InferenceSession(str(quantised), options, providers=["CPUExecutionProvider"])
 
@@ -230,13 +234,15 @@ class _Reader:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter and the quantiser; errors are still raised."""
-    level = logging.root.manager.disable
+def _quiet() -> Iterator[Path]:
+    """Silence the exporter and the quantiser (errors are still raised); yield a folder for their temporary files."""
+    level, default_folder = logging.root.manager.disable, tempfile.tempdir
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with scratch_folder() as folder, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            yield
+            tempfile.tempdir = str(folder)
+            yield folder
     finally:
+        tempfile.tempdir = default_folder
         logging.disable(level)

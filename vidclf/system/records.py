@@ -1,0 +1,90 @@
+"""JSON values by key, in an SQLite file that processes share.
+
+SQLite comes with Python, finds a key without reading the rest, and writes a batch whole or not at all. So the cost of a
+value does not grow with their number. Its default journal works wherever the file system locks.
+"""
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from vidclf.errors import VidclfError
+from vidclf.system.terminal import say
+
+WAIT_S = 60  # for another process that writes
+
+
+class Records:
+    """A cache: a damaged value counts as missing, and a damaged file is written anew.
+
+    Args:
+        path: of the file, which is made by the first `put`.
+        remedy: what to do where it cannot be written.
+    """
+
+    def __init__(self, path: Path, remedy: str) -> None:
+        self.path, self.remedy = path, remedy
+
+    def get(self, keys: Iterable[str]) -> Iterator[Any]:
+        """Yield the value of each key in order; None where there is none.
+
+        Raises:
+            VidclfError: another process has locked the file for too long.
+        """
+        path = self.path if self.path.is_file() else ":memory:"
+        with closing(sqlite3.connect(path, timeout=WAIT_S)) as connection:
+            for key in map(_encode, keys):
+                try:
+                    rows = connection.execute("SELECT value FROM records WHERE key = ?", [key]).fetchall()
+                except sqlite3.Error as error:  # no table yet, or a damaged file
+                    if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                        raise VidclfError(f"{self.path}: cannot read ({error}). {self.remedy}") from error
+                    rows = []
+                yield _unpack(key, rows[0][0]) if rows else None
+
+    def put(self, values: Mapping[str, Any]) -> None:
+        """Write all values or none.
+
+        Raises:
+            VidclfError: the disk refuses.
+        """
+        rows = [(key, _pack(key, value)) for key, value in zip(map(_encode, values), values.values(), strict=True)]
+        try:
+            self._insert(rows)
+        except (sqlite3.Error, OSError) as error:
+            raise VidclfError(f"{self.path}: cannot write ({error}). {self.remedy}") from error
+
+    def _insert(self, rows: list[tuple[bytes, bytes]]) -> None:
+        try:
+            with closing(sqlite3.connect(self.path, timeout=WAIT_S)) as connection, connection:
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS records (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
+                )
+                connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?)", rows)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise
+            say(f"{self.path}: the file is damaged, and is written anew.")
+            self.path.unlink()
+            self._insert(rows)
+
+
+def _encode(key: str) -> bytes:
+    return key.encode("utf-8", "surrogateescape")  # names of files may be any bytes
+
+
+def _pack(key: bytes, value: Any) -> bytes:
+    """Return a value as JSON, after the checksum of its key and itself."""
+    text = json.dumps(value).encode()
+    return zlib.crc32(key + text).to_bytes(4, "big") + text
+
+
+def _unpack(key: bytes, packed: Any) -> Any:
+    """Return the value, or None if it is not as it was packed."""
+    if not isinstance(packed, bytes) or zlib.crc32(key + packed[4:]).to_bytes(4, "big") != packed[:4]:
+        return None
+    return json.loads(packed[4:])
