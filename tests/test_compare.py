@@ -6,24 +6,23 @@ import re
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import wilcoxon
 from scored_runs import MLP, write_run
 from verbs import Outcome
 
 from experiments.intervals.seeds import study
 from vidclf.compare import show
-from vidclf.comparison.differences import compare_pairs, holm
+from vidclf.comparison.differences import holm_factors
 from vidclf.comparison.leaderboard import Leaderboard, build_leaderboard
 from vidclf.comparison.scored import read_scored
 from vidclf.comparison.settings import settings_of, varying_settings
 from vidclf.comparison.tables import notes_on, write_leaderboard
 from vidclf.errors import VidclfError
 from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
+from vidclf.evaluation.paired import sign_flip_test
 from vidclf.pages.rendering import Table, as_csv, as_markdown, print_table
 from vidclf.run.sweep import find_runs, why_missing, write_failure
 
@@ -45,30 +44,14 @@ def official(number: int) -> dict[str, object]:
 # The numbers
 
 
-def test_all_sign_flips_of_few_groups_are_tried():
-    is_correct = np.array([[1, 0], [1, 0], [1, 1], [0, 1], [1, 0], [1, 0.0]])
-    clusters = Clusters.of(["a", "a", "b", "c", "d", "d"], [0, 0, 0, 1, 1, 1])
-    (pair,) = compare_pairs(is_correct, np.full(6, 1 / 6), clusters)
-    sums = np.array([2, 0, -1, 2])  # of the groups' differences
-    flips = [abs(np.dot(signs, sums)) >= abs(sums.sum()) for signs in product((-1, 1), repeat=4)]
-    assert (pair.value, pair.p, pair.num_discordant) == (pytest.approx(3 / 6), np.mean(flips), 5)
-
-
-def test_sampled_sign_flips_agree_with_another_librarys_test():
-    """For groups that differ by ranks, the test is Wilcoxon's."""
-    generator = np.random.default_rng(3)
-    ranks = np.arange(1, 41) * np.where(generator.random(40) < 0.66, 1, -1)
-    is_correct = np.stack([np.maximum(ranks, 0), np.maximum(-ranks, 0)], axis=1) / 40
-    (pair,) = compare_pairs(is_correct, np.full(40, 1 / 40), Clusters.of(range(40), range(40)))
-    assert pair.p == pytest.approx(wilcoxon(ranks, method="exact").pvalue, abs=0.01)
-
-
 def test_holm_by_hand():
-    assert holm(np.array([0.01, 0.04, 0.03, 0.5])).tolist() == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    ps = np.array([0.01, 0.04, 0.03, 0.5])
+    assert (ps * holm_factors(ps)).tolist() == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert (holm_factors(np.array([0.4, 0.6])) * [0.4, 0.6]).tolist() == pytest.approx([0.8, 0.8])
 
 
-def test_runs_that_differ_by_chance_alone_are_rarely_significant():
-    assert sum(study(number) for number in range(6)) <= 1  # 14 of 400, see experiments/intervals
+def test_equal_settings_are_rarely_told_apart():
+    assert sum(study(number, num_settings=6) for number in range(5)) <= 1  # see experiments/intervals
 
 
 def test_a_paired_difference_can_be_significant_although_intervals_overlap(tmp_path: Path):
@@ -84,10 +67,18 @@ def test_a_paired_difference_can_be_significant_although_intervals_overlap(tmp_p
     assert pair.value == pytest.approx(better.mean() - worse.mean())
 
 
-def test_a_run_does_not_differ_from_itself(tmp_path: Path):
+def test_a_run_is_identical_to_itself_and_to_nothing_that_is_only_as_good(tmp_path: Path):
     run = write_run(tmp_path / "a", answers(0.7))
     (pair,) = board_of(run, run).differences
-    assert (pair.value, pair.p, pair.verdict, pair.interval) == (0, 1, "no difference", (0, 0))
+    assert (pair.value, pair.p, pair.verdict, pair.interval) == (0, 1, "identical", (0, 0))
+    other = write_run(tmp_path / "b", answers(0.7), head=MLP)  # correct in the same videos, and once wrong otherwise
+    lines = (other / "test" / "predictions.csv").read_text().splitlines()
+    row = next(row for row, line in enumerate(lines) if ",jump,run," in line)
+    lines[row] = lines[row].replace(",jump,run,", ",jump,walk,")
+    (other / "test" / "predictions.csv").write_text("\n".join(lines) + "\n")
+    (pair,) = board_of(run, other).differences
+    assert (pair.value, pair.p, pair.num_discordant, pair.verdict) == (0, 1, 0, "not significant")
+    assert pair.interval.low < 0 < pair.interval.high
 
 
 def test_variation_of_seeds_is_separate_from_that_of_videos(tmp_path: Path):
@@ -98,6 +89,96 @@ def test_variation_of_seeds_is_separate_from_that_of_videos(tmp_path: Path):
     assert (seeds.choices, sorted(seeds.top1s)) == ({"head": "linear"}, pytest.approx(sorted(top1s)))
     assert seeds.deviation == pytest.approx(np.std(top1s, ddof=1))
     assert seeds.interval.low < np.mean(top1s) < seeds.interval.high
+
+
+def test_settings_are_compared_by_their_means_over_the_seeds_that_both_have(tmp_path: Path):
+    for seed in range(3):
+        write_run(tmp_path / f"linear{seed}", answers(0.5, seed), seed=seed)
+        write_run(tmp_path / f"mlp{seed}", answers(0.5, seed) | answers(0.3, 9 - seed), head=MLP, seed=seed)
+    board = board_of(*sorted(tmp_path.iterdir()))
+    (pair,) = board.differences  # not the 15 pairs of single runs, so that Holm corrects nothing
+    assert pair.corrected == pair.p < 0.05
+    names = [board.settings[position].name for position in (pair.first, pair.second)]
+    assert names == ["head=mlp (mean of 3 seeds)", "head=linear (mean of 3 seeds)"]
+    gains = np.array([(answers(0.5, seed) | answers(0.3, 9 - seed)) ^ answers(0.5, seed) for seed in range(3)])
+    assert pair.value == pytest.approx(gains.mean())
+    assert pair.p == pytest.approx(sign_flip_test(gains.sum(0).reshape(30, 3).sum(1).astype(float), 1))
+
+    write_run(tmp_path / "linear3", answers(0.99, 3), seed=3)  # a seed without a partner
+    board = board_of(*sorted(tmp_path.iterdir()))
+    assert abs(board.differences[0].value) == pytest.approx(gains.mean())
+    assert "by the seeds that both have" in " ".join(notes_on(board, "test"))
+
+
+def test_a_repeated_run_is_compared_with_other_settings_alone(tmp_path: Path):
+    runs = [write_run(tmp_path / name, answers(0.5, seed)) for seed, name in enumerate(("a", "again"))]
+    runs.append(write_run(tmp_path / "mlp", answers(0.9), head=MLP))
+    board = board_of(*runs)
+    names = [{board.settings[pair.first].name, board.settings[pair.second].name} for pair in board.differences]
+    assert sorted(map(sorted, names)) == [["a", "mlp"], ["again", "mlp"]]
+
+
+def test_seeds_of_one_setting_are_not_compared(tmp_path: Path):
+    board = board_of(
+        *(write_run(tmp_path / f"{seed}", answers(0.3 + 0.3 * seed, seed), seed=seed) for seed in range(3))
+    )
+    assert board.differences == []
+    assert "seeds are not compared with each other" in " ".join(notes_on(board, "test"))
+
+
+def test_intervals_of_several_differences_agree_with_holms_verdicts(tmp_path: Path):
+    heads = [{"_target_": f"mine.Head{number}"} for number in range(5)]
+    runs = [
+        write_run(tmp_path / f"{number}", answers(0.5) | answers(0.13 * number, 7), head=head)
+        for number, head in enumerate(heads)
+    ]
+    pairs = board_of(*runs).differences
+    assert len(pairs) == 10
+    assert {pair.is_significant for pair in pairs} == {True, False}
+    assert any(pair.p < 0.05 < pair.corrected for pair in pairs)
+    for pair in pairs:
+        assert pair.is_significant == (pair.interval.low > 0)
+        assert pair.p <= pair.corrected
+
+
+def test_scores_are_means_over_splits_of_unlike_sizes_and_a_shared_group_counts_once(tmp_path: Path):
+    """Split 1 tests 90 videos, split 2 the first 30 of them again."""
+    for name, share in (("linear", 0.5), ("mlp", 0.8)):
+        head = {"head": MLP} if name == "mlp" else {}
+        write_run(tmp_path / f"{name}1", answers(share, 1), split=official(1), **head)
+        write_run(tmp_path / f"{name}2", answers(share, 2, 30), split=official(2), **head)
+    board = board_of(*sorted(tmp_path.iterdir()), pool_splits=True)
+    first, second = answers(0.8, 1), answers(0.8, 2, 30)
+    assert board.entries[0].metrics["top1"] == pytest.approx((first.mean() + second.mean()) / 2)
+    assert board.settings[0].mean == pytest.approx((first.mean() + second.mean()) / 2)
+    (pair,) = board.differences
+    gains = [first.astype(int) - answers(0.5, 1), second.astype(int) - answers(0.5, 2, 30)]
+    assert pair.value == pytest.approx((gains[0].mean() + gains[1].mean()) / 2)
+    assert (len(board.clusters), board.num_videos, board.tested_twice) == (30, 120, 30)
+    assert "30 videos tested by several splits" in " ".join(notes_on(board, "test"))
+    videos = np.r_[np.arange(90), np.arange(30)] // 3
+    interval = interval_of_accuracy(
+        np.r_[first, second].astype(float), Clusters.of(videos.tolist()), (np.arange(120) < 90).astype(int)
+    )
+    assert board.entries[0].interval == pytest.approx(interval)
+    scaled = gains[0].reshape(30, 3).sum(1).astype(float)
+    scaled[:10] += 3 * gains[1].reshape(10, 3).sum(1)  # a video of the smaller split weighs three times as much
+    assert pair.p == pytest.approx(sign_flip_test(scaled, 1), rel=0.05)
+
+
+def test_runs_that_list_their_videos_in_another_order_are_compared_video_by_video(tmp_path: Path):
+    runs = [write_run(tmp_path / name, answers(0.7), **head) for name, head in (("a", {}), ("b", {"head": MLP}))]
+    path = runs[1] / "test" / "predictions.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *rows[::-1]]) + "\n")
+    assert board_of(*runs).differences[0].verdict == "identical"
+
+
+def test_runs_whose_videos_have_other_groups_are_refused(tmp_path: Path):
+    runs = [write_run(tmp_path / name, answers(0.7), **head) for name, head in (("a", {}), ("b", {"head": MLP}))]
+    change(runs[1] / "test" / "predictions.csv", ",g1,", ",g0,")
+    with pytest.raises(VidclfError, match=r"3 of 90 have other groups .*: run/v3.avi"):
+        board_of(*runs)
 
 
 def test_splits_of_one_setting_are_averaged_with_their_groups_pooled(tmp_path: Path):
@@ -116,7 +197,7 @@ def test_splits_of_one_setting_are_averaged_with_their_groups_pooled(tmp_path: P
     mean = np.mean([answers(share, number).mean() for number, share in shares.items()])
     entry = board.entries[1]
     assert entry.metrics["top1"] == pytest.approx(mean)
-    alone = interval_of_accuracy(answers(0.6, 1).astype(float), Clusters.of([v // 3 for v in range(90)], [0] * 90))
+    alone = interval_of_accuracy(answers(0.6, 1).astype(float), Clusters.of([v // 3 for v in range(90)]))
     assert 0 < entry.interval.high - entry.interval.low < 0.75 * (alone.high - alone.low)
     notes = " ".join(notes_on(board, "test"))
     assert "means over the splits 1, 2, 3" in notes
@@ -132,7 +213,10 @@ def test_a_sweep_without_a_setting_on_all_splits_is_refused(tmp_path: Path):
 
 
 def test_one_group_has_no_interval_and_the_reason_is_printed(tmp_path: Path):
-    runs = [write_run(tmp_path / f"{seed}", answers(0.7, seed, 6), videos_a_group=6, seed=seed) for seed in range(2)]
+    runs = [
+        write_run(tmp_path / name, answers(share, 0, 6), videos_a_group=6, **head)
+        for name, share, head in (("a", 0.7, {}), ("b", 0.3, {"head": MLP}))
+    ]
     board = board_of(*runs)
     assert [entry.interval for entry in board.entries] == [None, None]
     assert board.differences[0].interval is None
@@ -200,6 +284,7 @@ def change(path: Path, was: str, now: str) -> None:
     [
         ("predictions.csv", "jump/v0", "jump/v1", "they are not of one evaluation"),
         ("metrics.json", r'"top1": 0\.\d+', '"top1": 0.99', "while metrics.json says 0.99"),
+        ("metrics.json", r'"top1": 0\.\d+', '"top1": 0.01', "while metrics.json says 0.01"),
         ("metrics.json", r'"top1": 0\.\d+', '"top1": NaN', "a number is not finite"),
         ("metrics.json", r"\{", "[", "not the scores that vidclf writes"),
         ("predictions.csv", "content", "contents", "not the predictions that this version writes"),
@@ -257,11 +342,11 @@ def test_a_sweep_is_one_call_and_failed_jobs_are_listed(vidclf: Callable[..., Ou
     }
 
 
-def test_one_run_twice_is_no_difference_and_nothing_is_written(vidclf: Callable[..., Outcome], tmp_path: Path):
+def test_one_run_twice_is_identical_and_nothing_is_written(vidclf: Callable[..., Outcome], tmp_path: Path):
     write_run(tmp_path / "a", answers(0.7))
     outcome = vidclf("compare", "a", "a", "out=null")
     assert outcome.status == 0, outcome.err
-    assert "a and a: no difference; they classify the same videos correctly." in outcome.out
+    assert "a and a: identical predictions." in outcome.out
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
@@ -363,7 +448,7 @@ def test_evaluated_runs_are_compared_and_several_are_evaluated_in_one_call(
     assert (first / "metrics.json").read_bytes() == (second / "metrics.json").read_bytes()
     compared = vidclf("compare", "sweep")
     assert compared.status == 0, compared.err
-    assert "0_x and 1_x: no difference" in compared.out
+    assert "0_x and 1_x: identical predictions." in compared.out
     assert "chance 50.0 %, the most frequent class of train 50.0 %" in compared.out
 
     change_logits = (first / "videos.txt").read_text().replace("Archery/", "Biking/")

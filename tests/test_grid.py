@@ -179,7 +179,7 @@ def test_the_checkpoint_is_that_of_the_best_head_alone(averaged: bool, tmp_path:
 
     choose = chooser(tmp_path / "all", rates)
     many = Grid([alone(head, rate) for rate in rates])
-    describe = WriteRate({}, "", changes=choose.changes)
+    describe = WriteRate({}, "", "", changes=choose.changes)
     fitted(many, callbacks=[*ema(), choose, describe], enable_checkpointing=True)
     kept = ModelCheckpoint(tmp_path / "single", "best", monitor="val/loss")
     fitted(alone(head, 0.1), callbacks=[*ema(), kept], enable_checkpointing=True)

@@ -4,12 +4,22 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from doubles import Images, make_corpus, make_frames, make_learner, make_trainer
+from torch.nn.functional import one_hot
 from verbs import SMALL, Outcome
 
+from vidclf.data.sampling import Uniform
 from vidclf.errors import VidclfError
-from vidclf.evaluation.probes import PROBES, parse_probes, reverse, shuffle, single_frame, static
+from vidclf.evaluation.intervals import Clusters
+from vidclf.evaluation.logits import ViewLogits
+from vidclf.evaluation.paired import interval_of_difference
+from vidclf.evaluation.probes import PROBES, Prober, parse_probes, reverse, shuffle, single_frame, static
+from vidclf.evaluation.scores import VideoPredictions
+from vidclf.models.backbones.wrap import FrozenBackbone
+from vidclf.models.scaling import Scaling
 from vidclf.system.seeds import generator_for
 
 FRAMES = torch.tensor([[0, 3, 6, 9], [1, 4, 7, 10]])
@@ -36,6 +46,37 @@ def test_an_unknown_probe_is_an_error():
     assert parse_probes("all") == list(PROBES)
     with pytest.raises(VidclfError, match="probe=backwards: there is no such probe; use one of shuffle, reverse, "):
         parse_probes("backwards")
+
+
+def test_shuffles_are_five_draws_and_the_gain_is_over_their_mean(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    corpus = make_corpus(clips, sampling=Uniform(4), store=tmp_path / "store")
+    scored: list[list[list[int]]] = []
+
+    def score(trainer: object, classifier: object, source: object, of: object, part: str, views: list) -> ViewLogits:
+        """Score class 0 for every video in the first draw, the labels in the others."""
+        scored.append([video.frames.tolist() for video in views])
+        labels, video = (torch.tensor([getattr(view, name) for view in views]) for name in ("label", "video"))
+        predicted = torch.zeros_like(labels) if len(scored) == 1 else labels
+        return ViewLogits(one_hot(predicted, 2).float(), labels, video, torch.zeros_like(video), 0)
+
+    monkeypatch.setattr("vidclf.evaluation.probes.score_part", score)
+    learner = make_learner(FrozenBackbone(Images()), scaling=Scaling(6, "none"))
+    videos = corpus.views("test")
+    labels = torch.tensor([video.label for video in videos])
+    clusters = Clusters.of([corpus.videos[video.video].unit for video in videos])
+    in_order = one_hot(labels, 2).float()
+    in_order[0] = in_order[0].flip(0)  # an error
+    ordered = VideoPredictions(in_order, labels, [video.video for video in videos], clusters)
+    prober = Prober(make_trainer(), learner, make_frames(corpus), corpus, "test", ordered)
+    ((name, scores),) = prober.score(["shuffle"])
+    assert name == "shuffle"
+    assert len({str(draw) for draw in scored}) == 5
+    assert scores["top1"] == pytest.approx((0.5 + 4) / 5)
+    assert scores["temporal_gain"] == pytest.approx(7 / 8 - 0.9)
+    expected = interval_of_difference(np.array([-1, 0, 0.4, 0.4]), np.full(4, 2.0), 0.2)  # four groups of two
+    assert (scores["temporal_gain_low"], scores["temporal_gain_high"]) == pytest.approx(expected)
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +109,10 @@ def test_probes_are_scored_beside_the_runs_score(ordered: Outcome, vidclf: Calla
 def test_an_order_blind_head_gains_nothing(clips: Path, vidclf: Callable[..., Outcome]):
     small = [setting for setting in SMALL if not setting.startswith(("sampling", "head"))]
     trained = vidclf("train", f"dataset.root={clips}", *small, *GRU[:2], "head=mean_pool")
-    assert vidclf("evaluate", f"run={trained.run}", "probe=shuffle").status == 0
+    outcome = vidclf("evaluate", f"run={trained.run}", "probe=shuffle")
+    assert (outcome.status, "probe=shuffle: the predictions are identical" in outcome.err) == (0, True)
     metrics = json.loads((trained.run / "test-probe-shuffle" / "metrics.json").read_text())
-    assert metrics["temporal_gain"] == 0
+    assert [metrics[f"temporal_gain{end}"] for end in ("", "_low", "_high")] == [0, 0, 0]
 
 
 def test_views_of_one_frame_have_no_order_to_remove(run: Path, trained: Outcome, vidclf: Callable[..., Outcome]):

@@ -2,6 +2,7 @@
 
 import math
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ from doubles import Images, make_corpus, make_frames, make_learner, make_trainer
 from sklearn.metrics import accuracy_score, classification_report, log_loss, recall_score, top_k_accuracy_score
 from torch import Tensor
 from torch.distributions import Categorical
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from vidclf.contracts import Video
 from vidclf.data.corpus import Corpus
 from vidclf.errors import VidclfError
-from vidclf.evaluation.calibration import calibration_error, fit_temperature, interval_of_calibration_error, reliability
-from vidclf.evaluation.intervals import Clusters
+from vidclf.evaluation.calibration import calibration_error, fit_temperature, reliability
+from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
 from vidclf.evaluation.logits import ViewLogits, compute_metrics, print_warnings, score_part
 from vidclf.evaluation.results import CLASSES, classes_of
 from vidclf.evaluation.scores import (
@@ -80,7 +82,7 @@ def test_of_equal_probabilities_the_lowest_class_comes_first_everywhere():
     assert (scores["top1"], scores["top5"]) == pytest.approx((1 / 40, 5 / 40))
     names = [f"c{label:02d}" for label in labels]
     assert [name for name, _ in most_probable(log_probabilities[0], names)] == names[:5]
-    clusters = Clusters.of([*range(40)], labels.tolist())
+    clusters = Clusters.of([*range(40)])
     predictions = VideoPredictions(log_probabilities, labels, range(40), clusters)
     assert predictions.predicted.tolist() == [0] * 40
     assert intervals_of(predictions)["top5_low"] < 5 / 40 < intervals_of(predictions)["top5_high"]
@@ -125,16 +127,27 @@ def test_every_aggregation_is_scored_from_the_same_logits():
     assert scores["loss"] == pytest.approx(-(math.log(1.89 / 3) + math.log(0.9)) / 2)
 
 
-def test_every_score_has_an_interval_around_it(unbalanced: tuple[Tensor, Tensor]):
+def test_every_score_but_the_calibration_error_has_an_interval_around_it(unbalanced: tuple[Tensor, Tensor]):
     log_probabilities, labels = unbalanced
-    predictions = VideoPredictions(
-        log_probabilities, labels, range(60), Clusters.of([i // 2 for i in range(60)], [*range(60)])
-    )
+    predictions = VideoPredictions(log_probabilities, labels, range(60), Clusters.of([i // 2 for i in range(60)]))
     bounds = intervals_of(predictions)
-    for name, score in score_videos(*unbalanced).items():
-        assert bounds[f"{name}_low"] < score < bounds[f"{name}_high"], name
-    single_group = VideoPredictions(log_probabilities, labels, range(60), Clusters.of(["g1"] * 60, labels.tolist()))
+    scores = score_videos(*unbalanced)
+    assert {name.rpartition("_")[0] for name in bounds} == {*scores} - {"ece"}
+    for name in {*scores} - {"ece"}:
+        assert bounds[f"{name}_low"] < scores[name] < bounds[f"{name}_high"], name
+    of_classes = interval_of_accuracy(predictions.is_correct, predictions.clusters, labels.numpy())
+    assert (bounds["mean_class_low"], bounds["mean_class_high"]) == of_classes
+    assert bounds["mean_class_high"] != pytest.approx(bounds["top1_high"], abs=0.01)
+    single_group = VideoPredictions(log_probabilities, labels, range(60), Clusters.of(["g1"] * 60))
     assert intervals_of(single_group) == {}
+
+
+def test_with_five_classes_top5_has_no_interval():
+    log_probabilities = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)).log_softmax(1)
+    labels = torch.arange(8) % 5
+    bounds = intervals_of(VideoPredictions(log_probabilities, labels, range(8), Clusters.of(range(8))))
+    assert "top1_low" in bounds
+    assert "top5_low" not in bounds
 
 
 def test_more_views_are_spread_over_the_video_up_to_all():
@@ -169,6 +182,18 @@ def test_scores_that_a_choice_may_rest_on_are_computed_on_val_alone(clips: Path,
     assert "temperature" not in compute_metrics(view_logits, predictions, corpus, "test", {"mean": mean})
 
 
+def test_the_most_frequent_class_is_that_of_train(clips: Path, tmp_path: Path):
+    corpus = make_corpus(clips, store=tmp_path / "store")
+    parts = [
+        "val" if video.label == 0 and part == "train" else part
+        for video, part in zip(corpus.videos, corpus.split.parts, strict=True)
+    ]
+    corpus.split = replace(corpus.split, parts=parts)  # train has class 1 alone, test as many of both
+    view_logits = ViewLogits(torch.zeros(4, 2), torch.tensor([0, 1, 1, 1]), torch.arange(4), torch.zeros(4).long(), 0)
+    predictions = view_logits.aggregate(mean, corpus.videos)
+    assert compute_metrics(view_logits, predictions, corpus, "test", {"mean": mean})["majority_top1"] == 0.75
+
+
 def test_a_video_that_is_neither_scored_nor_failed_is_an_error(clips: Path, tmp_path: Path):
     corpus = make_corpus(clips, store=tmp_path / "store")
     classifier = make_learner(FrozenBackbone(Images()), scaling=Scaling(6, "none"))
@@ -176,15 +201,18 @@ def test_a_video_that_is_neither_scored_nor_failed_is_an_error(clips: Path, tmp_
         score_part(make_trainer(), classifier, make_frames(corpus), corpus, "test", corpus.views("test")[1:])
 
 
-def test_the_calibration_error_is_torchmetrics_and_its_curve_adds_up(unbalanced: tuple[Tensor, Tensor]):
+def test_the_calibration_error_is_that_of_another_library_and_of_its_curve(unbalanced: tuple[Tensor, Tensor]):
     log_probabilities, labels = unbalanced
     bins = reliability(log_probabilities, labels)
     assert sum(count for _, _, count in bins) == 60
     by_hand = sum(count / 60 * abs(probability - accuracy) for probability, accuracy, count in bins)
-    assert calibration_error(log_probabilities, labels) == pytest.approx(by_hand, abs=1e-6)
-    certain = torch.tensor([[0.0, -80.0], [0.0, -80.0]])
-    assert calibration_error(certain, torch.tensor([0, 1])) == pytest.approx(0.5)
-    assert reliability(certain, torch.tensor([0, 1])) == [(1.0, 0.5, 2)]
+    assert calibration_error(log_probabilities, labels) == pytest.approx(by_hand)
+    elsewhere = multiclass_calibration_error(log_probabilities.exp(), labels, 8, n_bins=15).item()
+    assert calibration_error(log_probabilities, labels) == pytest.approx(elsewhere, abs=1e-6)
+    certain = torch.tensor([[0.0, -80.0], [0.0, -80.0], [np.log(0.96), np.log(0.04)]])  # 1 has no bin of its own
+    labels = torch.tensor([0, 1, 1])
+    assert reliability(certain, labels) == [(pytest.approx(2.96 / 3), pytest.approx(1 / 3), 3)]
+    assert calibration_error(certain, labels) == pytest.approx(1.96 / 3)
 
 
 def test_a_temperature_undoes_a_scaling_of_the_logits():
@@ -194,9 +222,7 @@ def test_a_temperature_undoes_a_scaling_of_the_logits():
         torch.manual_seed(0)
         labels = Categorical(logits=logits).sample()
     assert fit_temperature((3 * logits).log_softmax(1), labels) == pytest.approx(3, rel=0.05)
-    clusters = Clusters.of(range(4000), labels.tolist())
-    low, high = interval_of_calibration_error(logits.log_softmax(1), labels, clusters)
-    assert 0 <= low < high < 0.03
+    assert calibration_error(logits.log_softmax(1), labels) < 0.03
 
 
 def test_a_temperature_stays_near_one_where_val_tells_little(capsys: pytest.CaptureFixture[str]):
@@ -213,7 +239,7 @@ def test_classes_are_scored_and_one_without_a_video_is_named(
     unbalanced: tuple[Tensor, Tensor], capsys: pytest.CaptureFixture[str]
 ):
     log_probabilities, labels = unbalanced
-    predictions = VideoPredictions(log_probabilities, labels, range(60), Clusters.of([*range(60)], labels.tolist()))
+    predictions = VideoPredictions(log_probabilities, labels, range(60), Clusters.of([*range(60)]))
     names = [f"class {label}" for label in range(8)]
     rows = {row[0]: dict(zip(CLASSES, row, strict=True)) for row in classes_of(predictions, names)}
     report = classification_report(labels, predictions.predicted, labels=range(8), output_dict=True, zero_division=0)
@@ -233,6 +259,6 @@ def test_classes_are_scored_and_one_without_a_video_is_named(
 def test_one_group_and_few_groups_are_warned_of(unbalanced: tuple[Tensor, Tensor], capsys: pytest.CaptureFixture[str]):
     log_probabilities, labels = unbalanced
     for num_groups, sentence in ((1, "There is no interval: all videos are of one group"), (4, "are of 4 groups")):
-        clusters = Clusters.of([video % num_groups for video in range(60)], [*range(60)])
+        clusters = Clusters.of([video % num_groups for video in range(60)])
         print_warnings(VideoPredictions(log_probabilities, labels, range(60), clusters), [*map(str, range(8))])
         assert sentence in capsys.readouterr().err

@@ -175,7 +175,7 @@ def test_a_sweep_has_a_folder_for_each_job_named_by_its_overrides_without_paths(
         "0_backbone-tiny_head-linear_sampling.rate_hz-10_trainer.max_epochs-1_-callbacks.view_sheets-null",
         "1_backbone-tiny_head-mlp_sampling.rate_hz-10_trainer.max_epochs-1_-callbacks.view_sheets-null",
     ]
-    assert outcome.out.count("top1/mean") == 2
+    assert outcome.out.count("\ntop1 ") == 2
 
 
 def test_a_failing_job_does_not_end_the_others_of_a_sweep(train: Callable[..., Outcome], tmp_path: Path):

@@ -24,7 +24,7 @@ def accuracy(rows: Iterable[Row]) -> Measured:
     of_video = {row["video"]: int(row["num_right"]) / int(row["num_seeds"]) for row in rows}
     values = np.array([*of_video.values()])
     groups = [re.sub(r"_c\d+\.avi$", "", video) for video in of_video]
-    interval = interval_of_accuracy(values, Clusters.of(groups, [0] * len(groups)))
+    interval = interval_of_accuracy(values, Clusters.of(groups))
     assert interval is not None
     return float(values.mean()), *interval
 

@@ -39,7 +39,7 @@ def settings_of(split: str, root: str) -> list[str]:
 
 def vidclf(verb: str, *arguments: str) -> str:
     """Return the output of a verb."""
-    command = [sys.executable, "-m", f"vidclf.{verb}", *arguments]
+    command = [sys.executable, "-m", "vidclf", verb, *arguments]
     print("vidclf", verb, *arguments, flush=True)
     return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
 

@@ -93,7 +93,7 @@ def _measure(model: Any, table: Float[np.ndarray, "M D"], videos: LabelledVideos
     model.fit(table[is_fitted], labels[is_fitted])
     is_correct = (model.predict(table[is_test]) == labels[is_test]).astype(float)
     groups = [group for group, part in zip(videos.groups, videos.parts, strict=True) if part == "test"]
-    interval = interval_of_accuracy(is_correct, Clusters.of(groups, labels[is_test].tolist()))
+    interval = interval_of_accuracy(is_correct, Clusters.of(groups))
     assert interval is not None  # there are MIN_CLUSTERS
     most_frequent = np.bincount(labels[is_fitted]).argmax()
     return float(is_correct.mean()), *interval, float((labels[is_test] == most_frequent).mean())

@@ -1,32 +1,31 @@
-"""Tests whether one run is better than another on the same videos."""
+"""Tests whether one setting is better than another on the same videos."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from math import lcm
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 
 from vidclf.evaluation.intervals import LEVEL, Clusters, Interval
+from vidclf.evaluation.paired import interval_of_difference, sign_flip_test
 
-MAX_EXACT_CLUSTERS = 12  # up to which all sign flips are tried
-NUM_FLIPS = 9999  # drawn at random for more clusters; more where many pairs are corrected for
-FLIPS_PER_PAIR = 40  # so that the smallest p, times the number of pairs, is below 0.05
-BLOCK = 2000  # flips, or pairs of resamples, that fit a processor's cache
-NOISE = np.float32(2e-6)  # of sums in another order; less than one video in 100,000
+RESOLUTION = 100  # of the test, in units of the lightest video, where videos weigh differently
 
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much the accuracy of one run exceeds that of another.
+    """By how much the accuracy of one setting exceeds that of another.
 
     Attributes:
-        first: position of the run.
-        second: position of the run that it is compared with.
+        first: position of the setting.
+        second: position of the setting that it is compared with.
         value: the difference.
-        interval: 95 %, over videos; None: they are of one group.
-        p: how often a difference at least as large occurs when whole groups swap the two runs at random.
+        interval: at least 95 %, and as wide as Holm's correction wants; None: the videos are of one group.
+        p: how often a difference at least as large occurs when whole groups swap the two settings at random.
         corrected: p after Holm's correction over all pairs.
-        num_discordant: videos that exactly one of the two classifies correctly.
+        num_discordant: videos that one of the two classifies correctly more often.
+        is_identical: whether all predictions are the same; then the interval is [0, 0].
     """
 
     first: int
@@ -36,91 +35,90 @@ class Difference:
     p: float
     corrected: float
     num_discordant: int
+    is_identical: bool
 
     @property
     def is_significant(self) -> bool:
-        """Whether the runs differ, at a family-wise error rate of 5 % over all pairs."""
+        """Whether the settings differ, at a family-wise error rate of 5 % over all pairs: the interval excludes 0."""
         return self.corrected <= 1 - LEVEL
 
     @property
     def verdict(self) -> str:
-        """The result in one to three words."""
-        if not self.num_discordant:
-            return "no difference"
+        """The result in one or two words."""
+        if self.is_identical:
+            return "identical"
         return ("better" if self.value > 0 else "worse") if self.is_significant else "not significant"
 
 
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """The gains of the first of two settings over the second, by group: multiples of `unit`."""
+
+    gains: Float[np.ndarray, " C"]
+    unit: float
+    num_discordant: int
+    is_identical: bool
+
+
 def compare_pairs(
-    is_correct: Float[np.ndarray, "M R"], weights: Float[np.ndarray, " M"], clusters: Clusters, seed: int = 0
+    predicted: Int[np.ndarray, "M R"],
+    labels: Int[np.ndarray, " M"],
+    weights: Float[np.ndarray, " M"],
+    clusters: Clusters,
+    settings: Sequence[Mapping[str, int]],
+    positions: Sequence[tuple[int, int]],
 ) -> list[Difference]:
-    """Return the difference of every two of R runs, in the order of `combinations`.
+    """Return the differences of pairs of settings.
 
-    The interval is by the cluster bootstrap. In the permutation test whole clusters swap the runs; McNemar's test
-    assumes independent clips (Obuchowski, Statistics in Medicine 1998; Durkalski et al., 2003).
-    `weights` of the videos in the score sum to 1.
+    Args:
+        predicted: the class that each of R runs predicts for each video.
+        labels: of the videos.
+        weights: of the videos in the score; their mean is 1.
+        clusters: of the videos.
+        settings: the columns of each setting's runs, by seed. Two settings are compared by the seeds that both have,
+            or by all if they share none.
+        positions: the two settings of each pair.
     """
-    pairs = list(combinations(range(is_correct.shape[1]), 2))
-    if not pairs:
-        return []
-    first, second = np.asarray(pairs).T
-    totals = clusters.total(is_correct * weights[:, None])
-    intervals: list[Interval | None] = [None] * len(pairs)
-    if len(clusters) > 1:
-        resampled = clusters.resample(seed=seed)
-        scores = (resampled @ totals) / (resampled @ clusters.total(weights))[:, None]
-        intervals = _intervals(scores, first, second)
-    values = totals.sum(0)[first] - totals.sum(0)[second]
-    ps = _permutation_test(totals, first, second, seed)
-    discordant = _count_discordant(is_correct > 0, first, second)
-    columns = (values.tolist(), intervals, ps.tolist(), holm(ps).tolist(), discordant.tolist())
-    return [Difference(*pair, *numbers) for pair, *numbers in zip(pairs, *columns, strict=True)]
+    pairs = [_pair(predicted, labels, weights, clusters, settings[i], settings[j]) for i, j in positions]
+    ps = np.array([sign_flip_test(pair.gains, pair.unit) for pair in pairs])
+    differences = []
+    for (first, second), pair, p, factor in zip(positions, pairs, ps.tolist(), holm_factors(ps).tolist(), strict=True):
+        level = 1 - (1 - LEVEL) / factor
+        interval = interval_of_difference(pair.gains, clusters.total(weights), pair.unit, level)
+        if pair.is_identical:
+            interval = Interval(0, 0)
+        found = float(pair.gains.sum() / len(labels)), interval, p, min(1.0, p * factor)
+        differences.append(Difference(first, second, *found, pair.num_discordant, pair.is_identical))
+    return differences
 
 
-def holm(ps: Float[np.ndarray, " P"]) -> Float[np.ndarray, " P"]:
-    """Return p values corrected for multiple comparisons (Holm, Scandinavian Journal of Statistics 1979)."""
+def holm_factors(ps: Float[np.ndarray, " P"]) -> Float[np.ndarray, " P"]:
+    """Return the factors that correct p values for several comparisons (Holm, Scandinavian Journal of Statistics 1979).
+
+    They lie between 1 and the number of comparisons; a corrected p above 1 means 1.
+    """
+    ps = np.maximum(ps, np.finfo(float).tiny)
     order = np.argsort(ps, kind="stable")
-    corrected = np.empty_like(ps)
-    corrected[order] = np.minimum(np.maximum.accumulate(ps[order] * np.arange(len(ps), 0, -1)), 1)
-    return corrected
+    factors = np.empty_like(ps)
+    factors[order] = np.maximum.accumulate(ps[order] * np.arange(len(ps), 0, -1)) / ps[order]
+    return factors
 
 
-def _permutation_test(
-    totals: Float[np.ndarray, "C R"], first: np.ndarray, second: np.ndarray, seed: int
-) -> Float[np.ndarray, " P"]:
-    """Return the share of sign flips of clusters with a difference at least as large as the observed one."""
-    num_clusters, num_runs = totals.shape
-    observed = np.abs(totals.sum(0)[first] - totals.sum(0)[second]).astype(np.float32) - NOISE
-    is_exact = num_clusters <= MAX_EXACT_CLUSTERS
-    num_flips = 2**num_clusters if is_exact else max(NUM_FLIPS, FLIPS_PER_PAIR * len(first) - 1)
-    generator, counts = np.random.default_rng(seed), np.zeros(len(first))
-    for start in range(0, num_flips, BLOCK):
-        size = min(BLOCK, num_flips - start)
-        if is_exact:
-            bits = (np.arange(start, start + size)[:, None] >> np.arange(num_clusters)) & 1
-        else:
-            bits = generator.integers(2, size=(size, num_clusters), dtype=np.int8)
-        flipped = np.ascontiguousarray(((2.0 * bits - 1) @ totals).T, dtype=np.float32)  # (R, flips)
-        done = 0
-        for run in range(num_runs - 1):  # pairs are in this order
-            stop = done + num_runs - 1 - run
-            differences = np.abs(flipped[run + 1 :] - flipped[run])
-            counts[done:stop] += np.count_nonzero(differences >= observed[done:stop, None], axis=1)
-            done = stop
-    return counts / num_flips if is_exact else (counts + 1) / (num_flips + 1)  # the observed one counts as a flip
-
-
-def _intervals(scores: Float[np.ndarray, "N R"], first: np.ndarray, second: np.ndarray) -> list[Interval | None]:
-    intervals = list[Interval | None]()
-    for start in range(0, len(first), BLOCK):
-        block = slice(start, start + BLOCK)
-        differences = scores[:, first[block]] - scores[:, second[block]]
-        low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-        intervals += [Interval(*ends) for ends in zip(low.tolist(), high.tolist(), strict=True)]
-    return intervals
-
-
-def _count_discordant(is_correct: Bool[np.ndarray, "M R"], first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return how many videos exactly one run of each pair classifies correctly."""
-    numbers = is_correct.astype(np.float32)
-    both, each = numbers.T @ numbers, numbers.sum(0)
-    return (each[first] + each[second] - 2 * both[first, second]).astype(int)
+def _pair(
+    predicted: Int[np.ndarray, "M R"],
+    labels: Int[np.ndarray, " M"],
+    weights: Float[np.ndarray, " M"],
+    clusters: Clusters,
+    first: Mapping[str, int],
+    second: Mapping[str, int],
+) -> _Pair:
+    seeds = sorted(first.keys() & second.keys())
+    of_first = predicted[:, [first[seed] for seed in seeds or first]]
+    of_second = predicted[:, [second[seed] for seed in seeds or second]]
+    first_correct, second_correct = ((of_setting == labels[:, None]).mean(1) for of_setting in (of_first, of_second))
+    gains = first_correct - second_correct
+    unit = float(weights.min()) / lcm(of_first.shape[1], of_second.shape[1])
+    if np.ptp(weights) > 1e-9 * unit:
+        unit /= RESOLUTION
+    is_identical = of_first.shape == of_second.shape and bool((of_first == of_second).all())
+    return _Pair(clusters.total(gains * weights), unit, int(np.count_nonzero(gains)), is_identical)

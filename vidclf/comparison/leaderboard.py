@@ -1,12 +1,13 @@
 """Ranks runs: the settings that differ, their scores, and the significance of their differences."""
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from vidclf.comparison.differences import Difference, compare_pairs
 from vidclf.comparison.scored import ScoredRun
@@ -24,30 +25,34 @@ class Entry:
 
     Attributes:
         name: of the run, or of the first of them and how many more.
-        runs: by split number; "" if the data set's split has none.
+        runs: one for each split.
         choices: settings that differ between entries, by key.
         metrics: the means over the splits.
         interval: of top1, over videos; None: they are of one group.
     """
 
     name: str
-    runs: Mapping[str, ScoredRun]
+    runs: Sequence[ScoredRun]
     choices: Mapping[str, str]
     metrics: Mapping[str, float]
     interval: Interval | None
 
 
 @dataclass(frozen=True)
-class SeedSummary:
-    """Runs that differ only in their seed: the variation of training, apart from that of videos.
+class Setting:
+    """Entries that differ only in their seed: the variation of training, apart from that of videos.
 
     Attributes:
-        choices: the common settings, by key.
+        name: of the entry, or the choices and the number of seeds.
+        choices: the common choices, by key.
+        rows: the entries' positions, by seed.
         top1s: of each seed.
         interval: of their mean, over videos, for these trained models.
     """
 
+    name: str
     choices: Mapping[str, str]
+    rows: Mapping[str, int]
     top1s: Sequence[float]
     interval: Interval | None
 
@@ -69,8 +74,8 @@ class Leaderboard:
     Attributes:
         entries: sorted by top1.
         keys: of the settings that differ between entries.
-        differences: of every two entries, by their positions.
-        seeds: settings that were trained with several seeds.
+        settings: the best first.
+        differences: of every two settings, by their positions.
         splits: the split numbers of every entry; [""]: a split without a number.
         clusters: of all their videos.
         num_videos: a video counts once for each split that tests it.
@@ -80,21 +85,18 @@ class Leaderboard:
 
     entries: Sequence[Entry]
     keys: Sequence[str]
+    settings: Sequence[Setting]
     differences: Sequence[Difference]
-    seeds: Sequence[SeedSummary]
     splits: Sequence[str]
     clusters: Clusters
     num_videos: int
     tested_twice: int
     left_out: Sequence[str]
 
-
-@dataclass(frozen=True)
-class _Setting:
-    """The runs of one setting, by split number."""
-
-    choices: Mapping[str, str]
-    runs: dict[str, ScoredRun]
+    @property
+    def seeds(self) -> list[Setting]:
+        """The settings that were trained with several seeds."""
+        return [setting for setting in self.settings if len(setting.rows) > 1]
 
 
 def build_leaderboard(scored: Sequence[ScoredRun], pool_splits: bool) -> Leaderboard:
@@ -106,24 +108,23 @@ def build_leaderboard(scored: Sequence[ScoredRun], pool_splits: bool) -> Leaderb
     configured = [settings_of(run.config) for run in scored]
     keys = varying_settings(configured)
     choices = [{key: settings[key] for key in keys if key in settings} for settings in configured]
-    numbers = [settings.get(SPLIT, "") if SPLIT in keys else "" for settings in configured]
     by_number: dict[str, ScoredRun] = {}
-    for run, number in zip(scored, numbers, strict=True):
-        check_same_videos(by_number.setdefault(number, run), run)
-    settings = _group_by_setting(scored, choices, numbers)
+    for run, chosen in zip(scored, choices, strict=True):
+        check_same_videos(by_number.setdefault(chosen.get(SPLIT, ""), run), run)
     splits = sorted(by_number, key=lambda number: (len(number), number))
-    complete = [setting for setting in settings if len(setting.runs) == len(splits)]
+    complete, left_out = list[tuple[dict[str, str], list[ScoredRun]]](), []
+    for common, positions in _join(choices, SPLIT):
+        if missing := [number for number in splits if number not in positions]:
+            first = scored[min(positions.values())]
+            left_out.append(f"{first.folder.name}: it has no split.number={', '.join(missing)}")
+        else:
+            complete.append((common, [scored[positions[number]] for number in splits]))
     if len(splits) > 1 and not (complete and pool_splits):
         examples = ", ".join(f"{run.folder.name} has split.number={number}" for number, run in by_number.items())
         remedy = "The mean over splits is of a sweep: give its folder."
         if pool_splits:
             remedy = f"No setting has all of {', '.join(splits)}: train each on all of them."
         raise VidclfError(f"The runs were scored on different videos, and cannot be compared: {examples}. {remedy}")
-    left_out = []
-    for setting in settings:
-        if missing := [number for number in splits if number not in setting.runs]:
-            folder = next(iter(setting.runs.values())).folder
-            left_out.append(f"{folder.name}: it has no split.number={', '.join(missing)}")
     return _rank(complete, [key for key in keys if key != SPLIT], splits, left_out)
 
 
@@ -152,46 +153,54 @@ def check_same_videos(first: ScoredRun, second: ScoredRun) -> None:
             )
 
 
-def _group_by_setting(
-    scored: Sequence[ScoredRun], choices: Sequence[Mapping[str, str]], numbers: Sequence[str]
-) -> list[_Setting]:
-    """Return the runs whose choices are equal except for the split number together; repeated runs stay apart."""
-    groups: dict[tuple[object, int], _Setting] = {}
+def _join(choices: Sequence[Mapping[str, str]], apart: str) -> list[tuple[dict[str, str], dict[str, int]]]:
+    """Join what differs in the setting `apart` alone: return the common choices, and the positions by its value.
+
+    What has the choices and the value of another stays apart from it.
+    """
+    joined: dict[tuple[object, int], tuple[dict[str, str], dict[str, int]]] = {}
     seen: Counter[tuple[object, str]] = Counter()
-    for run, chosen, number in zip(scored, choices, numbers, strict=True):
-        setting = {key: value for key, value in chosen.items() if key != SPLIT}
-        key = tuple(sorted(setting.items()))
-        repeat = seen[key, number]
-        seen[key, number] += 1
-        groups.setdefault((key, repeat), _Setting(setting, {})).runs[number] = run
-    return list(groups.values())
+    for position, chosen in enumerate(choices):
+        common = {key: value for key, value in chosen.items() if key != apart}
+        key, value = tuple(sorted(common.items())), chosen.get(apart, "")
+        joined.setdefault((key, seen[key, value]), (common, {}))[1][value] = position
+        seen[key, value] += 1
+    return list(joined.values())
 
 
 def _rank(
-    settings: Sequence[_Setting], keys: Sequence[str], splits: Sequence[str], left_out: Sequence[str]
+    candidates: Sequence[tuple[dict[str, str], list[ScoredRun]]],
+    keys: Sequence[str],
+    splits: Sequence[str],
+    left_out: Sequence[str],
 ) -> Leaderboard:
-    reference = [settings[0].runs[number] for number in splits]  # their videos are everybody's, in this order
+    """Return the leaderboard of candidates: their choices, and a run for each split."""
+    reference = candidates[0][1]  # their videos are everybody's, in this order
     split_of_video = np.repeat(np.arange(len(splits)), [len(run.videos) for run in reference])
-    weights = 1 / len(splits) / np.bincount(split_of_video)[split_of_video]
+    weights = len(split_of_video) / len(splits) / np.bincount(split_of_video)[split_of_video]  # their mean is 1
     classes = {name: label for label, name in enumerate(reference[0].class_names)}
-    units = [unit for run in reference for unit in run.units]
-    clusters = Clusters.of(units, [classes[label] for run in reference for label in run.labels])
-    is_correct = np.stack([_is_correct(setting.runs, reference, splits) for setting in settings], axis=1)
-    order = sorted(range(len(settings)), key=lambda row: -float(is_correct[:, row] @ weights))
-    settings, is_correct = [settings[row] for row in order], is_correct[:, order]
+    clusters = Clusters.of([unit for run in reference for unit in run.units])
+    labels = np.array([classes[label] for run in reference for label in run.labels])
+    predicted = np.stack([_predictions(runs, reference, classes) for _, runs in candidates], axis=1)
+    order = np.argsort(-weights @ (predicted == labels[:, None]), kind="stable")
+    candidates, predicted = [candidates[row] for row in order], predicted[:, order]
+    is_correct = (predicted == labels[:, None]).astype(float)
     entries = []
-    for row, (setting, name) in enumerate(zip(settings, _names(settings, splits), strict=True)):
-        metrics = [setting.runs[number].metrics for number in splits]
-        common = [key for key in metrics[0] if all(key in of_split for of_split in metrics)]
-        means = {key: float(np.mean([of_split[key] for of_split in metrics])) for key in common}
+    for row, ((choices, runs), name) in enumerate(zip(candidates, _names(candidates), strict=True)):
+        common = [key for key in runs[0].metrics if all(key in run.metrics for run in runs)]
+        means = {key: float(np.mean([run.metrics[key] for run in runs])) for key in common}
         interval = interval_of_accuracy(is_correct[:, row], clusters, split_of_video)
-        entries.append(Entry(name, setting.runs, setting.choices, means, interval))
+        entries.append(Entry(name, runs, choices, means, interval))
+    settings = _join_seeds(entries, is_correct, weights, split_of_video, clusters)
+    pairs = list(combinations(range(len(settings)), 2))
+    different = [(i, j) for i, j in pairs if settings[i].choices != settings[j].choices]
+    rows = [setting.rows for setting in settings]
     tested = Counter(video for run in reference for video in run.videos)
     return Leaderboard(
         entries,
         keys,
-        compare_pairs(is_correct, weights, clusters),
-        _summarize_seeds(entries, is_correct, weights, split_of_video, clusters),
+        settings,
+        compare_pairs(predicted, labels, weights, clusters, rows, different or pairs),
         splits,
         clusters,
         len(split_of_video),
@@ -200,40 +209,41 @@ def _rank(
     )
 
 
-def _is_correct(
-    runs: Mapping[str, ScoredRun], reference: Sequence[ScoredRun], splits: Sequence[str]
-) -> Float[np.ndarray, " M"]:
-    """Return 1 or 0 for the videos of all splits, in the order of the reference's."""
-    columns = []
-    for number, run in zip(splits, reference, strict=True):
-        by_video = dict(zip(runs[number].videos, runs[number].is_correct, strict=True))
-        columns += [float(by_video[video]) for video in run.videos]
-    return np.asarray(columns)
+def _predictions(
+    runs: Sequence[ScoredRun], reference: Sequence[ScoredRun], classes: Mapping[str, int]
+) -> Int[np.ndarray, " M"]:
+    """Return the class predicted for each video of all splits, in the order of the reference's."""
+    predicted = []
+    for run, known in zip(runs, reference, strict=True):
+        by_video = dict(zip(run.videos, run.predicted, strict=True))
+        predicted += [classes[by_video[video]] for video in known.videos]
+    return np.array(predicted)
 
 
-def _summarize_seeds(
+def _join_seeds(
     entries: Sequence[Entry],
     is_correct: Float[np.ndarray, "M R"],
     weights: Float[np.ndarray, " M"],
     split_of_video: np.ndarray,
     clusters: Clusters,
-) -> list[SeedSummary]:
-    rows_of_setting: dict[tuple[tuple[str, str], ...], list[int]] = defaultdict(list)
-    for row, entry in enumerate(entries):
-        rows_of_setting[tuple((key, value) for key, value in entry.choices.items() if key != SEED)].append(row)
-    summaries = []
-    for setting, rows in rows_of_setting.items():
-        if len({entries[row].choices.get(SEED) for row in rows}) > 1:
-            top1s = (weights @ is_correct[:, rows]).tolist()
-            interval = interval_of_accuracy(is_correct[:, rows].mean(1), clusters, split_of_video)
-            summaries.append(SeedSummary(dict(setting), top1s, interval))
-    return sorted(summaries, key=lambda summary: -summary.mean)
+) -> list[Setting]:
+    """Return the settings of the entries, the best first."""
+    settings = []
+    for choices, rows in _join([entry.choices for entry in entries], SEED):
+        name, columns = entries[min(rows.values())].name, is_correct[:, [*rows.values()]]
+        if len(rows) > 1:
+            name = ", ".join(f"{key}={value}" for key, value in choices.items()) or name
+            name = f"{name} (mean of {len(rows)} seeds)"
+        interval = interval_of_accuracy(columns.mean(1), clusters, split_of_video)
+        settings.append(Setting(name, choices, rows, (weights @ columns / len(weights)).tolist(), interval))
+    return sorted(settings, key=lambda setting: -setting.mean)
 
 
-def _names(settings: Sequence[_Setting], splits: Sequence[str]) -> list[str]:
+def _names(candidates: Sequence[tuple[dict[str, str], list[ScoredRun]]]) -> list[str]:
     """Return the folders' names below their common folder, and how many more splits each entry has."""
-    folders = [setting.runs[splits[0]].folder for setting in settings]
-    more = f" and {len(splits) - 1} more" if len(splits) > 1 else ""
+    folders = [runs[0].folder for _, runs in candidates]
+    num_more = len(candidates[0][1]) - 1
+    more = f" and {num_more} more" if num_more else ""
     if len({*folders}) == 1:
         return [folder.name + more for folder in folders]
     common = os.path.commonpath(folders)

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import operator
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,7 @@ class ScoredRun:
         metrics: from metrics.json.
         videos: their names; the lists below have one value for each.
         labels: class names.
-        is_correct: whether the predicted class is the label.
+        predicted: class names.
         units: class and group, or "" and the group if it means one thing in all classes.
         contents: hashes of the files.
     """
@@ -43,7 +44,7 @@ class ScoredRun:
     metrics: dict[str, float]
     videos: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
-    is_correct: list[bool] = field(default_factory=list)
+    predicted: list[str] = field(default_factory=list)
     units: list[tuple[str, str]] = field(default_factory=list)
     contents: list[str] = field(default_factory=list)
 
@@ -86,13 +87,14 @@ def _read_predictions(path: Path, scored: ScoredRun) -> None:
         video, label, predicted, _, group, shared, content = map(sys.intern, row)  # runs share the text: less memory
         scored.videos.append(video)
         scored.labels.append(label)
-        scored.is_correct.append(label == predicted)
+        scored.predicted.append(predicted)
         scored.units.append(("" if shared == "yes" else label, group))
         scored.contents.append(content)
-    unknown = sorted({*scored.labels} - {*scored.class_names})
+    unknown = sorted({*scored.labels, *scored.predicted} - {*scored.class_names})
     if unknown:
         raise VidclfError(f"{path}: the run knows no class {first_five(unknown)}: scores of another run? {AGAIN}")
-    top1 = sum(scored.is_correct) / len(rows) if rows else math.nan
+    num_correct = sum(map(operator.eq, scored.labels, scored.predicted))
+    top1 = num_correct / len(rows) if rows else math.nan
     if len({*scored.videos}) != len(rows) or not math.isclose(top1, scored.metrics.get("top1", -1), abs_tol=1e-5):
         raise VidclfError(
             f"{path}: {len(rows)} videos with a top1 of {top1:.4f}, while metrics.json says "

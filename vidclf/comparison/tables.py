@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vidclf.comparison.differences import Difference
 from vidclf.comparison.leaderboard import SEED, Leaderboard
-from vidclf.evaluation.intervals import MIN_CLUSTERS, Interval
+from vidclf.evaluation.intervals import Interval
 from vidclf.pages.rendering import Table, as_csv, as_markdown, render_page
 from vidclf.system.disk import write_atomically
 from vidclf.system.text import sanitize
@@ -28,19 +28,18 @@ def runs_table(board: Leaderboard) -> Table:
         settings = [entry.choices.get(key, "") for key in board.keys]
         accuracies = [_percent(metrics.get(name)) for name in ("top5", "mean_class")]
         losses = [f"{metrics[name]:.3f}" if name in metrics else "" for name in ("loss", "ece")]
-        num_failed = round(sum(run.metrics.get("num_failed", 0) for run in entry.runs.values()))
+        num_failed = round(sum(run.metrics.get("num_failed", 0) for run in entry.runs))
         top1 = _percent(metrics["top1"]), _ends(entry.interval)
         rows.append([number, entry.name, *settings, *top1, *accuracies, *losses, num_failed])
     return Table(header, rows)
 
 
 def pairs_table(board: Leaderboard) -> Table:
-    """Return one line per pair of entries, the most significant first, at most MAX_PAIRS."""
-    header = ["run", "against", "difference", "95 % interval", "p", "p (Holm)", "it is"]
-    names = [f"#{number} {entry.name}" for number, entry in enumerate(board.entries, start=1)]
+    """Return one line per pair of settings, the most significant first, at most MAX_PAIRS."""
+    header = ["run", "against", "difference", "interval (Holm)", "p", "p (Holm)", "it is"]
     rows = [
         [
-            *(names[pair.first], names[pair.second]),
+            *(board.settings[pair.first].name, board.settings[pair.second].name),
             *(f"{100 * pair.value:+.1f} points", _ends(pair.interval, signed=True)),
             *(f"{pair.p:.2g}", f"{pair.corrected:.2g}", pair.verdict),
         ]
@@ -74,10 +73,8 @@ def notes_on(board: Leaderboard, part: str) -> Iterator[str]:
     best = board.entries[0].metrics
     if baselines := [f"{name} {_percent(best[key])}" for key, name in BASELINES.items() if key in best]:
         yield f"For comparison, the top1 of {', '.join(baselines)}."
-    if reason := board.clusters.why_no_interval:
-        yield f"There is no interval: {reason}."
-    elif board.clusters.are_few:
-        yield f"The intervals are rough: {len(board.clusters)} groups, and {MIN_CLUSTERS} or more are needed."
+    if warning := board.clusters.warning:
+        yield warning
     if len(board.splits) > 1:
         how_often = "each video tested once"
         if board.tested_twice:
@@ -88,7 +85,13 @@ def notes_on(board: Leaderboard, part: str) -> Iterator[str]:
             "sets is not included (Bengio and Grandvalet, 2004)."
         )
     if board.seeds:
-        yield "The deviation over seeds shows chance in training; the interval over videos does not include it."
+        yield "The deviation over seeds shows chance in training; the intervals over videos do not include it."
+        if not board.differences:
+            yield "All runs are of one setting, and seeds are not compared with each other."
+        elif any(setting.rows.keys() != board.settings[0].rows.keys() for setting in board.settings):
+            yield "Two settings are compared by the seeds that both have, or by all if they share none."
+    if len(board.differences) > 1:
+        yield "Holm's correction widens the intervals of differences; they exclude 0 where p (Holm) is below 0.05."
     if len(board.differences) > MAX_PAIRS:
         yield (
             f"{MAX_PAIRS} of {len(board.differences)} pairs are shown, the most significant first; Holm's correction "
@@ -99,15 +102,16 @@ def notes_on(board: Leaderboard, part: str) -> Iterator[str]:
 
 
 def verdict_on(pair: Difference, board: Leaderboard) -> str:
-    """Return a sentence on two runs."""
-    first, second = board.entries[pair.first].name, board.entries[pair.second].name
-    if not pair.num_discordant:
-        return f"{first} and {second}: no difference; they classify the same videos correctly."
+    """Return a sentence on two settings."""
+    first, second = board.settings[pair.first].name, board.settings[pair.second].name
+    if pair.is_identical:
+        return f"{first} and {second}: identical predictions."
     interval = f", 95 % interval {_ends(pair.interval, signed=True)}" if pair.interval else ""
     how = "significantly" if pair.is_significant else "not significantly"
+    direction = "better" if pair.value >= 0 else "worse"
     return (
-        f"{first} is {how} better than {second}: by {100 * pair.value:.1f} points{interval}, p = {pair.p:.2g}; "
-        f"{pair.num_discordant} videos are classified correctly by only one of them."
+        f"{first} is {how} {direction} than {second}: by {100 * abs(pair.value):.1f} points{interval}, "
+        f"p = {pair.p:.2g}; {pair.num_discordant} videos are classified correctly more often by one of them."
     )
 
 
@@ -148,10 +152,9 @@ def _exact_runs(board: Leaderboard) -> Table:
 
 def _exact_pairs(board: Leaderboard) -> Table:
     header = ["run", "against", "difference", "low", "high", "p", "p_holm", "num_unlike", "verdict"]
-    names = [entry.name for entry in board.entries]
     rows = [
         [
-            *(names[pair.first], names[pair.second], pair.value),
+            *(board.settings[pair.first].name, board.settings[pair.second].name, pair.value),
             *(pair.interval or ("", "")),
             *(pair.p, pair.corrected, pair.num_discordant, pair.verdict),
         ]

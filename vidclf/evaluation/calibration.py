@@ -5,9 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error
 
-from vidclf.evaluation.intervals import Clusters, Interval, percentiles
 from vidclf.system.terminal import say
 
 NUM_BINS = 15
@@ -16,30 +14,13 @@ PRIOR_STD = 0.5  # of the temperature's logarithm
 
 
 def calibration_error(log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " M"]) -> float:
-    """Return the expected calibration error, over 15 bins of equal width (Naeini et al., AAAI 2015)."""
-    probabilities = log_probabilities.exp().clamp(max=1)  # torchmetrics takes a value above 1 for a logit
-    return multiclass_calibration_error(probabilities, labels, probabilities.shape[1], n_bins=NUM_BINS).item()
+    """Return the expected calibration error, over 15 bins of equal width (Naeini et al., AAAI 2015).
 
-
-def interval_of_calibration_error(
-    log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " M"], clusters: Clusters
-) -> Interval | None:
-    """Return the interval of the calibration error by the cluster bootstrap; None for a single cluster.
-
-    Resampling biases the error upwards, as it does any mean of absolute values. The basic bootstrap (Davison and
-    Hinkley 1997, 5.2) mirrors the percentiles about the error; the interval is cut to 0..1 and contains the error.
+    It is a mean of absolute values, so it is above 0 for a perfectly calibrated model, too, and more so the fewer
+    videos there are. No interval that holds the truth often enough is known for it, so it has none.
     """
-    if len(clusters) < 2:
-        return None
-    confidence, is_correct, bins = _bin_predictions(log_probabilities, labels)
-    gaps = np.zeros((len(bins), NUM_BINS + 1))
-    gaps[np.arange(len(bins)), bins] = confidence - is_correct
-    weights = clusters.resample()
-    counts = weights @ clusters.total(np.ones(len(bins)))
-    resampled = np.abs(weights @ clusters.total(gaps)).sum(1) / counts
-    error = np.abs(gaps.sum(0)).sum() / len(bins)
-    low, high = np.clip([2 * error - end for end in reversed(percentiles(resampled))], 0, 1)
-    return Interval(float(min(low, error)), float(max(high, error)))
+    bins = reliability(log_probabilities, labels)
+    return sum(count * abs(probability - accuracy) for probability, accuracy, count in bins) / len(labels)
 
 
 def reliability(log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " M"]) -> list[tuple[float, float, int]]:
@@ -78,8 +59,9 @@ def fit_temperature(
 def _bin_predictions(
     log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " M"]
 ) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"], Int[np.ndarray, " M"]]:
-    """Return each prediction's probability, whether it is correct, and its bin; probability 1 has a separate bin."""
+    """Return each prediction's probability, whether it is correct, and its bin; the last one includes probability 1."""
     best, predicted = log_probabilities.max(1)
     confidence = best.exp().clamp(max=1).numpy()
     bins = np.digitize(confidence, np.linspace(0, 1, NUM_BINS + 1, dtype=confidence.dtype)) - 1
+    bins = np.minimum(bins, NUM_BINS - 1)
     return confidence.astype(float), (predicted == labels).double().numpy(), bins

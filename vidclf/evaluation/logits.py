@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import lightning as L
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,7 +13,7 @@ from vidclf.contracts import Source, Video, VideoViews, Views
 from vidclf.data.corpus import Corpus
 from vidclf.errors import VidclfError
 from vidclf.evaluation.calibration import fit_temperature
-from vidclf.evaluation.intervals import MIN_CLUSTERS
+from vidclf.evaluation.intervals import effective_number
 from vidclf.evaluation.scores import (
     Aggregation,
     VideoPredictions,
@@ -124,9 +123,7 @@ def compute_metrics(
     if part == "val":
         views = view_logits.logits, view_logits.labels, view_logits.video
         metrics |= {f"top1/{name}": top1 for name, top1 in score_aggregations(*views, aggregations).items()}
-        sizes = np.bincount(predictions.clusters.of_video)
-        effective_groups = sizes.sum() ** 2 / (sizes**2).sum()  # Kish's: as many groups of one size
-        temperature = fit_temperature(log_probabilities, labels, float(effective_groups))
+        temperature = fit_temperature(log_probabilities, labels, float(effective_number(predictions.clusters.sizes)))
     elif temperature is not None:
         calibrated = score_videos((log_probabilities.double() / temperature).log_softmax(1), labels)
         metrics |= {f"calibrated_{name}": calibrated[name] for name in ("loss", "ece")}
@@ -145,14 +142,8 @@ def _baselines(predictions: VideoPredictions, corpus: Corpus) -> dict[str, float
 
 def print_warnings(predictions: VideoPredictions, class_names: Sequence[str]) -> None:
     """Warn on stderr of missing or rough intervals, and of classes without a video."""
-    clusters = predictions.clusters
-    if reason := clusters.why_no_interval:
-        say(f"There is no interval: {reason}.")
-    elif clusters.are_few:
-        say(
-            f"The intervals are rough: the videos are of {len(clusters)} groups, and {MIN_CLUSTERS} or more "
-            "are needed to know how much groups differ."
-        )
+    if warning := predictions.clusters.warning:
+        say(warning)
     present = {*predictions.labels.tolist()}
     absent = [name for label, name in enumerate(class_names) if label not in present]
     if absent:

@@ -13,8 +13,9 @@ from torch import Generator, Tensor
 from vidclf.contracts import Source, VideoViews
 from vidclf.data.corpus import Corpus
 from vidclf.errors import VidclfError
-from vidclf.evaluation.intervals import bootstrap_mean
+from vidclf.evaluation.intervals import Interval
 from vidclf.evaluation.logits import ViewLogits, score_part
+from vidclf.evaluation.paired import interval_of_difference
 from vidclf.evaluation.scores import VideoPredictions, score_videos
 from vidclf.models.classifier import Classifier
 from vidclf.system.seeds import generator_for
@@ -101,7 +102,7 @@ class Prober:
             predictions = [draw.aggregate(self.classifier.aggregation, self.corpus.videos) for draw in draws]
             scores = [score_videos(draw.log_probabilities, draw.labels) for draw in predictions]
             means: dict[str, float] = {key: fmean(score[key] for score in scores) for key in scores[0]}
-            yield probe, means | draws[0].counts | self._temporal_gain(predictions)
+            yield probe, means | draws[0].counts | self._temporal_gain(probe, predictions)
 
     def _score_draw(self, views: Sequence[VideoViews], probe: str, draw: int) -> ViewLogits:
         change = PROBES[probe]
@@ -116,11 +117,15 @@ class Prober:
                 raise
             raise VidclfError(f"probe={probe}: the network takes no view of one frame ({error}).") from error
 
-    def _temporal_gain(self, draws: Sequence[VideoPredictions]) -> dict[str, float]:
+    def _temporal_gain(self, probe: str, draws: Sequence[VideoPredictions]) -> dict[str, float]:
         """Return the top1 in order, by how much it exceeds the probe's mean top1, and the gain's 95 % interval."""
-        in_order = self.ordered.is_correct
+        in_order, clusters = self.ordered.is_correct, self.ordered.clusters
         gains = in_order - np.mean([draw.is_correct for draw in draws], axis=0)
         scores = {"top1_in_order": float(in_order.mean()), "temporal_gain": float(gains.mean())}
-        if interval := bootstrap_mean(gains, self.ordered.clusters):  # over groups; None for a single group
+        interval = interval_of_difference(clusters.total(gains), clusters.sizes, unit=1 / len(draws))
+        if all(torch.equal(draw.predicted, self.ordered.predicted) for draw in draws):
+            say(f"probe={probe}: the predictions are identical to those in order.")
+            interval = Interval(0, 0)
+        if interval:  # over groups; None for a single group
             scores |= {"temporal_gain_low": interval.low, "temporal_gain_high": interval.high}
         return scores

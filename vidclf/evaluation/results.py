@@ -104,7 +104,7 @@ def classes_of(predictions: VideoPredictions, class_names: Sequence[str]) -> lis
     rows = []
     for name, label, precision, recall, f1, count in zip(class_names, classes, *scores, strict=True):
         in_class = labels == label
-        clusters = Clusters.of(predictions.clusters.of_video[in_class].tolist(), labels[in_class].tolist())
+        clusters = Clusters.of(predictions.clusters.of_video[in_class].tolist())
         interval = interval_of_accuracy(predictions.is_correct[in_class], clusters) if count else None
         rough = "yes" if clusters.are_few else "no"
         defined = ["" if np.isnan(value) else float(value) for value in (precision, recall, f1)]

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vidclf.contracts import Video
-from vidclf.evaluation.calibration import calibration_error, interval_of_calibration_error
-from vidclf.evaluation.intervals import Clusters, Interval, bootstrap_mean, interval_of_accuracy
+from vidclf.evaluation.calibration import calibration_error
+from vidclf.evaluation.intervals import Clusters, Interval, interval_of_accuracy, interval_of_positive_mean
 from vidclf.models.classifier import aggregate_videos, top1_of
 
 Aggregation = Callable[[Float[Tensor, "V K"]], Float[Tensor, " K"]]
@@ -52,7 +52,7 @@ def predict_videos(
     """Return the predictions that an aggregation makes of the logits of views; `video` are positions in `videos`."""
     log_probabilities, video_labels = aggregate_videos(logits, labels, video, aggregation)
     positions = video.unique().tolist()
-    clusters = Clusters.of([videos[position].unit for position in positions], video_labels.tolist())
+    clusters = Clusters.of([videos[position].unit for position in positions])
     return VideoPredictions(log_probabilities, video_labels, positions, clusters)
 
 
@@ -83,18 +83,21 @@ def rank_labels(log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " M
 
 
 def intervals_of(predictions: VideoPredictions) -> dict[str, float]:
-    """Return `<score>_low` and `<score>_high`, the 95 % interval of each score; nothing for a single group."""
+    """Return `<score>_low` and `<score>_high`, the 95 % interval of each score; nothing for a single group.
+
+    The calibration error has none, nor has top5 with up to five classes, where it is 1 whatever the model.
+    """
     log_probabilities, labels = predictions.log_probabilities, predictions.labels
     is_correct, clusters = predictions.is_correct, predictions.clusters
-    among_five = (rank_labels(log_probabilities, labels) < 5).double().numpy()
     losses = F.nll_loss(log_probabilities, labels, reduction="none").double().numpy()
     intervals = {
         "top1": interval_of_accuracy(is_correct, clusters),
-        "top5": interval_of_accuracy(among_five, clusters),
         "mean_class": interval_of_accuracy(is_correct, clusters, labels.numpy()),
-        "loss": bootstrap_mean(losses, clusters),
-        "ece": interval_of_calibration_error(log_probabilities, labels, clusters),
+        "loss": interval_of_positive_mean(losses, clusters),
     }
+    if log_probabilities.shape[1] > 5:
+        among_five = (rank_labels(log_probabilities, labels) < 5).double().numpy()
+        intervals["top5"] = interval_of_accuracy(among_five, clusters)
     return {
         f"{name}_{end}": value
         for name, interval in intervals.items()

@@ -80,7 +80,7 @@ class Classifier(nn.Module):
         return all(bool(self.features(batch.inputs.to(device)).isfinite().all()) for batch in batches)
 
 
-def check_steps(head: nn.Module | type[nn.Module], num_steps: int) -> None:
+def check_steps(head: object, num_steps: int) -> None:
     """Raise VidclfError if a head over time would be trained on views of too few steps."""
     if num_steps < (wanted := optional(head, Head, "min_steps")):
         name = head.__name__ if isinstance(head, type) else type(head).__name__
