@@ -193,7 +193,7 @@ def main() -> None:
             line: {key: [round(x, 4) for x in pair] for key, pair in found.items()} for line, found in measured.items()
         }
     content["python"] = platform.python_version()
-    Path(__file__).with_name("results.json").write_text(json.dumps(content, indent=1) + "\n")
+    Path(__file__).with_name("results.json").write_text(json.dumps(content).replace("}, ", "},\n") + "\n")
     print(f"{time.perf_counter() - started:.0f} s", file=sys.stderr)
 
 

@@ -29,8 +29,9 @@ def interval_of_difference(
     It excludes 0 exactly where `sign_flip_test` gives a p below 1 - level. The difference is a product: the share of
     videos that tell the classifiers apart, times the balance between those for the first and those for the second,
     from -1 to 1. The share's interval is Korn and Graubard's. The balance's inverts the test: which chances of a
-    positive sign would give a sum like the observed one. Both are joined as Donner and Zou do (Statistical Methods in
-    Medical Research, 2012), which puts the product's end at 0 where the balance's is.
+    positive sign would give a sum like the observed one. Their distances from the estimates are joined as square roots
+    of sums of squares (MOVER: Donner and Zou, Statistical Methods in Medical Research 2012), so that the product's end
+    is at 0 where the balance's is.
     """
     if len(gains) < 2:
         return None
