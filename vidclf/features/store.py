@@ -176,7 +176,7 @@ class FeatureStore:
         unsaved, self._unsaved = self._unsaved, {}
         with contextlib.suppress(VidclfError):  # the index only saves time
             if unsaved:
-                self._index.put(unsaved)
+                self._index.put(dict(unsaved))  # another thread may still hold it
 
 
 def _name(content: str, length: int) -> str:
