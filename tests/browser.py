@@ -38,7 +38,7 @@ IMAGES = """(() => {
 
 
 class Page:
-    """A page of a browser; `errors` are those of its console and scripts."""
+    """A page of a browser; `errors` come from its console and scripts."""
 
     def __init__(self, commands: IO[bytes], replies: IO[bytes]) -> None:
         self.errors: list[str] = []

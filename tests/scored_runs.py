@@ -32,8 +32,8 @@ def write_run(
 
     Args:
         folder: of the run.
-        is_correct: one per video.
-        part: that was evaluated; None: no part.
+        is_correct: for each video.
+        part: the part that was evaluated; None: none.
         classes: in label order.
         videos_a_group: how many videos are of one group.
         first: number of the first video.
@@ -41,14 +41,10 @@ def write_run(
         config: settings that differ from CONFIG.
     """
     from vidclf.evaluation.results import PREDICTIONS  # not above: after jaxtyping's hook is set
-    from vidclf.run.folder import FORMAT
+    from vidclf.run.checkpoints import FORMAT
     from vidclf.system.disk import write_csv, write_json
 
-    description = {"format": FORMAT, "class_names": list(classes), "config": CONFIG | config}
-    description |= {"split_fingerprint": "", "weights_hash": ""}
-    (folder / "checkpoints").mkdir(parents=True)
-    checkpoint = {"epoch": 2, "state_dict": {"head.weight": torch.zeros(4)}, "callbacks": {}, "vidclf": description}
-    torch.save(checkpoint, folder / "checkpoints" / "best.ckpt")
+    _write_checkpoint(folder, {"format": FORMAT, "class_names": list(classes), "config": CONFIG | config})
     write_json(folder / "metrics.json", {"top1": 0.5})  # of val
     if part is None:
         return folder
@@ -59,19 +55,16 @@ def write_run(
         group = video // videos_a_group
         label, incorrect = classes[group % len(classes)], classes[(group + 1) % len(classes)]
         predicted = label if correct else incorrect
-        rows.append(
-            (
-                f"{label}/v{video}.avi",
-                label,
-                predicted,
-                0.5,
-                f"g{group}",
-                "no",
-                f"{content}{video}",
-            )
-        )
+        rows.append((f"{label}/v{video}.avi", label, predicted, 0.5, f"g{group}", "no", f"{content}{video}"))
     write_csv(results / "predictions.csv", PREDICTIONS, rows)
     top1 = float(np.mean(is_correct))
     metrics = {"top1": top1, "top5": 1.0, "mean_class": top1, "loss": 1.0, "ece": 0.1, "num_failed": 0}
     write_json(results / "metrics.json", metrics | {"num_videos": len(rows), "chance_top1": 1 / len(classes)})
     return folder
+
+
+def _write_checkpoint(folder: Path, description: dict[str, Any]) -> None:
+    description |= {"split_fingerprint": "", "weights_hash": ""}
+    (folder / "checkpoints").mkdir(parents=True)
+    checkpoint = {"epoch": 2, "state_dict": {"head.weight": torch.zeros(4)}, "callbacks": {}, "vidclf": description}
+    torch.save(checkpoint, folder / "checkpoints" / "best.ckpt")

@@ -64,6 +64,16 @@ def test_the_majority_wins_over_certainty_and_the_mean_breaks_its_ties():
     assert aggregation.mode(logits_of(PROBABILITIES[:3])).argmax() == 0
 
 
+def test_of_a_tie_the_mean_or_the_first_class_wins():
+    tie = logits_of(np.array([[0.3, 0.6, 0.1], [0.45, 0.3, 0.25], [0.1, 0.2, 0.7]]))  # a vote each
+    assert aggregation.mode(tie).argmax() == 1
+    first = aggregation.mode(tie, ties="first")
+    assert first.argmax() == 0
+    np.testing.assert_allclose(first.exp(), 1 / 3)
+    with pytest.raises(VidclfError, match=r"aggregation\.ties=last: must be mean or first"):
+        aggregation.mode(tie, ties="last")
+
+
 def test_topk_mean_averages_k_probabilities():
     logits = logits_of(PROBABILITIES)
     torch.testing.assert_close(aggregation.topk_mean(logits, k=1), aggregation.max(logits))

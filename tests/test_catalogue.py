@@ -1,4 +1,4 @@
-"""What is known of a video file is its content's, remembered, and looked at again when the file changes."""
+"""The catalogue remembers the facts of a video by its content, and looks again when the file changes."""
 
 import hashlib
 import json
@@ -108,18 +108,23 @@ NO_FAULT_OF_THE_FILE = [OSError(24, "Too many open files"), MemoryError("no room
 
 
 @pytest.mark.parametrize(
-    ("error", "told", "remembered"),
+    ("error", "is_video_error", "remembered"),
     [
-        *((error, told, False) for error in NO_FAULT_OF_THE_FILE for told in (False, True)),
+        *((error, is_video_error, False) for error in NO_FAULT_OF_THE_FILE for is_video_error in (False, True)),
         (RuntimeError("a mistake of ours"), False, False),
         (av.error.OSError(5, "FFmpeg ends early"), True, True),
     ],
 )
 def test_errors_of_the_machine_are_reported_and_not_stored(
-    error: Exception, told: bool, remembered: bool, clips: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception,
+    is_video_error: bool,
+    remembered: bool,
+    clips: list[Path],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     def fail(path: Path) -> VideoInfo:
-        if told:  # by decoding, in a sentence
+        if is_video_error:  # as decoding reports it
             raise VideoError(f"{path}: {error}") from error
         raise error
 
@@ -229,7 +234,7 @@ def test_a_name_that_is_not_utf_8_is_stored(clips: list[Path], folder: Path, dec
 def test_a_process_with_the_same_files_waits_and_says_so_and_one_with_different_files_does_not(
     clips: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Threads stand for processes: a lock knows them no better."""
+    """Threads stand for processes: to a lock they are the same."""
     decoded, said, waited = [], [], threading.Event()
 
     def inspect_when_waited_for(path: Path) -> VideoInfo:

@@ -119,7 +119,7 @@ def test_a_shortcut_is_measured_on_test_videos():
 
 @pytest.fixture
 def twins(tmp_path: Path) -> Path:
-    """A table of seven videos a class on three sides, and two of test that are train's: encoded again, mirrored."""
+    """Write a table of 7 videos a class in 3 parts; 2 test videos are train videos, encoded again or mirrored."""
     rows = ["path,label,group,split"]
     for number, name in enumerate(["run", "walk"] * 7):
         frames = [numbered_frame(index, seed=number) for index in range(6)]
@@ -343,11 +343,15 @@ def test_a_data_set_without_an_official_split_needs_one(vidclf: Callable[..., Ou
 def test_containers_of_three_real_classes_of_ucf101_give_their_label_away(
     shared: Path, vidclf: Callable[..., Outcome], tmp_path: Path
 ):
-    outcome = vidclf("check", f"dataset.root={shared / 'ucf3'}", "backbone=pixels")
+    """One clip of each of 25 groups a class: all 363 take half a minute."""
+    for path in (shared / "ucf3").glob("*/*_c01.avi"):
+        (tmp_path / "UCF" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "UCF" / path.parent.name / path.name).symlink_to(path)
+    outcome = vidclf("check", f"dataset.root={tmp_path / 'UCF'}", "backbone=pixels")
     assert outcome.status == 0, outcome.err
-    told = dict(line.split(" ", 1) for line in outcome.out.splitlines()[1:])
-    assert (told["num_videos"], told["num_failed"], told["num_copies"]) == ("363", "0", "0")
-    assert float(told["container_low"]) > 0.7 > 0.34 > float(told["majority_top1"])
+    rows = dict(line.split(" ", 1) for line in outcome.out.splitlines()[1:])
+    assert (rows["num_videos"], rows["num_failed"], rows["num_copies"]) == ("75", "0", "0")
+    assert float(rows["container_low"]) > 0.6 > 0.34 > float(rows["majority_top1"])
 
 
 def test_scores_of_shortcuts_are_kept_for_the_same_videos_in_the_same_parts(clips: Path, tmp_path: Path):

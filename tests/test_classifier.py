@@ -1,4 +1,4 @@
-"""A classifier as it is used: what goes in, and what comes out."""
+"""A classifier in use: its inputs and outputs."""
 
 import torch
 from doubles import Images

@@ -55,7 +55,7 @@ def test_all_sign_flips_of_few_groups_are_tried():
 
 
 def test_sampled_sign_flips_agree_with_another_librarys_test():
-    """Of groups that differ by ranks, the test is Wilcoxon's."""
+    """For groups that differ by ranks, the test is Wilcoxon's."""
     generator = np.random.default_rng(3)
     ranks = np.arange(1, 41) * np.where(generator.random(40) < 0.66, 1, -1)
     is_correct = np.stack([np.maximum(ranks, 0), np.maximum(-ranks, 0)], axis=1) / 40
@@ -310,7 +310,7 @@ def test_hostile_names_are_text_in_every_table(tmp_path: Path):
         write_run(tmp_path / f"{name}2", answers(0.9)),
     ]
     board = board_of(*runs)
-    write_leaderboard(tmp_path / "out", board, f"two {HOSTILE}", notes_on(board, "test"))
+    write_leaderboard(tmp_path / "out", board, f"two {HOSTILE}", [*notes_on(board, "test")])
     page = Reader()
     page.feed((tmp_path / "out" / "compare.html").read_text())
     assert "script" not in page.tags
@@ -344,7 +344,7 @@ def test_a_terminal_shows_markup_in_names_as_text(monkeypatch: pytest.MonkeyPatc
 def test_evaluated_runs_are_compared_and_several_are_evaluated_in_one_call(
     vidclf: Callable[..., Outcome], trained: Outcome, tmp_path: Path
 ):
-    """The real thing: logits and scores that evaluate wrote."""
+    """On logits and scores that evaluate wrote."""
     for job in range(2):
         shutil.copytree(trained.run, tmp_path / "sweep" / f"{job}_x")
     (tmp_path / "sweep" / "2_failed" / ".hydra").mkdir(parents=True)

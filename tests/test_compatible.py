@@ -1,12 +1,16 @@
 """A run must fit the data and settings it is used with."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from lightning.pytorch.callbacks import EarlyStopping
 
+from vidclf.contracts import Video
 from vidclf.data.splits import Split
 from vidclf.errors import VidclfError
 from vidclf.run.compatible import (
@@ -17,6 +21,7 @@ from vidclf.run.compatible import (
     differences,
     flatten,
     results_name,
+    split_table,
 )
 from vidclf.run.folder import Run
 from vidclf.run.resume import check_resumed, is_complete
@@ -46,12 +51,19 @@ def test_nested_keys_are_dotted():
 def test_settings_that_differ_are_named_by_their_overrides():
     config = changed(sampling={**CONFIG["sampling"], "rate_hz": 5}, trainer={"max_epochs": 9})
     explicit = ["run=x", "part=val", "sampling.rate_hz=5", "trainer.max_epochs=9", "head.widths=[16]"]
-    assert differences(RUN, config, explicit) == ["sampling.rate_hz=5"]
-    assert differences(RUN, config, ["sampling=rate", "++sampling.rate_hz=5"]) == [
+    assert differences(RUN, config, explicit, True) == ["sampling.rate_hz=5"]
+    assert differences(RUN, config, ["sampling=rate", "++sampling.rate_hz=5"], True) == [
         "sampling=rate",
         "++sampling.rate_hz=5",
     ]
-    assert differences(RUN, changed(head={}), ["~head.widths", "~head.none"]) == ["~head.widths"]
+    assert differences(RUN, changed(head={}), ["~head.widths", "~head.none"], True) == ["~head.widths"]
+
+
+@pytest.mark.parametrize("same_videos", [True, False])
+def test_another_place_is_a_difference_if_its_videos_are_others(same_videos: bool):
+    moved = changed(dataset={"root": "elsewhere"})
+    explicit = ["dataset.root=elsewhere"]
+    assert differences(RUN, moved, explicit, same_videos) == ([] if same_videos else explicit)
 
 
 def test_results_are_named_by_part_and_differences():
@@ -90,32 +102,85 @@ def test_weights_that_differ_from_the_run_are_refused():
         check_weights(RUN, "deadbeef" * 8)
 
 
-def run_in(folder: Path) -> Run:
-    write_csv(folder / "split.csv", ("video", "side"), SPLIT.rows())
-    return replace(RUN, path=folder / "checkpoints" / "best.ckpt")
+def corpus_of(split: Split, contents: str = "abc", segments: Sequence[tuple[float, float] | None] = ()) -> Any:
+    """Return what is read of a corpus: its split, and the content (a letter) and segment of each file."""
+    times = [segment or (None, None) for segment in segments] or [(None, None)] * len(split.names)
+    videos = [
+        Video(Path(name), 0, "g", start_s=start, end_s=end)
+        for name, (start, end) in zip(split.names, times, strict=True)
+    ]
+    facts = {position: SimpleNamespace(content=content) for position, content in enumerate(contents)}
+    return SimpleNamespace(split=split, videos=videos, facts=facts)
+
+
+def run_in(folder: Path, corpus: Any = None) -> Run:
+    """Return a run that was trained on a corpus; None: an older one, which kept no contents."""
+    run = replace(RUN, path=folder / "checkpoints" / "best.ckpt")
+    if corpus is None:
+        write_csv(folder / "split.csv", ("video", "side"), SPLIT.rows())
+        return run
+    table = split_table(corpus)
+    (folder / "split.csv").write_bytes(table)
+    digest = hashlib.sha256(table).hexdigest()
+    return replace(run, split_fingerprint=corpus.split.fingerprint, split_digest=digest)
 
 
 def test_a_video_that_was_trained_on_is_never_scored_as_test(tmp_path: Path):
-    now = Split(SPLIT.names, ["test", "val", "test"], [2, 2, 2])
-    with pytest.raises(VidclfError, match=r"part=test: 1 .* in another part when .* trained: A/1.avi"):
-        check_split(run_in(tmp_path), now, "test")
+    now = corpus_of(Split(SPLIT.names, ["test", "val", "test"], [2, 2, 2]))
+    for trained_on in (corpus_of(SPLIT), None):
+        with pytest.raises(VidclfError, match=r"part=test: 1 .* in another part when .* trained: A/1.avi"):
+            check_split(run_in(tmp_path, trained_on), now, "test")
+
+
+def test_a_video_that_was_trained_on_is_known_by_its_content_whatever_its_name(tmp_path: Path):
+    run = run_in(tmp_path, corpus_of(SPLIT))
+    renamed = Split(["C/1.avi", "C/2.avi", "C/3.avi"], SPLIT.parts, [2, 2, 2])
+    check_split(run, corpus_of(renamed), "test")
+    for names, contents in ((renamed.names, "cba"), (SPLIT.names, "cba")):
+        with pytest.raises(VidclfError, match=rf"part=test: 1 .* when .* trained: {names[2]}"):
+            check_split(run, corpus_of(Split(names, SPLIT.parts, [2, 2, 2]), contents), "test")
+    check_split(run, corpus_of(renamed, "abd"), "test")
+
+
+def test_copies_that_were_in_two_parts_before_are_scored_as_before(tmp_path: Path):
+    twins = corpus_of(SPLIT, "aba")
+    check_split(run_in(tmp_path, twins), twins, "test")
+
+
+def test_segments_of_one_file_are_the_same_only_where_they_overlap(tmp_path: Path):
+    run = run_in(tmp_path, corpus_of(SPLIT, "aaa", [(0, 4), (4, 6), (6, 9)]))
+    names = Split(["a", "b", "c"], SPLIT.parts, [2, 2, 2])
+    check_split(run, corpus_of(names, "aaa", [(0, 4), (4, 6), (6, 8)]), "test")
+    for third in ((3.5, 4), None):
+        with pytest.raises(VidclfError, match=r"part=test: 1 .* trained: c"):
+            check_split(run, corpus_of(names, "aaa", [(0, 4), (4, 6), third]), "test")
 
 
 def test_new_and_missing_videos_are_reported_and_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     now = Split(["A/1.avi", "A/2.avi", "B/4.avi", "B/5.avi"], ["train", "val", "test", "test"], [2] * 4)
-    check_split(run_in(tmp_path), now, "test")
+    check_split(run_in(tmp_path, corpus_of(SPLIT)), corpus_of(now, "abde"), "test")
     assert capsys.readouterr().err == "The data differ from the run's: 1 videos are missing, 2 are new.\n"
 
 
+@pytest.mark.parametrize("table", ["", "video,side\r\n", "video,side\r\nA/1.avi,test\r\n", "x", '"', "a,b\r\n1\r\n"])
+@pytest.mark.parametrize("is_old", [True, False])
+def test_a_split_that_was_changed_after_training_is_refused(table: str, is_old: bool, tmp_path: Path):
+    run = run_in(tmp_path, None if is_old else corpus_of(SPLIT))
+    (tmp_path / "split.csv").write_text(table)
+    now = corpus_of(Split(SPLIT.names, ["test", "val", "test"], [2, 2, 2]))
+    with pytest.raises(VidclfError, match=r"split\.csv: not the split that the run was trained with"):
+        check_split(run, now, "test")
+
+
 def test_a_run_with_a_lost_split_is_not_scored_on_another_split(tmp_path: Path):
-    now = Split(SPLIT.names, ["test", "val", "test"], [2, 2, 2])
-    with pytest.raises(VidclfError, match=r"split\.csv: missing\. The split has changed"):
+    now = corpus_of(Split(SPLIT.names, ["test", "val", "test"], [2, 2, 2]))
+    with pytest.raises(VidclfError, match=r"split\.csv: missing, so it is unknown which videos"):
         check_split(replace(RUN, path=tmp_path / "checkpoints" / "best.ckpt"), now, "test")
 
 
 def test_single_views_in_another_part_are_refused_for_validation_only(tmp_path: Path):
-    now = Split(SPLIT.names, SPLIT.parts, SPLIT.num_views, {0: frozenset({1})})
-    run = run_in(tmp_path)
+    now = corpus_of(Split(SPLIT.names, SPLIT.parts, SPLIT.num_views, {0: frozenset({1})}))
+    run = run_in(tmp_path, corpus_of(SPLIT))
     check_split(run, now, "test")
     with pytest.raises(VidclfError, match=r"part=val: 1 .* in another part"):
         check_split(run, now, "val")
@@ -123,7 +188,7 @@ def test_single_views_in_another_part_are_refused_for_validation_only(tmp_path: 
 
 def test_training_goes_on_if_only_the_number_of_epochs_or_a_path_changed():
     now = changed(dataset={"root": "there"}, trainer={"max_epochs": 9}, backbone={"weights": "there"}, store={})
-    check_resumed(RUN, now, ["A", "B"], SPLIT, "c0ffee")
+    check_resumed(RUN, now, ["A", "B"], SPLIT, "", "c0ffee")
 
 
 @pytest.mark.parametrize(
@@ -139,12 +204,20 @@ def test_training_goes_on_if_only_the_number_of_epochs_or_a_path_changed():
         (changed(optimizer={"lr": 0.2}), SPLIT, r"trained with other settings or data: optimizer.lr=0.2 \(was 0.1\)"),
         (changed(seed=1), SPLIT, r"trained with other settings or data: seed=1 \(was 0\)"),
         (changed(callbacks={"a": {"_target_": "x.EMAWeightAveraging"}}), SPLIT, "callbacks.a._target_=x.EMAWeightAv"),
-        (CONFIG, Split(SPLIT.names, ["val", "train", "test"], [2] * 3), "the videos or their parts"),
+        (CONFIG, Split(SPLIT.names, ["val", "train", "test"], [2] * 3), "the videos, their contents or their parts"),
     ],
 )
 def test_training_does_not_go_on_with_other_settings_or_data(config: dict[str, Any], split: Split, message: str):
     with pytest.raises(VidclfError, match=message):
-        check_resumed(RUN, config, ["A", "B"], split, "c0ffee")
+        check_resumed(RUN, config, ["A", "B"], split, "", "c0ffee")
+
+
+def test_training_does_not_go_on_with_other_contents(tmp_path: Path):
+    run = run_in(tmp_path, corpus_of(SPLIT))
+    digest = hashlib.sha256(split_table(corpus_of(SPLIT, "xbc"))).hexdigest()
+    check_resumed(run, CONFIG, ["A", "B"], SPLIT, run.split_digest, "c0ffee")
+    with pytest.raises(VidclfError, match="the videos, their contents or their parts"):
+        check_resumed(run, CONFIG, ["A", "B"], SPLIT, digest, "c0ffee")
 
 
 def stopping(patience: int = 3, **state: Any) -> tuple[Run, list[EarlyStopping]]:

@@ -374,11 +374,16 @@ SAMPLE = """
 def sample(clips, folder):
     return [f"dataset.root={clips}"]
 """
+TRAINING = """
+def test_mine_trains(vidclf):
+    outcome = vidclf("train", *{chosen}, "trainer.max_epochs=1", "~callbacks.view_sheets")
+    assert outcome.status == 0, outcome.err
+"""
 
 
 @pytest.mark.slow
 def test_a_new_part_of_every_kind_is_one_file_and_one_yaml(clips: Path, tmp_path: Path):
-    """It trains, and passes this file with a sample where its defaults do not do."""
+    """It trains, and passes the tests of this file; where its defaults are not enough, a sample is added."""
     site = copy_package(tmp_path / "site")
     for (group, target), code in NEW_PARTS.items():
         Path(site, *target.split(".")[:-1]).with_suffix(".py").write_text(code)
@@ -387,14 +392,14 @@ def test_a_new_part_of_every_kind_is_one_file_and_one_yaml(clips: Path, tmp_path
         keys = "root: data/mine\n" if group == "dataset" else ""
         yaml = f"# A new part, of this test only.\n_target_: {target}\n{partial}{keys}"
         (site / "vidclf" / "conf" / group / "mine.yaml").write_text(yaml)
-    chosen = [f"{group}=mine" for group, _ in NEW_PARTS]
-    printed = run_copy(site, "vidclf", "train", *chosen, f"dataset.root={clips}", "trainer.max_epochs=1")
-    assert printed.startswith("Validation, epoch 1")
     shutil.copytree(Path(__file__).parent, site / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(Path(__file__).parents[1] / "pyproject.toml", site)
     (site / "tests" / "samples" / "dataset_mine.py").write_text(SAMPLE)
-    printed = run_copy(site, "pytest", "tests/test_conf.py", "-n", "0", "-k", "mine and not new_part")
-    assert f"{2 * len(NEW_PARTS)} passed" in printed  # its purpose and its stage
+    chosen = [f"{group}=mine" for group, _ in NEW_PARTS]
+    (site / "tests" / "test_mine.py").write_text(TRAINING.format(chosen=[*chosen, f"dataset.root={clips}"]))
+    files = ("tests/test_mine.py", "tests/test_conf.py")
+    printed = run_copy(site, "pytest", *files, "-o", "addopts=-q", "-k", "mine and not new_part")
+    assert f"{1 + 2 * len(NEW_PARTS)} passed" in printed  # the training; each part's purpose and its stage
 
 
 def test_a_part_that_cannot_be_made_is_skipped_and_names_the_sample_to_add(make: Make, monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""Paths of every kind reach a verb as they were typed, and a run's settings are its own but for what is typed."""
+"""Paths of every kind reach a verb as they were typed, and a run keeps its settings except those that are typed."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ AWKWARD = [
 
 
 def read_by_hydra(argument: str) -> object:
-    """Return the value that a verb is given for an argument."""
+    """Return the value that a verb receives for an argument."""
     (override,) = OverridesParser.create().parse_overrides([argument])
     assert not override.is_sweep_override()
     return OmegaConf.create({"value": override.value()}).value
@@ -110,7 +110,7 @@ RUN: dict[str, Any] = {
 
 
 def finished(*typed: str, run: dict[str, Any] = RUN) -> dict[str, Any]:
-    """Return what evaluate makes of a run and of what is typed behind run=."""
+    """Return evaluate's configuration for a run and the overrides typed after run=."""
     arguments = ["run=DIR", *typed]
     with initialize_config_dir(CONF, **HYDRA):
         cfg = compose("evaluate", prepare_arguments("evaluate", arguments), return_hydra_config=True)
@@ -129,6 +129,7 @@ def test_a_run_is_taken_as_it_is():
     assert (config["run"], config["part"]) == ("DIR", "test")
 
 
+@pytest.mark.slow
 def test_a_key_is_set_in_the_run_and_a_group_composed_afresh():
     assert finished("sampling.num_frames=8")["sampling"] == {**RUN["sampling"], "num_frames": 8}
     assert finished("+head.dropout=0.1")["head"] == {**RUN["head"], "dropout": 0.1}
@@ -190,6 +191,7 @@ def test_whether_a_table_may_lead_out_of_its_folder_is_not_the_runs_to_say():
     assert finished("dataset.anywhere=true", run=run)["dataset"]["anywhere"] is True
 
 
+@pytest.mark.slow
 def test_whether_files_of_a_model_are_fetched_is_not_the_runs_to_say():
     timm = {"_target_": "vidclf.models.backbones.timm_models.TimmBackbone", "name": "hf-hub:a/b", "fetch": True}
     run = {**RUN, "backbone": timm}
@@ -198,6 +200,9 @@ def test_whether_files_of_a_model_are_fetched_is_not_the_runs_to_say():
     assert finished("backbone.name=vit", run=run)["backbone"] == {**timm, "name": "vit"}  # named here
     assert finished("backbone.fetch=true", run=run)["backbone"] == timm
     assert finished("backbone=timm", "backbone.name=vit", run=run)["backbone"]["fetch"] is True
+    vgg16 = {"_target_": "vidclf.models.backbones.torchvision_models.ImageBackbone", "name": "vgg16"}  # of an older run
+    assert "fetch" not in finished(run={**RUN, "backbone": vgg16})["backbone"]
+    assert finished("trust=true", run={**RUN, "backbone": vgg16})["backbone"] == {**vgg16, "fetch": True}
     assert "fetch" not in finished("backbone=tiny", run=run)["backbone"]
     for hidden in ({"head": timm}, {"backbone": {"_target_": "vidclf.models.heads.mlp.MLP", "name": timm}}):
         with pytest.raises(VidclfError, match=r"wants to fetch files \((head|backbone.name).fetch\).*trust=true"):
@@ -206,15 +211,17 @@ def test_whether_files_of_a_model_are_fetched_is_not_the_runs_to_say():
 
 def test_the_demo_is_written_nowhere_else_wherever_a_run_hides_it():
     hidden = {"_target_": "vidclf.data.datasets.demo.Demo", "root": "/theirs"}
+    assert "theirs" not in str(finished(run={**RUN, "dataset": hidden}))
     for run in ({**RUN, "sampling": hidden}, {**RUN, "dataset": {**RUN["dataset"], "root": hidden}}):
-        assert "theirs" not in str(finished(run=run))
+        with pytest.raises(VidclfError, match=r"wants to run vidclf.data.datasets.demo.Demo"):
+            finished(run=run)
 
 
 def test_callbacks_write_to_this_runs_checkpoints():
-    callbacks = {"best": {**BEST, "dirpath": "/theirs"}, "a.b": [{**BEST, "dirpath": "/theirs"}]}
+    callbacks = {"best": {**BEST, "dirpath": "/theirs"}, "a.b": {**BEST, "dirpath": "/theirs"}}
     config = apply_to_run({**RUN, "callbacks": callbacks}, DEFAULTS, [], [])
     assert config["callbacks"]["best"]["dirpath"] == "${hydra:runtime.output_dir}/checkpoints"
-    assert config["callbacks"]["a.b"][0]["dirpath"] == "${hydra:runtime.output_dir}/checkpoints"
+    assert config["callbacks"]["a.b"]["dirpath"] == "${hydra:runtime.output_dir}/checkpoints"
     given = {**DEFAULTS, "callbacks": {"best": {"dirpath": "/mine"}}}
     config = apply_to_run({**RUN, "callbacks": callbacks}, given, ["++callbacks.best.dirpath=/mine"], [])
     assert config["callbacks"]["best"]["dirpath"] == "/mine"

@@ -1,4 +1,4 @@
-"""Which frames of which videos a part uses; damage is found by the catalogue, counted and listed."""
+"""A part uses the right frames of its videos; damage is found by the catalogue, counted and listed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ def test_a_random_sampling_draws_for_each_video_and_epoch(sampling: Any, root: P
 
 
 def test_the_same_views_are_the_same_list(root: Path):
-    """Callers cache by the list."""
+    """Callers cache results by this list."""
     corpus = make_corpus(root)
     assert corpus.views("train", 0) is corpus.views("train", 7)  # not random
     random = make_corpus(root, sampling=Segments(3))
@@ -79,7 +79,7 @@ def test_frame_level_validation_refuses_random_views(sampling: Any, root: Path):
 
 
 def damage(root: Path, group: int) -> list[str]:
-    """Three damaged clips of one group: cut, spoilt within, and no video at all; their names."""
+    """Damage three clips of one group (cut, spoilt in the middle, not a video) and return their names."""
     clips = sorted(root.rglob(f"*_g{group:02d}_*.avi"))
     halve(clips[0])
     spoil(clips[1])

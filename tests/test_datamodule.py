@@ -1,4 +1,4 @@
-"""The data module gives Lightning the batches of its source, and heads what they are scaled by."""
+"""The data module gives Lightning the batches of its source, and the features that scaling is fitted on."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_each_epoch_has_a_different_order(features: str, root: Path):
 
 @pytest.mark.parametrize("sampling", [Rate(10), Segments(4)])
 def test_heads_are_scaled_by_the_same_features_either_way(sampling: Any, root: Path):
-    stored, decoded = (made(root, features, sampling).train_features() for features in ("store", "frames"))
+    stored, decoded = (made(root, features, sampling).labelled("train")[0] for features in ("store", "frames"))
     assert len(stored) == (24 if isinstance(sampling, Rate) else 4)
     assert torch.equal(stored, decoded)
 

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -101,6 +102,18 @@ def test_the_validation_part_is_scored_as_train_scored_it(evaluate: Callable[...
     assert (run / "val" / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
 
 
+def test_a_training_that_did_not_come_to_its_end_is_scored_and_named(
+    evaluate: Callable[..., Outcome], run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert "training stopped" not in evaluate("part=val").err
+    (run / "metrics.json").unlink()
+    assert "training stopped" not in evaluate("part=val").err  # trained to the end, and not scored
+    monkeypatch.setattr("vidclf.evaluate.load_checkpoint", lambda path: SimpleNamespace(num_epochs=1))
+    outcome = evaluate("part=val")
+    assert outcome.status == 0
+    assert f"{run}: training stopped after epoch 1 of 2" in outcome.err
+
+
 def test_frames_and_stored_features_give_the_same_bits(evaluate: Callable[..., Outcome], run: Path):
     evaluate()
     stored = (run / "test" / "logits.safetensors").read_bytes()
@@ -150,8 +163,7 @@ def test_folders_of_runs_and_data_may_have_any_name(
     root = shutil.copytree(clips, tmp_path / name / "UCF-101")
     outcome = vidclf("evaluate", f"run={run.relative_to(tmp_path)}", f"dataset.root={root.relative_to(tmp_path)}")
     assert outcome.status == 0, outcome.err
-    (results,) = run.glob("test-dataset.root*")
-    assert metrics_of(results)["num_videos"] == 8
+    assert metrics_of(run / "test")["num_videos"] == 8  # the same videos in another place
 
 
 def test_a_run_trained_from_a_folder_of_any_name_is_evaluated(

@@ -221,6 +221,7 @@ def test_a_backbone_is_compiled_if_there_is_enough_work(
     assert compiled(FrozenBackbone(Tiny(weights=None)), num_images, choice) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch 2.11's compiler warns of torch itself
 def test_a_compiled_backbone_gives_the_same_features():

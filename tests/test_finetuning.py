@@ -16,7 +16,8 @@ TINY3D = (
     "sampling=uniform",
     "sampling.num_frames=4",
     "batch_size=4",
-    "num_threads=2",
+    "num_threads=1",
+    "callbacks.view_sheets.num_views=1",
 )
 CUT = """
 from lightning.pytorch.callbacks import Callback
@@ -163,10 +164,10 @@ def test_a_planned_learning_rate_keeps_its_plan(clips: Path, vidclf: Callable[..
 
 def test_mixing_works_on_stored_features(clips: Path, vidclf: Callable[..., Outcome]):
     settings = ("backbone=tiny", "++backbone.weights=null", "head.widths=[8]", "mixing=mixup", "trainer.max_epochs=1")
-    outcome = vidclf("train", f"dataset.root={clips}", *settings, "num_threads=2")
+    outcome = vidclf("train", f"dataset.root={clips}", *settings, *TINY3D[-2:])
     assert outcome.status == 0, outcome.err
     assert "Extracting features" in outcome.err
-    refused = vidclf("train", f"dataset.root={clips}", *settings, "mixing=cutmix", "num_threads=2")
+    refused = vidclf("train", f"dataset.root={clips}", *settings, "mixing=cutmix", *TINY3D[-2:])
     assert refused.status == 1
     assert "mixing.cutmix: needs images" in refused.err
 

@@ -74,6 +74,19 @@ def test_the_solution_is_that_of_scikit_learn_at_every_strength():
         np.testing.assert_allclose(head(VAL[0]).softmax(1).detach().numpy(), probabilities, atol=5e-4)
 
 
+def test_a_weak_penalty_is_solved_to_the_end(capsys: pytest.CaptureFixture[str]):
+    """In float32 the objective stops falling long before its gradient is small."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (60,), generator=random)
+    features = torch.randn(60, 1, 20, generator=random) * torch.linspace(0.2, 3, 20) + labels[:, None, None] * 0.1
+    head = Logistic(20, 3, strengths=[1e-4])
+    head.fit((features, labels), (features, labels), CrossEntropy(3))
+    theirs = LogisticRegression(C=1 / (1e-4 * 60), tol=1e-9, max_iter=50_000)
+    theirs.fit(features.mean(1).double().numpy(), labels.numpy())
+    np.testing.assert_allclose(head.classifier.weight.detach().numpy(), theirs.coef_, atol=0.01)
+    assert not capsys.readouterr().err
+
+
 def test_the_strength_is_chosen_on_val_and_of_equal_ones_the_larger_wins():
     head = Logistic(5, 3, strengths=[1e-3, 10, 0.1])
     rows = head.fit(TRAIN, VAL, CrossEntropy(3))
@@ -150,7 +163,7 @@ def test_features_that_change_or_do_not_fit_into_memory_are_an_error(
 
 @pytest.mark.parametrize("head", [("head=knn", "head.k=5"), ("head=logistic", "transform.crops=3")])
 def test_a_fitted_head_leaves_an_ordinary_run(head: tuple[str, ...], vidclf: Callable[..., Outcome], clips: Path):
-    small = [one for one in SMALL if "head" not in one]
+    small = [setting for setting in SMALL if "head" not in setting]
     outcome = vidclf("train", f"dataset.root={clips}", *small, *head)
     assert outcome.status == 0, outcome.err
     is_path = "head=logistic" in head

@@ -118,6 +118,32 @@ def test_two_spellings_of_a_class_are_reported_and_kept_apart(root: Path, capsys
     assert "'walk' and 'Walk ' may be one class in 2 spellings; kept apart." in capsys.readouterr().err
 
 
+# Folders of parts
+
+
+def test_folders_named_like_parts_are_parts(tmp_path: Path, capsys: pytest.CaptureFixture):
+    names = ["Testing/run/cem/d.mp4", "train/run/anna/a.mp4", "train/walk/ben/b.mp4", "valid/walk/dora/c.mp4"]
+    dataset = Folder(write(tmp_path, *names), group="parent")
+    assert dataset.class_names == ["run", "walk"]
+    found = {v.path.relative_to(tmp_path).as_posix(): (v.class_name, v.group, v.part) for v in dataset.videos()}
+    assert list(found) == [names[0], names[1], names[2], names[3]]
+    assert list(found.values()) == [
+        ("run", "cem", "test"), ("run", "anna", "train"), ("walk", "ben", "train"), ("walk", "dora", "val")
+    ]  # fmt: skip
+    assert "Testing, train, valid are taken as parts. split=given uses them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("other", ["test/p0/a.mp4", "test/a.mp4", "extra/run/a.mp4"])
+def test_folders_named_like_parts_that_hold_no_classes_are_refused(tmp_path: Path, other: str):
+    root = write(tmp_path, "train/run/a.mp4", "train/walk/b.mp4", "test/c.mp4", other)
+    with pytest.raises(VidclfError, match="test, train look like parts of a split, not like classes"):
+        Folder(root, group="file")
+
+
+def test_a_class_may_be_called_train(tmp_path: Path):
+    assert Folder(write(tmp_path, "train/a.mp4", "bus/b.mp4"), group="file").class_names == ["bus", "train"]
+
+
 def test_a_split_must_be_chosen(root: Path, tmp_path: Path):
     with pytest.raises(VidclfError, match=r"split=official: Folder has no official split.* split=grouped"):
         Corpus(Folder(root, group="file"), Official(), Rate(1), Catalogue(tmp_path))

@@ -214,6 +214,18 @@ def test_the_death_of_a_worker_names_the_video_that_it_read(paths: list[Path], t
     gc.collect()
 
 
+def test_workers_start_in_a_job_of_joblib(paths: list[Path]):
+    from joblib.externals.loky.backend import context
+
+    multiprocessing.set_start_method("loky", force=True)
+    try:
+        batches = list(reader(paths, num_workers=1).training_batches(views_of(), 3, 0))
+    finally:
+        multiprocessing.set_start_method(None, force=True)
+    assert context.START_METHODS
+    assert sum(len(batch.labels) for batch in batches) == sum(NUM_VIEWS)
+
+
 def test_workers_start_only_if_they_save_time():
     assert num_workers_for(1_000, num_cores=8) == 0
     assert num_workers_for(10_000_000, num_cores=8) == 8

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.model_selection import GroupShuffleSplit
 
 from vidclf.contracts import PARTS, Video
+from vidclf.data import splits
 from vidclf.data.splits import Given, Grouped, KFold, Split
 from vidclf.errors import VidclfError
 
@@ -63,7 +65,7 @@ def test_shared_groups_give_about_the_requested_fractions(people: dict):
 def test_groups_of_a_class_are_drawn_class_by_class():
     videos = videos_of(EVERYONE, shared=False)
     units = units_of(videos, split_of(Grouped(), videos))
-    assert {part: Counter(label for label, _ in own) for part, own in units.items()} == {
+    assert {part: Counter(label for label, _ in groups) for part, groups in units.items()} == {
         "train": {0: 12, 1: 12, 2: 12},
         "val": {0: 4, 1: 4, 2: 4},
         "test": {0: 4, 1: 4, 2: 4},
@@ -78,13 +80,72 @@ def test_a_larger_fold_is_drawn_if_a_small_one_lacks_a_class():
     videos = videos_of(people)
     for seed in range(5):
         units = units_of(videos, split_of(Grouped(seed=seed), videos))
-        assert {part: len(own) for part, own in units.items()} == dict.fromkeys(PARTS, 2)
+        assert {part: len(groups) for part, groups in units.items()} == dict.fromkeys(PARTS, 2)
 
 
 def test_a_seed_is_a_split():
     videos = videos_of(UNEVEN)
     prints = [split_of(Grouped(seed=seed), videos).fingerprint for seed in (0, 0, 1)]
     assert prints[0] == prints[1] != prints[2]
+
+
+def test_groups_are_drawn_by_their_videos():
+    """One group has most of the videos of its class: counted as one group of ten, it would make test 6 or 66 %."""
+    sizes = {f"g{number}": 1 + number for number in range(9)} | {"giant": 60}
+    videos = [
+        Video(Path(f"Class{label}/{group}_{clip}.mp4"), label, group)
+        for label in range(3)
+        for group, size in sizes.items()
+        for clip in range(size)
+    ]
+    for seed in range(10):
+        split = split_of(Grouped(seed=seed), videos)
+        for part in ("val", "test"):
+            counts = Counter(videos[i].label for i, _ in split.views_of(part))
+            assert all(0.1 <= counts[label] / 105 <= 0.3 for label in range(3)), (seed, part)
+
+
+def test_groups_of_one_size_are_drawn_as_scikit_learn_shuffles_them():
+    videos = videos_of({f"p{number:02d}": (0,) for number in range(20)}, shared=False)
+    splitter = GroupShuffleSplit(1, test_size=4, random_state=splits._random_state(0, 0, 1))
+    _, rows = next(splitter.split(videos, groups=[video.group for video in videos]))
+    assert {i for i, _ in split_of(Grouped(), videos).views_of("test")} == {*rows.tolist()}
+
+
+@pytest.mark.parametrize("split", [Grouped, KFold])
+@pytest.mark.parametrize("shared", [True, False])
+def test_another_seed_is_another_test_part(split: Any, shared: bool):
+    videos = videos_of(EVERYONE, shared)
+    tests = [{i for i, _ in split_of(split(seed=seed), videos).views_of("test")} for seed in (0, 0, 1)]
+    assert tests[0] == tests[1] != tests[2]
+
+
+# scikit-learn's folds leave a class out of one of them, and need not.
+INCOMPLETE = {"p0": (0, 1), "p1": (1,), "p2": (0, 1), "p3": (0,), "p4": (0, 1), "p5": (1,), "p6": (0, 1)}
+
+
+def test_every_class_is_in_every_fold_where_that_can_be():
+    clips = {0: (1, 0, 2, 1, 1, 0, 2), 1: (2, 2, 1, 0, 2, 1, 2)}
+    videos = [
+        Video(Path(f"c{label}/{person}/v{clip}.mp4"), label, person, shared=True)
+        for label, numbers in clips.items()
+        for person, number in zip(INCOMPLETE, numbers, strict=True)
+        for clip in range(number)
+    ]
+    for seed in range(5):
+        for number in range(1, 6):
+            split = split_of(KFold(number, seed=seed), videos)
+            assert all({videos[i].label for i, _ in split.views_of(part)} == {0, 1} for part in PARTS)
+
+
+def test_folds_that_cannot_have_every_class_are_refused_in_the_first():
+    """Of four persons in three folds two are alone in theirs, and only d has every class."""
+    videos = videos_of({"a": (0, 1), "b": (0, 2), "c": (1, 2), "d": (0, 1, 2)})
+    for number in (1, 2, 3):
+        with pytest.raises(
+            VidclfError, match=r"split\.folds=3: Class\d.* cannot be in every fold and leave two groups"
+        ):
+            split_of(KFold(number, folds=3), videos)
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import errors
 
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.hub import find_file, find_folder, weights_in
+from vidclf.models.backbones.hub import find_file, find_folder, reading_folder, weights_in
 
 
 class Response:
@@ -27,7 +27,7 @@ def raised(kind: type[Exception]) -> Exception:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[bool]]:
-    """`hub(error)` raises it, or returns a folder, where the network is used; it returns a list of those uses."""
+    """`hub(error)` makes each use of the network raise the error or return the folder; it returns the list of uses."""
 
     def set_up(error: type[Exception] | None = None, cached: bool = False) -> list[bool]:
         requests: list[bool] = []
@@ -127,3 +127,20 @@ def test_a_folder_must_hold_one_file_of_weights(tmp_path: Path):
         weights_in(tmp_path)
     (tmp_path / "model.safetensors").touch()
     assert weights_in(tmp_path).name == "model.safetensors"
+
+
+def test_a_models_folder_is_read_without_the_network(tmp_path: Path):
+    with reading_folder(tmp_path):
+        assert huggingface_hub.is_offline_mode()
+        with pytest.raises(errors.OfflineModeIsEnabled):
+            huggingface_hub.HfApi().model_info("owner/model")
+    assert not huggingface_hub.is_offline_mode()
+
+
+@pytest.mark.parametrize("error", [ValueError("a value"), KeyError("key"), RecursionError(), OSError("a file")])
+def test_what_a_folder_gets_wrong_is_a_sentence(error: Exception, tmp_path: Path):
+    with (
+        pytest.raises(VidclfError, match=rf"its files do not describe .*{type(error).__name__}"),
+        reading_folder(tmp_path),
+    ):
+        raise error

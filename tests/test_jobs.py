@@ -18,7 +18,7 @@ from verbs import SMALL, Outcome
 
 from vidclf.errors import VidclfError
 from vidclf.models.learner import Learner
-from vidclf.run.folder import DESCRIPTION
+from vidclf.run.checkpoints import DESCRIPTION
 from vidclf.run.jobs import Progress, job_of_sweep, read_job
 
 
@@ -39,7 +39,7 @@ def begun(job: Path) -> Path:
 
 @pytest.fixture
 def in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Hydra say that this is a job of a sweep."""
+    """Make Hydra report that this is a job of a sweep."""
     monkeypatch.setattr(HydraConfig, "get", lambda: type("Config", (), {"mode": RunMode.MULTIRUN}))
 
 
@@ -111,10 +111,10 @@ def test_scores_without_a_readable_checkpoint_are_not_overwritten(job: Path):
 
 @pytest.mark.parametrize("name", ["", "checkpoints", "checkpoints/last.ckpt"])
 def test_a_link_in_the_place_of_a_job_is_refused(name: str, begun: Path, tmp_path: Path):
-    path = begun / name
-    shutil.move(path, tmp_path / "theirs")
-    path.symlink_to(tmp_path / "theirs")
-    with pytest.raises(VidclfError, match="is a link, and a sweep writes only into its own folder"):
+    path, theirs = begun / name, tmp_path.with_name(f"{tmp_path.name}-theirs")
+    shutil.move(path, theirs)
+    path.symlink_to(theirs)
+    with pytest.raises(VidclfError, match="is a link that leads out of"):
         read_job(begun, CONFIG)
 
 
@@ -168,7 +168,7 @@ def test_an_interrupted_sweep_ends_like_an_uninterrupted_one(
     (third / "metrics.json").unlink()  # killed before it was scored
     (third / "checkpoints" / "last.ckpt").unlink()
     kept = (first / "metrics.json").stat().st_mtime_ns
-    again = vidclf("train", "study=seeds", *settings, "hydra.sweep.dir=cut", "num_threads=1")
+    again = vidclf("train", "study=seeds", *settings, "hydra.sweep.dir=cut", "num_threads=2")
     assert again.status == 0, again.err
     assert f"{first}: done before" in again.err
     assert f"{second}: goes on after epoch 1." in again.err

@@ -1,4 +1,4 @@
-"""A head learns, is scored by video, and goes on after a cut as if there had been none."""
+"""A head learns, is scored by video, and resumes after an interruption as if there had been none."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -69,7 +69,7 @@ def fit(root: Path, head: nn.Module | None = None, ckpt_path: str | None = None,
     losses = Losses()
     trainer = make_trainer(**(settings | {"callbacks": [losses, *settings.get("callbacks", [])]}))
     if ckpt_path is None:
-        classifier.scaling.fit(datamodule.train_features())
+        classifier.scaling.fit(datamodule.labelled("train")[0])
     trainer.fit(classifier, datamodule=datamodule, ckpt_path=ckpt_path)
     return classifier, losses.epochs
 
@@ -132,7 +132,7 @@ def test_padding_views_do_not_count():
 
 
 def test_no_step_waits_for_the_device():
-    """What is on the meta device cannot be waited for: a look at one of its numbers raises."""
+    """Tensors on the meta device have no numbers, so reading one raises."""
     classifier = make_learner(FrozenBackbone(Images()), mixing=Mixing(mixup=1.0)).to("meta")
     classifier.scaling.fitted = True
     classifier.log_dict = lambda scores, **_: None
@@ -156,7 +156,7 @@ def test_prediction_computes_in_float32_whatever_the_precision_of_training(root:
 
 
 class Broken(nn.Linear):
-    """A head that gives NaN from some call on."""
+    """A head that returns NaN after a number of calls."""
 
     def __init__(self, calls: int) -> None:
         super().__init__(6, 2)
@@ -168,7 +168,7 @@ class Broken(nn.Linear):
 
 
 class Exploding(nn.Linear):
-    """A head whose gradient is no number."""
+    """A head whose gradient is not finite."""
 
     def forward(self, features: Tensor) -> Tensor:
         logits = super().forward(features)
@@ -176,7 +176,7 @@ class Exploding(nn.Linear):
 
 
 class Blind(Images):
-    """A backbone that sees nothing it could name."""
+    """A backbone whose features say nothing about the class."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images) / 0
@@ -267,7 +267,7 @@ def test_the_same_seed_gives_the_same_bits(sampling: object, features: str, root
 
 
 class CutAfterTwo(Callback):
-    """Ends the training behind its second epoch, as a machine that goes down."""
+    """Ends the training after its second epoch, as a machine that goes down does."""
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.should_stop = trainer.current_epoch == 1
@@ -316,7 +316,7 @@ def judged(
     backbone: nn.Module | None = None,
     **settings: object,
 ) -> ViewLogits:
-    """What the classifier says of a part."""
+    """Score a part with the classifier."""
     corpus = make_corpus(root)
     make_source = partial(make_stored, root=root) if features == "store" else make_frames
     source = make_source(corpus, backbone=backbone, transform=transform)
@@ -332,17 +332,17 @@ def make_from(classifier: Learner) -> Learner:
 
 
 def mean_of(judged: object):
-    """Whether each video's mean probability is highest for its own class, by hand."""
+    """Return by hand how often a video's mean probability is highest for its class."""
     probabilities = judged.logits.double().softmax(1)
     hits = []
     for video in judged.video.unique():
-        own = judged.video == video
-        hits.append(int(probabilities[own].mean(0).argmax() == judged.labels[own][0]))
+        of_video = judged.video == video
+        hits.append(int(probabilities[of_video].mean(0).argmax() == judged.labels[of_video][0]))
     return torch.tensor(hits).numpy()
 
 
 def test_a_learner_can_be_scored_before_it_is_trained(root: Path):
-    """Lightning reads in inference mode, and what is kept from then must still be learned from."""
+    """Lightning reads in inference mode; features kept from then must still be usable in training."""
     datamodule = make_datamodule(root)
     classifier = make_learner(wrap(Images()), head=nn.Sequential(nn.Flatten(), nn.Linear(6, 2)))
     before = deepcopy(weights_of(classifier))

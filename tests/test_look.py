@@ -89,7 +89,7 @@ def test_frames_are_turned_and_mirrored_as_their_display_matrix_says(swapped: bo
     assert torch.equal(decode_frames(path, torch.tensor([1]))[0], expected)
     info = inspect(path)
     assert (info.width, info.height) == (expected.shape[2], expected.shape[1])
-    assert torch.equal(list(stream_frames(str(path))[1])[1], expected)
+    assert torch.equal(list(stream_frames(str(path))[1])[1][1], expected)
 
 
 def test_raw_dv_has_25_frames_per_second(tmp_path: Path):
@@ -194,5 +194,7 @@ def test_a_change_of_size_is_an_error_in_a_file_and_allowed_in_a_stream(tmp_path
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     with pytest.raises(VideoError, match=r"frame \d+ is 96x64, those before 64x48"):
         inspect(path)
-    shapes = [(shape, len(list(run))) for shape, run in groupby(frame.shape for frame in stream_frames(str(path))[1])]
+    shapes = [
+        (shape, len(list(run))) for shape, run in groupby(frame.shape for _, frame in stream_frames(str(path))[1])
+    ]
     assert shapes == [((3, 48, 64), 12), ((3, 64, 96), 12)]

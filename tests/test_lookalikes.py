@@ -1,4 +1,4 @@
-"""Videos more alike than either is to those it usually resembles; for real twins see experiments/leaks."""
+"""Pairs of videos are found that are unusually alike; for real copies see experiments/leaks."""
 
 import re
 

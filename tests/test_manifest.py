@@ -44,11 +44,44 @@ def test_a_row_is_a_video_or_a_segment_of_one(folder: Path):
         b"\xef\xbb\xbf" + TABLE.encode(),
         TABLE.replace("\n", "\r\n").encode() + b"\r\n ,,,,,\r\n",
         TABLE.replace(",", " , ").encode(),
+        b"\n" + TABLE.encode(),
+        b"sep=,\r\n" + TABLE.encode(),
     ],
-    ids=["byte order mark", "CRLF and an empty line", "blanks"],
+    ids=["byte order mark", "CRLF and an empty line", "blanks", "an empty line first", "Excel's separator"],
 )
 def test_tables_of_other_programs_give_the_same_videos(folder: Path, text: bytes):
     assert listed(folder, text).videos() == listed(folder, TABLE).videos()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TABLE.replace(",", ";").replace("1.5", "1,5").encode(), "';' separates its columns"),
+        (TABLE.replace(",", "\t").encode(), r"'\t' separates its columns"),
+        (TABLE.encode("utf-16"), "videos.csv: it is UTF-16"),
+        (TABLE.replace("path,label", "Path,LABEL").encode(), "the columns Path, LABEL are read in lower case"),
+        (TABLE.replace("train", "Training").encode(), "in the column split, it reads Training as train"),
+    ],
+    ids=["semicolons and decimal commas", "tabs", "UTF-16", "capitalised columns", "another name of a part"],
+)
+def test_unambiguous_deviations_are_read_and_reported(
+    folder: Path, text: bytes, message: str, capsys: pytest.CaptureFixture
+):
+    assert listed(folder, text).videos() == listed(folder, TABLE).videos()
+    assert message in capsys.readouterr().err
+
+
+def test_one_class_in_two_spellings_and_a_missing_label_are_reported(folder: Path, capsys: pytest.CaptureFixture):
+    listed(folder, "path,label\na.mp4,1\nb.mp4,1.0\ndeep/c.mp4,10\nd.mp4,nan\n")
+    said = capsys.readouterr().err
+    assert "'1' and '1.0' may be one class in 2 spellings" in said
+    assert "'10'" not in said
+    assert "the label 'nan' may be a missing value" in said
+
+
+def test_class_names_that_yaml_reads_as_other_values_need_quotes(folder: Path):
+    with pytest.raises(VidclfError, match=r"true and null without quotes.*\"dataset\.classes=\['true','null'\]\""):
+        listed(folder, "path,label\na.mp4,true\nb.mp4,null\n", classes=[True, None])
 
 
 def test_paths_may_have_backslashes(folder: Path):
@@ -69,7 +102,9 @@ def test_without_a_group_all_segments_of_a_file_are_in_one_group(folder: Path):
         ("path,label\na.mp4,walk\nb.mp4,\n", r"videos\.csv, line 3: label is empty"),
         ("path,label,group\na.mp4,walk,\nb.mp4,run,x\n", r"line 2: group is empty"),
         ("path,label,person\na.mp4,walk,x\n", r"unknown: person\).*It needs path and label, may have group"),
-        ("path;label\na.mp4;walk\n", r"unknown: path;label; missing: path, label\).*separates them by commas"),
+        ("path|label\na.mp4|walk\n", r"unknown: path\|label; missing: path, label\).*separates them by commas"),
+        (",path,label\n0,a.mp4,walk\n", r"without a name, as pandas writes its index .*: column 1\)"),
+        ("path,label,Path\na.mp4,walk,b.mp4\n", "there twice: path"),
         ("path,label,label\na.mp4,walk,run\n", "there twice: label"),
         ("path,label\na.mp4,walk,run\n", "line 2: it has 3 cells, the header 2"),
         ("path,label\n", "it has no rows"),
@@ -80,12 +115,12 @@ def test_without_a_group_all_segments_of_a_file_are_in_one_group(folder: Path):
         (TABLE.replace("1.5,4", "-1,4"), "line 3: start_s=-1: must be seconds"),
         (TABLE.replace("1.5,4", "nan,4"), "line 3: start_s=nan: must be seconds"),
         (TABLE.replace("1.5,4", "1:30,4"), "line 3: start_s=1:30: must be seconds"),
-        (TABLE.replace(",train,", ",training,"), "line 2: split=training: must be one of train, val, test"),
+        (TABLE.replace("1.5,4", '"1,5",4'), "line 3: start_s=1,5: must be seconds"),
+        (TABLE.replace(",train,", ",practice,"), "line 2: split=practice: must be one of train, val, test"),
         ("path,label\na.mp4,walk\na.mp4,run\n", r"line 3 gives a\.mp4 the label run, line 2 gives it walk: a video"),
         ("path,label\na.mp4,walk\nb.mp4,run\na.mp4,walk\n", r"line 4 names a\.mp4 again, as line 2 does"),
         ('path,label\n"a.mp4,walk\nb.mp4,run\n', "not a CSV table"),
         ("path,label\na.mp4,Übung\n".encode("latin-1"), r"videos\.csv: not UTF-8 text \(byte 17"),
-        ("path,label\na.mp4,walk\n".encode("utf-16"), "not UTF-8 text"),
         ("path,label\na.mp4,walk\n".encode("utf-16-le"), "zeros, as UTF-16 does"),
     ],
 )
@@ -98,12 +133,12 @@ def test_paths_lead_out_of_the_folder_only_with_anywhere(folder: Path, tmp_path:
     (tmp_path / "secret.mp4").touch()
     (folder / "link.mp4").symlink_to(tmp_path / "secret.mp4")
     (folder / "inside.mp4").symlink_to(folder / "a.mp4")
-    paths = [str(folder / "a.mp4"), "../secret.mp4", "deep/../a.mp4", "..\\other.mp4", "link.mp4"]
+    paths = [str(folder / "a.mp4"), "../secret.mp4", "deep/../a.mp4", "..\\other.mp4", "link.mp4", r"C:\x.mp4"]
     rows = "".join(f"{path},walk\n" for path in [*paths, "inside.mp4"])
     text = f"path,label\n{rows}b.mp4,run\n"
-    with pytest.raises(VidclfError, match=r"5 path\(s\) are absolute or lead out of its folder.*anywhere=true"):
+    with pytest.raises(VidclfError, match=r"6 path\(s\) are absolute or lead out of its folder.*anywhere=true"):
         listed(folder, text).videos()
-    assert len(listed(folder, text, anywhere=True).videos()) == 7
+    assert len(listed(folder, text, anywhere=True).videos()) == 8
 
 
 def test_missing_files_are_listed_and_fail_when_examined(folder: Path):
@@ -143,6 +178,20 @@ def test_parquet_gives_what_csv_gives(folder: Path):
     (folder / "none.parquet").write_bytes(b"PAR1 is not enough")
     with pytest.raises(VidclfError, match=r"none\.parquet: Parquet cannot read it"):
         Manifest(folder / "none.parquet")
+
+
+@pytest.mark.parametrize("column", ["path", "split"])
+def test_a_small_parquet_file_that_would_fill_the_memory_is_refused(column: str, folder: Path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import write_table
+
+    names = [f"{number}.mp4" for number in range(1000)]
+    columns = {"path": names, "label": ["walk"] * 1000} | {column: ["x" * 100_000] * 1000}
+    write_table(pyarrow.table(columns), folder / "bomb.parquet")
+    write_table(pyarrow.table({"path": ["a"] * 10**6, "label": ["b"] * 10**6}), folder / "rows.parquet")
+    for name in ("bomb", "rows"):
+        with pytest.raises(VidclfError, match=rf"{name}\.parquet: 1\d+ rows and \d+ MB in a file of \d\.\d MB"):
+            Manifest(folder / f"{name}.parquet")
 
 
 @pytest.mark.parametrize("installed", [None, "13.0.0"])

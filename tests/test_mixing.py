@@ -30,9 +30,9 @@ def test_cutmix_pastes_the_same_rectangle_into_all_frames():
     inputs = torch.arange(4.0).reshape(4, 1, 1, 1, 1).expand(4, 2, 3, 16, 16).contiguous()
     mixed = Mixing(cutmix=1.0)(batch_of(inputs), num_classes=3)
     assert torch.equal(mixed.inputs[:, :1].expand_as(mixed.inputs), mixed.inputs)
-    own = (mixed.inputs[1] == 1).float().mean()
-    assert 0 < own < 1
-    assert mixed.labels[1, 1].item() == pytest.approx(own.item())
+    unmixed_share = (mixed.inputs[1] == 1).float().mean()
+    assert 0 < unmixed_share < 1
+    assert mixed.labels[1, 1].item() == pytest.approx(unmixed_share.item())
 
 
 def test_cutmix_of_features_is_an_error():

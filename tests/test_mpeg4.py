@@ -1,4 +1,4 @@
-"""Frames of MPEG-4 part 2: what no wanted one is built on is not decoded, and what comes out is exact."""
+"""Frames of MPEG-4 part 2 that no wanted frame depends on are not decoded, and the others are exact."""
 
 from fractions import Fraction
 from pathlib import Path

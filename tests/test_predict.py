@@ -22,7 +22,7 @@ def predict(vidclf: Callable[..., Outcome], trained: Outcome) -> Callable[..., O
 
 
 def lines_of(outcome: Outcome) -> list[dict[str, Any]]:
-    """Parse what was printed, every line of it."""
+    """Parse every printed line."""
     assert outcome.status == 0, outcome.err
     return [json.loads(line) for line in outcome.out.splitlines()]
 
@@ -171,31 +171,28 @@ def test_a_window_of_no_length_is_an_error(predict: Callable[..., Outcome]):
     assert outcome.err == "VidclfError: window_s=0: must be above 0, in seconds.\n"
 
 
-def in_a_new_process(run: Path, *command: str, source: str = "-", stdin: Any = None) -> str:
-    """Predict; return what is printed."""
-    command = (sys.executable, *command, f"run={run}", f"source={source}")
-    result = subprocess.run(command, stdin=stdin, capture_output=True, text=True, cwd=run, check=False)
-    assert (result.returncode, result.stderr) == (0, "")
-    return result.stdout
-
-
-def test_predicting_a_clip_imports_nothing_that_trains_or_draws(trained: Outcome, clips: Path):
-    clip = clips / "Archery" / "v_Archery_g01_c01.avi"
+def test_a_pipe_into_a_new_process_gives_json_lines_and_imports_nothing_that_trains_or_draws(
+    trained: Outcome, clips: Path
+):
     code = "import sys; sys.argv.insert(1, 'predict'); from vidclf.cli import main; main(); print(*sys.modules)"
-    line, modules = in_a_new_process(trained.run, "-c", code, source=str(clip)).splitlines()
-    assert json.loads(line)["path"] == str(clip)
+    command = (sys.executable, "-c", code, f"run={trained.run}", "source=-")
+    with (clips / "Archery" / "v_Archery_g01_c01.avi").open("rb") as stdin:
+        result = subprocess.run(command, stdin=stdin, capture_output=True, text=True, cwd=trained.run, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    text, modules = result.stdout.splitlines()
+    line = json.loads(text)
+    assert (line["path"], line["start_s"]) == ("-", 0)
+    assert not (trained.run / "runs").exists()
     heavy = {"lightning", "torchmetrics", "sklearn", "scipy", "matplotlib", "tensorboard", "jinja2", "rich"}
     assert not heavy & set(modules.split())
     assert "vidclf.models.classifier" in modules.split()
 
 
-def test_a_pipe_into_a_new_process_gives_json_lines_and_nothing_else(trained: Outcome, clips: Path):
-    clip = clips / "Archery" / "v_Archery_g01_c01.avi"
-    with clip.open("rb") as stdin:
-        printed = in_a_new_process(trained.run, "-m", "vidclf", "predict", stdin=stdin)
-    (line,) = map(json.loads, printed.splitlines())
-    assert (line["path"], line["start_s"]) == ("-", 0)
-    assert not (trained.run / "runs").exists()
+def test_a_window_of_a_file_is_an_error(predict: Callable[..., Outcome], clips: Path):
+    outcome = predict(clips, "window_s=5")
+    assert outcome.status == 1
+    assert "window_s=5: " in outcome.err
+    assert "Only streams have windows" in outcome.err
 
 
 def test_an_empty_source_is_an_error(run: Path, vidclf: Callable[..., Outcome]):

@@ -1,4 +1,4 @@
-"""What is worked on ahead comes out in order, bounded, and leaves no thread behind."""
+"""Results that are computed ahead come in order, are bounded in number, and leave no thread behind."""
 
 import itertools
 import subprocess
@@ -14,7 +14,7 @@ from vidclf.data.prefetch import run_ahead
 
 @pytest.fixture
 def num_threads_more() -> Callable[[], int]:
-    """Counts the threads that were not there before the test."""
+    """Return a function that counts the threads started since the test began."""
     before = set(threading.enumerate())
     return lambda: len(set(threading.enumerate()) - before)
 

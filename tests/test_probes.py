@@ -89,7 +89,7 @@ def test_a_probe_that_the_network_cannot_take_is_left_out_with_a_notice(
     (tmp_path / "fixed.py").write_text(FIXED)
     trained = vidclf(
         "train", f"dataset.root={clips}", "backbone=custom", "backbone._target_=fixed.Fixed", "head=linear",
-        "sampling=uniform", "sampling.num_frames=4", "trainer.max_epochs=1", "num_threads=2",
+        "sampling=uniform", "sampling.num_frames=4", "trainer.max_epochs=1", "callbacks.view_sheets.num_views=1",
     )  # fmt: skip
     assert trained.status == 0, trained.err
     outcome = vidclf("evaluate", f"run={trained.run}", "probe=all", "trust=true")
@@ -147,7 +147,7 @@ def test_disordered_clips_are_not_stored(clips: Path, vidclf: Callable[..., Outc
     text = (tmp_path / "frozen.py").read_text()
     (tmp_path / "frozen.py").write_text(text.replace("FROZEN", "torch.nn.Linear(3, 4).requires_grad_(False)"))
     settings = ["backbone=custom", "backbone._target_=frozen.Fixed", "head=linear", "sampling=uniform"]
-    settings += ["sampling.num_frames=4", "trainer.max_epochs=1", "num_threads=2"]
+    settings += ["sampling.num_frames=4", "trainer.max_epochs=1", "callbacks.view_sheets.num_views=1"]
     trained = vidclf("train", f"dataset.root={clips}", *settings)
     assert trained.status == 0, trained.err
     assert vidclf("evaluate", f"run={trained.run}", "trust=true").status == 0

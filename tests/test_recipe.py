@@ -1,4 +1,4 @@
-"""Whatever can change a feature is in its recipe, and nothing else."""
+"""A recipe holds everything that can change a feature, and nothing else."""
 
 import importlib.util
 import sys
@@ -76,7 +76,7 @@ def test_what_a_file_says_of_a_network_is_in_the_hash_of_its_weights():
 
 
 def test_an_argument_that_is_kept_under_another_name_is_in_the_recipe():
-    """Its value changes no weight and no attribute of its name: only the configuration tells."""
+    """Its value changes neither a weight nor an attribute of its name, so only the configuration shows it."""
 
     class Hidden(Images):
         def __init__(self, depth: int = 1) -> None:
@@ -114,7 +114,7 @@ def test_a_buffer_that_is_not_saved_counts_as_a_weight():
     assert hash_weights(one) != hash_weights(other)
 
 
-OWN = """
+USER_CODE = """
 from torch import nn
 from vidclf.contracts import PictureFormat
 
@@ -141,8 +141,8 @@ class Mine(nn.Module):
 """
 
 
-def own_module(path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import the user's own file as Hydra would, anew."""
+def import_user_file(path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import the user's file as Hydra would, anew."""
     path.write_text(source)
     spec = importlib.util.spec_from_file_location("my_backbone", path)
     module = importlib.util.module_from_spec(spec)
@@ -152,15 +152,15 @@ def own_module(path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_change_in_the_users_own_source_has_another_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    before = recipe(own_module(tmp_path / "a.py", OWN, monkeypatch).Mine())
-    same = recipe(own_module(tmp_path / "b.py", OWN, monkeypatch).Mine())
-    changed = OWN.replace("self.scale * images", "self.scale + images")  # in another class of the file
+    before = recipe(import_user_file(tmp_path / "a.py", USER_CODE, monkeypatch).Mine())
+    same = recipe(import_user_file(tmp_path / "b.py", USER_CODE, monkeypatch).Mine())
+    changed = USER_CODE.replace("self.scale * images", "self.scale + images")  # in another class of the file
     assert before == same
-    assert before.digest != recipe(own_module(tmp_path / "c.py", changed, monkeypatch).Mine()).digest
+    assert before.digest != recipe(import_user_file(tmp_path / "c.py", changed, monkeypatch).Mine()).digest
 
 
 def test_use_does_not_change_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    backbone = own_module(tmp_path / "a.py", OWN, monkeypatch).Mine()
+    backbone = import_user_file(tmp_path / "a.py", USER_CODE, monkeypatch).Mine()
     before = recipe(backbone)
     backbone(torch.zeros(1, 1, 3, 2, 2))
     assert recipe(backbone) == before
@@ -178,7 +178,7 @@ def test_what_cannot_be_stored_says_why(tmp_path: Path, monkeypatch: pytest.Monk
     assert why_not_storable(trained, images) == "the backbone is trained, so its features change"
     assert why_not_storable(Images(), RandomTransform(FORMAT)).startswith("RandomTransform is random")
     assert why_not_storable(Images(), images, TwoCrops(FORMAT)).startswith("TwoCrops is random")
-    mine = own_module(tmp_path / "a.py", OWN, monkeypatch).Mine
+    mine = import_user_file(tmp_path / "a.py", USER_CODE, monkeypatch).Mine
     (tmp_path / "a.py").unlink()
     assert "source of a class cannot be read" in why_not_storable(mine(), images)
 
@@ -186,6 +186,6 @@ def test_what_cannot_be_stored_says_why(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_function_that_makes_the_backbone_is_its_users_own_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     recipes = []
     for name, number in (("a.py", 1), ("b.py", 2)):
-        own_module(tmp_path / name, f"def make():\n    return {number}\n", monkeypatch)
+        import_user_file(tmp_path / name, f"def make():\n    return {number}\n", monkeypatch)
         recipes.append(with_node(Images(), _target_="my_backbone.make"))
     assert recipes[0].digest != recipes[1].digest

@@ -43,6 +43,7 @@ def test_rate_above_fps_gives_every_frame_once(rate_hz):
     assert Rate(rate_hz)(7, 25.0)[:, 0].tolist() == list(range(7))
 
 
+@pytest.mark.slow
 def test_rate_of_the_train_clips_of_split_1_agrees_with_the_tutorials_73844_frames():
     if not (SHARED / "ucf101").is_dir():
         pytest.skip("needs UCF101's lists and frame counts below VIDCLF_SHARED")
@@ -139,7 +140,7 @@ def test_only_random_samplings_use_the_generator_and_the_same_seed_repeats(sampl
 
 @pytest.fixture
 def as_configured(monkeypatch):
-    """A configuration may hold any type; the tests' own type checks would stop it before ours."""
+    """Call it without the tests' type checks, which would stop wrong types before ours do."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 

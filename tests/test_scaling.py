@@ -1,4 +1,4 @@
-"""Features brought to a scale before the head: fitted once, saved, and what is asked for."""
+"""Features are scaled before the head as configured; the scaling is fitted once and saved."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -141,7 +141,7 @@ def test_a_run_is_scaled_by_training_features_alone_and_not_again_when_it_resume
     seen: list[Tensor] = []
     fit = Scaling.fit
     monkeypatch.setattr(Scaling, "fit", lambda scaling, features: (seen.append(features), fit(scaling, features)))
-    settings = ("train", f"dataset.root={clips}", *SMALL, "scaling=standard", "~callbacks.view_sheets")
+    settings = ("train", f"dataset.root={clips}", *SMALL, "scaling=standard")
     run = vidclf(*settings, "trainer.max_epochs=1").run
     num_train = (run / "split.csv").read_text().count(",train")
     assert [len(features) for features in seen] == [6 * num_train]

@@ -1,6 +1,7 @@
 """The numbers of metrics.json, by hand and by scikit-learn."""
 
 import math
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from vidclf.evaluation.scores import (
 from vidclf.models.aggregation import max as max_of_views
 from vidclf.models.aggregation import mean, mode
 from vidclf.models.backbones.wrap import FrozenBackbone
-from vidclf.models.classifier import aggregate_videos
+from vidclf.models.classifier import aggregate_videos, most_probable
 from vidclf.models.scaling import Scaling
 
 VIDEOS = [Video(Path(f"{video}.avi"), 0, f"g{video}") for video in range(2)]
@@ -69,6 +70,34 @@ def test_scores_are_scikit_learns(unbalanced: tuple[Tensor, Tensor]):
     )
     assert scores["loss"] == pytest.approx(log_loss(labels, log_probabilities.double().softmax(1), labels=classes))
     assert scores["top1"] != pytest.approx(scores["mean_class"], abs=0.01)
+
+
+def test_of_equal_probabilities_the_lowest_class_comes_first_everywhere():
+    """Saturated, and quantised, networks give equal logits; predictions.csv and metrics.json must agree on them."""
+    log_probabilities = torch.full((40, 40), 1 / 40).log()
+    labels = torch.arange(40)
+    scores = score_videos(log_probabilities, labels)
+    assert (scores["top1"], scores["top5"]) == pytest.approx((1 / 40, 5 / 40))
+    names = [f"c{label:02d}" for label in labels]
+    assert [name for name, _ in most_probable(log_probabilities[0], names)] == names[:5]
+    clusters = Clusters.of([*range(40)], labels.tolist())
+    predictions = VideoPredictions(log_probabilities, labels, range(40), clusters)
+    assert predictions.predicted.tolist() == [0] * 40
+    assert intervals_of(predictions)["top5_low"] < 5 / 40 < intervals_of(predictions)["top5_high"]
+
+
+def test_scores_take_memory_for_videos_times_classes_only():
+    """torchmetrics wanted videos times classes squared where algorithms are deterministic: here 6.4 GB."""
+    labels = torch.arange(2000) % 630
+    log_probabilities = torch.zeros(2000, 630).log_softmax(1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    torch.use_deterministic_algorithms(True)
+    try:
+        scores = score_videos(log_probabilities, labels)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert scores["mean_class"] == pytest.approx(1 / 630)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
 
 def test_the_order_of_the_videos_changes_nothing(unbalanced: tuple[Tensor, Tensor]):
@@ -135,7 +164,8 @@ def test_scores_that_a_choice_may_rest_on_are_computed_on_val_alone(clips: Path,
     assert scores["calibrated_loss"] == pytest.approx(log_loss(predictions.labels, halved.double().softmax(1)))
     on_val = compute_metrics(view_logits, predictions, corpus, "val", {"mean": mean})
     assert on_val["top1/mean"] == on_val["top1"]
-    assert on_val["temperature"] == pytest.approx(fit_temperature(predictions.log_probabilities, predictions.labels))
+    by_group = fit_temperature(predictions.log_probabilities, predictions.labels, num_groups=4)
+    assert on_val["temperature"] == pytest.approx(by_group)
     assert "temperature" not in compute_metrics(view_logits, predictions, corpus, "test", {"mean": mean})
 
 
@@ -167,7 +197,16 @@ def test_a_temperature_undoes_a_scaling_of_the_logits():
     clusters = Clusters.of(range(4000), labels.tolist())
     low, high = interval_of_calibration_error(logits.log_softmax(1), labels, clusters)
     assert 0 <= low < high < 0.03
-    assert fit_temperature(torch.tensor([[0.0, -5.0]]), torch.tensor([0])) > 0  # all correct: as cold as allowed
+
+
+def test_a_temperature_stays_near_one_where_val_tells_little(capsys: pytest.CaptureFixture[str]):
+    all_correct = torch.tensor([[2.0, 0.0]]).expand(56, 2).log_softmax(1), torch.zeros(56, dtype=torch.int64)
+    assert 0.4 < fit_temperature(*all_correct) < fit_temperature(*all_correct, num_groups=8) < 1
+    by_chance = (50 * torch.eye(2)).repeat(4, 1).log_softmax(1), torch.arange(8) // 2 % 2
+    assert 2 < fit_temperature(*by_chance, num_groups=2) < fit_temperature(*by_chance) < 19
+    assert not capsys.readouterr().err
+    assert fit_temperature(*by_chance, num_groups=5000) == pytest.approx(20, abs=0.01)
+    assert "temperature=20 is where the search ends" in capsys.readouterr().err
 
 
 def test_classes_are_scored_and_one_without_a_video_is_named(

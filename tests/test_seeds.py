@@ -1,4 +1,4 @@
-"""Random numbers are told apart by seed, purpose and every number, and by nothing else."""
+"""Random numbers depend on seed, purpose and every number given, and on nothing else."""
 
 import os
 import random

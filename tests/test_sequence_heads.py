@@ -1,15 +1,20 @@
-"""Heads over time: what they can and cannot tell apart."""
+"""Heads over time distinguish orders of frames where they should, and only there."""
 
 import pytest
 import torch
+from doubles import Images
 from torch import Tensor, nn
 
+from vidclf.errors import VidclfError
+from vidclf.models.backbones.wrap import wrap
+from vidclf.models.classifier import Classifier
 from vidclf.models.heads.attention_pool import AttentionPool
 from vidclf.models.heads.mean_pool import MeanPool
 from vidclf.models.heads.recurrent import GRU, LSTM
 from vidclf.models.heads.sequence import FeatureDropout
 from vidclf.models.heads.temporal_conv import TemporalConv
 from vidclf.models.heads.transformer import Transformer, sinusoidal_positions
+from vidclf.models.scaling import Scaling
 
 ORDERED = {
     "gru": GRU,
@@ -36,6 +41,17 @@ def sequences(num: int = 5, steps: int = 6) -> Tensor:
 @pytest.mark.parametrize("steps", [1, 6, 17])
 def test_any_number_of_steps_gives_logits_of_every_class(name: str, steps: int):
     assert head_for(name)(sequences(steps=steps)).shape == (5, 3)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_over_time_is_not_trained_on_one_step(name: str):
+    classifier = Classifier(wrap(Images()), Scaling(8, "none"), head_for(name), torch.mean)
+    if name == "mean_pool":
+        assert classifier.train()(sequences(steps=1)).shape == (5, 3)
+        return
+    with pytest.raises(VidclfError, match="each view has 1 of them; it needs 2"):
+        classifier.train()(sequences(steps=1))
+    assert classifier.eval()(sequences(steps=1)).shape == (5, 3)  # of a run that exists
 
 
 @pytest.mark.parametrize("name", HEADS)

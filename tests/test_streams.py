@@ -28,7 +28,7 @@ def test_frames_of_a_stream_come_while_it_continues(tmp_path: Path):
     writer = threading.Thread(target=write_without_end, args=(pipe, data))
     writer.start()
     fps, frames = stream_frames(str(pipe))
-    numbers = [read_frame_number(frame) for frame in islice(frames, 100)]
+    numbers = [read_frame_number(frame) for _, frame in islice(frames, 100)]
     frames.close()
     writer.join(timeout=10)
     assert fps == 25
@@ -50,7 +50,9 @@ def test_standard_input_is_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with encode_video(tmp_path / "a.ts", 40, codec="libx264").open("rb") as file:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
         fps, frames = stream_frames("-")
-        assert [read_frame_number(frame) for frame in frames] == list(range(40))
+        assert [(read_frame_number(frame), round(25 * time_s, 3)) for time_s, frame in frames] == [
+            (number, number) for number in range(40)
+        ]
         sys.stdin.detach()
     assert fps == 25
 

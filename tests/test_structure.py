@@ -114,7 +114,7 @@ def test_no_file_mentions_a_module_that_has_moved():
     mentions = {
         path.relative_to(path.parents[1]) for path in files if old_name.search(path.read_text(encoding="utf-8"))
     }
-    assert mentions <= {Path("run/folder.py")}  # which renames the classes in old checkpoints
+    assert mentions <= {Path("run/checkpoints.py")}  # which renames the classes in old checkpoints
 
 
 def test_looks_at_tensors_are_counted_in_a_checkout_called_vidclf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,4 @@
-"""What would make a GPU wait: a number of a tensor that is looked at, in the loops over batches."""
+"""The loops over batches read no number from a tensor, which would make a GPU wait."""
 
 import traceback
 from collections import Counter
@@ -37,7 +37,7 @@ class Looks(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
     def grown(self, fewer: "Looks") -> set[str]:
-        """Return who looks more often where there are more batches."""
+        """Return the functions that look more often where there are more batches."""
         return {name for name, count in self.found.items() if count > fewer.found[name]} - OF_POSITIONS
 
 

@@ -1,4 +1,4 @@
-"""Image models of timm: features equal those of timm's pipeline, weights are checked, what does not fit is refused."""
+"""Image models of timm: features equal those of timm's pipeline, weights are checked, unsuitable models refused."""
 
 import json
 from pathlib import Path

@@ -24,8 +24,8 @@ AGGREGATIONS = {path.stem for path in Path(CONF, "aggregation").glob("*.yaml")} 
 
 @pytest.fixture
 def train(vidclf: Callable[..., Outcome], clips: Path) -> Callable[..., Outcome]:
-    """`train("seed=1")` trains the small network on the session's clips, without images of them."""
-    return lambda *arguments: vidclf("train", f"dataset.root={clips}", *SMALL, "~callbacks.view_sheets", *arguments)
+    """`train("seed=1")` trains the small network on the session's clips."""
+    return lambda *arguments: vidclf("train", f"dataset.root={clips}", *SMALL, *arguments)
 
 
 def events_of(run: Path) -> EventAccumulator:

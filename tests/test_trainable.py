@@ -1,4 +1,4 @@
-"""Which parts of a backbone are trained, and at what rate."""
+"""A backbone is trained in part or whole, and its layers at their rates."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""Encoders of transformers: features equal those of its pipeline, weights are checked, what does not fit is refused."""
+"""Encoders of transformers: features equal those of its pipeline, weights are checked, unsuitable ones refused."""
 
 import shutil
 import sys
@@ -269,7 +269,7 @@ def test_another_architecture_that_fits_is_used(tmp_path: Path):
     ("kind", "message"),
     [
         ("Timesformer", r"TimesformerModel does not fit: for 4 frames it gives \(1, 65, 16\), not 64 tokens"),
-        ("Bert", r"BertModel does not fit: it cannot take images of shape \(1, 3, 32, 32\) alone"),
+        ("Bert", r"model_type=bert, and vidclf takes no model of that name"),
     ],
 )
 def test_another_architecture_that_does_not_fit_is_refused(kind: str, message: str, tmp_path: Path):
@@ -293,6 +293,13 @@ def test_a_model_with_positions_for_another_size_is_refused(tmp_path: Path):
         ({"architectures": ["BertModel"]}, "must name the one class"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantization_config is not supported"),
         ({"fusion_config": {"a": 1}}, "fusion_config is not supported"),
+        ({"model_type": "lightglue"}, "model_type=lightglue, and vidclf takes no model"),
+        ({"keypoint_detector_config": {"model_type": "superpoint"}}, "keypoint_detector_config holds a configuration"),
+        ({"backbone_config": {"trust_remote_code": True}}, "backbone_config holds a configuration of its own"),
+        ({"a": {"auto_map": {"AutoConfig": "x.Y"}}}, "a holds a configuration of its own"),
+        ({"a": {"b": {"_name_or_path": "someone/else"}}}, "a holds a configuration of its own"),
+        ({"patch_size": 0}, "Dinov2Model"),
+        ({"architectures": 3}, "do not describe a model that can be read"),
         ({"hidden_size": "many"}, "not a valid configuration of dinov2|cannot be loaded as Dinov2Model"),
     ],
 )
@@ -322,6 +329,6 @@ def test_code_in_a_folder_is_never_run(copy: Callable[[str], Path], monkeypatch:
 def test_an_old_transformers_is_an_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("vidclf.system.extras.version", lambda name: "5.2.0")
     with pytest.raises(
-        VidclfError, match=r"backbone=transformers needs transformers 5\.3 or newer \(5\.2\.0\): pip inst"
+        VidclfError, match=r"backbone=transformers needs transformers 5\.10 or newer \(5\.2\.0\): pip inst"
     ):
         TransformersBackbone("anything")

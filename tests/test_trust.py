@@ -1,5 +1,6 @@
-"""A run's configuration is data: it names known parts of a classifier, or nothing of it is imported or made."""
+"""A run's configuration is data: unless it names known parts of a classifier, nothing is imported or made."""
 
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,9 +13,12 @@ from verbs import Outcome
 
 from vidclf.errors import VidclfError
 from vidclf.run.config import CONF
+from vidclf.run.sweep import jobs_of
 from vidclf.run.trust import check_plain, check_trusted
+from vidclf.system.disk import check_links
 
 CHECKPOINT = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint"}
+DEMO = {"_target_": "vidclf.data.datasets.demo.Demo"}
 
 
 def check(config: dict[str, Any], trust: bool = False) -> None:
@@ -41,7 +45,30 @@ def check(config: dict[str, Any], trust: bool = False) -> None:
     ],
 )
 def test_parts_of_a_classifier_are_trusted(group: str, target: str):
-    check({group: [{"b": {"_target_": target, "_partial_": True}}]})
+    node = {"_target_": target, "_partial_": True}
+    check({group: {"best": node} if group == "callbacks" else node})
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"backbone": {"weights": DEMO}}, "backbone.weights._target_"),
+        ({"dataset": {"classes": DEMO}}, "dataset.classes._target_"),
+        ({"dataset": {"root": "x", "classes": [DEMO]}}, "dataset.classes.0._target_"),
+        ({"sampling": DEMO}, "sampling._target_"),
+        ({"callbacks": DEMO}, "callbacks._target_"),
+        ({"callbacks": {"best": {"monitor": CHECKPOINT}}}, "callbacks.best.monitor._target_"),
+        ({"trainer": {"plugins": [CHECKPOINT]}}, "trainer.plugins.0._target_"),
+        ({"dataset": {"_target_": "vidclf.data.catalogue.Catalogue"}}, "dataset._target_"),
+        ({"dataset": {"_target_": "vidclf.data.corpus.Corpus"}}, "dataset._target_"),
+        ({"seed": DEMO}, "seed._target_"),
+        ({"scheduler": {"_target_": "torch.optim.SGD"}}, "scheduler._target_"),
+        ({"optimizer": {"_target_": "torch.optim.lr_scheduler.StepLR"}}, "optimizer._target_"),
+    ],
+)
+def test_each_stage_accepts_its_own_classes_only(config: dict[str, Any], key: str):
+    with pytest.raises(VidclfError, match=rf"wants to run .* \({re.escape(key)}\).*not a class.*for that stage"):
+        check(config)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +115,8 @@ def test_parts_of_a_classifier_are_trusted(group: str, target: str):
     ],
 )
 def test_anything_else_in_a_run_needs_trust(target: object):
-    config = {"head": [{"b": {"_target_": target}}]}
-    with pytest.raises(VidclfError, match=r"(?s)wants to run .* \(head.0.b._target_\).*pass trust=true"):
+    config = {"head": {"_target_": target}}
+    with pytest.raises(VidclfError, match=r"(?s)wants to run .* \(head._target_\).*pass trust=true"):
         check(config)
     check(config, trust=True)
 
@@ -174,8 +201,8 @@ def spoil(run: Path) -> Callable[[dict[str, Any]], None]:
         for path in (run / "checkpoints").iterdir():
             content = torch.load(path, weights_only=True)
             for key, value in changed.items():
-                own = content["vidclf"]["config"]
-                own[key] = {**own[key], **value} if isinstance(value, dict) and key in own else value
+                config = content["vidclf"]["config"]
+                config[key] = {**config[key], **value} if isinstance(value, dict) and key in config else value
             torch.save(content, path)
 
     return change
@@ -288,12 +315,39 @@ def test_states_in_a_checkpoint_remove_no_files(vidclf: Callable[..., Outcome], 
         assert (run / "split.csv").is_file()
 
 
-@pytest.mark.parametrize("name", ["test", "tensorboard/best"])
-def test_results_are_not_written_through_a_link(name: str, vidclf: Callable[..., Outcome], run: Path, tmp_path: Path):
-    (tmp_path / "mine").mkdir()
-    shutil.rmtree(run / name, ignore_errors=True)
-    (run / name).symlink_to(tmp_path / "mine")
-    outcome = vidclf("evaluate", f"run={run}")
-    assert (outcome.status, outcome.out) == (1, "")
-    assert f"{name}: is a link" in outcome.err
-    assert not list((tmp_path / "mine").iterdir())
+@pytest.mark.parametrize("name", ["test", "tensorboard/best", "test/videos.txt", "split.csv", "checkpoints/last.ckpt"])
+def test_nothing_is_read_or_written_through_a_link_out_of_a_run(
+    name: str, vidclf: Callable[..., Outcome], run: Path, tmp_path: Path
+):
+    mine, path = tmp_path / "mine", run / name
+    path.parent.mkdir(exist_ok=True)
+    if path.is_file():
+        shutil.move(path, mine)
+    elif path.suffix:
+        mine.write_text("mine")
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+        mine.mkdir()
+    before = mine.read_bytes() if mine.is_file() else [*mine.iterdir()]
+    path.symlink_to(mine)
+    for verb, key in (("evaluate", "run"), ("compare", "run"), ("train", "resume")):
+        outcome = vidclf(verb, f"{key}={run}")
+        assert (outcome.status, outcome.out) == (1, "")
+        assert f"{name}: is a link that leads out of" in outcome.err
+        assert before == (mine.read_bytes() if mine.is_file() else [*mine.iterdir()])
+
+
+def test_links_inside_a_folder_and_to_a_folder_are_followed(tmp_path: Path):
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "newest").symlink_to("checkpoints")
+    (tmp_path / "latest").symlink_to(folder)
+    check_links(tmp_path / "latest")
+    with pytest.raises(VidclfError, match="latest: is a link that leads out of"):
+        check_links(tmp_path / "latest", within=folder / "checkpoints")
+
+
+def test_a_sweep_with_a_link_to_itself_ends(tmp_path: Path):
+    (tmp_path / "again").symlink_to(".")
+    (tmp_path / "multirun.yaml").touch()
+    assert jobs_of(tmp_path) == []

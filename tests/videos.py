@@ -1,4 +1,4 @@
-"""Small real videos whose frames carry their number as black and white blocks, changed ones, a UCF101 tree of them."""
+"""Small real videos whose frames show their number in black and white blocks; changed copies; a UCF101 tree."""
 
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
@@ -87,12 +87,7 @@ def encode_video(
         sound = container.add_stream(audio, rate=48000) if audio else None
         rate = Fraction(fps).limit_denominator(1001)
         stream = container.add_stream(codec, rate=rate, options=options or {})
-        context = stream.codec_context
-        context.width, context.height = size
-        context.pix_fmt, context.thread_count = "yuv420p", 1
-        context.flags |= av.codec.context.Flags.bitexact
-        for name, value in codec_settings.items():
-            setattr(context, name, value)
+        _set_up(stream.codec_context, size, codec_settings)
         if sound:
             _write_silence(container, sound)
         times = iter(pts) if pts is not None else None
@@ -102,6 +97,14 @@ def encode_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def _set_up(context: av.VideoCodecContext, size: tuple[int, int], settings: dict[str, Any]) -> None:
+    context.width, context.height = size
+    context.pix_fmt, context.thread_count = "yuv420p", 1
+    context.flags |= av.codec.context.Flags.bitexact
+    for name, value in settings.items():
+        setattr(context, name, value)
 
 
 def _write_silence(container: av.container.OutputContainer, stream: av.AudioStream) -> None:

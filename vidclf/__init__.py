@@ -24,12 +24,15 @@ The source (`features/batches.py`) extracts missing features (`features/extract.
 checkpoint is scored on val (`evaluation/`) and left in the run's folder (`run/folder.py`).
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidclf.api import compose, load
 
-__version__ = "0.3.0"  # pyproject.toml reads it
+__version__ = "0.4.0"  # pyproject.toml reads it
+# The folder of YAML files: inside the package where it is installed, beside it in a checkout.
+CONF = str(next(folder for folder in Path(__file__).parents[:2] if (folder / "conf").is_dir()) / "conf")
 __all__ = ["__version__", "compose", "load"]
 
 

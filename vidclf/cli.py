@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).parent
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
+from vidclf import CONF, __version__
+
 INTERRUPTED = "Interrupted. Everything written before is kept."
 
 
@@ -23,8 +23,6 @@ def main() -> None:
     if verb in ("--help", "-h", "help"):
         print(usage())
     elif verb == "--version":
-        from vidclf import __version__
-
         print(__version__)
     elif verb not in verbs():
         sys.exit(f"vidclf: {verb} is no verb; there are {', '.join(verbs())}. See vidclf --help.")
@@ -34,7 +32,7 @@ def main() -> None:
 
 def verbs() -> dict[str, str]:
     """Return every verb, and what it does: the first line of its YAML."""
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(CONF.glob("*.yaml"))}
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(Path(CONF).glob("*.yaml"))}
     return {name: text.partition("\n")[0].partition(": ")[2].strip() for name, text in texts.items()}
 
 
@@ -55,7 +53,7 @@ def call(verb: str, arguments: list[str]) -> int:
     """Run a verb under Hydra; return the exit status: 0, 1 after an error, 130 after an interruption."""
     import hydra
 
-    from vidclf.run.config import CONF, HYDRA, name_folders, prepare_arguments
+    from vidclf.run.config import HYDRA, name_folders, prepare_arguments
     from vidclf.system.ranks import die_with_rank_zero, is_launched_externally, is_rank_zero, shut_down
 
     failures: list[Exception] = []
@@ -91,19 +89,17 @@ def _job(verb: str, typed: list[str], failures: list[Exception]) -> Callable[[An
     def job(cfg: Any) -> None:
         from hydra.core.hydra_config import HydraConfig
 
-        from vidclf.run.config import as_yaml, configure, output_folder
+        from vidclf.run.config import as_yaml, configure, is_sweep, output_folder
         from vidclf.run.sweep import write_failure
         from vidclf.system.machine import keep_memory, limit_threads
         from vidclf.system.messages import message_for
         from vidclf.system.terminal import quiet_lightning
 
         sys.argv[1:] = [verb, *typed]
-        os.chdir(
-            HydraConfig.get().runtime.cwd
-        )  # paths are relative to the caller's folder, whatever hydra.job.chdir says
+        os.chdir(HydraConfig.get().runtime.cwd)  # paths are relative to it, whatever hydra.job.chdir says
         keep_memory()  # before the first tensor, in each process that a launcher starts
         try:
-            _refuse_several_devices_in_a_sweep(cfg)
+            _check_sweep(cfg.trainer)
             config, run = configure(cfg, verb, typed)
             if "--cfg" in typed:
                 print(as_yaml(config), end="")
@@ -115,25 +111,26 @@ def _job(verb: str, typed: list[str], failures: list[Exception]) -> Callable[[An
         except Exception as error:
             report(error)
             failures.append(error)
-            if _is_sweep():  # the others go on; the sweep's end finds this file
+            if is_sweep():  # the others go on; the sweep's end finds this file
                 write_failure(output_folder(), message_for(error) or f"{type(error).__name__}: {error}")
 
     return job
 
 
-def _is_sweep() -> bool:
+def _check_sweep(trainer: Any) -> None:
+    """Raise VidclfError if a sweep would start with several devices, or its launcher without a sweep."""
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
-    return HydraConfig.get().mode is RunMode.MULTIRUN
-
-
-def _refuse_several_devices_in_a_sweep(cfg: Any) -> None:
     from vidclf.errors import VidclfError
+    from vidclf.run.config import is_sweep
 
-    devices = cfg.trainer.get("devices", 1)
-    is_one = str(devices) in ("1", "[0]") or (str(devices) == "auto" and cfg.trainer.get("accelerator") == "cpu")
-    if _is_sweep() and not is_one:
+    launcher = HydraConfig.get().runtime.choices.get("sweep")
+    if not is_sweep():
+        if launcher:
+            raise VidclfError(f"sweep={launcher}: it starts the jobs of a sweep, and this is one job. Add -m.")
+        return
+    devices = str(trainer.get("devices", 1))
+    if devices not in ("1", "[0]") and not (devices == "auto" and trainer.get("accelerator") == "cpu"):
         raise VidclfError(
             f"trainer.devices={devices}: each process of a sweep would run the whole sweep again. Use "
             "trainer.devices=1 (for several jobs at once: sweep=local_parallel or sweep=slurm), or start each job "

@@ -272,7 +272,7 @@ class Backbone(Protocol):
     picture_format: PictureFormat
 
 
-@optional_members(scaling="none", fit=None)
+@optional_members(scaling="none", fit=None, min_steps=1)
 @runtime_checkable
 class Head(Protocol):
     """A head is an nn.Module with `__init__(feature_dim, num_classes, ...)` that turns features (N, S, D) into logits.
@@ -281,6 +281,7 @@ class Head(Protocol):
         scaling: the scaling before it where scaling=auto: standard, max or none.
         fit: ((features, labels) of train, the same of val, loss) -> rows of heads.csv; for a head that is solved, not
             trained by gradients.
+        min_steps: the smallest S that it can be trained on: 2 for a head over time.
     """
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:

@@ -55,10 +55,6 @@ class VideoDataModule(L.LightningDataModule):
         """Yield the validation views, in order."""
         return self.source.scoring_batches(self.corpus.views("val"), self.batch_size, keep_as="val")
 
-    def train_features(self) -> Float[Tensor, "N S D"]:
-        """Return the features of the first epoch's training views, of all processes."""
-        return self.labelled("train")[0]
-
     def labelled(self, part: str) -> tuple[Float[Tensor, "N S D"], Int[Tensor, " N"]]:
         """Return the features and labels of all views of a part; for train, those of the first epoch."""
         views = self.training_views(0) if part == "train" else self.corpus.views(part)

@@ -13,15 +13,16 @@ from vidclf.data.corpus import Corpus
 from vidclf.errors import VidclfError
 from vidclf.evaluation.logits import ViewLogits, compute_metrics, print_warnings, score_part
 from vidclf.evaluation.probes import Prober, parse_probes
-from vidclf.evaluation.results import write_aggregations, write_report
+from vidclf.evaluation.results import summarize, write_aggregations, write_report
 from vidclf.evaluation.scores import VideoPredictions
 from vidclf.evaluation.tensorboard import BEST, log_report
 from vidclf.models.classifier import Classifier
-from vidclf.run.compatible import check_scored, differences, results_name
+from vidclf.run.compatible import check_classes, check_split, differences, results_name
 from vidclf.run.config import Config, explicit_overrides
-from vidclf.run.folder import Run, results_folder, write_scores
+from vidclf.run.folder import Run, load_checkpoint, results_folder, write_scores
+from vidclf.run.sweep import is_complete
 from vidclf.system.ranks import is_rank_zero, start_ranks
-from vidclf.system.terminal import table
+from vidclf.system.terminal import say, table
 
 
 def run(config: Config, run: Run | None) -> None:
@@ -31,13 +32,16 @@ def run(config: Config, run: Run | None) -> None:
     if part not in PARTS:
         raise VidclfError(f"part={part}: must be one of {', '.join(PARTS)}.")
     probes = [] if config["probe"] is None else parse_probes(config["probe"])
-    changed = differences(run, config, explicit_overrides())
+    _say_if_incomplete(run)
     classifier = restore_classifier(config, run)
     trainer = build_trainer(config, classifier.backbone)
     start_ranks(trainer)
     device = trainer.strategy.root_device
     corpus = build_corpus(config)
-    check_scored(run, corpus, part)
+    check_classes(run, corpus.class_names)
+    check_split(run, corpus, part)
+    same_videos = corpus.split.fingerprint == run.split_fingerprint
+    changed = differences(run, config, explicit_overrides(), same_videos)
     source = build_source(config, corpus, classifier.backbone, device)
     source.prepare(corpus.views(part))
     view_logits = score_part(trainer, classifier, source, corpus, part)
@@ -51,6 +55,19 @@ def run(config: Config, run: Run | None) -> None:
     for probe, scores in Prober(trainer, classifier, source, corpus, part, predictions).score(probes):
         if is_rank_zero():
             _write_probe(run, part, [*changed, f"probe={probe}"], scores, corpus)
+
+
+def _say_if_incomplete(run: Run) -> None:
+    """Say at which epoch a training stopped that did not come to its end."""
+    last = run.path.with_name("last.ckpt")
+    if is_complete(run.folder) or not last.is_file():
+        return
+    num_epochs, planned = load_checkpoint(last).num_epochs, run.config["trainer"]["max_epochs"]
+    if num_epochs != planned:
+        say(
+            f"{run.folder}: training stopped after epoch {num_epochs} of {planned}; the scores are of epoch "
+            f"{run.num_epochs}. To go on: vidclf train resume={run.folder}"
+        )
 
 
 def _write_scores(
@@ -76,11 +93,11 @@ def _write_scores(
     log_report(logs, best, results, part, corpus, view_logits, predictions)
     write_scores(results, metrics, corpus.videos, corpus.failed)
     print_warnings(predictions, corpus.class_names)
-    table(f"{part} part of {run.folder}", metrics, f"results {results}")
+    table(f"{part} part of {run.folder}", summarize(metrics), f"results {results}")
 
 
 def _write_probe(run: Run, part: str, changed: Sequence[str], scores: Mapping[str, float], corpus: Corpus) -> None:
     """Write and print the scores of a probe."""
     results = results_folder(run, results_name(part, changed))
     write_scores(results, scores, corpus.videos, corpus.failed)
-    table(f"{part} part of {run.folder}, {changed[-1]}", scores, f"results {results}")
+    table(f"{part} part of {run.folder}, {changed[-1]}", summarize(scores), f"results {results}")

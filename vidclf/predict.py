@@ -9,7 +9,7 @@ from vidclf.data.streams import is_stream
 from vidclf.errors import VidclfError
 from vidclf.prediction.files import list_videos, skip_damaged
 from vidclf.prediction.live import label_stream
-from vidclf.run.config import Config
+from vidclf.run.config import Config, explicit_overrides, key_of
 from vidclf.run.folder import Run
 from vidclf.system.machine import num_cores
 
@@ -23,6 +23,8 @@ def run(config: Config, run: Run | None) -> None:
     if not source:
         raise VidclfError("source=: must not be empty. Give a video, a folder of videos, a URL, a camera, or -.")
     predictor = LoadedRun(config, run).predictor
+    if not is_stream(source) and any(key_of(override) == "window_s" for override in explicit_overrides()):
+        raise VidclfError(f"window_s={window_s}: {source} gets one label for each file. Only streams have windows.")
     if is_stream(source):
         lines: Iterable = ({"path": source, **label} for label in label_stream(predictor, source, window_s))
     else:

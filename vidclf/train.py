@@ -1,5 +1,6 @@
 """Fit a head on train and choose the best on val; no test label is scored."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +9,15 @@ import torch
 
 from vidclf.build.datasets import build_corpus, build_source
 from vidclf.build.grid import ChooseHead, build_grid, expand_grid
-from vidclf.build.parts import build_aggregations, build_backbone, build_classifier, fix_precision, prepare_backbone
+from vidclf.build.parts import (
+    build_aggregations,
+    build_backbone,
+    build_classifier,
+    check_views,
+    fix_precision,
+    is_grid,
+    prepare_backbone,
+)
 from vidclf.build.training import Describe, build_learner, build_training
 from vidclf.comparison.settings import chosen_settings
 from vidclf.contracts import Head, Loss, optional
@@ -17,21 +26,22 @@ from vidclf.datamodule import VideoDataModule
 from vidclf.errors import VidclfError
 from vidclf.evaluation import tensorboard
 from vidclf.evaluation.logits import ViewLogits, compute_metrics, score_part
-from vidclf.evaluation.results import write_predictions
+from vidclf.evaluation.results import summarize, write_predictions
 from vidclf.features.recipe import hash_weights
 from vidclf.models.backbones.wrap import FrozenBackbone
 from vidclf.models.classifier import Classifier
 from vidclf.models.learner import Learner
-from vidclf.run.config import Config, as_yaml, explicit_overrides, output_folder
+from vidclf.run.compatible import split_table
+from vidclf.run.config import Config, as_yaml, explicit_overrides, is_sweep, output_folder
 from vidclf.run.folder import Run, load_best, load_trained, write_scores
 from vidclf.run.jobs import Progress, job_of_sweep
 from vidclf.run.resume import PREVIOUS, check_resumed, is_complete, prepare_folder
-from vidclf.system.disk import write_csv
+from vidclf.system.disk import write_atomically, write_csv
 from vidclf.system.machine import free_memory
 from vidclf.system.ranks import is_rank_zero, start_ranks
 from vidclf.system.terminal import say, table
 
-COPIES = 3  # of the features in memory: scaled, averaged over steps, and what is computed from that
+COPIES = 5  # of the features in memory: scaled, averaged over steps, and in float64
 
 
 def run(config: Config, run: Run | None) -> None:
@@ -42,6 +52,9 @@ def run(config: Config, run: Run | None) -> None:
         run: to resume; None: a new one.
     """
     config = fix_precision(config)
+    if not is_sweep():
+        _train(config, run)
+        return
     with job_of_sweep(output_folder(), config) as (progress, unfinished):
         if progress is not Progress.DONE:
             _train(config, unfinished or run)
@@ -49,7 +62,8 @@ def run(config: Config, run: Run | None) -> None:
 
 def _train(config: Config, before: Run | None) -> None:
     backbone = build_backbone(config)
-    candidates = expand_grid(config)
+    candidates = expand_grid(config) if is_grid(config) else []
+    check_views({**config, **candidates[0].changes} if candidates else config, backbone)
     choose = ChooseHead(candidates) if candidates else None
     trainer = build_training(config, backbone, choose)
     is_trained = bool(before and is_complete(before, config, trainer.callbacks))  # type: ignore[attr-defined]
@@ -59,14 +73,16 @@ def _train(config: Config, before: Run | None) -> None:
     corpus.require_for_training()
     config = prepare_backbone(config, backbone, lambda: corpus)
     weights_hash = hash_weights(backbone.backbone)
+    table_of_split = split_table(corpus)
+    digest = hashlib.sha256(table_of_split).hexdigest()
     if before:
-        check_resumed(before, config, corpus.class_names, corpus.split, weights_hash)
+        check_resumed(before, config, corpus.class_names, corpus.split, digest, weights_hash)
     resumed_in = folder / "checkpoints" if before else None
     trainer.callbacks.append(  # type: ignore[attr-defined]
-        Describe(config, weights_hash, resumed_in, choose.changes if choose else dict)
+        Describe(config, weights_hash, digest, resumed_in, choose.changes if choose else dict)
     )
     if is_rank_zero():
-        write_csv(folder / "split.csv", ("video", "side"), corpus.split.rows())
+        write_atomically(folder / "split.csv", table_of_split)
     source = build_source(config, corpus, backbone, device, training=True)
     datamodule = VideoDataModule(corpus, source, config["batch_size"])
     num_classes = len(corpus.class_names)
@@ -87,11 +103,12 @@ def _train(config: Config, before: Run | None) -> None:
         rows, config = choose.rows(learner), {**config, **choose.changes()}  # type: ignore[arg-type]
     classifier = build_classifier(config, backbone, num_classes) if choose else learner
     best = load_best(folder, trainer.global_step, classifier)
-    judged = score_part(trainer, classifier, source, corpus, "val")
+    view_logits = score_part(trainer, classifier, source, corpus, "val")
     if is_rank_zero():
-        metrics = _write(folder, config, trainer, corpus, judged, classifier, rows)
+        metrics = _write(folder, config, trainer, corpus, view_logits, classifier, rows)
         num_trained = max(trainer.current_epoch, before.num_epochs if before else 0)
-        table(f"Validation{_chosen(best.num_epochs, num_trained, rows)}", metrics, f"run {folder}")
+        title = f"Validation{_chosen(best.num_epochs, num_trained, rows)}"
+        table(title, summarize(metrics), f"run {folder}")
 
 
 def _fit(
@@ -116,7 +133,7 @@ def fit_scaling(learner: Learner, datamodule: VideoDataModule) -> None:
     """Fit the scaling before the head, or before each head of a grid, to the training features."""
     scalings = [scaling for scaling in learner.scalings if scaling.method != "none"]
     if scalings:
-        features = datamodule.train_features()
+        features, _ = datamodule.labelled("train")
         for scaling in scalings:
             scaling.fit(features)
 
@@ -161,17 +178,17 @@ def _write(
     config: Config,
     trainer: L.Trainer,
     corpus: Corpus,
-    judged: ViewLogits,
+    view_logits: ViewLogits,
     classifier: Classifier,
     rows: Sequence[dict[str, object]],
 ) -> dict[str, float]:
     """Write and return the validation scores; of several heads, write those of each."""
-    videos = judged.aggregate(classifier.aggregation, corpus.videos)
-    metrics = compute_metrics(judged, videos, corpus, "val", build_aggregations())
-    write_predictions(folder, videos, corpus)
+    predictions = view_logits.aggregate(classifier.aggregation, corpus.videos)
+    metrics = compute_metrics(view_logits, predictions, corpus, "val", build_aggregations())
+    write_predictions(folder, predictions, corpus)
     write_scores(folder, metrics, corpus.videos, corpus.failed)
     (folder / PREVIOUS).unlink(missing_ok=True)
-    tensorboard.log_views(trainer, corpus, judged, videos)
+    tensorboard.log_views(trainer, corpus, view_logits, predictions)
     tensorboard.log_run(trainer, as_yaml(config), chosen_settings(config, explicit_overrides()), metrics)
     if rows:
         write_csv(folder / "heads.csv", rows[0], (row.values() for row in rows))

@@ -1,4 +1,4 @@
-"""Two frozen backbones of the benchmark's own: one counts what it is given, one costs next to nothing."""
+"""Two frozen backbones for the benchmark: one counts its images, the other costs next to nothing."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from vidclf.models.backbones.trainable import resolve_precision
 class Counting(nn.Module):
     """The demo's `tiny`, which adds a line to the file `counts` for each batch: how many images it held.
 
-    Images of zeros, which fill a batch up, are not counted; so use transform=tutorial, which leaves zeros zeros.
+    Images of zeros fill a batch up and are not counted. Use transform=tutorial, which keeps zeros zero.
     """
 
     picture_format = Tiny.picture_format
@@ -33,7 +33,7 @@ class Counting(nn.Module):
 
 
 class Wide(nn.Module):
-    """As wide as VGG16's convolutions, in its format, and as good as free: 49 numbers of an image, 512 times."""
+    """As wide as VGG16's convolutions, in its format, and almost free: 49 numbers of an image, 512 times."""
 
     picture_format = PictureFormat(size=8, resize=8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     feature_dim = 49 * 512

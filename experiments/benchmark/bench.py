@@ -1,10 +1,10 @@
-"""Measure the tutorial's way on its own stack, ours, and what the machine can do at most, on the same clips in one run.
+"""Measure the tutorial's pipeline on its stack, ours, and the machine's limits, on the same clips in one run.
 
     python -m experiments.benchmark.bench size=1%|10%|100% only=extraction,backbone epochs=20
 
-Each measure runs in a process of its own, for the allocator and the number of threads are a process's, and one at a
-time. Prints Markdown tables, ratios first; writes results.json and chart.png beside this file, or, where only some
-measures are run, below data/benchmark. The clips and all that is written on the way lie in data/.
+Measures run one at a time, each in a separate process, because a process has one allocator and one number of threads.
+Prints Markdown tables, ratios first. Writes results.json and chart.png beside this file or, if only some measures are
+run, below data/benchmark. The clips and all intermediate files are in data/.
 """
 
 import json
@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 
 
 class Measure(NamedTuple):
-    """A function of a module beside this one, and whether the allocator is set as vidclf's verbs set it."""
+    """A function of a module in this folder, and whether the allocator is set as vidclf's verbs set it."""
 
     module: str
     function: str
@@ -67,7 +67,7 @@ MEASURES = {
 
 
 class Options(NamedTuple):
-    """What the command line says."""
+    """The options of the command line."""
 
     size: str
     only: list[str]
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def read_options(arguments: Sequence[str]) -> Options:
-    """Return the options; exit with a sentence where they are none."""
+    """Return the options; exit with a message if they are invalid."""
     given = dict(argument.partition("=")[::2] for argument in arguments)
     unknown = given.keys() - {*Options._fields}
     if unknown:
@@ -121,7 +121,7 @@ def read_options(arguments: Sequence[str]) -> Options:
 
 
 def in_own_process(measure: Measure, setting: Setting) -> dict:
-    """Return what a measure finds in a fresh process."""
+    """Return the result of a measure, run in a new process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(run, measure, setting).result()
 

@@ -1,4 +1,4 @@
-"""One image of the results: how fast each side is, and what the limit is."""
+"""Draw one chart of the results: the speed of each side, and the limit."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +13,7 @@ Bar = tuple[str, float, str]  # label, length, colour
 
 
 def draw(results: Results, path: Path) -> None:
-    """Write the chart of what was measured; nothing where none of it was."""
+    """Write a chart of the measures; nothing if there are none."""
     panels = [(title, bars) for title, bars in panels_of(results) if bars]
     if not panels:
         return
@@ -42,7 +42,7 @@ def draw_panel(axis: plt.Axes, title: str, bars: list[Bar]) -> None:
 
 
 def panels_of(results: Results) -> Iterable[tuple[str, list[Bar]]]:
-    """Yield each panel's title and bars, of what is there."""
+    """Yield the title and the bars of each panel that has results."""
     yield (
         "Extraction by VGG16, frames a second",
         bars_of(

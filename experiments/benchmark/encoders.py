@@ -1,7 +1,7 @@
-"""Encoders of timm and transformers: our extraction beside the library's own loop, the same model, precision and batch.
+"""Compare extraction with encoders of timm and transformers with the library's loop: same model, precision and batch.
 
-The other side is what a user of the library would write: frames by PyAV, the library's own transform or processor, a
-DataLoader with a worker for each core, batches through the model. Random weights.
+The other side is the loop that a user of the library would write: frames by PyAV, the library's transform or
+processor, a DataLoader with a worker for each core, batches through the model. Random weights.
 """
 
 import statistics
@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 
 
 def encoders(setting: Setting) -> dict[str, dict[str, float]]:
-    """Return of each library both sides' frames (of clips: clips) a second."""
+    """Return both sides' frames (for clip models: clips) a second for each library."""
     return {"timm, ViT-S/16": timm_images(setting), "transformers, VideoMAE-S": transformers_clips(setting)}
 
 
@@ -90,7 +90,7 @@ def measure(
     size: int,
     setting: Setting,
 ) -> dict[str, float]:
-    """Return frames or clips a second of our extraction and of the library's loop, by turns, twice each."""
+    """Return frames or clips a second of our extraction and of the library's loop, taking turns, twice each."""
     sides: dict[str, Callable[[], float]] = {
         "ours": lambda: ours(network, sampling, setting),
         "library": lambda: library(examples, compute, size, setting),
@@ -122,7 +122,7 @@ def library(
         batch_size=size,
         num_workers=num_cores(),
         drop_last=True,
-        multiprocessing_context="fork",  # Linux's own until Python 3.14; a measure's process was spawned
+        multiprocessing_context="fork",  # Linux's default until Python 3.14; a measure's process was spawned
     )
     return steady_rate((len(compute(batch)) for batch in loader), LONGEST_S)
 

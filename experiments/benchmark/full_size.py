@@ -1,10 +1,10 @@
-"""The whole tutorial at UCF101's full size, on a GPU: features, 200 epochs, evaluation, with the wall time of each.
+"""Run the whole tutorial at UCF101's full size on a GPU: features, 200 epochs, evaluation, with their wall times.
 
     python -m experiments.benchmark.full_size
     python -m experiments.benchmark.full_size size=1% epochs=1 backbone=tiny    # small, on a CPU
 
-Goal: under two minutes on one H200, the twin's clips being there. Not run at full size: no GPU was at hand. Each part
-is one of vidclf's verbs, start-up and all, with random weights; the features lie below data/ until the end.
+Goal: under two minutes on one H200, once the twin's clips exist. It was not run at full size: there was no GPU. Each
+part is a verb of vidclf, start-up included, with random weights. The features are below data/ until the end.
 """
 
 import sys
@@ -23,7 +23,7 @@ BACKBONES = {"vgg16": ("backbone=vgg16", "backbone.weights=null"), "tiny": ("bac
 
 
 class Options(NamedTuple):
-    """What the command line says; `devices` as Lightning's Trainer takes them."""
+    """The options of the command line; `devices` as Lightning's Trainer takes them."""
 
     size: str = "100%"
     epochs: str = "200"
@@ -58,7 +58,7 @@ def run(options: Options, root: Path, work: Path) -> dict[str, float]:
 
 
 def read_options(arguments: Sequence[str]) -> Options:
-    """Return the options; exit with a sentence where they are none. The verbs check the numbers."""
+    """Return the options; exit with a message if they are invalid. The verbs check the numbers."""
     given = dict(argument.partition("=")[::2] for argument in arguments)
     unknown = given.keys() - {*Options._fields}
     if unknown:

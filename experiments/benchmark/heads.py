@@ -1,4 +1,4 @@
-"""Twenty linear heads at once over one: their step in a bare loop, and whole epochs under Lightning."""
+"""Measure twenty linear heads at once over one: a step in a bare loop, and whole epochs under Lightning."""
 
 import statistics
 from collections.abc import Callable
@@ -38,11 +38,11 @@ class EpochEnds(Callback):
 
 
 class Loader(list):
-    """Batches that are there."""
+    """A list of batches as a loader."""
 
 
 class Unused(nn.Module):
-    """A backbone that is never asked."""
+    """A backbone that is never called."""
 
     picture_format = PictureFormat(size=1, resize=1, mean=(0, 0, 0), std=(1, 1, 1))
 
@@ -52,13 +52,13 @@ class Unused(nn.Module):
 
 
 def steady(setting: Setting) -> dict[str, dict[str, float]]:
-    """Return, by width and classes, the seconds of a step of one head and of all, bare and under Lightning."""
+    """Return the seconds of a step of one head and of all by width and classes, bare and under Lightning."""
     quiet_lightning()
     return {f"{width} x {classes}": step_times(width, classes) for width in WIDTHS for classes in CLASSES}
 
 
 def step_times(width: int, num_classes: int) -> dict[str, float]:
-    """Return the median seconds of a step, by turns."""
+    """Return the median seconds of a step, taking turns."""
     batches = Loader(drawn_batch(width, num_classes) for _ in range(2))
     one, many = classifier(width, num_classes, batches), grid(width, num_classes, batches)
     works = {
@@ -98,7 +98,7 @@ def grid(width: int, num_classes: int, batches: list[Views]) -> Grid:
 
 
 def bare(module: Learner, batches: list[Views]) -> Callable[[], float]:
-    """Return what takes NUM_STEPS steps without Lightning, and gives the seconds of one."""
+    """Return a function that takes NUM_STEPS steps without Lightning and returns the seconds of a step."""
     module.train()
     many = isinstance(module, Grid)
     optimizer = module.build_optimizer()
@@ -117,7 +117,7 @@ def bare(module: Learner, batches: list[Views]) -> Callable[[], float]:
 
 
 def fit(module: Learner, batches: list[Views]) -> float:
-    """Return the seconds of a step of an epoch under Lightning, of which nothing is validated or logged to a disk."""
+    """Return the seconds of a step in an epoch under Lightning, without validation and logging."""
     ends = EpochEnds()
     trainer = L.Trainer(
         callbacks=[ends],

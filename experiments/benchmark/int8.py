@@ -1,4 +1,4 @@
-"""Backbones in 8-bit integers beside the same in bfloat16: images a second, alone and end to end, and the error."""
+"""Compare backbones in 8-bit integers with bfloat16: images a second, alone and end to end, and the error."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -23,12 +23,12 @@ CPU = torch.device("cpu")
 
 
 def int8(setting: Setting) -> dict[str, dict[str, float]]:
-    """Return of each network the frames a second of both, and how far their features are from float32's."""
+    """Return the frames a second of each network in both formats, and the error of its features against float32."""
     return {name: measure(make, setting) for name, make in networks().items()}
 
 
 def networks() -> dict[str, Callable[[str], nn.Module]]:
-    """Return what makes each network in a precision; random weights, but for Lite0's, which come by pip."""
+    """Return functions that make each network in a precision; weights are random, except Lite0's from pip."""
     found: dict[str, Callable[[str], nn.Module]] = {
         name: lambda precision, name=name: ImageBackbone(name, weights=None, precision=precision)
         for name in ("vgg16", "resnet50", "vit_b_16")
@@ -71,7 +71,7 @@ def images(network: FrozenBackbone, setting: Setting) -> Iterator[Tensor]:
 
 
 def end_to_end(network: FrozenBackbone, setting: Setting) -> float:
-    """Return the frames a second of an extraction's steady state, decoding and all."""
+    """Return the frames a second of an extraction's steady state, decoding included."""
     views = [one_a_second(number, clip) for number, clip in enumerate(setting.clips)]
     extractor = Extractor(
         setting.clips, BackboneTransform(network.picture_format), network, CPU, num_cores(), compile=False

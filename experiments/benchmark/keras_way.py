@@ -1,11 +1,11 @@
-"""The tutorial's way on its own stack: OpenCV, JPEGs, Keras on TensorFlow. Runs in `.venv/keras` (`make bench`) alone.
+"""Run the tutorial's pipeline on its stack: OpenCV, JPEGs, Keras on TensorFlow. Only for `.venv/keras` (`make bench`).
 
     .venv/keras/bin/python experiments/benchmark/keras_way.py < asked.json
 
-`run_keras.py` says what is asked; the answer is one line of JSON. OpenCV reads every frame of a clip and each
-floor(fps)-th becomes a JPEG; Keras reads the JPEGs back, squeezed to 224x224, and they are divided by 255;
-`keras.applications.VGG16` without its top predicts in batches of 32, and `fit` trains the dense network at batch 128.
-Weights are random, threads and allocator are what TensorFlow makes of them.
+`run_keras.py` writes the request; the answer is one line of JSON. OpenCV reads every frame of a clip and each
+floor(fps)-th becomes a JPEG. Keras reads the JPEGs back, squeezed to 224x224, and they are divided by 255.
+`keras.applications.VGG16` without its top predicts in batches of 32. `fit` trains the dense network at batch 128.
+Weights are random; threads and allocator are TensorFlow's defaults.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class EpochTimes(keras.callbacks.Callback):
 
 
 def extraction(clips: Sequence[str], num_frames: int, num_runs: int) -> dict[str, float]:
-    """Return frames a second, of those kept, and the seconds that each part takes of one."""
+    """Return the kept frames a second, and the seconds of a frame that each part takes."""
     network = vgg16()
     network.predict(np.zeros((32, 224, 224, 3), np.float32), verbose=0)
     runs = [extract(clips[number::num_runs], num_frames, network) for number in range(num_runs)]
@@ -72,7 +72,7 @@ def extract(clips: Sequence[str], num_frames: int, network: keras.Model) -> dict
 
 
 def training(num_rows: int, num_runs: int, num_classes: int) -> dict[str, float]:
-    """Return the median seconds of a step of `fit`, what feeds it included, after an epoch that does not count."""
+    """Return the median seconds of a step of `fit` with its input, after an epoch of warm-up."""
     random = np.random.default_rng(0)
     features = random.random((num_rows, FEATURE_DIM), np.float32)
     labels = keras.utils.to_categorical(random.integers(num_classes, size=num_rows), num_classes)
@@ -85,7 +85,7 @@ def training(num_rows: int, num_runs: int, num_classes: int) -> dict[str, float]
 
 
 def end_to_end(train: Sequence[str], test: Sequence[str], epochs: int) -> dict[str, float]:
-    """Train and test whole, and return how many frames there were and the share of test clips that were right."""
+    """Train and test from the clips; return the number of frames and the test accuracy."""
     classes = sorted({Path(clip).parent.name for clip in train})
     network = vgg16()
     with TemporaryDirectory() as folder:
@@ -108,7 +108,7 @@ def end_to_end(train: Sequence[str], test: Sequence[str], epochs: int) -> dict[s
 
 
 def fit(features: np.ndarray, labels: np.ndarray, num_classes: int, epochs: int, best: Path) -> keras.Model:
-    """Return the dense network of the epoch with the least validation loss, a fifth of the frames validating."""
+    """Return the dense network of the epoch with the lowest validation loss on a fifth of the frames."""
     order = np.random.default_rng(42).permutation(len(features))
     val, train = np.split(order, [round(VALIDATION_SHARE * len(order))])
     targets = keras.utils.to_categorical(labels, num_classes)
@@ -147,7 +147,7 @@ def flat_features(network: keras.Model, images: np.ndarray) -> np.ndarray:
 
 
 def write_frames(clip: str, folder: Path, most: int | None = None) -> list[Path]:
-    """Read a clip to its end, or to the last frame that is kept; return the JPEGs that were written."""
+    """Read a clip to its end, or to the last kept frame; return the JPEGs that were written."""
     video = cv2.VideoCapture(clip)
     step = floor(video.get(cv2.CAP_PROP_FPS))
     number, paths = 0, list[Path]()
@@ -178,7 +178,7 @@ MEASURES: dict[str, Callable[..., dict[str, float]]] = {
 
 def main() -> None:
     asked = json.load(sys.stdin)
-    with contextlib.redirect_stdout(sys.stderr):  # whatever Keras says
+    with contextlib.redirect_stdout(sys.stderr):  # all that Keras prints
         found = MEASURES[asked.pop("measure")](**asked)
     print(json.dumps({**found, "versions": {name: version(name) for name in LIBRARIES}}))
 

@@ -1,4 +1,4 @@
-"""What this machine can do at most: matrix products, memory, the disk, the backbone alone, decoding alone."""
+"""Measure the limits of this machine: matrix products, memory, the disk, the backbone alone, decoding alone."""
 
 import os
 import statistics
@@ -26,7 +26,7 @@ NUM_DECODINGS = 15
 
 
 def matrix_product(setting: Setting) -> dict[str, float]:
-    """Return the TFLOP/s of a product of two matrices, output given, by number format."""
+    """Return the TFLOP/s of a matrix product into an existing output, by number format."""
     return {name: 2 * SIDE**3 / product_s(getattr(torch, name)) / 1e12 for name in ("bfloat16", "float32")}
 
 
@@ -37,7 +37,7 @@ def product_s(dtype: torch.dtype) -> float:
 
 
 def memory(setting: Setting) -> dict[str, float]:
-    """Return GB/s: of copying in memory (read and written), of a file in the page cache, of one that is not."""
+    """Return GB/s: copying in memory (read and written), reading a file from the page cache, and from the disk."""
     source, target = torch.ones(COPIED_BYTES, dtype=torch.uint8), torch.ones(COPIED_BYTES, dtype=torch.uint8)
     copied = 2 * COPIED_BYTES / median_s(lambda: target.copy_(source)) / 1e9
     with NamedTemporaryFile(dir=setting.work) as file:
@@ -57,7 +57,7 @@ def read_file(path: str | Path, buffer: Tensor) -> int:
 
 
 def read_from_disk_s(path: str, buffer: Tensor) -> float:
-    """Return the seconds that reading takes after the system was asked to forget the file; the host may remember it."""
+    """Return the seconds that reading takes after the system drops the file from its cache; the host may keep it."""
     with open(path, "rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return timed(lambda: read_file(path, buffer))[0]
@@ -100,7 +100,7 @@ def frames_per_s(network: FrozenBackbone) -> float:
 
 
 def decoding(setting: Setting) -> dict[str, dict[str, float]]:
-    """Return the frames a second at which a clip is read to keep one frame of each second; a thread each side."""
+    """Return the frames a second of reading a clip and keeping one frame of each second; one thread a side."""
     torch.set_num_threads(1)
     clips = {kind: typical_clip(setting.clips, kind) for kind in KINDS}
     real = Path(os.environ.get("VIDCLF_SHARED", "../shared")) / "ucf101/UCF-101/ApplyEyeMakeup"
@@ -116,7 +116,7 @@ def typical_clip(clips: list[Path], kind: str) -> Path:
 
 
 def decode(path: Path) -> dict[str, float]:
-    """Return each side's frames a second; the sides take turns, so that both meet the same machine."""
+    """Return each side's frames a second; the sides take turns, so that both see the same machine."""
     info = inspect(path)
     indices = Rate(1.0)(info.num_frames, info.fps)
     wanted = {*indices.flatten().tolist()}

@@ -1,4 +1,4 @@
-"""What the numbers were measured on and with."""
+"""Describe the machine and the libraries of a measurement."""
 
 import platform
 import re
@@ -17,7 +17,7 @@ LIBRARIES = ("torch", "torchvision", "lightning", "av", "opencv-python-headless"
 
 
 def describe(setting: Setting) -> dict[str, object]:
-    """Return processor, cores, memory, GPU, versions and the commit, with a + where files differ from it."""
+    """Return processor, cores, memory, GPU, versions and the commit, with a + if files differ from it."""
     capabilities = torch.cpu.get_capabilities()
     return {
         "cpu": cpu_name(),

@@ -1,4 +1,4 @@
-"""Our side: extraction, the training step, bfloat16's error and the store, through vidclf's own functions."""
+"""Measure our side: extraction, the training step, bfloat16's error and the store, by vidclf's functions."""
 
 import hashlib
 import statistics
@@ -93,7 +93,7 @@ def rates_of_parts(ends: list[float], counts: list[int]) -> list[float]:
 
 
 def training(setting: Setting) -> dict[str, float | str]:
-    """Return the seconds of a step of the dense network under Lightning and in a bare loop, by turns."""
+    """Return the seconds of a step of the dense network under Lightning and in a bare loop, taking turns."""
     quiet_lightning()
     rounds = []
     with wide_features(setting, RATE_HZ) as make:
@@ -113,7 +113,7 @@ def training(setting: Setting) -> dict[str, float | str]:
 
 @contextmanager
 def wide_features(setting: Setting, rate_hz: float) -> Iterator[Callable[[], VideoDataModule]]:
-    """Give what makes data modules of the twin, with stand-in features as wide as VGG16's, stored, not yet read."""
+    """Return a maker of data modules of the twin, with stored stand-in features as wide as VGG16's."""
     backbone = wrap(Wide())
     transform = TutorialTransform(backbone.picture_format)
     with TemporaryDirectory(dir=setting.work) as store:
@@ -131,7 +131,7 @@ def wide_features(setting: Setting, rate_hz: float) -> Iterator[Callable[[], Vid
 
 
 def configuration() -> dict[str, Any]:
-    """Return what `vidclf train experiment=tutorial` is configured by, without its validation."""
+    """Return the configuration of `vidclf train experiment=tutorial`, without its validation."""
     settings = ["trainer.max_epochs=3", "+trainer.limit_val_batches=0", "~callbacks", "~logger"]
     with initialize_config_dir(CONF, **HYDRA):
         cfg = compose("train", ["experiment=tutorial", *settings])
@@ -147,15 +147,15 @@ def fit(datamodule: VideoDataModule) -> tuple[L.Trainer, float]:
 
 
 def scaled_classifier(config: dict[str, Any], datamodule: VideoDataModule) -> Learner:
-    """Return the dense network behind its scaling, which knows the training features."""
+    """Return the dense network behind its scaling, which is fitted on the training features."""
     backbone = datamodule.source.extractor.backbone
     classifier = build_learner(config, backbone, NUM_CLASSES)
-    classifier.scaling.fit(datamodule.train_features())
+    classifier.scaling.fit(datamodule.labelled("train")[0])
     return classifier
 
 
 def bare_epoch_s(trainer: L.Trainer, datamodule: VideoDataModule) -> float:
-    """Return the seconds of an epoch of the same arithmetic, the mean of two after a first that does not count."""
+    """Return the seconds of an epoch of the same arithmetic: the mean of two after one of warm-up."""
     config = configuration()
     classifier = scaled_classifier(config, datamodule).to(device()).train()
     scaling, head, loss_of = classifier.scaling, classifier.head, classifier.loss
@@ -174,7 +174,7 @@ def bare_epoch_s(trainer: L.Trainer, datamodule: VideoDataModule) -> float:
 
 
 def bfloat16_error(setting: Setting) -> dict[str, float]:
-    """Return how far VGG16's features in bfloat16 are from those in float32, on decoded images: a ratio of norms."""
+    """Return the relative error of VGG16's features in bfloat16 against float32, on decoded images, by norms."""
     networks = {name: vgg16(name) for name in ("float32", "bfloat16")}
     transform = TutorialTransform(networks["float32"].picture_format)
     clips = setting.clips[:: len(setting.clips) // 8][:8]
@@ -191,7 +191,7 @@ def bfloat16_error(setting: Setting) -> dict[str, float]:
 
 
 def missing(setting: Setting) -> dict[str, float]:
-    """Return the seconds in which a store of 13,320 videos says what is missing: at the first look, and later ones."""
+    """Return the seconds in which a store of 13,320 videos lists missing features: the first time, and later."""
     contents = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(NUM_VIDEOS)]
     units = torch.arange(0, 186, 25)[:, None]
     wanted = [(content, units) for content in contents]
@@ -207,7 +207,7 @@ def missing(setting: Setting) -> dict[str, float]:
 
 
 def gathering(setting: Setting) -> dict[str, float | str]:
-    """Return the GB/s at which stored features become a tensor, and at which the page cache gives their files."""
+    """Return the GB/s of reading stored features into a tensor, and of reading their files from the page cache."""
     with wide_features(setting, rate_hz=1) as make:
         modules = [make() for _ in range(1 + NUM_ROUNDS)]
         runs = [timed(lambda one=one: one.source.features(one.training_views(0))) for one in modules][1:]
@@ -225,7 +225,7 @@ def gathering(setting: Setting) -> dict[str, float | str]:
 
 
 def read_files(paths: list[Path], buffer: Tensor) -> None:
-    """Read all files behind one another into `buffer`."""
+    """Read all files one after another into `buffer`."""
     end = 0
     for path in paths:
         end += read_file(path, buffer[end:])

@@ -1,9 +1,9 @@
-"""The tutorial's way in torch as one would write it first: float32 in torch's plain layout, no Keras, no vidclf.
+"""Run the tutorial's pipeline in plain torch: float32 in torch's default layout, no Keras, no vidclf.
 
-OpenCV reads every frame of a clip and every floor(fps)-th becomes a JPEG; the JPEGs are read back, squeezed to 224x224
-and divided by 255; VGG16's convolutions run on them, eager, in batches of 32; all features are kept in a list and
-stacked. Then default Adam trains the dense network at batch 128. C's allocator is left as it is. Slower than Keras on
-CPUs without matrix units, so no stand-in for it: `keras_way.py` is the tutorial's own stack.
+OpenCV reads every frame of a clip and every floor(fps)-th becomes a JPEG. The JPEGs are read back, squeezed to 224x224
+and divided by 255. VGG16's convolutions run on them, eager, in batches of 32. All features are kept in a list and
+stacked. Then default Adam trains the dense network at batch 128. C's allocator keeps its defaults. This is slower than
+Keras on CPUs without matrix units and does not replace it: `keras_way.py` is the tutorial's stack.
 """
 
 import statistics
@@ -26,7 +26,7 @@ WIDTHS = (1024, 512, 256, 128)
 
 
 def extraction(setting: Setting) -> dict[str, float]:
-    """Return frames a second, of those kept, and the seconds that each part takes of one."""
+    """Return the kept frames a second, and the seconds of a frame that each part takes."""
     torch.manual_seed(0)
     network = vgg16(weights=None).features.eval().to(device())
     compute_features(network, torch.zeros(32, 3, 224, 224))
@@ -57,7 +57,7 @@ def extract(clips: list[Path], network: nn.Module) -> dict[str, float]:
 
 
 def write_frames(clip: Path, folder: Path, most: int) -> int:
-    """Read a clip to its end, or to the last frame that is kept; return how many JPEGs were written."""
+    """Read a clip to its end, or to the last kept frame; return the number of JPEGs written."""
     video = cv2.VideoCapture(str(clip))
     step = int(video.get(cv2.CAP_PROP_FPS))
     number = count = 0
@@ -74,7 +74,7 @@ def write_frames(clip: Path, folder: Path, most: int) -> int:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Return what Keras's load_img(target_size=(224, 224)) gives: (224, 224, 3) float32."""
+    """Return the image (224, 224, 3) float32 as Keras's load_img(target_size=(224, 224)) reads it."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.NEAREST), np.float32)
 
@@ -86,7 +86,7 @@ def compute_features(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def training(setting: Setting) -> dict[str, float]:
-    """Return the seconds of a training step, what feeds it included, and how many of features were there."""
+    """Return the seconds of a training step with its input, and the number of features."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     for inputs, outputs in zip((FEATURE_DIM, *WIDTHS), WIDTHS, strict=False):

@@ -1,4 +1,4 @@
-"""The results as three Markdown tables: ratios first, then rates, then what comes before the steady state."""
+"""Print the results as three Markdown tables: ratios, rates, and the times before the steady state."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -9,7 +9,7 @@ REACHED = {True: "yes", False: "NO", None: ""}
 
 
 def report(results: Results) -> str:
-    """Return the tables; what was not measured is left out of them."""
+    """Return the tables, without the measures that did not run."""
     ratios = [
         (ratio.name, f"{value:.3g}", ratio.target, REACHED[ratio.reached(results)])
         for ratio in RATIOS
@@ -32,13 +32,13 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def rates(results: Results) -> Iterable[tuple[str, str]]:
-    """Yield what was measured, with its unit."""
+    """Yield the measures with their units."""
     parts = (extraction, limits, training, decoding_and_store, sweeps, networks, whole)
     return chain.from_iterable(part(results) for part in parts)
 
 
 def extraction(results: Results) -> Iterable[tuple[str, str]]:
-    """Yield the rates of extraction, of each side and of the network alone."""
+    """Yield the rates of extraction: of each side, and of the network alone."""
     for side, measure in (("Keras", "keras_extraction"), ("torch float32, plain layout", "plain_extraction")):
         if theirs := results.get(measure):
             parts = ", ".join(
@@ -65,7 +65,7 @@ def extraction(results: Results) -> Iterable[tuple[str, str]]:
 
 
 def limits(results: Results) -> Iterable[tuple[str, str]]:
-    """Yield what the machine can do."""
+    """Yield the limits of the machine."""
     if product := results.get("matrix_product"):
         for name, tflops in product.items():
             yield f"matrix product, {name}", f"{tflops:.2f} TFLOP/s"
@@ -76,7 +76,7 @@ def limits(results: Results) -> Iterable[tuple[str, str]]:
 
 
 def training(results: Results) -> Iterable[tuple[str, str]]:
-    """Yield a step of training."""
+    """Yield the times of a training step."""
     for side, measure in (("Keras", "keras_training"), ("torch float32", "plain_training")):
         if theirs := results.get(measure):
             yield f"training step, {side}", f"{1000 * theirs['step_s']:.1f} ms"
@@ -86,7 +86,7 @@ def training(results: Results) -> Iterable[tuple[str, str]]:
 
 
 def decoding_and_store(results: Results) -> Iterable[tuple[str, str]]:
-    """Yield how files are read, and features kept."""
+    """Yield the rates of decoding and of the store."""
     for name, clip in results.get("decoding", {}).items():
         sides = f"ours {clip['ours']:,.0f}, OpenCV {clip['opencv']:,.0f}, by grab() {clip['opencv_grabbing']:,.0f}"
         yield f"decoding at 1 frame/s, {name}", f"{sides} frames/s, one thread each"
@@ -107,7 +107,7 @@ def decoding_and_store(results: Results) -> Iterable[tuple[str, str]]:
 
 
 def sweeps(results: Results) -> Iterable[tuple[str, str]]:
-    """Yield many jobs, and many heads."""
+    """Yield the measures of sweeps and of many heads."""
     for name, key in (("one process", "sweep"), ("parallel jobs", "sweep_parallel")):
         if sweep := results.get(key):
             frames = f"{sweep['given']:,} frames computed, {sweep['distinct']:,} asked for, {sweep['seconds']:.0f} s"
@@ -122,7 +122,7 @@ def sweeps(results: Results) -> Iterable[tuple[str, str]]:
 
 
 def networks(results: Results) -> Iterable[tuple[str, str]]:
-    """Yield what number formats and other encoders do."""
+    """Yield the measures of number formats and other encoders."""
     if error := results.get("bfloat16_error"):
         largest = f"largest {error['largest']:.2g} where features reach {error['largest_feature']:.2g}"
         yield "bfloat16's error of VGG16's features", f"{error['relative']:.2%} ({largest})"
@@ -143,7 +143,7 @@ def networks(results: Results) -> Iterable[tuple[str, str]]:
 
 
 def whole(results: Results) -> Iterable[tuple[str, str]]:
-    """Yield the whole, start-up and all."""
+    """Yield the end-to-end times, start-up included."""
     for side, measure in (("ours", "end_to_end"), ("ours in int8", "end_to_end_int8")):
         if ours := results.get(measure):
             frames = f"{ours['train_frames'] + ours['test_frames']:,} frames, {ours['epochs']} epochs"
@@ -155,7 +155,7 @@ def whole(results: Results) -> Iterable[tuple[str, str]]:
 
 
 def start_up(results: Results) -> Iterable[tuple[str, str]]:
-    """Yield what a run waits for before its steady state."""
+    """Yield the times before a run's steady state."""
     if ours := results.get("extraction"):
         yield "building VGG16 with random weights", f"{ours['build_s']:.1f}"
         yield "compiling it", f"{ours['compile_s']:.1f}"

@@ -1,6 +1,6 @@
-"""The tutorial's way on its own stack, run by `keras_way.py` in an environment of its own, on the same clips.
+"""Run the tutorial's pipeline by `keras_way.py`, in a separate environment, on the same clips.
 
-Nothing here imports torch, and nothing there vidclf. TensorFlow is the one for CPUs.
+This module does not import torch, and `keras_way.py` does not import vidclf. TensorFlow is the package for CPUs.
 """
 
 import json
@@ -19,7 +19,7 @@ LAST_TEST_GROUP = 7  # of split 1
 
 
 def extraction(setting: Setting) -> dict[str, Any]:
-    """Return frames a second, of those kept, and the seconds that each part takes of one."""
+    """Return the kept frames a second, and the seconds of a frame that each part takes."""
     clips = [str(clip) for clip in setting.clips]
     return run("extraction", clips=clips, num_frames=NUM_FRAMES, num_runs=NUM_RUNS)
 
@@ -30,7 +30,7 @@ def training(setting: Setting) -> dict[str, Any]:
 
 
 def end_to_end(setting: Setting) -> dict[str, Any]:
-    """Return the wall time from the start of the process to the predictions of all test clips, and what came of it."""
+    """Return the wall time from the start of the process to the predictions of all test clips, and their results."""
     sides: dict[bool, list[str]] = {False: [], True: []}
     for clip in setting.clips:
         sides[int(clip.stem.split("_g")[-1][:2]) <= LAST_TEST_GROUP].append(str(clip))
@@ -40,10 +40,10 @@ def end_to_end(setting: Setting) -> dict[str, Any]:
 
 
 def run(measure: str, **asked: object) -> dict[str, Any]:
-    """Return what a function of keras_way.py finds in a process of its own.
+    """Return the result of a function of keras_way.py, run in a separate process.
 
     Raises:
-        VidclfError: its environment is not there, or it fails.
+        VidclfError: its environment does not exist, or the process fails.
     """
     if not PYTHON.exists():
         raise VidclfError(f"{PYTHON}: there is no such Python, and Keras runs in it. `make bench` makes it.")
@@ -56,5 +56,5 @@ def run(measure: str, **asked: object) -> dict[str, Any]:
         env={**alone, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"},
     )
     if process.returncode:
-        raise VidclfError(f"{SCRIPT.name} {measure} ended with status {process.returncode}, as told above.")
+        raise VidclfError(f"{SCRIPT.name} {measure} ended with status {process.returncode}. See its message above.")
     return json.loads(process.stdout)

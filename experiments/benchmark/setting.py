@@ -1,4 +1,4 @@
-"""What every measure of the benchmark is told, and how its time is taken."""
+"""The setting of every measure, and functions that take its time."""
 
 import statistics
 import time
@@ -38,25 +38,25 @@ class Setting:
 
 
 def twin(size: str) -> Path:
-    """Return the folder of the twin of that size, written if it is not there."""
+    """Return the folder of the twin of this size; write it if it does not exist."""
     return write_twin(DATA / f"twin-{size.rstrip('%')}", SIZES[size])
 
 
 def median_s(work: Callable[[], object], runs: int = 5) -> float:
-    """Return the median time of `work` in seconds, after a run that does not count."""
+    """Return the median time of `work` in seconds, after one warm-up run."""
     work()
     return statistics.median(timed(work)[0] for _ in range(runs))
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:
-    """Return the seconds that `work` took, a GPU's work included, and what it returned."""
+    """Return the seconds that `work` took, including a GPU's, and its result."""
     begin = now()
     result = work()
     return now() - begin, result
 
 
 def arrivals(counts: Iterable[int], longest_s: float) -> tuple[list[float], list[int]]:
-    """Return when each of `counts` came and how many it was, until so many seconds after the first."""
+    """Return the arrival time and the number of each of `counts`, until a number of seconds after the first."""
     times, taken = [], []
     for count in counts:
         times.append(time.perf_counter())
@@ -67,13 +67,13 @@ def arrivals(counts: Iterable[int], longest_s: float) -> tuple[list[float], list
 
 
 def steady_rate(counts: Iterable[int], longest_s: float) -> float:
-    """Return how many a second came after the first."""
+    """Return the rate per second after the first arrival."""
     times, taken = arrivals(counts, longest_s)
     return sum(taken[1:]) / (times[-1] - times[0])
 
 
 def now() -> float:
-    """Return the time in seconds, after all that a GPU has been given to do."""
+    """Return the time in seconds, once a GPU has finished its work."""
     import torch
 
     if torch.cuda.is_available():
@@ -82,7 +82,7 @@ def now() -> float:
 
 
 def device() -> str:
-    """Return where networks run."""
+    """Return the device that networks run on."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

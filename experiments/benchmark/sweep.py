@@ -1,4 +1,4 @@
-"""How often a sweep computes a feature: frames through the backbone over the distinct frames that its jobs ask for."""
+"""Count how often a sweep computes a feature: frames through the backbone over the distinct frames of its jobs."""
 
 from pathlib import Path
 
@@ -17,17 +17,17 @@ LAST_TEST_GROUP = 7  # of split 1; train asks for no test frame
 
 
 def one_process(setting: Setting) -> dict[str, float]:
-    """Return the count for jobs that run one after another."""
+    """Return the counts for jobs that run one after another."""
     return count_frames(setting.work / "one_process")
 
 
 def parallel(setting: Setting) -> dict[str, float]:
-    """Return the count for jobs that run at once, sharing a store that is empty when they begin."""
+    """Return the counts for parallel jobs that share a store, which is empty at first."""
     return count_frames(setting.work / "parallel", "sweep=local_parallel")
 
 
 def count_frames(folder: Path, *launcher: str) -> dict[str, float]:
-    """Sweep over the 1 % twin, its store empty; return the frames given to the backbone, and those wanted."""
+    """Sweep over the 1 % twin with an empty store; return the computed frames and the distinct frames of the jobs."""
     folder.mkdir()
     counts = folder / "counts.txt"
     outcome = run_verb(
@@ -50,7 +50,7 @@ def count_frames(folder: Path, *launcher: str) -> dict[str, float]:
 
 
 def num_distinct() -> int:
-    """Return how many frames of the training groups any of the rates asks for."""
+    """Return how many frames of the training groups the rates need together."""
     total = 0
     for clip in twin("1%").glob("*/*.avi"):
         if int(clip.stem.split("_g")[-1][:2]) > LAST_TEST_GROUP:

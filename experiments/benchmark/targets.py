@@ -1,4 +1,4 @@
-"""What the measures are compared with: every ratio, how it follows from the measures, and what it must reach."""
+"""List every ratio, how it follows from the measures, and its target."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Ratio:
 
     @property
     def target(self) -> str:
-        """Say what it must reach."""
+        """Return the target as text."""
         if self.low == self.high:
             return f"exactly {self.low:g}"
         if self.high < inf:
@@ -37,18 +37,18 @@ class Ratio:
         return f"at least {self.low:g}" if self.low > -inf else "none"
 
     def value(self, results: Results) -> float | None:
-        """Return the ratio, or None where a measure that it needs is not there."""
+        """Return the ratio, or None if a measure that it needs is missing."""
         there = all(name in results for name in self.needs)
         return self.of(*(results[name] for name in self.needs)) if there else None
 
     def reached(self, results: Results) -> bool | None:
-        """Whether it lies where it must; None where it is not there, or nothing is asked."""
+        """Return whether the ratio reaches its target; None without a ratio or a target."""
         value = self.value(results)
         return None if value is None or self.target == "none" else self.low <= value <= self.high
 
 
 def ours_s(end_to_end: Mapping) -> float:
-    """Return the seconds of train and evaluate, start-up and all."""
+    """Return the seconds of train and evaluate, start-up included."""
     return end_to_end["train_s"] + end_to_end["evaluate_s"]
 
 

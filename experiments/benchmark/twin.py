@@ -1,10 +1,10 @@
-"""Write a twin of UCF101: its names and true frame counts, its format, images that cost little to make.
+"""Write a twin of UCF101 with its names, true frame counts and format, and images that cost little to make.
 
     python -m experiments.benchmark.twin size=10% root=data/twin-10
 
-320x240 XVID in AVI, about 2.7 kB a frame (UCF101's 7 GB over its 2.48 million frames are 2.8), by the clip's name at 25
-or 29.97 fps, with two B-frames or with a key frame every 12 frames. All clips of a kind begin with the same images, a
-window that wanders over a photograph: they are cut from one stream without encoding again. Nothing can be learned.
+Clips are 320x240 XVID in AVI, about 2.7 kB a frame (UCF101: 7 GB over 2.48 million frames, 2.8). A clip's name decides
+whether it has 25 or 29.97 fps, and two B-frames or a key frame every 12 frames. All clips of a kind begin with the same
+images, a window that moves over a photograph: they are cut from one stream. Nothing can be learned from them.
 """
 
 import csv
@@ -53,7 +53,7 @@ KINDS = {"B-frame": {"max_b_frames": 2, "gop_size": 600}, "key-framed": {"max_b_
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip to be: `name` is `<class>/<file>`."""
+    """A clip of the twin; `name` is `<class>/<file>`."""
 
     name: str
     num_frames: int
@@ -81,17 +81,17 @@ class Clip:
 
 @dataclass(frozen=True)
 class Source:
-    """What clips of one kind are cut from; `packets` in decoding order."""
+    """The stream that clips of one kind are cut from; `packets` in decoding order."""
 
     container: InputContainer
     packets: list[Packet]
 
 
 def write_twin(root: Path, share: float) -> Path:
-    """Write what is missing of the twin below `root`, whole clips or none, and return `root`.
+    """Write the missing clips of the twin below `root`, each whole or not at all, and return `root`.
 
     Raises:
-        VidclfError: `root` holds clips that are none of this twin's, or the disk has no room for it.
+        VidclfError: `root` holds other clips than this twin's, or the disk is too small.
     """
     clips = choose(all_clips(), share)
     wanted = {root / clip.name: clip for clip in clips}
@@ -112,7 +112,7 @@ def write_twin(root: Path, share: float) -> Path:
 
 @cache
 def all_clips() -> list[Clip]:
-    """Return UCF101's clips from ../shared/ucf101 (or $VIDCLF_SHARED), else drawn ones of about as many names."""
+    """Return UCF101's clips from ../shared/ucf101 (or $VIDCLF_SHARED), else about as many drawn ones."""
     counts = Path(os.environ.get("VIDCLF_SHARED", "../shared")) / "ucf101" / "frame_counts.csv"
     if not counts.is_file():
         print(f"{counts} is not there: names and frame counts are drawn, as distributed as UCF101's.", file=sys.stderr)
@@ -136,7 +136,7 @@ def drawn_clips() -> list[Clip]:
 
 
 def choose(clips: list[Clip], share: float) -> list[Clip]:
-    """Return about `share` of the clips: whole groups, the same number of each chosen class, or one more.
+    """Return about `share` of the clips: whole groups, the same number (or one more) of each chosen class.
 
     The classes are spread evenly over all classes sorted by their mean length, so that the clips are as long as all.
     """
@@ -193,9 +193,9 @@ def images() -> Iterator[np.ndarray]:
 
 
 def cut(source: Source, clip: Clip, path: Path) -> None:
-    """Write the first packets of `source` as a clip; in decoding order any first packets decode to as many frames.
+    """Write the first packets of `source` as a clip; the first N packets in decoding order decode to N frames.
 
-    Its name stands in the file, so that no two files are the same bytes.
+    The file contains its name, so that no two files have the same bytes.
     """
     unfinished = path.with_name(f".{path.name}.part")
     with av.open(str(unfinished), "w", format="avi", container_options={"fflags": "+bitexact"}) as container:

@@ -1,6 +1,6 @@
-"""What is measured by calling vidclf's verbs as a user does, each in a process of its own.
+"""Measure vidclf's verbs as a user calls them, each in a separate process.
 
-Nothing here imports torch: a process counts the memory of the one that started it as its own.
+This module does not import torch: a process counts the memory of its parent as its own.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ FORMATS, SEEDS = ("float32", "bfloat16"), (0, 1, 2)
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of a process: its wall time, the most memory it held, and the lines that it printed."""
+    """A finished process: its wall time, its peak memory, and the lines that it printed."""
 
     seconds: float
     peak_bytes: int
@@ -39,14 +39,14 @@ class Outcome:
 
 
 def run_verb(verb: str, *arguments: str) -> Outcome:
-    """Run `vidclf VERB ARGUMENTS`; what it says on stderr is seen.
+    """Run `vidclf VERB ARGUMENTS`; its stderr is shown.
 
     Raises:
-        VidclfError: it fails.
+        VidclfError: the verb fails.
     """
     command = [sys.executable, "-m", f"vidclf.{verb}", *arguments]
     begin = time.perf_counter()
-    # The benchmark's own backbones are imported from here, by the jobs of a sweep too.
+    # The benchmark's backbones are imported from here, by the jobs of a sweep too.
     path = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
@@ -56,14 +56,16 @@ def run_verb(verb: str, *arguments: str) -> Outcome:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise VidclfError(f"vidclf {verb} {' '.join(arguments)} ended with status {process.returncode}, as told above.")
+        raise VidclfError(
+            f"vidclf {verb} {' '.join(arguments)} ended with status {process.returncode}. See its message above."
+        )
     return Outcome(time.perf_counter() - begin, usage.ru_maxrss * 1024, lines)
 
 
 def growth(setting: Setting) -> dict[str, float]:
     """Return the steady state's seconds a video of mean length, and the peak memory, of extracting twins of 1 and 10 %.
 
-    Without compiling, which does not pay for the smaller one.
+    Without compiling, which does not pay for the smaller twin.
     """
     result = {}
     for size in ("1%", "10%"):
@@ -76,9 +78,9 @@ def growth(setting: Setting) -> dict[str, float]:
 
 
 def frames_per_s(store: Path, size: str) -> float:
-    """Return the video frames a second of an extraction, from when each video's file was written.
+    """Return the video frames a second of an extraction, from the times at which the videos' files were written.
 
-    Start-up lies before the first; a line through all of them does not care that videos end in batches.
+    Start-up is before the first. A line is fitted through all, because videos end in batches.
     """
     lengths = {}
     for clip in choose(all_clips(), SIZES[size]):
@@ -91,7 +93,7 @@ def frames_per_s(store: Path, size: str) -> float:
 
 
 def precision(setting: Setting) -> dict[str, list[float]]:
-    """Return the demo's test accuracy by the format of the backbone's numbers, of each seed."""
+    """Return the demo's test accuracy for each number format and seed."""
     formats, seeds = ",".join(FORMATS), ",".join(map(str, SEEDS))
     folders = [f"store.root={setting.work}/demo-features", f"hydra.sweep.dir={setting.work}/demo"]
     trained = run_verb("train", "-m", "experiment=demo", f"backbone.precision={formats}", f"seed={seeds}", *folders)
@@ -114,12 +116,12 @@ def heads(setting: Setting) -> dict[str, float]:
 
 
 def end_to_end_int8(setting: Setting) -> dict[str, float]:
-    """Return the same of the tutorial's recipe with its backbone in 8-bit integers."""
+    """Return the same for the tutorial's recipe with its backbone in 8-bit integers."""
     return end_to_end(setting, "int8")
 
 
 def end_to_end(setting: Setting, precision: str = "auto") -> dict[str, float]:
-    """Return the wall times of the tutorial's recipe on the twin, start-up and all, and how many frames there are."""
+    """Return the wall times of the tutorial's recipe on the twin, start-up included, and the number of frames."""
     folders = [f"store.root={setting.work}/features-{precision}", f"hydra.run.dir={setting.work}/run-{precision}"]
     folders.append(f"backbone.precision={precision}")
     data = [f"dataset.root={twin(setting.size)}", "backbone.weights=null"]
@@ -136,7 +138,7 @@ def end_to_end(setting: Setting, precision: str = "auto") -> dict[str, float]:
 
 
 def num_frames(clips: list[Clip]) -> tuple[int, int]:
-    """Return how many frames the tutorial keeps of the clips that train and of those that test in split 1."""
+    """Return how many frames the tutorial keeps of the train and of the test clips of split 1."""
     counts = [0, 0]
     for clip in clips:
         counts[int(clip.group[-2:]) <= 7] += ceil(clip.num_frames / floor(clip.rate))
@@ -144,7 +146,7 @@ def num_frames(clips: list[Clip]) -> tuple[int, int]:
 
 
 def start_up(setting: Setting) -> dict[str, float]:
-    """Return the median seconds of commands that do nothing but start."""
+    """Return the median seconds of commands that only start."""
     vidclf = str(Path(sys.executable).with_name("vidclf"))
     commands = {"vidclf --help": [vidclf, "--help"], "vidclf train --cfg job": [vidclf, "train", "--cfg", "job"]}
     return {name: statistics.median(seconds_of(command) for _ in range(3)) for name, command in commands.items()}

@@ -1,9 +1,10 @@
-"""Measure whether the demo's clips and `tiny`'s weights are good: what they must show, they show by a margin.
+"""Measure whether the demo's clips and `tiny`'s weights show by a margin what they must show.
 
     python experiments/demo_gate/gate.py
 
-The package's heads, but a training loop of its own, so that the clips are judged apart from the package's. Every
-check has bounds; the results go to results.json beside this file, and the exit status is 1 if any bound is missed.
+It uses the package's heads with a separate training loop, so that the clips are judged apart from the package's loop.
+Every check has bounds. The results are written to results.json beside this file; the exit status is 1 if a bound is
+missed.
 """
 
 import argparse
@@ -109,7 +110,7 @@ def accuracy(model: nn.Module, inputs: Tensor, labels: Tensor) -> float:
 
 
 def report(name: str, of_seeds: dict[int, dict[str, float]]) -> bool:
-    """Print a line for every order and return whether all keep their bounds."""
+    """Print a line for every order and return whether all are within their bounds."""
     good = True
     for order in of_seeds[SEEDS[0]]:
         low, high = BOUNDS.get((name, order), (0.0, 1.0))

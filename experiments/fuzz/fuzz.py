@@ -1,9 +1,10 @@
-"""Damage real videos in every way that disks and networks know, and see what decoding makes of them.
+"""Damage real videos as disks and networks do, and count how decoding reacts.
 
     python -m experiments.fuzz.fuzz num=2000 seed=0 VIDEO...
 
-prints how many of the damaged copies gave a sentence, the right frames, other frames unseen, a stack trace, a crash of
-the process or a hang; beside it OpenCV, which says nothing of damage: whatever it reads otherwise is unseen.
+Prints how many of the damaged copies gave an error message, the right frames, wrong frames unnoticed, a stack trace, a
+crash of the process or a hang. OpenCV is measured beside it; it reports no damage, so none of its wrong frames are
+noticed.
 """
 
 import multiprocessing
@@ -20,12 +21,12 @@ from typing import BinaryIO
 
 LIMIT_S = 60  # for one input
 NUM_CHILDREN = 2
-OUTCOMES = ("sentence", "right frames", "other frames unseen", "stack trace", "crash", "hang")
+OUTCOMES = ("error message", "right frames", "wrong frames, unnoticed", "stack trace", "crash", "hang")
 Damage = Callable[[bytearray, random.Random], None]
 
 
 def place(content: bytearray, chance: random.Random, length: int) -> slice:
-    """Return `length` bytes somewhere."""
+    """Return the random place of `length` bytes."""
     start = chance.randrange(max(1, len(content) - length))
     return slice(start, start + length)
 
@@ -37,24 +38,24 @@ def flip_bits(content: bytearray, chance: random.Random) -> None:
 
 
 def cut(content: bytearray, chance: random.Random) -> None:
-    """Lose the end."""
+    """Cut the end off."""
     del content[chance.randrange(len(content)) :]
 
 
 def zero(content: bytearray, chance: random.Random) -> None:
-    """Overwrite a stretch by zeros, as a disk does with sectors that it lost."""
+    """Overwrite a stretch with zeros, as a disk does with lost sectors."""
     where = place(content, chance, chance.choice((16, 512, 4096)))
     content[where] = bytes(len(content[where]))
 
 
 def noise(content: bytearray, chance: random.Random) -> None:
-    """Overwrite a stretch by chance."""
+    """Overwrite a stretch with random bytes."""
     where = place(content, chance, chance.choice((4, 64, 1024)))
     content[where] = chance.randbytes(len(content[where]))
 
 
 def swap(content: bytearray, chance: random.Random) -> None:
-    """Exchange two stretches, as packets that arrive in another order."""
+    """Exchange two stretches, as packets that arrive in the wrong order."""
     length = chance.choice((188, 1024))
     one, other = place(content, chance, length), place(content, chance, length)
     content[one], content[other] = content[other], content[one]
@@ -67,13 +68,13 @@ def spoil_header(content: bytearray, chance: random.Random) -> None:
 
 
 def insert(content: bytearray, chance: random.Random) -> None:
-    """Put bytes between."""
+    """Insert bytes."""
     where = place(content, chance, 0)
     content[where] = chance.randbytes(chance.choice((1, 16, 700)))
 
 
 def graft(content: bytearray, chance: random.Random) -> None:
-    """Go on with the bytes of another place of the file."""
+    """Continue with the bytes of another place in the file."""
     start, source = chance.randrange(len(content)), chance.randrange(len(content))
     content[start:] = content[source:]
 
@@ -84,7 +85,7 @@ DAMAGES: dict[str, Damage] = {
 
 
 def read_by_vidclf(path: Path) -> list[bytes]:
-    """Return the frames of one a second."""
+    """Return one frame a second."""
     import torch
 
     from vidclf.data.decoding import decode_frames, inspect
@@ -96,7 +97,7 @@ def read_by_vidclf(path: Path) -> list[bytes]:
 
 
 def read_by_opencv(path: Path) -> list[bytes]:
-    """Return the frames of one a second, as the tutorial reads them."""
+    """Return one frame a second, as the tutorial reads them."""
     import cv2
 
     video = cv2.VideoCapture(str(path))
@@ -114,7 +115,7 @@ READERS = {"vidclf": read_by_vidclf, "OpenCV": read_by_opencv}
 
 
 def serve(pipe: Connection, reader: str) -> None:
-    """Read what comes through the pipe, and answer with what became of it; a printed stack trace is one, too."""
+    """Read each file that comes through the pipe and answer with its outcome; a printed stack trace is one, too."""
     with tempfile.TemporaryFile(buffering=0) as printed:
         os.dup2(printed.fileno(), sys.stderr.fileno())
         _serve(pipe, reader, printed)
@@ -138,13 +139,15 @@ def _serve(pipe: Connection, reader: str, printed: BinaryIO) -> None:
         printed.seek(0)
         if b"Traceback" in (lines := printed.read()):  # as where PyAV calls back
             answer = lines.decode(errors="replace").splitlines()[-1]
+        elif answer == OUTCOMES[2] and b"are left out" in lines:
+            answer = OUTCOMES[0]  # other frames, but not unseen
         printed.truncate(0)
         printed.seek(0)
         pipe.send(answer)
 
 
 class Child:
-    """A process that reads damaged files; another takes its place when it crashes or hangs."""
+    """A process that reads damaged files; another replaces it when it crashes or hangs."""
 
     def __init__(self, reader: str) -> None:
         self.reader = reader
@@ -158,7 +161,7 @@ class Child:
         theirs.close()
 
     def read(self, path: Path, sound: list[bytes] | None) -> object:
-        """Return the frames of a sound file (`sound` is None), or what became of a damaged one."""
+        """Return the frames of a sound file (`sound` is None), or the outcome of a damaged file."""
         answer: object = "hang"
         try:
             self.pipe.send((path, sound))
@@ -172,7 +175,7 @@ class Child:
 
 
 def fuzz(videos: list[Path], num: int, seed: int, reader: str) -> dict[str, Counter]:
-    """Return what became of `num` damaged copies of each video; stack traces are printed with what repeats them."""
+    """Return the outcomes of `num` damaged copies of each video; print stack traces and how to repeat them."""
     counts: dict[str, Counter] = {}
 
     def share(number: int) -> list[tuple[Path, str]]:

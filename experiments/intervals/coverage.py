@@ -1,4 +1,4 @@
-"""How often intervals hold the truth: python -m experiments.intervals.coverage [num_draws=20000] [seed=0]."""
+"""Measure how often intervals hold the truth: python -m experiments.intervals.coverage [num_draws=20000] [seed=0]."""
 
 import json
 import platform
@@ -20,15 +20,15 @@ AT_ONCE = 2000  # draws, or memory would grow with them
 def draw(
     accuracy: float, correlation: float, num_clusters: int, num_draws: int, chance: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the number of right clips and of clips of each cluster, (draws, C): beta-binomial."""
+    """Return the numbers of correct clips and of clips of each cluster, (draws, C): beta-binomial."""
     sizes = 1 + chance.poisson(EXTRA_CLIPS, (num_draws, num_clusters))
     strength = 1 / correlation - 1
-    own = chance.beta(accuracy * strength, (1 - accuracy) * strength, sizes.shape)
-    return chance.binomial(sizes, own).astype(float), sizes.astype(float)
+    chances = chance.beta(accuracy * strength, (1 - accuracy) * strength, sizes.shape)
+    return chance.binomial(sizes, chances).astype(float), sizes.astype(float)
 
 
 def naive(right: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The normal interval of independent clips."""
+    """Return the normal interval of independent clips."""
     total = sizes.sum(-1)
     mean = right.sum(-1) / total
     half = stats.norm.ppf(1 - TAIL) * np.sqrt(mean * (1 - mean) / total)
@@ -36,7 +36,7 @@ def naive(right: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def percentile_bootstrap(right: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The cluster bootstrap's percentiles; all draws share the resamples."""
+    """Return the cluster bootstrap's percentiles; all draws share the resamples."""
     num_clusters = right.shape[1]
     weights = Clusters(np.arange(num_clusters), np.zeros(num_clusters, dtype=int)).resample(1000)
     means = (right @ weights.T) / (sizes @ weights.T)

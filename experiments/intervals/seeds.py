@@ -1,4 +1,4 @@
-"""Is one setting told apart from itself? python -m experiments.intervals.seeds [studies=20] [seed=0]."""
+"""Measure how often one setting differs from itself: python -m experiments.intervals.seeds [studies=20] [seed=0]."""
 
 import sys
 
@@ -11,16 +11,16 @@ NUM_RUNS, NUM_CLUSTERS = 20, 57
 
 
 def study(seed: int) -> bool:
-    """Return whether any two of 20 runs, alike but for chance, are said to differ.
+    """Return whether any two of 20 runs that differ by chance only are reported as different.
 
-    A video's chance to be named rightly is its group's; a tenth of the groups, others for each run, turn over whole.
+    A video is correct with the chance of its group. In each run another tenth of the groups turn over as a whole.
     """
     chance = np.random.default_rng(seed)
     group = np.repeat(np.arange(NUM_CLUSTERS), 1 + chance.poisson(4.4, NUM_CLUSTERS))
-    own = chance.beta(1.2, 0.5, NUM_CLUSTERS)[group]
+    chances = chance.beta(1.2, 0.5, NUM_CLUSTERS)[group]
     turned = (chance.random((NUM_CLUSTERS, NUM_RUNS)) < 0.1)[group]
-    is_correct = chance.random((len(group), NUM_RUNS)) < own[:, None]
-    is_correct = np.where(turned, (own < 0.5)[:, None], is_correct).astype(float)
+    is_correct = chance.random((len(group), NUM_RUNS)) < chances[:, None]
+    is_correct = np.where(turned, (chances < 0.5)[:, None], is_correct).astype(float)
     clusters = Clusters.of(group.tolist(), (group % 8).tolist())
     return any(pair.is_significant for pair in compare_pairs(is_correct, np.full(len(group), 1 / len(group)), clusters))
 

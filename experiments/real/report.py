@@ -1,4 +1,4 @@
-"""The tables and the chart of `study.py`: python -m experiments.real.report folder=runs/real [chart=FILE.png]."""
+"""Print tables and a chart of `study.py`: python -m experiments.real.report folder=runs/real [chart=FILE.png]."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ Measured = tuple[float, float, float]  # a share, and where its 95 % interval ov
 
 
 def accuracy(rows: Iterable[Row]) -> Measured:
-    """Return the mean accuracy of all seeds; a video counts once, by the share of seeds that name it rightly."""
+    """Return the mean accuracy of all seeds; a video counts once, by the share of seeds that classify it correctly."""
     of_video = {row["video"]: int(row["num_right"]) / int(row["num_seeds"]) for row in rows}
     values = np.array([*of_video.values()])
     groups = [re.sub(r"_c\d+\.avi$", "", video) for video in of_video]
@@ -42,8 +42,8 @@ def accuracy_table(rows: list[Row], checks: dict[str, dict[str, str]]) -> dict[s
     for head in HEADS.split(","):
         cells = []
         for split, number in columns:
-            own = [row for row in rows if (row["split"], row["head"]) == (split, head)]
-            measured = accuracy(row for row in own if number is None or row["number"] == str(number))
+            chosen = [row for row in rows if (row["split"], row["head"]) == (split, head)]
+            measured = accuracy(row for row in chosen if number is None or row["number"] == str(number))
             found[head][f"{split} {number or 'all'}"] = measured
             cells.append(shown(measured))
         print(f"| `head={head}` | {' | '.join(cells)} |")
@@ -55,7 +55,7 @@ def accuracy_table(rows: list[Row], checks: dict[str, dict[str, str]]) -> dict[s
 
 
 def gain_table(metrics: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Print what heads lose without the order of frames: in order minus probed, means and the intervals of seed 0."""
+    """Print the loss of heads without the order of frames: in order minus probed, means and intervals of seed 0."""
     print("\n| in order minus | shuffled | reversed | middle frame alone | middle frame repeated |\n|" + " --- |" * 5)
     for head in HEADS.split(","):
         cells = []
@@ -64,16 +64,16 @@ def gain_table(metrics: dict[str, dict[str, dict[str, float]]]) -> None:
             for name, of_part in metrics.items():
                 split, _, its_head, seed = name.split("-")
                 if (split, its_head) == ("official", head):
-                    told = of_part[f"test-probe-{probe}"]
-                    gains.append(told["temporal_gain"])
+                    scores = of_part[f"test-probe-{probe}"]
+                    gains.append(scores["temporal_gain"])
                     if seed == "0":
-                        intervals.append(f"[{told['temporal_gain_low']:.2f}, {told['temporal_gain_high']:.2f}]")
+                        intervals.append(f"[{scores['temporal_gain_low']:.2f}, {scores['temporal_gain_high']:.2f}]")
             cells.append(f"{fmean(gains):.3f} {' '.join(intervals)}")
         print(f"| `head={head}` | {' | '.join(cells)} |")
 
 
 def draw(path: Path, found: dict[str, dict[str, Measured]], checks: dict[str, dict[str, str]]) -> None:
-    """Draw the accuracy of each head on the official splits and on a random one, over the container's."""
+    """Draw the accuracy of each head on the official splits and on a random split, over the container's."""
     figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
     container = fmean(float(one["container_top1"]) for one in checks.values())
     majority = fmean(float(one["majority_top1"]) for one in checks.values())

@@ -1,11 +1,11 @@
-"""Three real classes of UCF101: the official splits, a random one beside them, and what needs no images at all.
+"""Study three real classes of UCF101: official splits, a random split, and predictions without any image.
 
     pip install -e '.[real]'
     python -m experiments.real.study dataset.root=UCF-101 [folder=runs/real] [seeds=0,1,2]
 
-calls `vidclf train`, `evaluate` and `check` as a user would, and writes results.csv (how many seeds name each video
-rightly, by setting), metrics.json and checks.json into `folder`; `report.py` makes the tables and the chart of them.
-Called again it goes on with what is missing.
+Calls `vidclf train`, `evaluate` and `check` as a user would. Writes results.csv (how many seeds classify each video
+correctly, by setting), metrics.json and checks.json into `folder`; `report.py` turns them into tables and a chart.
+When called again it continues with the missing runs.
 """
 
 import csv
@@ -25,7 +25,7 @@ SPLITS = {"official": (1, 2, 3), "random": (1, 2, 3, 4, 5)}
 
 
 def settings_of(split: str, root: str) -> list[str]:
-    """Return the data set as UCF101's authors split it, or each clip by itself in five folds, as leaks go unseen."""
+    """Return the settings of UCF101's official splits, or of five random folds of clips, which leak."""
     if split == "official":
         return [f"dataset.root={root}", f"dataset.classes=[{CLASSES}]"]
     return [
@@ -38,14 +38,14 @@ def settings_of(split: str, root: str) -> list[str]:
 
 
 def vidclf(verb: str, *arguments: str) -> str:
-    """Return what a verb prints."""
+    """Return the output of a verb."""
     command = [sys.executable, "-m", f"vidclf.{verb}", *arguments]
     print("vidclf", verb, *arguments, flush=True)
     return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
 
 
 def results_of(folder: Path, split: str, number: int, head: str, seed: str, root: str) -> Iterator[tuple[str, bool]]:
-    """Train and evaluate unless it is done; yield each test video, and whether it is named rightly."""
+    """Train and evaluate unless done before; yield each test video and whether it is classified correctly."""
     run = folder / f"{split}-{number}-{head}-{seed}"
     if not (run / "metrics.json").exists():
         chosen = [f"split.number={number}", f"head={head}", f"seed={seed}", f"hydra.run.dir={run}"]
@@ -77,8 +77,10 @@ def main() -> None:
             }
     checks = {}
     for number in SPLITS["official"]:
-        told = vidclf("check", *settings_of("official", root), *BACKBONE, f"split.number={number}", "check.page=null")
-        checks[number] = dict(line.split(" ", 1) for line in told.splitlines()[1:] if " " in line)
+        printed = vidclf(
+            "check", *settings_of("official", root), *BACKBONE, f"split.number={number}", "check.page=null"
+        )
+        checks[number] = dict(line.split(" ", 1) for line in printed.splitlines()[1:] if " " in line)
     with (folder / "results.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["split", "number", "head", "video", "num_right", "num_seeds"])

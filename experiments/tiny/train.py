@@ -2,10 +2,10 @@
 
     python experiments/tiny/train.py --weights tiny.safetensors
 
-Digits of any size and place, hardly tilted, lie over crops of two photographs. Their handwriting is that of
-the demo's train groups; the handwriting of its test groups measures the accuracy. A second task keeps the scene
-in the features, as networks that learned ImageNet do: to paint what lies behind the digit. On one machine the
-same bits come out every time. The numbers are in the README beside this file.
+Digits of any size and place, hardly tilted, lie over crops of two photographs. The network is trained on the
+handwriting of the demo's train groups and tested on that of its test groups. A second task, painting the background
+of the digit, keeps the scene in the features, as in networks trained on ImageNet. On one machine the result is the
+same to the bit. The numbers are in the README in this folder.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def initialise(backbone: Tiny) -> Tiny:
-    """Draw weights anew; with PyTorch's own first ones so deep a network does not begin to learn."""
+    """Draw weights anew; with PyTorch's initial weights a network this deep does not begin to learn."""
     for layer in backbone.layers:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidclf.data.decoding import open_video
+from vidclf.data.opening import open_video
 
 
 @dataclass(frozen=True)

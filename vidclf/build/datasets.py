@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from vidclf.build.parts import Config, build_node, build_transform, call_factory
+from vidclf.build.parts import build_node, build_transform, call_factory
 from vidclf.contracts import Augmentation, Backbone, Source, Transform, optional
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.corpus import Corpus
@@ -15,6 +15,7 @@ from vidclf.features.extract import Extractor
 from vidclf.features.recipe import hash_weights, recipe_of, why_not_storable
 from vidclf.features.store import REMEDY, FeatureStore
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone, fixed_batch
+from vidclf.run.config import Config
 from vidclf.system.disk import writing_to
 from vidclf.system.machine import num_cores, set_number_formats
 from vidclf.system.ranks import local_world_size

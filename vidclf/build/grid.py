@@ -58,14 +58,12 @@ class Candidate:
 
 
 def expand_grid(config: Mapping[str, Any]) -> list[Candidate]:
-    """Return every combination of `head=grid`, or an empty list for another head.
+    """Return every combination of `head=grid`.
 
     Raises:
         VidclfError: the grid is empty, or it varies an argument that its head does not have.
     """
     node = config["head"]
-    if "over" not in node or "_target_" in node:
-        return []
     if unknown := node.keys() - {"head", "with", "over"}:
         key = min(unknown)
         raise VidclfError(f"head.{key}: unknown for head=grid. Pass arguments to its heads with +head.with.{key}=...")
@@ -273,7 +271,7 @@ class ChooseHead(Checkpoint):
                 **candidate.settings,
                 **{name: self.best[number].get(name, "") for name in ("epoch", *MONITORS)},
                 "epochs": self.num_epochs[number],
-                "chosen": chosen if number == (self.winner or 0) else "",
+                "chosen": chosen if number == self.winner else "",
             }
             for number, candidate in enumerate(self.candidates)
         ]

@@ -1,7 +1,7 @@
 """Build what trains a classifier from a configuration: the LightningModule, its optimiser, the Trainer."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
-from vidclf.build.parts import Config, build_classifier, build_node, call_factory, check_arguments
+from vidclf.build.parts import build_classifier, build_node, call_factory, check_arguments
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
 from vidclf.models.learner import Learner
-from vidclf.run.folder import DESCRIPTION, FORMAT
+from vidclf.run.checkpoints import DESCRIPTION, FORMAT, check_optimizers
+from vidclf.run.config import Config
 from vidclf.run.resume import relocate_states
 from vidclf.system.disk import replacing, writing_to
 from vidclf.system.terminal import progress_bar, say
@@ -30,12 +31,20 @@ class Describe(Callback):
 
     config: Mapping[str, Any]
     weights_hash: str  # of the backbone, before any training
+    split_digest: str  # of split.csv
     resumed_in: Path | None = None  # the folder of checkpoints of a run that resumes another checkpoint
     changes: Callable[[], Mapping[str, Any]] = dict  # the nodes that a grid's chosen head replaces in `config`
+    resumed: Mapping[str, Any] = field(default_factory=dict)  # the checkpoint, until it is restored
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.resumed_in is not None:
             relocate_states(checkpoint["callbacks"], trainer.callbacks, self.resumed_in)  # type: ignore[attr-defined]
+            self.resumed = checkpoint
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.resumed:  # Lightning restores the optimiser after this
+            check_optimizers(self.resumed, trainer.optimizers, Path(str(trainer.ckpt_path)))
+            self.resumed = {}
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         corpus = trainer.datamodule.corpus  # type: ignore[attr-defined]
@@ -46,6 +55,7 @@ class Describe(Callback):
             "asked": self.config,
             "versions": versions(),
             "split_fingerprint": corpus.split.fingerprint,
+            "split_digest": self.split_digest,
             "weights_hash": self.weights_hash,
         }
 
@@ -125,7 +135,9 @@ class CheckpointFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         """Write a checkpoint; raise VidclfError if the disk refuses."""
         path = Path(path)
-        with writing_to(path, f"Make room; resume={path.parent.parent} goes on."):
+        can_go_on = path.with_name("last.ckpt").is_file()
+        rest = f"; resume={path.parent.parent} goes on." if can_go_on else " and train again."
+        with writing_to(path, f"Make room{rest}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with replacing(path) as temporary, temporary.open("wb") as file:

@@ -14,6 +14,7 @@ from vidclf.errors import VidclfError
 from vidclf.evaluation.results import PREDICTIONS
 from vidclf.run.folder import checkpoint_of, describe_checkpoint
 from vidclf.run.trust import check_plain
+from vidclf.system.disk import check_links
 from vidclf.system.text import first_five
 
 MAX_BYTES = 1_000_000  # of metrics.json, which is flat and short
@@ -55,6 +56,7 @@ def read_scored(run: Path, part: str) -> ScoredRun:
     """
     path = checkpoint_of(run)
     folder = path.absolute().parent.parent
+    check_links(folder)
     description = describe_checkpoint(path)
     check_plain(description["config"])
     results = folder if part == "val" and (folder / "predictions.csv").is_file() else folder / part

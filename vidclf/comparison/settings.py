@@ -12,7 +12,8 @@ from vidclf.run.config import CONF, MEASURED_KEYS, key_of, value_at
 
 NAMED = ("dataset", "sampling", "backbone", "head")  # shown for every run
 SETTLED = ("backbone.precision",)  # by the machine, unless it is set
-PATHS = ("dataset.root", "dataset.file", "dataset.lists", "split.lists")  # where data lie changes no score
+# Where data lie, and whether files may be fetched, changes no score.
+PATHS = ("dataset.root", "dataset.file", "dataset.lists", "split.lists", "backbone.fetch")
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, str]:

@@ -24,7 +24,7 @@ def show(paths: Sequence[Path], part: str, out: Path | None = None) -> None:
     for reason in left_out:
         say(f"left out: {sanitize(reason)}")
     board = build_leaderboard(scored, pool_splits=not all(map(is_run, paths)))
-    notes = notes_on(board, part)
+    notes = [*notes_on(board, part)]
     title = f"{len(board.entries)} on {part}"
     print(f"Compared: {title}, the best first")
     print_table(runs_table(board))

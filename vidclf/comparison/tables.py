@@ -65,12 +65,8 @@ def seeds_table(board: Leaderboard) -> Table:
     return Table(header, rows)
 
 
-def notes_on(board: Leaderboard, part: str) -> list[str]:
-    """Return sentences on how to read the tables."""
-    return list(_notes(board, part))
-
-
-def _notes(board: Leaderboard, part: str) -> Iterator[str]:
+def notes_on(board: Leaderboard, part: str) -> Iterator[str]:
+    """Yield sentences on how to read the tables."""
     yield (
         f"{board.num_videos} {part} videos in {len(board.clusters)} groups; the intervals are over groups, not single "
         "videos, and hold for these trained models."

@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 import av
 
 from vidclf.data.decoding import VideoInfo, errors_name_video, inspect
+from vidclf.data.opening import check_regular
 from vidclf.data.prefetch import run_ahead
 from vidclf.errors import VideoError
 from vidclf.system.disk import locked
@@ -24,7 +24,7 @@ from vidclf.system.ranks import gather, rank_and_size
 from vidclf.system.records import Records
 from vidclf.system.terminal import track
 
-FORMAT = 4  # raise it when the facts or their JSON change
+FORMAT = 5  # raise it when the facts or their JSON change
 SAVE_EVERY = 500  # records: a killed run repeats no more than these
 
 Stamp = tuple[int, int, int]  # a file's size in bytes, its modification time in ns, and its inode
@@ -173,9 +173,8 @@ def _facts(path: Path, content: str, entry: Entry, stamp: Stamp) -> VideoFacts |
 
 def _content_and_stamp(path: Path) -> tuple[str, Stamp]:
     try:
+        check_regular(path)
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
-            raise VideoError(f"{path}: not a file. Give a video file.")
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

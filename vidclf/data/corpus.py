@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from vidclf.contracts import Dataset, OfficialParts, Sampling, SplitRule, Video, VideoViews, optional
 from vidclf.data.catalogue import Catalogue, VideoFacts
+from vidclf.data.listing import repeated
 from vidclf.errors import VidclfError, VideoError
 from vidclf.system.ranks import gather, rank_and_size
 from vidclf.system.seeds import generator_for
@@ -61,7 +62,9 @@ class Corpus:
         self.facts: dict[int, VideoFacts] = {}
         self.failed: dict[int, VideoError] = {}
         self._examine(catalogue, range(shard[0] - 1, len(self.videos), shard[1]), num_threads)
-        self.split = split(self.videos, [self._num_views(video) for video in range(len(self.videos))], *official)
+        # A damaged video has a view, so that part_size counts it.
+        num_views = [len(self._sample(video)) if video in self.facts else 1 for video in range(len(self.videos))]
+        self.split = split(self.videos, num_views, *official)
         self._cached_views: dict[object, list[VideoViews]] = {}
 
     def views(self, part: str, epoch: int | None = None) -> list[VideoViews]:
@@ -130,11 +133,6 @@ class Corpus:
             else:
                 self.facts[video] = result
 
-    def _num_views(self, video: int) -> int:
-        if video not in self.facts:
-            return 1  # so that part_size counts it
-        return len(self._sample(video))
-
     def _sample(self, video: int, generator: Generator | None = None) -> Int[Tensor, "V T"]:
         """Return the frames that the sampling takes from a video or its segment, counted in the whole video."""
         info = self.facts[video].info
@@ -178,14 +176,11 @@ def name_videos(videos: Sequence[Video], root: str | Path | None) -> list[Video]
     """
     if root is not None:
         videos = [_name_below(video, Path(root).expanduser()) for video in videos]
-    paths_of: dict[str, list[str]] = {}
-    for video in videos:
-        paths_of.setdefault(video.name, []).append(str(video.path))
-    repeated = [name for name, paths in paths_of.items() if len(paths) > 1]
-    if repeated:
+    if names := repeated(video.name for video in videos):
+        paths = [str(video.path) for video in videos if video.name == names[0]]
         raise VidclfError(
-            f"{len(repeated)} name(s) belong to several videos: {first_five(repeated)} (the first: "
-            f"{first_five(paths_of[repeated[0]])}). Give unique names with Video(name=...), or the data set a `root`."
+            f"{len(names)} name(s) belong to several videos: {first_five(names)} (the first: {first_five(paths)}). "
+            "Give unique names with Video(name=...), or the data set a `root`."
         )
     return list(videos)
 
@@ -210,23 +205,18 @@ def _official_parts(split: SplitRule, dataset: Dataset, videos: Sequence[Video])
     """Return the additional arguments of an official split: [OfficialParts]; [] for all other splits.
 
     Raises:
-        VidclfError: the data set has no such split, or no method `official_parts`.
+        VidclfError: the data set has no such split.
     """
     if not optional(split, SplitRule, "official"):
         return []
     name, numbers = type(dataset).__name__, optional(dataset, Dataset, "split_numbers")
-    if not numbers:
+    official_parts = optional(dataset, Dataset, "official_parts")
+    if not numbers or official_parts is None:
         raise VidclfError(
             f"split=official: {name} has no official split. Choose split=grouped (draws whole groups for val and "
-            "test), split=kfold (cross-validation), or split=given (a manifest's column split)."
+            "test), split=kfold (cross-validation), or split=given (a manifest's column split, folders train and test)."
         )
     number = optional(split, SplitRule, "number")
     if number not in numbers:
         raise VidclfError(f"split.number={number}: {name} has only split {', '.join(map(str, numbers))}.")
-    official_parts = optional(dataset, Dataset, "official_parts")
-    if official_parts is None:
-        raise VidclfError(
-            f"split=official: {name} has split_numbers but no method official_parts. Add it, see Dataset in "
-            "vidclf/contracts.py."
-        )
     return [official_parts(videos, number, optional(split, SplitRule, "lists"))]

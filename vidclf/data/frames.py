@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vidclf.contracts import Transform, VideoViews, Views, label_views, optional, padding_batch
 from vidclf.data.decoding import decode_frames, errors_name_video
@@ -127,7 +128,7 @@ class FrameReader:
     def loader(self, windows: Sequence[Window]) -> Iterator[DataLoader]:
         """Lend a loader with its workers to a pass: an idle one, or a new one."""
         loader = self._idle.pop() if self._idle else self._start_loader()
-        loader.sampler.windows = windows  # type: ignore[attr-defined]
+        loader.sampler[:] = windows  # type: ignore[index]
         try:
             yield loader
         finally:
@@ -137,7 +138,7 @@ class FrameReader:
         current_videos = torch.full((max(1, self.num_workers), 2), -1).share_memory_()
         return DataLoader(
             Decoder(self.paths, self.transform, self.augmentation, self.seed, current_videos),
-            sampler=Windows(),
+            sampler=[],  # `loader` sets the windows of each pass
             batch_size=None,
             collate_fn=_identity,
             num_workers=self.num_workers,
@@ -194,19 +195,6 @@ def _window_ends(views: Sequence[VideoViews], batch_size: int, num_crops: int) -
             count = 0
 
 
-class Windows(Sampler[Window]):
-    """Yields the windows of the current pass; `FrameReader.loader` sets them."""
-
-    def __init__(self) -> None:
-        self.windows: Sequence[Window] = ()
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __iter__(self) -> Iterator[Window]:
-        return iter(self.windows)
-
-
 @dataclass
 class Decoder(Dataset):
     """Decodes windows; `current_videos` holds each worker's process id and the video that it decodes."""
@@ -259,10 +247,10 @@ class FrameBatches:
         return self.num_batches
 
     def __iter__(self) -> Iterator[Views]:
-        sizes: dict[int, int] = {}
+        sizes: Counter[int] = Counter()
         for window in self.windows:
             for number, rows in zip(window.batches, window.pieces, strict=True):
-                sizes[number] = sizes.get(number, 0) + len(rows)
+                sizes[number] += len(rows)
         waiting: list[Views] = []
         num_yielded = 0
         for number, piece in self._pieces():
@@ -270,7 +258,7 @@ class FrameBatches:
             num_yielded = max(num_yielded, number)
             waiting.append(piece)
             if sum(len(views.labels) for views in waiting) == sizes[number]:
-                yield _join(waiting)
+                yield waiting[0] if len(waiting) == 1 else Views(*map(torch.cat, zip(*waiting, strict=True)))
                 waiting, num_yielded = [], num_yielded + 1
         if num_yielded:
             yield from [padding_batch(piece)] * (self.num_batches - num_yielded)
@@ -310,16 +298,13 @@ def _raise(_: int, error: VideoError) -> None:
     raise error
 
 
-def _join(batch: list[Views]) -> Views:
-    return batch[0] if len(batch) == 1 else Views(*(torch.cat(column) for column in zip(*batch, strict=True)))
-
-
 def _context() -> multiprocessing.context.BaseContext:
     """Return how to start workers: forked from a server that has imported everything once, or spawned."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    # A job of joblib hands its start method, "loky", to the server, which knows it only once joblib is imported.
+    context.set_forkserver_preload([__name__, "joblib.externals.loky.backend.context"])
     return context
 
 

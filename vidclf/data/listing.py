@@ -1,6 +1,7 @@
 """Video files, text lists and classes: find them, read them, choose among them."""
 
 import unicodedata
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -19,6 +20,13 @@ VIDEO_ENDINGS = frozenset(
         *(".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m"),
     )
 )
+
+
+PART_OF = {
+    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
+    **{"val": "val", "valid": "val", "validation": "val"},
+}
+NO_VALUES = {"nan", "none", "null", "na", "n/a", "<na>"}  # what programs write for a missing label
 
 
 def is_video(path: Path) -> bool:
@@ -60,26 +68,35 @@ def names_below(paths: Sequence[Path], root: Path) -> str:
     return first_five([path.relative_to(root).as_posix() for path in paths])
 
 
-def read_text(path: Path) -> str:
-    """Return the content of a UTF-8 file, with or without a byte order mark.
+def read_text(path: Path, remedy: str = "Give a text file.") -> str:
+    """Return the content of a text file: UTF-8, or UTF-16 with a byte order mark.
 
     Raises:
-        VidclfError: it cannot be read, or has another encoding.
+        VidclfError: it cannot be read (the message ends with the `remedy`), or has another encoding.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        is_utf_16 = content.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+        text = content.decode("utf-16" if is_utf_16 else "utf-8-sig")
     except OSError as error:
-        raise VidclfError(f"{path}: it cannot be read ({error.strerror}).") from error
+        raise VidclfError(f"{path}: it cannot be read ({error.strerror}). {remedy}") from error
     except UnicodeDecodeError as error:
         raise VidclfError(f"{path}: not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
+    if is_utf_16:
+        say(f"{path}: it is UTF-16, and read as that.")
     if "\0" in text:
         raise VidclfError(f"{path}: not UTF-8 text (it contains zeros, as UTF-16 does). Save it as UTF-8.")
     return text
 
 
-def read_names(path: Path) -> list[str]:
+def read_names(path: Path, remedy: str) -> list[str]:
     """Return the lines of a list of file names: stripped, not empty, with / between folders."""
-    return [line.strip().replace("\\", "/") for line in read_text(path).splitlines() if line.strip()]
+    return [line.strip().replace("\\", "/") for line in read_text(path, remedy).splitlines() if line.strip()]
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that occur more than once."""
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def sort_names(names: Iterable[str]) -> list[str]:
@@ -87,15 +104,25 @@ def sort_names(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: (name.casefold(), name))
 
 
-def choose_classes(chosen: Sequence[str | int] | None, class_names: Sequence[str]) -> list[str]:
+def part_named(name: str) -> str | None:
+    """Return the part that a name such as Train or validation stands for; None: it is no part's name."""
+    return PART_OF.get(name.strip().casefold())
+
+
+def choose_classes(chosen: Sequence[str | int | None] | None, class_names: Sequence[str]) -> list[str]:
     """Return the `chosen` classes in the order of `class_names`; None: all."""
     if chosen is None:
         return list(class_names)
     if isinstance(chosen, str) or not chosen:
         raise VidclfError(f"dataset.classes={chosen}: must be a list of names, such as [Archery,YoYo].")
+    words = ["null" if name is None else str(name).lower() for name in chosen if isinstance(name, bool | None)]
+    if words:
+        raise VidclfError(
+            f"dataset.classes: {' and '.join(words)} without quotes is no text in YAML. Quote the names: "
+            f'"dataset.classes=[{",".join(map(repr, words))}]".'
+        )
     names = [str(name) for name in chosen]  # a class called 7 is a number on the command line
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
+    if twice := repeated(names):
         raise VidclfError(f"dataset.classes names {first_five(twice)} more than once. Remove the repeats.")
     for name in names:
         if name not in class_names:
@@ -112,13 +139,22 @@ def check_custom_classes(names: Sequence[str], where: object) -> None:
     """Raise if there is only one class; report names that look like spellings of the same class."""
     if len(names) < 2:
         raise VidclfError(f"{where}: there is one class, {first_five(names)}. Add a second one.")
-    spellings: dict[str, list[str]] = {}
+    if missing := [name for name in names if name.strip().casefold() in NO_VALUES]:
+        say(f"{where}: the label {' or '.join(map(repr, missing))} may be a missing value; it is kept as a class.")
+    spellings: dict[object, list[str]] = {}
     for name in names:
-        letters = "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))
-        spellings.setdefault(letters or name, []).append(name)
+        spellings.setdefault(_spelling(name), []).append(name)
     for alike in spellings.values():
         if len(alike) > 1:
             say(f"{where}: {' and '.join(map(repr, alike))} may be one class in {len(alike)} spellings; kept apart.")
+
+
+def _spelling(name: str) -> object:
+    """Return what the spellings of a class share: the number (1 and 1.0), or the letters and digits (a_b and A b)."""
+    try:
+        return float(name)
+    except ValueError:
+        return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold())) or name
 
 
 def check_choice(key: str, value: object, allowed: Sequence[str]) -> None:

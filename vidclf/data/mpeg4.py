@@ -156,34 +156,29 @@ class Clock:
 
     def __init__(self, ticks: int | None) -> None:
         self.ticks, self.is_certain = ticks or 1, ticks is not None
-        self.seconds, self.time, self.seconds_before, self.time_before = 0, -1, 0, -1
+        self.before = self.now = (0, -1)  # seconds and ticks of the last two references
 
     def advance_to(self, reference: bytes) -> None:
         """Read the time of the next frame that is not a B-frame."""
         if self.is_certain:
-            seconds, tick = self._read(reference)
-            self.seconds_before, self.time_before = self.seconds, self.time
-            self.seconds += seconds
-            self.time = self.seconds * self.ticks + tick
-            self.is_certain &= self.time > self.time_before
+            self.before, self.now = self.now, self._read(reference, self.now[0])
+            self.is_certain &= self.now > self.before
 
     def is_between(self, frame: bytes) -> bool:
         """Return whether a B-frame is coded and lies between its references."""
         if not self.is_certain:
             return False
-        seconds, tick = self._read(frame)
-        time = (self.seconds_before + seconds) * self.ticks + tick
-        return self.is_certain and self.time_before < time < self.time
+        time = self._read(frame, self.before[0])
+        return self.is_certain and self.before < time < self.now
 
-    def _read(self, frame: bytes) -> tuple[int, int]:
-        """Return a frame's seconds since those of the reference before it, and its ticks (6.2.5)."""
+    def _read(self, frame: bytes, seconds: int) -> tuple[int, int]:
+        """Return a frame's seconds and ticks (6.2.5); `seconds` are those of the reference before it."""
         take = _bit_reader(frame[:16])
         take(2)
-        seconds = 0
         while take(1):
             seconds += 1
         marker, tick, marker_behind, is_coded = take(1), take(_width(self.ticks)), take(1), take(1)
-        self.is_certain &= bool(marker and marker_behind and is_coded)
+        self.is_certain &= bool(marker and marker_behind and is_coded and tick < self.ticks)
         return seconds, tick
 
 

@@ -1,13 +1,18 @@
-"""Put every view of every video into train, val or test, by labels and groups."""
+"""Put every view of every video into train, val or test, by labels and groups.
+
+A split raises VidclfError where a group is in two parts, or a class has too few groups to be in every part.
+"""
 
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
-from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold, train_test_split
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from vidclf.contracts import PARTS, OfficialParts, Video
 from vidclf.errors import VidclfError
@@ -15,8 +20,8 @@ from vidclf.system.seeds import generator_for
 from vidclf.system.terminal import say
 from vidclf.system.text import first_five
 
-NUM_DRAWS = 10  # of shared groups; the draw nearest to the fractions is taken
-TOLERANCE = 0.02  # a draw whose fractions miss by no more in any class is taken at once
+NUM_DRAWS = 10  # of groups; the draw nearest to the fractions is taken
+TOLERANCE = 0.02  # a draw of shared groups whose fractions miss by no more in any class is taken at once
 NO_VIDEOS = "There are no videos to split. Check the data set's paths and dataset.classes."
 
 
@@ -49,7 +54,7 @@ class Split:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all names and parts.
+        """Return the SHA-256 of all names and parts.
 
         The order of the videos does not change it; their numbers of views do so only if validation is by frame.
         """
@@ -71,9 +76,7 @@ class Split:
         return sorted(val) if part == "val" else []
 
     def _part_of_video(self, video: int) -> str:
-        if video not in self.val_views:
-            return self.parts[video]
-        return "+".join(part for part in PARTS if self._views(video, part))
+        return "+".join(part for part in PARTS if self._views(video, part)) or self.parts[video]
 
 
 class Official:
@@ -83,7 +86,7 @@ class Official:
         number: of the split, counted from 1.
         validation: "group" holds back whole groups, stratified by class. "frame_level" holds back views, so that train
             and val share videos; its score is too high, and it exists to show by how much.
-        val_fraction: of the train groups of each class, rounded (by frame: of the train views); at most a half.
+        val_fraction: of each class's train videos, as nearly as whole groups allow (by frame: of the train views).
         seed: of the draw.
         lists: the folder of the official lists, for data sets that read them.
     """
@@ -106,49 +109,38 @@ class Official:
 
     @property
     def per_view(self) -> bool:
-        """Whether single views have a part, which forbids a random sampling."""
+        """Return whether single views have a part, which forbids a random sampling."""
         return self.validation == "frame_level"
 
-    def __call__(self, videos: Sequence[Video], num_views: Sequence[int], *official: OfficialParts) -> Split:
-        """Return the split of `videos`, which have `num_views` views each.
-
-        Raises:
-            VidclfError: there are no videos, a group crosses two parts, or train or val has no video of a class.
-        """
+    def __call__(self, videos: Sequence[Video], num_views: Sequence[int], official: OfficialParts) -> Split:
         if not videos:
             raise VidclfError(NO_VIDEOS)
-        (official_parts,) = official
-        parts = list(official_parts.parts)
+        parts = list(official.parts)
         val_views: dict[int, frozenset[int]] = {}
         if self.per_view:
             val_views = hold_views_back(videos, parts, num_views, self.val_fraction, self.seed)
         else:
             for video in hold_groups_back(videos, parts, self.val_fraction, self.seed):
                 parts[video] = "val"
-        if official_parts.groups_may_cross:
-            self._say_crossing_groups(videos, parts)
-        else:
+        if not official.groups_may_cross:
             check_groups_are_whole(videos, parts)
-        split = Split([video.name for video in videos], parts, list(num_views), val_views, official_parts.num_missing)
-        check_every_class(videos, split)
-        return split
-
-    def _say_crossing_groups(self, videos: Sequence[Video], parts: Sequence[str]) -> None:
-        crossing = crossing_groups(videos, parts)
-        if crossing:
+        elif crossing := crossing_groups(videos, parts):
             shown = first_five([f"{group} of {name} ({' and '.join(parts)})" for group, name, parts in crossing])
             say(
                 f"split=official: split {self.number} puts {len(crossing)} group(s) into two parts: {shown}. Videos of "
                 "a group are not independent, so the score is somewhat too high; split=grouped keeps them together."
             )
+        split = Split([video.name for video in videos], parts, list(num_views), val_views, official.num_missing)
+        check_every_class(videos, split)
+        return split
 
 
 class Grouped:
     """Whole groups drawn for test and val, a share of each class; the resulting fractions are reported.
 
     Args:
-        test_fraction: of the groups; of the videos if classes share groups.
-        val_fraction: likewise; of all groups, not of those that remain.
+        test_fraction: of the videos, as nearly as whole groups allow.
+        val_fraction: likewise; of all videos, not of those that remain.
         seed: of the draw.
     """
 
@@ -160,16 +152,10 @@ class Grouped:
         self.test_fraction, self.val_fraction, self.seed = test_fraction, val_fraction, seed
 
     def __call__(self, videos: Sequence[Video], num_views: Sequence[int]) -> Split:
-        """Return the split of `videos`.
-
-        Raises:
-            VidclfError: a class has too few groups.
-        """
         parts = ["train"] * len(videos)
         for video in hold_groups_back(videos, parts, self.test_fraction, self.seed, "test"):
             parts[video] = "test"
-        fraction_of_rest = self.val_fraction / (1 - self.test_fraction)
-        split = _finish(videos, parts, num_views, fraction_of_rest, self.seed)
+        split = _finish(videos, parts, num_views, self.val_fraction / (1 - self.test_fraction), self.seed)
         check_every_class(videos, split, "test")
         return split
 
@@ -193,15 +179,10 @@ class KFold:
         self.number, self.folds, self.val_fraction, self.seed = number, folds, val_fraction, seed
 
     def __call__(self, videos: Sequence[Video], num_views: Sequence[int]) -> Split:
-        """Return the split of `videos`.
-
-        Raises:
-            VidclfError: a class has fewer groups than there are folds.
-        """
-        indices = range(len(videos))
-        _require_groups(videos, indices, self.folds, f"split.folds={self.folds} needs one or more in each fold")
-        test = _folds(videos, indices, self.folds, _random_state(self.seed))[self.number - 1]
-        parts = ["test" if index in test else "train" for index in indices]
+        why = f"split.folds={self.folds} needs one or more in each fold"
+        _require_groups(videos, range(len(videos)), self.folds, why)
+        test = _complete_folds(videos, self.folds, self.seed)[self.number - 1]
+        parts = ["test" if index in test else "train" for index in range(len(videos))]
         return _finish(videos, parts, num_views, self.val_fraction, self.seed)
 
 
@@ -209,7 +190,7 @@ class Given:
     """The parts that the data set gives; if it has no val part, val is drawn from the groups of train.
 
     Args:
-        val_fraction: of the train groups, if val is drawn.
+        val_fraction: of the train videos, if val is drawn.
         seed: of the draw.
     """
 
@@ -218,11 +199,6 @@ class Given:
         self.val_fraction, self.seed = val_fraction, seed
 
     def __call__(self, videos: Sequence[Video], num_views: Sequence[int]) -> Split:
-        """Return the split of `videos`.
-
-        Raises:
-            VidclfError: a video has no part, or a group crosses two.
-        """
         parts = [video.part or "" for video in videos]
         without = [video.name for video, part in zip(videos, parts, strict=True) if part not in PARTS]
         if without:
@@ -243,10 +219,10 @@ def check_fraction(name: str, fraction: object) -> None:
 def hold_groups_back(
     videos: Sequence[Video], parts: Sequence[str], fraction: float, seed: int, part: str = "val"
 ) -> list[int]:
-    """Return the train videos for val or test: about `fraction` of each class's groups, whole, at least one.
+    """Return the train videos for val or test: about `fraction` of each class's videos, in whole groups, at least one.
 
     Each class is drawn from `seed` and its label alone, so that no class changes the draw of another. If a group has
-    videos of several classes, all classes are drawn at once, and `fraction` is of the videos.
+    videos of several classes, all classes are drawn at once.
     """
     needed = 2 if part == "val" else 3
     train = [index for index, current_part in enumerate(parts) if current_part == "train"]
@@ -259,13 +235,9 @@ def hold_groups_back(
         members[videos[index].label].append(index)
     held: list[int] = []
     for label, indices in members.items():
-        groups = [videos[index].group for index in indices]
-        num_groups = len(set(groups))
-        count = min(max(1, round(fraction * num_groups)), num_groups - (needed - 1))
-        random_state = _random_state(seed, label) if part == "val" else _random_state(seed, label, 1)
-        splitter = GroupShuffleSplit(1, test_size=count, random_state=random_state)
-        _, rows = next(splitter.split(indices, groups=groups))
-        held += [indices[row] for row in rows]
+        seeds = (seed, label) if part == "val" else (seed, label, 1)
+        drawn = _draw_groups([videos[index].group for index in indices], fraction, needed - 1, _random_state(*seeds))
+        held += [index for index in indices if videos[index].group in drawn]
     return held
 
 
@@ -361,9 +333,7 @@ def _finish(
 def _require_groups(videos: Sequence[Video], chosen: Sequence[int], needed: int, why: str) -> None:
     if not videos:
         raise VidclfError(NO_VIDEOS)
-    groups: dict[int, set[str]] = {video.label: set() for video in videos}
-    for index in chosen:
-        groups[videos[index].label].add(videos[index].group)
+    groups = _groups_of_classes(videos, chosen)
     scarce = [name for label, name in _class_names(videos).items() if len(groups[label]) < needed]
     if scarce:
         count = {2: "two", 3: "three"}.get(needed, needed)
@@ -380,7 +350,46 @@ def _labels_of_units(videos: Sequence[Video], chosen: Sequence[int]) -> dict[tup
     return labels
 
 
-def _folds(videos: Sequence[Video], chosen: Sequence[int], num_folds: int, random_state: int) -> list[set[int]]:
+def _draw_groups(groups: Sequence[str], fraction: float, num_left: int, random_state: int) -> set[str]:
+    """Return groups with about `fraction` of a class's videos: one or more, so that `num_left` or more remain.
+
+    The first draw of `fraction` of the groups stands if its share of the videos is near. If none is near, because sizes
+    differ, it is the nearest of several draws, of any number of groups.
+    """
+    sizes, random = Counter(groups), np.random.RandomState(random_state)
+    names, most = sorted(sizes), len(sizes) - num_left
+    orders = [[names[position] for position in random.permutation(len(names))] for _ in range(NUM_DRAWS)]
+    draws = [order[: min(max(1, round(fraction * len(names))), most)] for order in orders]
+    for order in orders:
+        totals = np.cumsum([sizes[name] for name in order[:most]])
+        draws.append(order[: 1 + int(np.abs(totals - fraction * len(groups)).argmin())])
+
+    def error_of(draw: Sequence[str]) -> float:
+        return round(abs(sum(sizes[name] for name in draw) / len(groups) - fraction), 9)
+
+    near = [draw for draw in draws if error_of(draw) <= min(0.1, fraction / 2)]
+    return {*(near[0] if near else min(draws, key=error_of))}
+
+
+def _complete_folds(videos: Sequence[Video], num_folds: int, seed: int) -> list[set[int]]:
+    """Return the folds of the first draw that puts every class into each fold, and two of its groups outside."""
+    indices = range(len(videos))
+    folds = _balanced_folds(videos, indices, num_folds, _random_state(seed))
+    for draw in range(NUM_DRAWS):
+        lacking = {label for fold in folds for label in _lacking(videos, indices, fold, num_left=2)}
+        if not lacking:
+            return folds
+        folds = _covering_folds(videos, indices, num_folds, _random_state(seed, draw))
+    names = first_five([name for label, name in _class_names(videos).items() if label in lacking])
+    raise VidclfError(
+        f"split.folds={num_folds}: {names} cannot be in every fold and leave two groups to train and validate on. "
+        "Add videos of more groups, or change split.folds."
+    )
+
+
+def _balanced_folds(
+    videos: Sequence[Video], chosen: Sequence[int], num_folds: int, random_state: int
+) -> list[set[int]]:
     """Divide the `chosen` videos into folds of whole groups, with every class spread over all folds."""
     labels = [videos[index].label for index in chosen]
     numbers = {unit: number for number, unit in enumerate(_labels_of_units(videos, chosen))}
@@ -389,6 +398,38 @@ def _folds(videos: Sequence[Video], chosen: Sequence[int], num_folds: int, rando
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # it may have fewer groups than folds
         return [{chosen[row] for row in held} for _, held in splitter.split(chosen, labels, units)]
+
+
+def _covering_folds(
+    videos: Sequence[Video], chosen: Sequence[int], num_folds: int, random_state: int
+) -> list[set[int]]:
+    """Divide the `chosen` videos into folds: each group goes to the fold that most needs its classes, in any order."""
+    members: dict[tuple[int, str], list[int]] = {}
+    for index in chosen:
+        members.setdefault(videos[index].unit, []).append(index)
+    labels = [{videos[index].label for index in indices} for indices in members.values()]
+    units, num_units = list(members.values()), Counter(label for of_unit in labels for label in of_unit)
+    folds: list[set[int]] = [set() for _ in range(num_folds)]
+    present: list[set[int]] = [set() for _ in range(num_folds)]  # classes in each fold
+    for unit in np.random.RandomState(random_state).permutation(len(units)):
+        needs = [sum(1 / num_units[label] for label in labels[unit] - classes) for classes in present]
+        neediest = max(range(num_folds), key=lambda fold: (needs[fold], -len(folds[fold])))
+        folds[neediest] |= {*units[unit]}
+        present[neediest] |= labels[unit]
+    return folds
+
+
+def _lacking(videos: Sequence[Video], chosen: Sequence[int], fold: set[int], num_left: int) -> set[int]:
+    """Return the classes without a video in the fold, or with fewer than `num_left` groups outside it."""
+    inside, outside = (_groups_of_classes(videos, part) for part in (fold, {*chosen} - fold))
+    return {label for label in inside if not inside[label] or len(outside[label]) < num_left}
+
+
+def _groups_of_classes(videos: Sequence[Video], chosen: Iterable[int]) -> dict[int, set[str]]:
+    groups: dict[int, set[str]] = {video.label: set() for video in videos}
+    for index in chosen:
+        groups[videos[index].label].add(videos[index].group)
+    return groups
 
 
 def _nearest_fold(
@@ -401,17 +442,14 @@ def _nearest_fold(
     def error_of(fold: set[int]) -> tuple[int, float]:
         """Return how many classes lack groups, and the largest deviation from `fraction`."""
         counts = Counter(videos[index].label for index in fold)
-        left: dict[int, set[str]] = {label: set() for label in totals}
-        for index in train:
-            if index not in fold:
-                left[videos[index].label].add(videos[index].group)
-        num_lacking = sum(not counts[label] or len(left[label]) < num_left for label in totals)
-        return num_lacking, max(abs(counts[label] / total - fraction) for label, total in totals.items())
+        deviation = max(abs(counts[label] / total - fraction) for label, total in totals.items())
+        return len(_lacking(videos, train, fold, num_left)), deviation
 
     best: tuple[tuple[int, float], set[int]] = (len(totals) + 1, 1.0), set()
-    for folds in range(num_folds, 1, -1):  # larger folds if no small one has all classes
+    # Larger folds if no small one has all classes.
+    for folds, divide in product(range(num_folds, 1, -1), (_balanced_folds, _covering_folds)):
         for draw in range(NUM_DRAWS):
-            for fold in _folds(videos, train, folds, _random_state(*seeds, draw)):
+            for fold in divide(videos, train, folds, _random_state(*seeds, draw)):
                 best = min(best, (error_of(fold), fold), key=lambda pair: pair[0])
             if best[0] <= (0, TOLERANCE):
                 break

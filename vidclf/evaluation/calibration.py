@@ -8,9 +8,11 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from vidclf.evaluation.intervals import Clusters, Interval, percentiles
+from vidclf.system.terminal import say
 
 NUM_BINS = 15
 MAX_TEMPERATURE = 20.0  # temperatures are searched from 1 / 20 to 20
+PRIOR_STD = 0.5  # of the temperature's logarithm
 
 
 def calibration_error(log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " M"]) -> float:
@@ -52,14 +54,25 @@ def reliability(log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " M
     ]
 
 
-def fit_temperature(log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " M"]) -> float:
-    """Return the number to divide log-probabilities by so that their loss is smallest (Guo et al., ICML 2017)."""
+def fit_temperature(
+    log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " M"], num_groups: float | int | None = None
+) -> float:
+    """Return the number to divide log-probabilities by so that their loss is smallest (Guo et al., ICML 2017).
+
+    Without errors the smallest loss is at 0, and by chance at infinity. So a log-normal prior holds the temperature
+    near 1, and the mean loss counts once a group (by default, a video): see experiments/temperature.
+    """
+    num_groups = num_groups or len(labels)
 
     def loss(log_temperature: float) -> float:
-        return F.cross_entropy(log_probabilities.double() / np.exp(log_temperature), labels).item()
+        mean_loss = F.cross_entropy(log_probabilities.double() / np.exp(log_temperature), labels).item()
+        return num_groups * mean_loss + log_temperature**2 / (2 * PRIOR_STD**2)
 
     bounds = (-np.log(MAX_TEMPERATURE), np.log(MAX_TEMPERATURE))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+    temperature = float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+    if max(temperature, 1 / temperature) > 0.999 * MAX_TEMPERATURE:
+        say(f"temperature={temperature:.4g} is where the search ends: val's probabilities are far from its accuracy.")
+    return temperature
 
 
 def _bin_predictions(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import lightning as L
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -77,11 +78,7 @@ def score_part(
     part: str,
     views: Sequence[VideoViews] | None = None,
 ) -> ViewLogits:
-    """Return the logits of all views of a part (or of `views`) in the order of its videos, the same in all processes.
-
-    Raises:
-        VidclfError: the part has no video that can be read, or a logit is not finite.
-    """
+    """Return the logits of all views of a part (or of `views`) in the order of its videos, in every process."""
     corpus.require(part)
     batches = source.scoring_batches(corpus.views(part) if views is None else views)
     collector = _LogitCollector(classifier)
@@ -127,7 +124,9 @@ def compute_metrics(
     if part == "val":
         views = view_logits.logits, view_logits.labels, view_logits.video
         metrics |= {f"top1/{name}": top1 for name, top1 in score_aggregations(*views, aggregations).items()}
-        temperature = fit_temperature(log_probabilities, labels)
+        sizes = np.bincount(predictions.clusters.of_video)
+        effective_groups = sizes.sum() ** 2 / (sizes**2).sum()  # Kish's: as many groups of one size
+        temperature = fit_temperature(log_probabilities, labels, float(effective_groups))
     elif temperature is not None:
         calibrated = score_videos((log_probabilities.double() / temperature).log_softmax(1), labels)
         metrics |= {f"calibrated_{name}": calibrated[name] for name in ("loss", "ece")}

@@ -25,10 +25,6 @@ NUM_DRAWS = {"shuffle": 5}  # whose scores are averaged; the other probes are no
 ALL = "all"
 
 
-class SingleFrameError(VidclfError):
-    """The views have one frame, so they have no order."""
-
-
 def shuffle(frames: Frames, generator: Generator) -> Frames:
     """Return the frames of each view in random order."""
     return torch.stack([view[torch.randperm(len(view), generator=generator)] for view in frames])
@@ -88,11 +84,17 @@ class Prober:
         Raises:
             VidclfError: the views have one frame, or the network cannot take the views of the only probe.
         """
+        views = self.corpus.views(self.part)
+        if any(video.frames.shape[1] < 2 for video in views):
+            raise VidclfError(
+                f"probe={', '.join(probes)}: the run's views have one frame, so there is no order to remove. "
+                "Probe a run whose views have several, such as one with sampling=uniform."
+            )
         for probe in probes:
             try:
-                draws = [self._score_draw(probe, draw) for draw in range(NUM_DRAWS.get(probe, 1))]
+                draws = [self._score_draw(views, probe, draw) for draw in range(NUM_DRAWS.get(probe, 1))]
             except VidclfError as error:
-                if len(probes) == 1 or isinstance(error, SingleFrameError):
+                if len(probes) == 1:
                     raise
                 say(f"left out: probe={probe}: {error}")
                 continue
@@ -101,8 +103,11 @@ class Prober:
             means: dict[str, float] = {key: fmean(score[key] for score in scores) for key in scores[0]}
             yield probe, means | draws[0].counts | self._temporal_gain(predictions)
 
-    def _score_draw(self, probe: str, draw: int) -> ViewLogits:
-        views = [apply_probe(video, probe, draw) for video in self.corpus.views(self.part)]
+    def _score_draw(self, views: Sequence[VideoViews], probe: str, draw: int) -> ViewLogits:
+        change = PROBES[probe]
+        views = [
+            replace(video, frames=change(video.frames, generator_for(draw, "probe", video.video))) for video in views
+        ]
         self.source.prepare(views)
         try:
             return score_part(self.trainer, self.classifier, self.source, self.corpus, self.part, views)
@@ -119,13 +124,3 @@ class Prober:
         if interval := bootstrap_mean(gains, self.ordered.clusters):  # over groups; None for a single group
             scores |= {"temporal_gain_low": interval.low, "temporal_gain_high": interval.high}
         return scores
-
-
-def apply_probe(views: VideoViews, probe: str, draw: int) -> VideoViews:
-    """Return the views of a video with their frames changed by a probe; `draw` numbers the draws of a random one."""
-    if views.frames.shape[1] < 2:
-        raise SingleFrameError(
-            f"probe={probe}: the run's views have one frame, so there is no order to remove. "
-            "Probe a run whose views have several, such as one with sampling=uniform."
-        )
-    return replace(views, frames=PROBES[probe](views.frames, generator_for(draw, "probe", views.video)))

@@ -24,6 +24,21 @@ PREDICTIONS = ("video", "label", "predicted", "probability", "group", "shared", 
 CLASSES = ("class", "videos", "groups", "precision", "recall", "recall_low", "recall_high", "rough", "f1")
 TOP1 = ("top1", "top1_low", "top1_high")
 NO_INTERVAL = ("", "")
+SUMMARY = ("top1", "mean_class", "loss", "ece", "calibrated_loss", "temporal_gain")  # is printed
+BASELINES = {"chance_top1": "chance", "majority_top1": "most frequent class"}
+
+
+def summarize(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return the scores of metrics.json to print, each with its interval; the first says what it is compared with."""
+    rows = {}
+    for name in (name for name in SUMMARY if name in metrics):
+        ends = [f"{metrics[key]:.3f}" for key in (f"{name}_low", f"{name}_high") if key in metrics]
+        rows[name] = f"{metrics[name]:.3f}" + (f" [{', '.join(ends)}]" if ends else "")
+    baselines = [f"{words} {metrics[key]:.3f}" for key, words in BASELINES.items() if key in metrics]
+    num_groups = metrics.get("num_groups")
+    groups = f" in {num_groups} group{'s' * (num_groups > 1)}" if num_groups else ""
+    rows["top1"] += f" on {metrics['num_videos']} videos{groups}" + (f" ({', '.join(baselines)})" if baselines else "")
+    return rows | {name: str(metrics[name]) for name in ("num_failed", "num_skipped") if metrics.get(name)}
 
 
 def write_report(

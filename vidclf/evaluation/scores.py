@@ -2,19 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy
 
 from vidclf.contracts import Video
 from vidclf.evaluation.calibration import calibration_error, interval_of_calibration_error
 from vidclf.evaluation.intervals import Clusters, Interval, bootstrap_mean, interval_of_accuracy
-from vidclf.models.classifier import aggregate_videos
+from vidclf.models.classifier import aggregate_videos, top1_of
 
 Aggregation = Callable[[Float[Tensor, "V K"]], Float[Tensor, " K"]]
 
@@ -30,7 +28,7 @@ class VideoPredictions:
 
     @property
     def predicted(self) -> Int[Tensor, " M"]:
-        """The most probable class of each video."""
+        """The most probable class of each video; of equally probable ones, the lowest index."""
         return self.log_probabilities.argmax(1)
 
     @property
@@ -65,25 +63,30 @@ def score_videos(log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " 
     the classes that occur (`mean_class`), the mean negative log-likelihood in nats (`loss`), and the expected
     calibration error (`ece`): how far the probability of a prediction is from the share of correct ones.
     """
-    num_classes = log_probabilities.shape[1]
-    accuracy = partial(multiclass_accuracy, log_probabilities, labels, num_classes)
-    # Torchmetrics' macro average would count a class that is predicted and never true as an accuracy of 0.
-    class_accuracies = accuracy(average="none")[labels.unique()]
+    ranks = rank_labels(log_probabilities, labels)
+    is_correct = (ranks == 0).float()
+    class_accuracies = torch.stack([is_correct[labels == label].mean() for label in labels.unique()])
     return {
-        "top1": accuracy(average="micro").item(),
-        "top5": accuracy(average="micro", top_k=min(5, num_classes)).item(),
+        "top1": is_correct.mean().item(),
+        "top5": (ranks < 5).float().mean().item(),
         "mean_class": class_accuracies.mean().item(),
         "loss": F.nll_loss(log_probabilities, labels).item(),
         "ece": calibration_error(log_probabilities, labels),
     }
 
 
+def rank_labels(log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " M"]) -> Int[Tensor, " M"]:
+    """Return how many classes come before each video's label; of equally probable classes, the lower index is first."""
+    of_label = log_probabilities.gather(1, labels[:, None])
+    is_lower = torch.arange(log_probabilities.shape[1]) < labels[:, None]
+    return ((log_probabilities > of_label) | ((log_probabilities == of_label) & is_lower)).sum(1)
+
+
 def intervals_of(predictions: VideoPredictions) -> dict[str, float]:
     """Return `<score>_low` and `<score>_high`, the 95 % interval of each score; nothing for a single group."""
     log_probabilities, labels = predictions.log_probabilities, predictions.labels
     is_correct, clusters = predictions.is_correct, predictions.clusters
-    first_five = log_probabilities.topk(min(5, log_probabilities.shape[1])).indices
-    among_five = (first_five == labels[:, None]).any(1).double().numpy()
+    among_five = (rank_labels(log_probabilities, labels) < 5).double().numpy()
     losses = F.nll_loss(log_probabilities, labels, reduction="none").double().numpy()
     intervals = {
         "top1": interval_of_accuracy(is_correct, clusters),
@@ -128,7 +131,7 @@ def score_aggregations(
 ) -> dict[str, float]:
     """Return the top1 of each aggregation, by name."""
     return {
-        name: score_videos(*aggregate_videos(logits, labels, video, aggregation))["top1"]
+        name: top1_of(*aggregate_videos(logits, labels, video, aggregation)).item()
         for name, aggregation in aggregations.items()
     }
 

@@ -1,6 +1,6 @@
 """Compute features of video files, decoded in threads and batched across videos."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from vidclf.system.machine import has_matrix_units
 Result = Float[Tensor, "R crops S D"] | VideoError
 
 FRAMES_AT_ONCE = 32  # decoded frames of a video that are passed on together
+JOINED = 32  # batches of a long video whose features are joined
 IN_FLIGHT = 2  # batches that a GPU may hold before the oldest is waited for
 COMPILE = ("auto", True, False)
 # Compiling takes half a minute, and pays above so many floating-point operations. VGG16 is then 19 % faster with AMX
@@ -136,18 +137,20 @@ def images_of(
     """
     order = units.amax(dim=1).argsort(stable=True)
     stream = iterate_frames(path, units.unique().tolist(), whole=True)
+    num_uses = Counter(units.flatten().tolist())  # of each frame in the units that are left
     frames: dict[int, Tensor] = {}
     for chunk in order.split(max(1, FRAMES_AT_ONCE // units.shape[1])):
         last = int(units[chunk].max())
         while last not in frames:
             index, frame = next(stream)
             frames[index] = frame
-        views = torch.stack([frames[index] for index in units[chunk].flatten().tolist()])
-        views = views.unflatten(0, (len(chunk), -1))  # (r, t, 3, H, W)
+        indices = units[chunk].flatten().tolist()
+        views = torch.stack([frames[index] for index in indices]).unflatten(0, (len(chunk), -1))  # (r, t, 3, H, W)
+        num_uses.subtract(indices)
+        for index in {*indices}:
+            if not num_uses[index]:
+                del frames[index]
         yield chunk, crop(views).unflatten(0, (len(chunk), -1))
-        order = order[len(chunk) :]
-        needed = set(units[order].flatten().tolist())
-        frames = {index: frame for index, frame in frames.items() if index in needed}
 
 
 class _Assembly:
@@ -202,7 +205,8 @@ class _Assembly:
                 yield video, error
                 continue
             features = torch.cat(rows).unflatten(0, (-1, self.crops))
-            yield video, features[torch.cat(positions).argsort()]
+            order = torch.cat(positions).argsort()
+            yield video, features if torch.equal(order, torch.arange(len(order))) else features[order]
 
     def _take(self, count: int) -> Iterator[Tensor]:
         """Yield the next `count` features, in the pieces of their batches."""
@@ -225,6 +229,9 @@ class _Assembly:
         self.computed.append(_Copy(self.backbone(images)))
         if len(self.computed) > IN_FLIGHT:
             self.computed[-1 - IN_FLIGHT].wait()
+        if len(self.computed) > IN_FLIGHT + JOINED:  # small features between freed images would fragment the heap
+            oldest = [self.computed.popleft().wait() for _ in range(JOINED)]
+            self.computed.appendleft(_Copy(torch.cat(oldest)))
 
 
 class _Copy:

@@ -14,14 +14,19 @@ from torch.nn import functional as F
 from vidclf.errors import VidclfError
 
 
-def mode(logits: Float[Tensor, "V K"]) -> Float[Tensor, " K"]:
+def mode(logits: Float[Tensor, "V K"], ties: str = "mean") -> Float[Tensor, " K"]:
     """Return log((votes + mean probability) / (V + 1)), where each view votes for one class.
 
-    The mean counts less than one vote: it breaks ties and keeps classes without a vote above zero.
+    The mean counts less than one vote: it breaks ties and keeps classes without a vote above zero. With `ties="first"`
+    it is 1 / K for every class, so that the first class of a tie wins, as in the tutorial.
     """
+    if ties not in ("mean", "first"):
+        raise VidclfError(f"aggregation.ties={ties}: must be mean or first.")
     votes = F.one_hot(logits.argmax(1), logits.shape[1]).sum(0)
-    log_mean = mean(logits)
-    return torch.logaddexp(votes.to(log_mean).log(), log_mean) - math.log(len(logits) + 1)
+    log_share = mean(logits)
+    if ties == "first":
+        log_share = torch.full_like(log_share, -math.log(len(log_share)))
+    return torch.logaddexp(votes.to(log_share).log(), log_share) - math.log(len(logits) + 1)
 
 
 def mean(logits: Float[Tensor, "V K"]) -> Float[Tensor, " K"]:

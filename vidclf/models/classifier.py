@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vidclf.contracts import Views
+from vidclf.contracts import Head, Views, optional
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
 from vidclf.models.scaling import Scaling
@@ -36,14 +36,15 @@ class Classifier(nn.Module):
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "N K"]:
         """Return the logits of images (N, T, 3, h, w) or of features (N, S, D)."""
-        return self.head(self.scaling(self.features(inputs)))
+        features = self.scaling(self.features(inputs))
+        if self.training:
+            check_steps(self.head, features.shape[1])
+        return self.head(features)
 
     def features(self, inputs: Tensor) -> Float[Tensor, "N S D"]:
         """Return the features of images, or stored features as they are, in the head's number format."""
-        return self._features(inputs).to(_example_of(self.head, self.scaling).dtype)
-
-    def _features(self, inputs: Tensor) -> Float[Tensor, "N S D"]:
-        return self.backbone(inputs) if inputs.ndim == 5 else inputs
+        features = self.backbone(inputs) if inputs.ndim == 5 else inputs
+        return features.to(_example_of(self.head, self.scaling).dtype)
 
     def predict_logits(self, inputs: Tensor) -> Float[Tensor, "N K"]:
         """Return the logits in float32, whatever the precision of training, so that evaluation and prediction agree."""
@@ -53,10 +54,7 @@ class Classifier(nn.Module):
     def check_finite(self, values: Tensor, title: str, batches: Iterable[Views] = ()) -> None:
         """Raise VidclfError if values are not finite, and name the part that causes it.
 
-        Args:
-            values: logits or losses.
-            title: the epoch, part or video, for the message.
-            batches: the inputs of the values; read only if a value is not finite.
+        `title` names the epoch, part or video; `batches`, the inputs, are read only if a value is not finite.
         """
         if values.isfinite().all():
             return
@@ -79,7 +77,17 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def _are_finite(self, batches: Iterable[Views]) -> bool:
         device = _example_of(self).device
-        return all(bool(self._features(batch.inputs.to(device)).isfinite().all()) for batch in batches)
+        return all(bool(self.features(batch.inputs.to(device)).isfinite().all()) for batch in batches)
+
+
+def check_steps(head: nn.Module | type[nn.Module], num_steps: int) -> None:
+    """Raise VidclfError if a head over time would be trained on views of too few steps."""
+    if num_steps < (wanted := optional(head, Head, "min_steps")):
+        name = head.__name__ if isinstance(head, type) else type(head).__name__
+        raise VidclfError(
+            f"head: {name} learns from the order of steps, and each view has {num_steps} of them; it "
+            f"needs {wanted}. Use sampling=uniform (16 frames in one view) with an image backbone, or head=linear."
+        )
 
 
 def _example_of(*modules: nn.Module) -> Tensor:
@@ -98,9 +106,9 @@ def gather_logits(outputs: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     """Return logits, labels, video and view of all processes' batches on the CPU, without padding."""
     local = [torch.cat(list(column)).cpu() for column in zip(*outputs, strict=True)]  # one copy, not one a batch
     ranks = [columns for columns in gather(local) if columns]
-    logits, labels, video, view = (torch.cat(column) for column in zip(*ranks, strict=True))
-    kept = video >= 0
-    return [logits[kept], labels[kept], video[kept], view[kept]]
+    columns = [torch.cat(column) for column in zip(*ranks, strict=True)]
+    kept = columns[2] >= 0
+    return [column[kept] for column in columns]
 
 
 def aggregate_videos(
@@ -117,6 +125,13 @@ def aggregate_videos(
 
 
 def most_probable(log_probabilities: Float[Tensor, " K"], names: list[str], top: int = 5) -> list[tuple[str, float]]:
-    """Return the `top` classes and their probabilities, the highest first."""
-    values, labels = log_probabilities.exp().topk(min(top, len(names)))
-    return [(names[label], value) for label, value in zip(labels.tolist(), values.tolist(), strict=True)]
+    """Return the `top` classes and their probabilities, the highest first; of equal ones, the lowest index."""
+    values, labels = log_probabilities.sort(descending=True, stable=True)  # topk orders equal values as it likes
+    return [
+        (names[label], value) for label, value in zip(labels[:top].tolist(), values[:top].exp().tolist(), strict=True)
+    ]
+
+
+def top1_of(scores: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:
+    """Return the accuracy: the share of rows with the highest score at their label; of equal ones, the first counts."""
+    return (scores.argmax(1) == labels).float().mean()

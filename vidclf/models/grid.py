@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vidclf.contracts import Views
-from vidclf.models.classifier import aggregate_videos, gather_logits
+from vidclf.models.classifier import aggregate_videos, gather_logits, top1_of
 from vidclf.models.heads.linear import Linear
-from vidclf.models.learner import Learner, top1_of
+from vidclf.models.learner import Learner
 from vidclf.models.loss import CrossEntropy
 from vidclf.models.scaling import Scaling
 from vidclf.system.ranks import rank_and_size

@@ -6,18 +6,17 @@ from collections.abc import Callable
 import lightning as L
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics.functional.classification import multiclass_accuracy
 
 from vidclf.contracts import Views
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.trainable import trained_stages
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
-from vidclf.models.classifier import Classifier, aggregate_videos, gather_logits, inputs_to
+from vidclf.models.classifier import Classifier, aggregate_videos, gather_logits, inputs_to, top1_of
 from vidclf.models.mixing import Mixing
 from vidclf.models.scaling import Scaling
 from vidclf.system.ranks import rank_and_size
@@ -167,13 +166,8 @@ class Learner(Classifier, L.LightningModule):
 
 
 def has_weight_decay(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter has weight decay: layer weights, but no norm, bias, token, query, position or scale."""
+    """Return whether a parameter has weight decay: layer weights have; norms, biases, tokens, positions have none."""
     last = name.rpartition(".")[2]
     if "weight" in last:
         return parameter.ndim > 1  # a norm's weight has one dimension
     return parameter.squeeze().ndim > 1 and not re.search("bias|token|quer|pos", last)
-
-
-def top1_of(scores: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:
-    """Return the accuracy: the share of rows with the highest score at their label."""
-    return multiclass_accuracy(scores, labels, num_classes=scores.shape[1], average="micro")

@@ -20,9 +20,6 @@ class CrossEntropy(nn.Module):
         label_smoothing: share of a label that is spread evenly over all classes (arXiv:1512.00567).
         class_weights: `balanced` weights a view by the inverse of its class's share of the training views; None
             weights all equally.
-
-    Raises:
-        VidclfError: an argument is not one of these.
     """
 
     weight: Tensor

@@ -15,9 +15,6 @@ class Mixing:
     Args:
         mixup: MixUp's alpha (arXiv:1710.09412); 0 for none.
         cutmix: CutMix's alpha (arXiv:1905.04899), on images only; 0 for none. With both, each batch draws one.
-
-    Raises:
-        VidclfError: both are 0, or one is negative.
     """
 
     def __init__(self, mixup: float | int = 0.0, cutmix: float | int = 0.0) -> None:
@@ -26,11 +23,7 @@ class Mixing:
         self.mixup, self.cutmix = mixup, cutmix
 
     def __call__(self, batch: Views, num_classes: int) -> Views:
-        """Return a batch with probabilities (N, K) as labels; a view that is alone in its batch is not mixed.
-
-        Raises:
-            VidclfError: CutMix with features, which have no rectangles.
-        """
+        """Return a batch with probabilities (N, K) as labels; a view that is alone in its batch is not mixed."""
         if len(batch.labels) == 1:
             return batch._replace(labels=F.one_hot(batch.labels, num_classes).float())
         are_images = batch.inputs.ndim == 5

@@ -17,11 +17,8 @@ def resolve_scaling(method: str, head: nn.Module, is_trained: bool) -> str:
 
     Args:
         method: one of METHODS, or `auto`: the attribute `scaling` of the head's class, by default `none`.
-        head: the head.
+        head: comes after the scaling.
         is_trained: whether the backbone is trained; its features change, so they are not scaled.
-
-    Raises:
-        VidclfError: there is no such method.
     """
     if method not in ("auto", *METHODS):
         raise VidclfError(f"scaling={method}: allowed are auto, {', '.join(METHODS)}.")
@@ -62,11 +59,7 @@ class Scaling(nn.Module):
 
     @torch.no_grad()
     def fit(self, train_features: Float[Tensor, "N S D"]) -> None:
-        """Compute the scale from training features, in pieces because they may be a memory-mapped file.
-
-        Raises:
-            VidclfError: the width is not `feature_dim`, or the features have no valid scale.
-        """
+        """Compute the scale from training features, in pieces because they may be a memory-mapped file."""
         self._check_width(train_features)
         if not len(train_features):
             raise VidclfError("scaling: there are no training features. Put videos into the training part.")
@@ -100,11 +93,6 @@ class Scaling(nn.Module):
         self.std.copy_(std.masked_fill(constant, 1.0))
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N S D"]:
-        """Return the features, scaled.
-
-        Raises:
-            VidclfError: `fit` was not called, or the width is not `feature_dim`.
-        """
         self._check_width(features)
         if not self.fitted:
             raise VidclfError(

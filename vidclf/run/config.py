@@ -20,11 +20,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from vidclf import CONF
 from vidclf.errors import VidclfError
 from vidclf.run.sweep import find_runs, jobs_of, why_missing
 from vidclf.run.trust import check_plain, check_trusted, walk
+from vidclf.run.values import check_settings
+from vidclf.system.disk import check_links
 from vidclf.system.terminal import say
 
 if TYPE_CHECKING:
@@ -32,25 +36,22 @@ if TYPE_CHECKING:
 
 Config = dict[str, Any]
 
-PACKAGE = Path(__file__).parents[1]
-CONF = str(PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf")
 HYDRA: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__ < "1.4" else {}  # 1.4 warns about the argument
 # Values of these keys are paths, like those a verb lists in its YAML. Hydra's grammar has its own uses for = , ( ~ and
 # spaces, so where such a value exists on disk, or the grammar cannot parse it, it is quoted.
-PATH_PREFIXES = (*("dataset.", "store.", "backbone.weights", "backbone.name", "hydra.sweep.dir", "hydra.run.dir"),)
-FLAGS_WITH_VALUE = (
-    *("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"),
-)
+PATH_PREFIXES = ("dataset.", "store.", "backbone.weights", "backbone.name", "hydra.sweep.dir", "hydra.run.dir")
+FLAGS_WITHOUT_VALUE = ("-m", "--multirun", "-r", "--run", "--resolve")
 GLOBAL_GROUPS = ("experiment", "study", "sweep")  # their options set keys of other groups
 OPTIONAL_GROUPS = ("augmentation", "mixing", "callbacks", "logger")  # may be none
 # Where to write, which machine to use, what a table may open: always from this command line, never from a run.
 CALL_KEYS = (
     *("store.root", "logger", "num_threads", "num_workers", "compile", "trust", "resume", "dataset.anywhere"),
-    *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy")),
-    *(f"trainer.{key}" for key in ("default_root_dir", "model_registry")),
+    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
+    *("trainer.default_root_dir", "trainer.model_registry"),
 )
 MEASURED_KEYS = ("backbone.calibration",)  # values that training measures and writes into a run's configuration
 FETCH = "backbone.fetch"  # a run cannot ask for a download
+TORCHVISION = "vidclf.models.backbones.torchvision_models."  # whose older runs do not say whether to fetch
 CHECKPOINTS = "${hydra:runtime.output_dir}/checkpoints"  # where a run's callbacks write
 DEMO = "vidclf.data.datasets.demo.Demo"  # writes itself to its root
 
@@ -114,12 +115,12 @@ def name_folders(verb: str, arguments: Sequence[str]) -> list[str]:
     """Put `run=` before each folder that stands alone, where the verb takes several runs."""
     if not read_verb(verb).takes_several_runs:
         return [*arguments]
-    previous = ["", *arguments]
-    alone = [
-        flag not in FLAGS_WITH_VALUE and _is_folder(argument)
-        for flag, argument in zip(previous, arguments, strict=False)
-    ]
-    return [f"run={path}" if is_alone else path for path, is_alone in zip(arguments, alone, strict=True)]
+
+    def is_alone(argument: str, before: str) -> bool:
+        return _is_folder(argument) and (not before.startswith("-") or before in FLAGS_WITHOUT_VALUE)
+
+    pairs = zip(arguments, ["", *arguments], strict=False)
+    return [f"run={argument}" if is_alone(argument, before) else argument for argument, before in pairs]
 
 
 def prepare_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
@@ -130,11 +131,19 @@ def prepare_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
     """
     facts = read_verb(verb)
     runs = [argument.partition("=")[2] for argument in arguments if key_of(argument) == "run"]
-    several = (
-        [] if not facts.takes_several_runs else _as_list(runs) if facts.starts_from == "all_runs" else _as_jobs(runs)
-    )
+    several: list[str] = []
+    if facts.starts_from == "all_runs":
+        several = _as_list(runs)
+    elif facts.starts_from == "each_run":
+        several = _as_jobs(runs)
     if several:
         arguments = [argument for argument in arguments if key_of(argument) != "run"]
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in ("hydra.run.dir", "hydra.sweep.dir") and any(
+            map(os.path.exists, (f"{value}/checkpoints", f"{value}/multirun.yaml"))
+        ):
+            check_links(Path(value))  # Hydra writes there first
     literal = ("run", "resume", *facts.paths)
     quoted = [*(_quote(argument, literal) for argument in sorted(arguments, key=_is_override)), *several]
     if several and facts.starts_from == "each_run":
@@ -195,6 +204,7 @@ def resolved(cfg: DictConfig) -> Config:
     """Return a configuration as plain data, without the facts about the verb; optional groups left out are None."""
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     kept = {key: value for key, value in plain.items() if key != "verb"}
+    check_settings(kept)
     return {**kept, **{group: None for group in OPTIONAL_GROUPS if group not in kept}}
 
 
@@ -219,7 +229,8 @@ def apply_to_run(
     _check_overrides(run, composed, typed, set_here, deleted)
     rest, trust = deepcopy(dict(run)), composed["trust"] is True
     # A person who names the model, or trusts the run, allows what the run fetched to be fetched again.
-    fetch = (trust or "backbone.name" in set_here) and "backbone" not in set_here and value_at(run, FETCH) is True
+    fetches = value_at(run, FETCH) is True or str(value_at(run, "backbone._target_")).startswith(TORCHVISION)
+    fetch = fetches and (trust or "backbone.name" in set_here) and "backbone" not in set_here
     for key in (*of_verb, *CALL_KEYS, FETCH, *set_here, *deleted):
         parent, name = _parent_of(rest, key)
         parent.pop(name, None)
@@ -289,6 +300,11 @@ def task_overrides() -> list[str]:
     """Return the overrides that Hydra composed this job from."""
     # Iterating over OmegaConf's own list would resolve ${...} inside an override.
     return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # type: ignore[return-value]
+
+
+def is_sweep() -> bool:
+    """Return whether this job is one of a sweep."""
+    return HydraConfig.get().mode is RunMode.MULTIRUN
 
 
 def output_folder() -> Path:

@@ -4,7 +4,7 @@
 checkpoints/best.ckpt    the head at its lowest validation loss, and a complete description of the run
 checkpoints/last.ckpt    the last epoch, to resume from
 tensorboard/             losses, accuracies, sheets of views, the confusion matrix; best/ for HParams
-split.csv                the part of every video
+split.csv                the part of every video, its content and its segment
 metrics.json             validation scores of the best checkpoint
 predictions.csv          its predictions of the validation videos
 heads.csv                scores of all heads, if the best of several was chosen
@@ -18,28 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from vidclf.contracts import Video
 from vidclf.errors import VidclfError, VideoError
-from vidclf.run.trust import walk
-from vidclf.system.disk import write_csv, write_json
+from vidclf.run.checkpoints import DESCRIBED, DESCRIPTION, read_checkpoint
+from vidclf.system.disk import check_links, write_csv, write_json
 from vidclf.system.terminal import say
 
 Failed = Mapping[int, VideoError]  # by position in the videos
-DESCRIPTION = "vidclf"  # the key in a checkpoint
-FORMAT = 2  # of a description; the first had no number
-# Classes of older runs, and where they are now.
-MOVED = {
-    "vidclf.data.datasets.ucf101.Official": "vidclf.data.splits.Official",
-    "vidclf.evaluation.sheets.ViewSheets": "vidclf.evaluation.figures.ViewSheets",
-}
-DESCRIBED = {"class_names": list, "config": dict, "split_fingerprint": str, "weights_hash": str}  # required
-
-
-class UnreadableError(VidclfError):
-    """A file is not a checkpoint of vidclf, or is damaged."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +44,12 @@ class Run:
     config: dict[str, Any]
     split_fingerprint: str
     weights_hash: str
+    split_digest: str = ""  # SHA-256 of split.csv; "": of an older run, whose split.csv has no contents
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
         return self.path.absolute().parent.parent
-
-
-def load_run(path: Path) -> Run:
-    """Return the run that `path` names, from its best checkpoint; raise VidclfError if it cannot be read."""
-    return load_checkpoint(checkpoint_of(path))
 
 
 def load_best(folder: Path, num_steps: int, classifier: nn.Module) -> Run:
@@ -81,52 +64,23 @@ def load_best(folder: Path, num_steps: int, classifier: nn.Module) -> Run:
             "(trainer.max_steps, trainer.max_epochs, +trainer.max_time), or validate more often "
             "(+trainer.val_check_interval)."
         )
-    run = load_run(folder)
+    run = load_checkpoint(folder / "checkpoints" / "best.ckpt")
     load_trained(run, classifier)
     return run
 
 
 def load_checkpoint(path: Path) -> Run:
-    """Return the run of a checkpoint in its folder checkpoints/; see `read_checkpoint` for errors."""
+    """Return the run of a checkpoint in its folder checkpoints/; see `read_checkpoint` and `check_links` for errors."""
+    check_links(path.absolute().parent.parent)
     checkpoint = read_checkpoint(path)
-    description = {field: checkpoint[DESCRIPTION][field] for field in DESCRIBED}
+    fields = (*DESCRIBED, "split_digest")
+    description = {field: value for field, value in checkpoint[DESCRIPTION].items() if field in fields}
     return Run(path, checkpoint["epoch"] + 1, checkpoint["state_dict"], checkpoint["callbacks"], **description)
 
 
 def describe_checkpoint(path: Path) -> dict[str, Any]:
     """Return the description of the run in a checkpoint (`config`, `class_names`, ...) without loading its weights."""
     return read_checkpoint(path, mmap=True)[DESCRIPTION]
-
-
-def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
-    """Return the content of a checkpoint; with `mmap` its weights stay on the disk.
-
-    Raises:
-        UnreadableError: it is not a checkpoint of vidclf, or is damaged.
-        VidclfError: another version of vidclf wrote it.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-        description = checkpoint[DESCRIPTION]
-        types: list[tuple[Any, type]] = [(description[field], kind) for field, kind in DESCRIBED.items()]
-        types += [(checkpoint[key], kind) for key, kind in (("epoch", int), ("state_dict", dict), ("callbacks", dict))]
-        types += [(state, dict) for state in checkpoint["callbacks"].values()]
-        if not all(isinstance(value, kind) for value, kind in types):
-            raise KeyError(DESCRIPTION)
-    except Exception as error:  # pickle, zip and torch raise many kinds
-        raise UnreadableError(
-            f"{path}: not a checkpoint of vidclf, or damaged ({type(error).__name__}). Train the run again."
-        ) from error
-    if description.get("format") != FORMAT:
-        raise VidclfError(
-            f"{path}: written by {'another' if 'format' in description else 'the first'} version of vidclf (format "
-            f"{description.get('format', 1)}; this version reads {FORMAT}). Use that version, or train again."
-        )
-    for config in (description["config"], description.get("asked")):
-        for _, node in walk(config if isinstance(config, dict) else {}):
-            if isinstance(node, dict) and isinstance(node.get("_target_"), str):
-                node["_target_"] = MOVED.get(node["_target_"], node["_target_"])
-    return checkpoint
 
 
 def checkpoint_of(path: Path) -> Path:
@@ -174,14 +128,8 @@ def _checkpoints(path: Path) -> Path:
 
 
 def results_folder(run: Run, name: str) -> Path:
-    """Return a folder for results in the run's folder, created if it is missing.
-
-    Raises:
-        VidclfError: it is a link, which may lead anywhere.
-    """
+    """Return a folder for results in the run's folder, created if it is missing."""
     folder = run.folder / name
-    if folder.is_symlink():
-        raise VidclfError(f"{folder}: is a link, and results are written only into the run's folder. Remove the link.")
     folder.mkdir(exist_ok=True)
     return folder
 

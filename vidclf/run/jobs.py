@@ -7,20 +7,16 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-
 from vidclf.errors import VidclfError
-from vidclf.run.compatible import flatten
-from vidclf.run.config import CALL_KEYS, MEASURED_KEYS
-from vidclf.run.folder import Run, UnreadableError, describe_checkpoint, load_checkpoint
+from vidclf.run.checkpoints import UnreadableError
+from vidclf.run.compatible import changed_settings, flatten
+from vidclf.run.config import CALL_KEYS, FETCH, MEASURED_KEYS
+from vidclf.run.folder import Run, describe_checkpoint, load_checkpoint
 from vidclf.run.sweep import ERROR
 from vidclf.run.trust import check_plain
-from vidclf.system.disk import locked
+from vidclf.system.disk import check_links, locked
 from vidclf.system.terminal import say
-from vidclf.system.text import first_five, sanitize
-
-MAX_SHOWN = 200  # characters of a setting
+from vidclf.system.text import first_five
 
 
 class Progress(Enum):
@@ -33,26 +29,23 @@ class Progress(Enum):
 
 @contextmanager
 def job_of_sweep(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[Progress, Run | None]]:
-    """Lock the job in `folder`; yield how far it has come, and the run to go on from. Outside a sweep, all is new.
+    """Lock the job of a sweep in `folder`; yield how far it has come, and the run to go on from.
 
     Raises:
         VidclfError: see `read_job`.
     """
-    if HydraConfig.get().mode is not RunMode.MULTIRUN:
-        yield Progress.NEW, None
-        return
+    check_links(folder, within=folder.parent)
     # Jobs outlive a killed sweep that ran several at once.
     with locked(folder / ".lock", f"{folder}: another process is training this job; waiting for it."):
         _check_siblings(folder)
-        progress = read_job(folder, config)
+        progress, run = read_job(folder, config), None
         (folder / ERROR).unlink(missing_ok=True)
         if progress is Progress.DONE:
             say(f"{folder}: done before; its scores are kept.")
-        run = None
-        if progress is Progress.BEGUN:
+        elif progress is Progress.BEGUN:
             run = load_checkpoint(folder / "checkpoints" / "last.ckpt")
             say(f"{folder}: goes on after epoch {run.num_epochs}.")
-        elif progress is Progress.NEW:
+        else:
             _rename_unreadable(folder)
         yield progress, run
 
@@ -74,12 +67,11 @@ def read_job(folder: Path, config: Mapping[str, Any]) -> Progress:
     """Return how far the job of this configuration has come in `folder`; write nothing.
 
     Raises:
-        VidclfError: it was trained with another configuration, its folder is a link, or its checkpoint is missing.
+        VidclfError: it was trained with another configuration, a link leads out of the sweep, or its checkpoint is
+            missing.
     """
+    check_links(folder, within=folder.parent)
     checkpoints = folder / "checkpoints"
-    for path in (folder, checkpoints, checkpoints / "best.ckpt", checkpoints / "last.ckpt"):
-        if path.is_symlink():
-            raise VidclfError(f"{path}: is a link, and a sweep writes only into its own folder. Remove the link.")
     readable = set()
     for name in ("best.ckpt", "last.ckpt"):
         if (checkpoints / name).is_file():
@@ -101,20 +93,17 @@ def read_job(folder: Path, config: Mapping[str, Any]) -> Progress:
 
 def _check_same(folder: Path, old_config: Mapping[str, Any], new_config: Mapping[str, Any]) -> None:
     """Raise VidclfError if a job was trained with other settings than those of its command now."""
-    old, new = _training_settings(old_config), _training_settings(new_config)
-    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-    if keys:
-        changes = [f"{key}={_shorten(new.get(key))} (was {_shorten(old.get(key))})" for key in keys]
+    if changed := changed_settings(_training_settings(old_config), _training_settings(new_config)):
         raise VidclfError(
-            f"{folder}: this job was trained with other settings: {sanitize(first_five(changes))}. Repeat the sweep's "
-            "command unchanged to go on with it, or choose another hydra.sweep.dir."
+            f"{folder}: this job was trained with other settings: {first_five(changed)}. Repeat the sweep's command "
+            "unchanged to go on with it, or choose another hydra.sweep.dir."
         )
 
 
 def _training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings with dotted keys, without those that name a place to write or describe a machine."""
     flat = flatten(json.loads(json.dumps(config, default=str)))  # as in a file: no tuples, and inf equals inf
-    excluded = (*CALL_KEYS, *MEASURED_KEYS)
+    excluded = (*CALL_KEYS, *MEASURED_KEYS, FETCH)
     return {
         key: value
         for key, value in flat.items()
@@ -122,11 +111,6 @@ def _training_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         and not (key.startswith("callbacks.") and key.endswith(".dirpath"))
         and value not in (None, {})
     }
-
-
-def _shorten(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _rename_unreadable(folder: Path) -> None:

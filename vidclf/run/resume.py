@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from vidclf.data.splits import Split
 from vidclf.errors import VidclfError
-from vidclf.run.compatible import TRAINED_BY, TRAINER, check_classes, check_weights, flatten
+from vidclf.run.checkpoints import reading
+from vidclf.run.compatible import TRAINED_BY, TRAINER, changed_settings, check_classes, check_weights, flatten
 from vidclf.run.folder import Run
 from vidclf.system.ranks import barrier, is_rank_zero
 from vidclf.system.text import first_five
@@ -19,7 +20,7 @@ PREVIOUS = "metrics.previous.json"  # scores of a resumed run, until it is score
 
 
 def is_complete(run: Run, config: Mapping[str, Any], callbacks: Iterable[Callback]) -> bool:
-    """Whether training is over: all epochs are done, or early stopping has ended it and would do so again.
+    """Return whether training is over: all epochs are done, or early stopping has ended it and would do so again.
 
     Raises:
         VidclfError: the run is complete and scored.
@@ -31,7 +32,9 @@ def is_complete(run: Run, config: Mapping[str, Any], callbacks: Iterable[Callbac
         state = run.callbacks.get(callback.state_key)
         if isinstance(callback, EarlyStopping) and state and run.num_epochs >= (settings.get("min_epochs") or 0):
             may_go_on = (EarlyStoppingReason.NOT_STOPPED.value, EarlyStoppingReason.PATIENCE_EXHAUSTED.value)
-            ended |= state.get("wait_count", 0) >= callback.patience or state.get("stopping_reason") not in may_go_on
+            with reading(run.path):
+                ended |= int(state.get("wait_count", 0)) >= callback.patience
+                ended |= state.get("stopping_reason") not in may_go_on
     if ended and (run.folder / "metrics.json").is_file():
         raise VidclfError(
             f"resume: {run.folder} is complete and scored, with {run.num_epochs} of trainer.max_epochs="
@@ -40,8 +43,13 @@ def is_complete(run: Run, config: Mapping[str, Any], callbacks: Iterable[Callbac
     return ended
 
 
-def check_resumed(run: Run, config: Mapping[str, Any], class_names: list[str], split: Split, weights_hash: str) -> None:
-    """Raise VidclfError if training could not go on from `run` as if it had never stopped."""
+def check_resumed(
+    run: Run, config: Mapping[str, Any], class_names: list[str], split: Split, digest: str, weights_hash: str
+) -> None:
+    """Raise VidclfError if training could not go on from `run` as if it had never stopped.
+
+    `digest` is of split.csv, which names the content of every video.
+    """
     check_classes(run, class_names)
     check_weights(run, weights_hash)
     num_epochs, planned = config["trainer"]["max_epochs"], run.config["trainer"]["max_epochs"]
@@ -52,14 +60,9 @@ def check_resumed(run: Run, config: Mapping[str, Any], class_names: list[str], s
             f"trainer.max_epochs={num_epochs}: the learning rate of {run.folder} was planned for {planned} epochs. "
             f"Set trainer.max_epochs={planned}, or train again without resume."
         )
-    old, new = _training_settings(run.config), _training_settings(config)
-    changed = [
-        f"{key}={new.get(key)} (was {old.get(key)})"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]
-    if split.fingerprint != run.split_fingerprint:
-        changed.append("the videos or their parts")
+    changed = changed_settings(_training_settings(run.config), _training_settings(config))
+    if split.fingerprint != run.split_fingerprint or run.split_digest not in ("", digest):
+        changed.append("the videos, their contents or their parts")
     if changed:
         raise VidclfError(
             f"resume: {run.folder} was trained with other settings or data: {first_five(changed)}. "
@@ -85,10 +88,10 @@ def prepare_folder(run: Run, folder: Path) -> None:
     are copied, so that the best so far stays the best until a better epoch replaces it.
     """
     target = folder / "checkpoints"
-    if is_rank_zero() and run.path.resolve().parent == target.resolve():
-        if (folder / "metrics.json").is_file():
-            (folder / "metrics.json").replace(folder / PREVIOUS)
-    elif is_rank_zero():
+    goes_on_in_place = run.path.resolve().parent == target.resolve()
+    if is_rank_zero() and goes_on_in_place and (folder / "metrics.json").is_file():
+        (folder / "metrics.json").replace(folder / PREVIOUS)
+    if is_rank_zero() and not goes_on_in_place:
         target.mkdir(parents=True, exist_ok=True)
         for path in run.path.parent.glob("*.ckpt"):
             if path.is_file() and path.name != run.path.name:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidclf.errors import VidclfError
-from vidclf.system.disk import write_atomically
+from vidclf.system.disk import check_links, write_atomically
 
 ERROR = "error.txt"  # in a job's folder: why it failed
 MAX_REASON = 500  # characters of it that are shown
@@ -29,21 +29,22 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             )
         if not path.is_dir():
             raise VidclfError(f"{path}: no such folder. Give runs, or the folder of a sweep, below runs/.")
+        check_links(path)
         jobs = jobs_of(path)
         if not jobs:
             raise VidclfError(f"{path}: neither a run (it has no checkpoints/best.ckpt) nor a sweep with runs in it.")
-        runs += [job for job in jobs if is_complete(job)]
-        incomplete += [job for job in jobs if not is_complete(job)]
+        for job in jobs:
+            (runs if is_complete(job) else incomplete).append(job)
     return runs, incomplete
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder holds the best checkpoint of a run."""
+    """Return whether a folder holds the best checkpoint of a run."""
     return (path / "checkpoints" / "best.ckpt").is_file()
 
 
 def is_complete(job: Path) -> bool:
-    """Whether a job was trained to its end: its scores are written last."""
+    """Return whether a job was trained to its end: its scores are written last."""
     return is_run(job) and (job / "metrics.json").is_file()
 
 
@@ -64,6 +65,7 @@ def jobs_of(sweep: Path) -> list[Path]:
     """Return the folders of a sweep's jobs in order, including those of sweeps inside it."""
     jobs = list[Path]()
     inside = [path for path in sweep.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    inside = [path for path in inside if not path.is_symlink()]  # a link to `.` would never end
     for path in sorted(inside, key=lambda path: (int((re.match(r"\d+(?=_)", path.name) or ["-1"])[0]), path.name)):
         if (path / ".hydra").is_dir() or (path / "checkpoints").is_dir():
             jobs.append(path)

@@ -1,19 +1,17 @@
 """Check what a run's configuration names before any of it is used: the run may come from a stranger."""
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib import import_module
 from pathlib import Path
-from types import FunctionType, NoneType
+from types import NoneType
 from typing import Any
 
 from vidclf.errors import VidclfError
 
-PACKAGE = Path(__file__).parents[1]
 PLAIN = (NoneType, bool, int, float, str, dict, list)
 MAX_DEPTH, MAX_SETTINGS = 20, 100_000
-HAVE_FUNCTIONS = ("vidclf.models.aggregation", "vidclf.models.schedules")  # elsewhere, only classes are trusted
 REMEDY = "If you trust the source of the run, pass trust=true."
 
 
@@ -31,7 +29,7 @@ def check_trusted(config: Mapping[str, Any], conf: Path, trust: bool) -> None:
 
     Args:
         config: plain data, without the settings that this command line replaces.
-        conf: vidclf's conf/: classes that its files name are trusted in the same group.
+        conf: vidclf's conf/: each stage may name the classes that its YAMLs there name.
         trust: whether other classes are allowed.
     """
     for path, value in walk(config):
@@ -48,10 +46,10 @@ def check_trusted(config: Mapping[str, Any], conf: Path, trust: bool) -> None:
             raise VidclfError(f"The run's configuration uses {key}, which vidclf never needs. {REMEDY}")
         if not trust and name == "fetch" and value:
             raise VidclfError(f"The run's configuration wants to fetch files ({key}). {REMEDY}")
-        if not trust and name == "_target_" and not _is_trusted(str(path[0]), value, conf):
+        if not trust and name == "_target_" and not _is_trusted(path, value, conf):
             raise VidclfError(
-                f"The run's configuration wants to run {value} ({key}), which is not a class of vidclf, "
-                f"torch.optim or Lightning that a classifier consists of. {REMEDY}"
+                f"The run's configuration wants to run {value} ({key}), which is not a class that vidclf has for that "
+                f"stage. {REMEDY}"
             )
 
 
@@ -79,39 +77,31 @@ def walk(config: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
     )
 
 
-def _is_trusted(group: str, target: object, conf: Path) -> bool:
-    """Whether `target` is a class or function that can only be a part of a classifier.
+def _is_trusted(path: tuple[Any, ...], target: object, conf: Path) -> bool:
+    """Return whether `target` is a class or function of the stage at `path`, such as `head` or `callbacks.best`.
 
-    Its name is checked before anything is imported, and then the object itself: functions of the libraries can run a
-    shell (`torch.os.system`) or fetch code (`torch.hub.load`), and some of vidclf write files.
+    Those are the ones that the YAMLs of the stage name, and optimisers and schedulers of torch. A class that can fetch
+    does so only if `fetch` is set.
     """
-    # Classes named in conf/ that can fetch do so only if `fetch` is set, or fetch torchvision's fixed names.
-    if str(target) in _named_in(conf, group) | _named_in(conf, "experiment"):
+    stage = path[0]
+    if len(path) != (3 if stage == "callbacks" else 2) or not isinstance(target, str):
+        return False
+    if target in targets_of(conf, str(stage)):
         return True
-    word = r"\.[a-z]\w*"
-    match = re.fullmatch(rf"(torch\.optim(?:{word})?|vidclf\.(?:data|models)(?:{word})*)\.([a-zA-Z]\w*)", str(target))
-    if match is None:
+    match = re.fullmatch(r"(torch\.optim(?:\.[a-z]\w*)?)\.([A-Z]\w*)", target)
+    if stage not in ("optimizer", "scheduler") or match is None:
         return False
-    module, name = match.groups()
-    file = PACKAGE.joinpath(*module.split(".")[1:])
-    if module.startswith("vidclf.") and not (file.with_suffix(".py").is_file() or (file / "__init__.py").is_file()):
-        return False
-    try:
-        part = getattr(import_module(module), name)
-    except Exception:  # an import can raise anything
-        return False
-    if module.startswith("torch."):
-        from torch.optim import Optimizer, lr_scheduler
+    from torch.optim import Optimizer, lr_scheduler
 
-        return isinstance(part, type) and issubclass(part, Optimizer | lr_scheduler.LRScheduler)
-    is_allowed = isinstance(part, type) or (module in HAVE_FUNCTIONS and isinstance(part, FunctionType))
-    return is_allowed and part.__module__ == module
+    part = getattr(sys.modules.get(match[1]), match[2], None)
+    kind = Optimizer if stage == "optimizer" else lr_scheduler.LRScheduler
+    return isinstance(part, type) and issubclass(part, kind)
 
 
 @cache
-def _named_in(conf: Path, group: str) -> frozenset[str]:
-    """Return the targets that the YAMLs of a group name."""
-    texts = [path.read_text(encoding="utf-8") for path in (conf / group).glob("*.yaml")]
+def targets_of(conf: Path, stage: str) -> frozenset[str]:
+    """Return the classes and functions that the YAMLs of a stage name."""
+    texts = [path.read_text(encoding="utf-8") for path in (conf / stage).glob("*.yaml")]
     return frozenset(name for text in texts for name in re.findall(r"^ *_target_: *([\w.]+)", text, re.MULTILINE))
 
 

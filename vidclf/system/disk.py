@@ -71,6 +71,23 @@ def locked(path: Path, waiting_message: str = "") -> Iterator[bool]:
         lock.release()
 
 
+def check_links(folder: Path, within: Path | None = None) -> None:
+    """Raise VidclfError if a link inside `folder`, which may come from anyone, leads out of it.
+
+    The folder itself may be a link, because its user has named it; with `within`, the folder that was named, it must
+    lie in that.
+    """
+    root = (within or folder).resolve()
+    paths = [folder] if within else []
+    paths += [Path(parent, name) for parent, *names in os.walk(folder.resolve()) for name in (*names[0], *names[1])]
+    for path in paths:
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise VidclfError(
+                f"{path}: is a link that leads out of {within or folder}. Nothing is read or written through it. "
+                "Remove the link, or copy what it leads to."
+            )
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield an empty temporary file beside `path`; rename it to `path` when the block ends without an error.
@@ -146,11 +163,8 @@ def require_space(folder: Path, num_bytes: int, remedy: str) -> None:
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if num_bytes > free:
-        raise VidclfError(f"{folder}: {_readable(num_bytes)} needed, {_readable(free)} free. {remedy}")
-
-
-def _readable(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.2f} MB"
+        needed, left = (f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB" for size in (num_bytes, free))
+        raise VidclfError(f"{folder}: {needed} needed, {left} free. {remedy}")
 
 
 def empty_on_disk(folder: Path, shape: Sequence[int], dtype: "torch.dtype", remedy: str) -> "torch.Tensor":
@@ -187,6 +201,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Write a table, UTF-8."""
+    write_atomically(path, csv_bytes(header, rows))
+
+
+def csv_bytes(header: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:
+    """Return a table as CSV, UTF-8."""
     table = io.StringIO(newline="")
     csv.writer(table).writerows([header, *rows])
-    write_atomically(path, table.getvalue().encode("utf-8", "surrogateescape"))
+    return table.getvalue().encode("utf-8", "surrogateescape")

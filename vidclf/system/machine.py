@@ -44,7 +44,7 @@ def limit_threads() -> None:
 
 
 def computes_in_bfloat16(device_type: str | None = None) -> bool:
-    """Whether the device (None: an NVIDIA GPU if there is one, else the CPU) multiplies bfloat16.
+    """Return whether the device (None: an NVIDIA GPU if there is one, else the CPU) multiplies bfloat16.
 
     GPUs do from the Ampere generation on. Intel's AMX has matrix units for it; AVX-512's own bfloat16 instructions
     (AMD from Zen 4, Intel from Cooper Lake) do twice the work of float32's.
@@ -58,7 +58,7 @@ def computes_in_bfloat16(device_type: str | None = None) -> bool:
 
 
 def has_matrix_units() -> bool:
-    """Whether the CPU has matrix units (Intel's AMX)."""
+    """Return whether the CPU has matrix units (Intel's AMX)."""
     import torch
 
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))

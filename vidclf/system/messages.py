@@ -6,12 +6,15 @@ import re
 import sys
 import sysconfig
 import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from vidclf.errors import VidclfError
 from vidclf.system.ranks import is_lost_peer
 
 PACKAGE = str(Path(__file__).parents[1])
+MAX_SHOWN = 500  # characters of a library's message
+UNUSABLE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL)
 NO_ACCESS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
@@ -22,9 +25,9 @@ def message_for(error: BaseException) -> str | None:
 
     cause = error.__cause__
     if isinstance(error, InstantiationException) and cause is not None:
-        if not isinstance(cause, TypeError | ImportError | AttributeError) or raised_in_user_code(cause):
-            return message_for(cause)
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return message_for(cause) or (None if raised_in_user_code(cause) else _in_one_line(error))
+    if isinstance(error, OSError) and error.errno in UNUSABLE:
+        return f"{str(error.filename)[:MAX_SHOWN]}: cannot be used ({error.strerror}). Choose another path."
     if isinstance(error, OSError) and error.errno in NO_ACCESS:
         return f"{error.filename or 'A file'}: no access ({error.strerror}). Fix that, or work in another folder."
     if type(error).__name__ == "TerminatedWorkerError":  # joblib's
@@ -40,24 +43,48 @@ def message_for(error: BaseException) -> str | None:
         )
     if isinstance(error, HydraException) and re.search("hydra/launcher/(joblib|submitit)", str(error)):
         return f"{type(error).__name__}: {error}\nThe launchers of sweeps are an extra: pip install 'vidclf[sweep]'"
+    if isinstance(error, RuntimeError) and '"srun"' in str(error):  # submitit's
+        return (
+            "sweep=slurm: this machine has no srun, so no SLURM. Start it where SLURM is, or use sweep=local_parallel."
+        )
     if isinstance(error, HydraException) and "'head.scaling'" in str(error):
         return "head.scaling: scaling is a stage before the head. Use scaling=auto, standard, max or none."
+    if not isinstance(error, VidclfError) and _restores_a_checkpoint(error):
+        return f"resume: the checkpoint does not fit this training, or is damaged ({_in_one_line(error)}). Train again."
     if isinstance(error, VidclfError | HydraException | OmegaConfBaseException) or rejects_a_setting(error):
         return f"{type(error).__name__}: {error}"
     return None
 
 
+def refusal_of(constructor: Callable, settings: Mapping[str, object], error: Exception) -> str:
+    """Return the sentence for a constructor's refusal of its settings."""
+    values = ", ".join(f"{key}={value}" for key, value in settings.items())[:MAX_SHOWN]
+    return f"{constructor.__qualname__}({values}): {_in_one_line(error)}. Change these settings."
+
+
+def _in_one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_SHOWN]
+
+
 def raised_in_user_code(error: BaseException) -> bool:
-    """Whether a file that is neither vidclf's nor an installed package's is on the way to `error`."""
+    """Return whether a file that is neither vidclf's nor an installed package's is on the way to `error`."""
     installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
     return any(not _is_inside(file, PACKAGE, *installed, *_folders("hydra", "omegaconf")) for file in _files_of(error))
 
 
 def rejects_a_setting(error: BaseException) -> bool:
-    """Whether Lightning, Hydra or an optimiser of torch raised `error`, so that a setting is to blame."""
+    """Return whether Lightning, Hydra or an optimiser of torch raised `error`, so that a setting is to blame."""
     files = _files_of(error)
     raising = _folders("hydra", "lightning", "omegaconf", "torch.optim")
     return bool(files) and _is_inside(files[-1], *raising) and not raised_in_user_code(error)
+
+
+def _restores_a_checkpoint(error: BaseException) -> bool:
+    frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(
+        code.co_filename.endswith("checkpoint_connector.py") and re.match("_?(restore|resume)", code.co_name)
+        for code in frames
+    )
 
 
 def _files_of(error: BaseException) -> list[str]:

@@ -16,7 +16,7 @@ PR_SET_PDEATHSIG = 1  # from Linux's <sys/prctl.h>
 
 
 def is_rank_zero() -> bool:
-    """Whether this process writes files and prints for all; true for a process that works alone."""
+    """Return whether this process writes files and prints for all; true for a process that works alone."""
     if "RANK" in os.environ:
         return os.environ["RANK"] == "0"
     if "LOCAL_RANK" in os.environ:  # before SLURM's variable, which processes that Lightning starts inherit
@@ -25,7 +25,7 @@ def is_rank_zero() -> bool:
 
 
 def is_launched_externally() -> bool:
-    """Whether torchrun or SLURM starts a process for each rank; otherwise Lightning starts them from rank zero."""
+    """Return whether torchrun or SLURM starts a process for each rank, not Lightning from rank zero."""
     several_tasks = os.environ.get("SLURM_NTASKS", "1") != "1"
     return "TORCHELASTIC_RUN_ID" in os.environ or ("SLURM_PROCID" in os.environ and several_tasks)
 
@@ -104,7 +104,7 @@ def prefix_of_errors(error: BaseException) -> str | None:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether `error` says that another process is gone."""
+    """Return whether `error` says that another process is gone."""
     return _is_started() and isinstance(error, RuntimeError) and any(name in str(error) for name in ("gloo", "NCCL"))
 
 

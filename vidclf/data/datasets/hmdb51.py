@@ -13,6 +13,7 @@ from vidclf.data.listing import choose_classes, find_folders, read_names, sort_n
 from vidclf.errors import VidclfError
 from vidclf.system.text import first_five
 
+REMEDY = "Set dataset.lists to the folder of HMDB51's lists (testTrainMulti_7030_splits)"
 PARTS_OF_DIGIT = {"1": "train", "2": "test", "0": "unused"}
 
 
@@ -38,7 +39,7 @@ Set dataset.root to the folder that the action archives (wave.rar, ...) are unpa
         self,
         root: str | Path,
         lists: str | Path | None = None,
-        classes: Sequence[str | int] | None = None,
+        classes: Sequence[str | int | None] | None = None,
         allow_missing: bool = False,
         on_error: str = "raise",
     ) -> None:
@@ -73,10 +74,7 @@ Set dataset.root to the folder that the action archives (wave.rar, ...) are unpa
         """
         lists = lists or self.lists
         if lists is None:
-            raise VidclfError(
-                "dataset.lists: HMDB51's official splits need their lists. Set it to their folder "
-                "(testTrainMulti_7030_splits)."
-            )
+            raise VidclfError(f"dataset.lists: HMDB51's official splits need their lists. {REMEDY}.")
         part_of = _read_lists(lists, number, {video.name.partition("/")[0] for video in videos})
         unlisted = [video.name for video in videos if video.name not in part_of]
         if unlisted:
@@ -93,12 +91,7 @@ def _read_lists(lists: Path, number: int, actions: Iterable[str]) -> dict[str, s
     part_of: dict[str, str] = {}
     for action in actions:
         path = lists / f"{action}_test_split{number}.txt"
-        if not path.is_file():
-            raise VidclfError(
-                f"{path}: there is no such file. Set dataset.lists to the folder of HMDB51's lists "
-                "(testTrainMulti_7030_splits), and dataset.root to that of its actions."
-            )
-        for line in read_names(path):
+        for line in read_names(path, f"{REMEDY}, and dataset.root to that of its actions."):
             name, _, digit = line.rpartition(" ")
             part = PARTS_OF_DIGIT.get(digit)
             if part is None or part_of.setdefault(f"{action}/{name.strip()}", part) != part:

@@ -1,16 +1,27 @@
-"""Your own videos, listed in a table: CSV or Parquet with path, label, and optional group, split, start_s, end_s."""
+"""Your own videos, listed in a table: CSV or Parquet with path, label, and optional group, split, start_s, end_s.
+
+Tables of spreadsheets are read, too, where nothing is ambiguous: with semicolons or tabs, decimal commas, in UTF-16,
+with capitalised columns and parts. The deviations are reported.
+"""
 
 import csv
 import io
 import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from vidclf.contracts import PARTS, Video
-from vidclf.data.listing import check_choice, check_custom_classes, choose_classes, read_text, sort_names
+from vidclf.data.listing import (
+    check_choice,
+    check_custom_classes,
+    choose_classes,
+    part_named,
+    read_text,
+    repeated,
+    sort_names,
+)
 from vidclf.errors import VidclfError
 from vidclf.system.extras import PYARROW, require
 from vidclf.system.terminal import say
@@ -18,6 +29,8 @@ from vidclf.system.text import first_five
 
 COLUMNS = ("path", "label", "group", "split", "start_s", "end_s")
 REQUIRED = ("path", "label")
+DELIMITERS = (",", ";", "\t")
+EXPANSION, SMALL = 100, 10_000_000  # bytes of a Parquet table: so many times its file's size, and so many more
 MAY_BE_EMPTY = ("start_s", "end_s")  # empty: the beginning, the end of the video
 
 Row = dict[str, str]
@@ -27,7 +40,7 @@ class Manifest:
     """The videos, or labelled segments of videos, that a table lists.
 
     Args:
-        file: CSV (UTF-8) or, by its extension, Parquet; paths are relative to its folder.
+        file: CSV or, by its extension, Parquet; paths are relative to its folder.
         groups: as in `Folder`.
         classes: use these labels only; classes are in alphabetical order.
         anywhere: whether paths may be absolute or lead out of the table's folder.
@@ -43,7 +56,7 @@ class Manifest:
         self,
         file: str | Path,
         groups: str = "shared",
-        classes: Sequence[str | int] | None = None,
+        classes: Sequence[str | int | None] | None = None,
         anywhere: bool = False,
         on_error: str = "raise",
     ) -> None:
@@ -67,6 +80,9 @@ class Manifest:
             VidclfError: a path leads out of the table's folder, a time or part is not allowed, or a row is there twice.
         """
         rows = [(line, row) for line, row in self._rows if row["label"] in self.class_names]
+        written = {row["split"]: part_named(row["split"]) for _, row in rows if "split" in row}
+        if respelled := [f"{name} as {part}" for name, part in written.items() if part not in (None, name)]:
+            say(f"{self.file}: in the column split, it reads {first_five(respelled)}.")
         paths = {row["path"]: self._path(row["path"]) for _, row in rows}
         if not self.anywhere:
             self._check_inside(paths)
@@ -93,6 +109,7 @@ class Manifest:
             name
             for name, path in paths.items()
             if Path(name).is_absolute()
+            or PureWindowsPath(name).is_absolute()
             or ".." in name.replace("\\", "/").split("/")
             or not Path(os.path.realpath(path)).is_relative_to(inside)
         ]
@@ -108,9 +125,9 @@ class Manifest:
             raise VidclfError(
                 f"{self.file}, line {line}: start_s={start_s or 0:g} is not before end_s={end_s:g}. Correct the row."
             )
-        part = row.get("split")
-        if part not in (None, *PARTS):
-            raise VidclfError(f"{self.file}, line {line}: split={part}: must be one of {', '.join(PARTS)}.")
+        part = part_named(row.get("split", ""))
+        if part is None and "split" in row:
+            raise VidclfError(f"{self.file}, line {line}: split={row['split']}: must be one of {', '.join(PARTS)}.")
         label = self.class_names.index(row["label"])
         shared = self.groups == "shared" or "group" not in row  # a file is the same in all classes
         written = Path(row["path"].replace("\\", "/"))
@@ -134,36 +151,82 @@ class Manifest:
 
 
 def _read_csv(file: Path) -> Iterator[tuple[int, Row]]:
-    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
+    text = read_text(file)
+    delimiter = _delimiter(text)
+    if delimiter != ",":
+        say(f"{file}: {delimiter!r} separates its columns, so that a comma in a time is a decimal comma.")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] = []
     try:
-        header = [name.strip() for name in next(reader, [])]
-        _check_columns(file, header)
         for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue  # spreadsheets write empty lines at the end
+            where = f"{file}, line {reader.line_num}"
+            if not any(cell.strip() for cell in cells) or (not header and cells[0].startswith("sep=")):
+                continue  # spreadsheets write empty lines, and the separator
+            if not header:
+                header = _columns(file, cells)
+                continue
             if len(cells) != len(header):
                 raise VidclfError(
-                    f"{file}, line {reader.line_num}: it has {len(cells)} cells, the header {len(header)}. "
-                    "Put cells that contain a comma in double quotes."
+                    f"{where}: it has {len(cells)} cells, the header {len(header)}. Put cells that contain a "
+                    f"{delimiter!r} in double quotes."
                 )
             row = dict(zip(header, map(str.strip, cells), strict=True))
-            yield reader.line_num, _filled(f"{file}, line {reader.line_num}", row)
+            if delimiter != ",":
+                row |= {key: row[key].replace(",", ".") for key in MAY_BE_EMPTY if key in row}
+            yield reader.line_num, _filled(where, row)
     except csv.Error as error:
         raise VidclfError(f"{file}, line {reader.line_num}: not a CSV table ({error}). Save it as CSV.") from error
+    if not header:
+        _columns(file, [])
+
+
+def _delimiter(text: str) -> str:
+    """Return what separates the columns: the comma, unless only another character gives a path and a label."""
+    header = next((line for line in text.splitlines() if line.strip() and not line.startswith("sep=")), "")
+    names = {delimiter: header.casefold().replace('"', "").split(delimiter) for delimiter in DELIMITERS}
+    fitting = [delimiter for delimiter, found in names.items() if {*REQUIRED} <= {name.strip() for name in found}]
+    return fitting[0] if fitting else ","
 
 
 def _read_parquet(file: Path) -> Iterator[tuple[int, Row]]:
     require("pyarrow", PYARROW, "parquet", f"{file}: Parquet", ", or save the table as CSV")
     from pyarrow import ArrowException
-    from pyarrow.parquet import read_table
+    from pyarrow.parquet import ParquetFile, read_schema
+    from pyarrow.types import is_string
 
     try:
-        table = read_table(file)
+        schema = read_schema(file)
+        columns = _columns(file, schema.names)
+        texts = [field.name for field in schema if is_string(field.type)]
+        with ParquetFile(file, read_dictionary=texts) as parquet:  # texts that repeat are kept once
+            groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
+            _check_size(file, parquet.metadata.num_rows, sum(group.total_byte_size for group in groups))
+            table = parquet.read()
     except (ArrowException, OSError) as error:
         raise VidclfError(f"{file}: Parquet cannot read it ({str(error).splitlines()[0]}). Write it again.") from error
-    _check_columns(file, table.column_names)
-    for line, cells in enumerate(table.to_pylist(), start=1):
+    _check_size(file, table.num_rows, sum(_num_characters(chunk) for column in table for chunk in column.chunks))
+    for line, cells in enumerate(table.rename_columns(columns).to_pylist(), start=1):
         yield line, _filled(f"{file}, row {line}", {key: _text(file, line, key, cell) for key, cell in cells.items()})
+
+
+def _check_size(file: Path, num_rows: int, num_bytes: int) -> None:
+    """Raise VidclfError if a table would take far more memory than its size: a small file can repeat a long text."""
+    size = file.stat().st_size
+    if num_rows > size or num_bytes > EXPANSION * size + SMALL:
+        raise VidclfError(
+            f"{file}: {num_rows} rows and {num_bytes / 1e6:.0f} MB in a file of {size / 1e6:.1f} MB. No table of "
+            "videos shrinks so much; write it again."
+        )
+
+
+def _num_characters(chunk: Any) -> int:
+    """Return the length of all texts in an Arrow array; the size of other values."""
+    from pyarrow.compute import binary_length, sum
+    from pyarrow.types import is_dictionary, is_string
+
+    if not (is_dictionary(chunk.type) and is_string(chunk.type.value_type)):
+        return chunk.nbytes
+    return sum(binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0
 
 
 def _text(file: Path, line: int, key: str, cell: Any) -> str:
@@ -177,17 +240,25 @@ def _text(file: Path, line: int, key: str, cell: Any) -> str:
     return str(cell).strip()
 
 
-def _check_columns(file: Path, header: Sequence[str]) -> None:
-    unknown = [name for name in header if name not in COLUMNS]
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    missing = [name for name in REQUIRED if name not in header]
-    if unknown or twice or missing:
-        problems = [("unknown", unknown), ("there twice", twice), ("missing", missing)]
-        what = "; ".join(f"{problem}: {first_five(names)}" for problem, names in problems if names)
+def _columns(file: Path, header: Sequence[str]) -> list[str]:
+    """Return the names of a table's columns in lower case; raise if they do not fit."""
+    columns = [name.strip().casefold() for name in header]
+    if capitalised := [name for name, column in zip(header, columns, strict=True) if name.strip() != column]:
+        say(f"{file}: the columns {first_five(capitalised)} are read in lower case.")
+    nameless = [f"column {number}" for number, name in enumerate(columns, start=1) if not name]
+    problems = {
+        "unknown": [name for name in columns if name and name not in COLUMNS],
+        "without a name, as pandas writes its index (save with index=False)": nameless,
+        "there twice": repeated(filter(None, columns)),
+        "missing": [name for name in REQUIRED if name not in columns],
+    }
+    if any(problems.values()):
+        what = "; ".join(f"{problem}: {first_five(names)}" for problem, names in problems.items() if names)
         raise VidclfError(
             f"{file}: its columns do not fit ({what}). It needs path and label, may have group, split, start_s and "
-            "end_s, and a CSV separates them by commas."
+            "end_s, and a CSV separates them by commas, semicolons or tabs."
         )
+    return columns
 
 
 def _filled(where: str, row: Row) -> Row:

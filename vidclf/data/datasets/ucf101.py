@@ -9,11 +9,15 @@ from pathlib import Path
 
 from vidclf.contracts import OfficialParts, Video
 from vidclf.data.datasets.listed import ListedClips, avi_files
-from vidclf.data.listing import choose_classes, find_folders, read_names, sort_names
+from vidclf.data.listing import choose_classes, find_folders, read_names, repeated, sort_names
 from vidclf.errors import VidclfError
 from vidclf.system.text import first_five
 
 CLIP_NAME = re.compile(r"v_(?P<action>.+)_(?P<group>g\d\d)_c\d\d+\.avi", re.IGNORECASE)
+LISTS = (
+    "Set dataset.lists to the folder of UCF101's recognition-task lists (ucfTrainTestlist), or leave it out to split "
+    "by group numbers."
+)
 FOLDER_OF = {"HandStandPushups": "HandstandPushups"}  # the only class with different spellings in files and folder
 
 
@@ -44,7 +48,7 @@ Set dataset.root to the folder that UCF101.rar unpacks to (usually UCF-101)."""
         self,
         root: str | Path,
         lists: str | Path | None = None,
-        classes: Sequence[str | int] | None = None,
+        classes: Sequence[str | int | None] | None = None,
         allow_missing: bool = False,
         on_error: str = "raise",
     ) -> None:
@@ -78,7 +82,9 @@ Set dataset.root to the folder that UCF101.rar unpacks to (usually UCF-101)."""
             for path in clips or []:
                 group = _match(path)["group"].lower()
                 videos.append(Video(path, label, group, name=f"{name}/{path.stem}{path.suffix.lower()}"))
-        _check_file_names_differ(videos)
+        for name in repeated(video.name.rpartition("/")[2] for video in videos):
+            paths = [str(video.path) for video in videos if video.name.endswith(f"/{name}")]
+            raise VidclfError(f"{name} is there {len(paths)} times: {first_five(paths)}. Keep the correct one.")
         if self.lists is not None:
             listed = {name for file in _list_files(self.lists) for name in _read_list(file)}
             self.check_listed(videos, listed)
@@ -123,12 +129,6 @@ def official_parts(videos: Sequence[Video], number: int, lists: Path | None = No
     if lists is None:
         return OfficialParts(["test" if is_test_group(video, number) else "train" for video in videos])
     files = [lists / f"{part}list{number:02d}.txt" for part in ("train", "test")]
-    for path in files:
-        if not path.is_file():
-            raise VidclfError(
-                f"{path}: there is no such file. split.number={number} needs it; choose another "
-                "number, or leave dataset.lists out to split by group numbers."
-            )
     train, test = (set(_read_list(path)) for path in files)
     wrong = [video.name for video in videos if (video.name in train) == (video.name in test)]
     if wrong:
@@ -171,20 +171,12 @@ def _by_action(clips: Sequence[Path]) -> dict[str, list[Path]]:
     return classes
 
 
-def _check_file_names_differ(videos: Sequence[Video]) -> None:
-    paths_of: dict[str, list[str]] = {}
-    for video in videos:
-        paths_of.setdefault(video.name.rpartition("/")[2], []).append(str(video.path))
-    for name, paths in paths_of.items():
-        if len(paths) > 1:
-            raise VidclfError(f"{name} is there {len(paths)} times: {first_five(paths)}. Keep the correct one.")
-
-
 def _read_class_names(lists: Path) -> list[str] | None:
     """Return the class names of classInd.txt in the order of its numbers; None if there is no such file."""
-    if not (lists / "classInd.txt").is_file():
+    path = lists / "classInd.txt"
+    if not path.is_file():
         return None
-    matches = [re.fullmatch(r"(?:(\d+)\s+)?(.*)", line) for line in read_names(lists / "classInd.txt")]
+    matches = [re.fullmatch(r"(?:(\d+)\s+)?(.*)", line) for line in read_names(path, LISTS)]
     return [match[2] for match in sorted(filter(None, matches), key=lambda match: int(match[1] or 0))]
 
 
@@ -193,12 +185,11 @@ def _list_files(lists: Path) -> list[Path]:
     if not files:
         raise VidclfError(
             f"dataset.lists={lists}: {'it holds no' if lists.is_dir() else 'there is no such folder with a'} "
-            "trainlist01.txt or testlist01.txt. Set it to the folder of UCF101's recognition-task lists "
-            "(ucfTrainTestlist), or leave it out to split by group numbers."
+            f"trainlist01.txt or testlist01.txt. {LISTS}"
         )
     return files
 
 
 def _read_list(path: Path) -> list[str]:
     """Return the names `<class>/<file>` of a train or test list, without the labels of train lists."""
-    return [re.sub(r"\s+\d+$", "", line) for line in read_names(path)]
+    return [re.sub(r"\s+\d+$", "", line) for line in read_names(path, LISTS)]

@@ -5,7 +5,8 @@ Files that cannot be had are a VidclfError that says why, and where to put them.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,23 @@ def check_local(name: str) -> None:
     """Raise VidclfError if a model's name or folder contains `..`: names stored in a run may come from anyone."""
     if ".." in name:
         raise VidclfError(f"backbone.name={name}: a name with `..` in it is refused. Give the full path of the folder.")
+
+
+@contextmanager
+def reading_folder(folder: Path) -> Iterator[None]:
+    """Read a model's folder without the network, whatever its files name; what they get wrong is a VidclfError."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    except VidclfError:
+        raise
+    except Exception as error:  # a library may raise anything for values that it cannot take
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise VidclfError(f"{folder}: its files do not describe a model that can be read ({reason}).") from error
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def folder_at(name: str) -> Path:

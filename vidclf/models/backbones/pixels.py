@@ -23,5 +23,4 @@ class Pixels(nn.Module):
     picture_format = PictureFormat(size=SIZE, resize=(SIZE, SIZE), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
-        """Return the pixels of each frame."""
         return images.flatten(2)

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 
 from vidclf.contracts import PictureFormat
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.hub import PICKLED, SAFE, check_local, find_file, find_folder, folder_at, weights_in
+from vidclf.models.backbones.hub import (
+    PICKLED,
+    SAFE,
+    check_local,
+    find_file,
+    find_folder,
+    folder_at,
+    reading_folder,
+    weights_in,
+)
 from vidclf.models.backbones.library import LibraryBackbone, check_name
 from vidclf.models.backbones.trainable import resolve_precision
 from vidclf.models.backbones.weights import fetch_file, read_state_dict, verify_finite, verify_hash, weights_file
@@ -56,12 +65,14 @@ class TimmBackbone(LibraryBackbone):
             raise VidclfError(f"backbone.features={features}: allowed are {', '.join(FEATURES)}.")
         source, about, description = _find(name, fetch)
         path = None if weights is None else _find_weights(name, source, about, weights, fetch)
-        network: Any = _build(source, about, path)
+        with reading_folder(Path(source.removeprefix(LOCAL))):
+            network: Any = _build(source, about, path)
+            picture_format = picture_format_of(name, network)
         super().__init__(
             source.removeprefix(LOCAL).rstrip("/").rpartition("/")[2],
             network.to(memory_format=torch.channels_last),
             network.head_hidden_size if features == "pooled" else network.num_features,
-            picture_format_of(name, network),
+            picture_format,
             number_format,
             trainable,
             freeze_batchnorm,
@@ -99,11 +110,7 @@ class TimmBackbone(LibraryBackbone):
 
 
 def picture_format_of(name: str, network: Any) -> PictureFormat:
-    """Return how timm prepares images for a network's weights.
-
-    Raises:
-        VidclfError: the images are not square RGB, or are cropped in a way that is not supported.
-    """
+    """Return how timm prepares images for a network's weights; they must be square RGB."""
     from timm.data import resolve_model_data_config
 
     data = resolve_model_data_config(network)

@@ -30,9 +30,6 @@ class Tiny(nn.Module):
     Attributes:
         feature_dim: D.
         picture_format: the images that the shipped weights were trained with.
-
-    Raises:
-        VidclfError: an argument is not allowed, or the file does not hold weights of this network.
     """
 
     picture_format = PictureFormat(size=64, resize=64, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -56,7 +53,6 @@ class Tiny(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
-        """Return the features of every image."""
         folded = images.flatten(0, 1).to(getattr(torch, self.precision), memory_format=torch.channels_last)
         maps = self.layers(folded)  # (N*T, 64, 4, 4)
         return maps.flatten(1).unflatten(0, images.shape[:2])

@@ -37,7 +37,6 @@ class Tiny3D(nn.Module):
         set_trainable(self, trainable, freeze_batchnorm)
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N 1 D"]:
-        """Return the features of every view."""
         maps = images.transpose(1, 2)  # (N, 3, T, h, w)
         for block in self.blocks:
             maps = block(maps)

@@ -45,6 +45,7 @@ class ImageBackbone(LibraryBackbone):
         trainable: str | int = "none",
         freeze_batchnorm: bool = False,
         precision: str = "auto",
+        fetch: bool = False,
     ) -> None:
         check_name(name, models.list_models(module=models), "torchvision has no image classifier")
         allowed = VGG_LAYERS if name.startswith(("vgg", "alexnet")) else ("penultimate",)
@@ -52,13 +53,12 @@ class ImageBackbone(LibraryBackbone):
         if layer not in allowed:
             raise VidclfError(f"backbone.layer={layer}: allowed for {name} are {', '.join(allowed)}, or null.")
         number_format = resolve_precision(precision, trainable)
-        network, feature_dim, picture_format = _load(name, weights, layer)
+        network, feature_dim, picture_format = _load(name, weights, fetch, layer)
         super().__init__(name, network, feature_dim, picture_format, number_format, trainable, freeze_batchnorm)
         self.layer = layer
         self.network.to(memory_format=torch.channels_last)  # the faster layout
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N T D"]:
-        """Return the features of every image."""
         folded = images.flatten(0, 1).to(dtype=self._dtype, memory_format=torch.channels_last)
         return self.network(folded).unflatten(0, images.shape[:2])  # (N*T, D) -> (N, T, D)
 
@@ -79,14 +79,16 @@ class ClipBackbone(LibraryBackbone):
         trainable: str | int = "none",
         freeze_batchnorm: bool = False,
         precision: str = "auto",
+        fetch: bool = False,
     ) -> None:
         check_name(name, models.list_models(module=models.video), "torchvision has no video classifier")
         number_format = resolve_precision(precision, trainable)
-        network, feature_dim, picture_format = _load(name, weights, clip_length=CLIP_LENGTH.get(name.split("_")[0], 16))
+        network, feature_dim, picture_format = _load(
+            name, weights, fetch, clip_length=CLIP_LENGTH.get(name.split("_")[0], 16)
+        )
         super().__init__(name, network, feature_dim, picture_format, number_format, trainable, freeze_batchnorm)
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N 1 D"]:
-        """Return the features of every clip."""
         num_frames, family = images.shape[1], self.name.split("_")[0]
         if family == "mvit" and num_frames != 16:
             raise wrong_length(self.name, num_frames, "16 frames")
@@ -99,15 +101,15 @@ class ClipBackbone(LibraryBackbone):
 
 
 def _load(
-    name: str, weights: str | Path | None, layer: str = "penultimate", clip_length: int = 1
+    name: str, weights: str | Path | None, fetch: bool, layer: str = "penultimate", clip_length: int = 1
 ) -> tuple[nn.Module, int, PictureFormat]:
     """Return the network with its weights, cut after `layer`, the width of its output, and its images."""
     published = models.get_model_weights(name).__members__
-    source = published.get(str(weights))
-    path = None if weights is None or source else weights_file(weights, published)
+    source, path = published.get(str(weights)), None
     if source:
-        fetch_file(source.url)
-    if path:
+        fetch_file(source.url, fetch)
+    elif weights is not None:
+        path = weights_file(weights, published)
         verify_hash(path)
     picture_format = _picture_format(name, source or path, clip_length)
     options: dict[str, Any] = {}

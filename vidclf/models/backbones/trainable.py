@@ -21,9 +21,6 @@ def set_trainable(network: nn.Module, trainable: str | int, freeze_batchnorm: bo
 
     Layers before the first stage (a stem, embeddings) are trained with `all` only; layers after the last stage belong
     to it. With `freeze_batchnorm`, no batch normalisation is trained.
-
-    Raises:
-        VidclfError: `trainable` is another word, or a number of stages that the network does not have.
     """
     stages = stages_of(network)
     counts = {"none": 0, "last": 1, "all": 0} | {str(n): n for n in range(1, len(stages) + 1)}
@@ -121,9 +118,6 @@ def resolve_precision(precision: str, trainable: str | int = "none", device_type
 
     A trained backbone keeps its weights in float32; `trainer.precision` chooses how it computes. `device_type=None`
     means this machine's best device.
-
-    Raises:
-        VidclfError: `precision` is not auto, float32 or bfloat16.
     """
     if trainable != "none":
         if precision == "bfloat16":

@@ -10,13 +10,22 @@ from torch import Tensor
 
 from vidclf.contracts import PictureFormat
 from vidclf.errors import VidclfError
-from vidclf.models.backbones.hub import find_folder, folder_at
+from vidclf.models.backbones.hub import find_folder, folder_at, reading_folder
 from vidclf.models.backbones.library import LibraryBackbone, check_name, wrong_length
 from vidclf.models.backbones.trainable import resolve_precision
 from vidclf.models.backbones.weights import verify_finite
 from vidclf.system.extras import require
 
-AT_LEAST = "5.3"  # before, a model's configuration could run code (CVE-2026-4372)
+AT_LEAST = "5.10"  # before, a model's configuration could run code (CVE-2026-4372, CVE-2026-5241)
+# Encoders of images or clips whose configuration names no other model: a configuration inside one can lead to code.
+MODEL_TYPES = (
+    *("beit", "bit", "convnext", "convnextv2", "cvt", "data2vec-vision", "deit", "dinat", "dinov2"),
+    *("dinov2_with_registers", "dinov3_convnext", "dinov3_vit", "efficientnet", "focalnet", "hiera", "ijepa", "levit"),
+    *("mobilenet_v1", "mobilenet_v2", "mobilevit", "mobilevitv2", "poolformer", "pvt", "pvt_v2", "regnet", "resnet"),
+    *("siglip_vision_model", "siglip2_vision_model", "clip_vision_model", "swiftformer", "swin", "swinv2"),
+    *("timesformer", "videomae", "vit", "vit_mae", "vit_msn", "vivit", "vjepa2"),
+)
+LEADS_ELSEWHERE = ("model_type", "auto_map", "_name_or_path", "trust_remote_code", "_attn_implementation")
 NUM_FRAMES = ("num_frames", "frames_per_clip")  # in a configuration: the model takes clips
 SIZE = ("image_size", "crop_size")
 ENCODER = {"vjepa2": "encoder"}  # where only a part of the model makes features; the rest predicts what is masked
@@ -42,14 +51,18 @@ class TransformersBackbone(LibraryBackbone):
 
     def __init__(self, name: str, trainable: str | int = "none", precision: str = "auto", fetch: bool = False) -> None:
         require("transformers", AT_LEAST, "encoders", "backbone=transformers")
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()  # problems with weights are reported here
+        logging.disable_progress_bar()
         number_format = resolve_precision(precision, trainable)
-        _silence()
         folder = find_folder(name, fetch)
-        description, config = _read_config(folder)
-        picture_format = _picture_format(folder, config)
-        model = _load(folder, config)
-        verify_finite(model, str(folder))
-        feature_dim = _feature_dim(model, config, picture_format)
+        with reading_folder(folder):
+            description, config = _read_config(folder)
+            picture_format = _picture_format(folder, config)
+            model = _load(folder, config)
+            verify_finite(model, str(folder))
+            feature_dim = _feature_dim(model, config, picture_format)
         shown_name = folder.resolve().name if folder == folder_at(name) else name
         super().__init__(shown_name, _encoder(model), feature_dim, picture_format, number_format, trainable)
         self.configuration = json.dumps(description, sort_keys=True)
@@ -60,7 +73,6 @@ class TransformersBackbone(LibraryBackbone):
                 parameter.requires_grad_(False)
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
-        """Return the features of every clip, or of every image."""
         images = images.to(self._dtype)
         length = self.picture_format.clip_length
         self.check_size(images)
@@ -73,17 +85,9 @@ class TransformersBackbone(LibraryBackbone):
         return tokens.unflatten(1, (self.num_steps, -1)).mean(2)
 
 
-def _silence() -> None:
-    """Make transformers draw no progress bars and log errors only: we report problems with weights ourselves."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-
-
 def _read_config(folder: Path) -> tuple[dict[str, Any], Any]:
     """Return the content of config.json, and transformers' configuration made of it, with the class of `model_type`."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     path = folder / "config.json"
     try:
@@ -94,7 +98,13 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], Any]:
             f"{path}: not the configuration of a model of transformers ({error!r}). The folder must hold config.json, "
             "model.safetensors and preprocessor_config.json, as save_pretrained writes them."
         ) from error
-    check_name(str(kind), list(CONFIG_MAPPING_NAMES), f"{path} says model_type={kind}, and transformers has none")
+    check_name(str(kind), MODEL_TYPES, f"{path} says model_type={kind}, and vidclf takes no model")
+    for key, value in description.items():
+        if isinstance(value, dict) and (value.keys() & {*LEADS_ELSEWHERE} or any(map(_is_nested, value.values()))):
+            raise VidclfError(
+                f"{path}: {key} holds a configuration of its own, which may lead to other files or to code. Save the "
+                "image or video encoder alone."
+            )
     if refused := [key for key in REFUSED if description.get(key)]:
         raise VidclfError(f"{path}: {', '.join(refused)} is not supported. Save the whole model in full precision.")
     if (folder / "adapter_config.json").exists():
@@ -106,6 +116,10 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], Any]:
         return kept, CONFIG_MAPPING[kind].from_dict(dict(kept))
     except Exception as error:  # a class may raise anything for values that it cannot take
         raise VidclfError(f"{path}: not a valid configuration of {kind} ({error}).") from error
+
+
+def _is_nested(value: object) -> bool:
+    return isinstance(value, dict | list)
 
 
 def _load(folder: Path, config: Any) -> Any:

@@ -18,11 +18,7 @@ SUFFIXES = (".pth", ".pt", ".safetensors", ".bin")
 
 
 def weights_file(weights: str | Path, names: Iterable[str]) -> Path:
-    """Return the path of a file of weights; `names` are what `weights` may be instead of a path.
-
-    Raises:
-        VidclfError: the file does not exist.
-    """
+    """Return the path of a file of weights, which must exist; `names` are what `weights` may be instead of a path."""
     path = Path(weights).expanduser()
     if not path.is_file():
         raise VidclfError(
@@ -32,12 +28,8 @@ def weights_file(weights: str | Path, names: Iterable[str]) -> Path:
     return path
 
 
-def fetch_file(url: str, allowed: bool = True) -> Path:
-    """Return the file of a URL in torch's hub folder, verified; download it if it is not there and that is allowed.
-
-    Raises:
-        VidclfError: the file cannot be downloaded, or its hash is not the one in its name.
-    """
+def fetch_file(url: str, allowed: bool) -> Path:
+    """Return the file of a URL in torch's hub folder, verified; download it if it is not there and that is allowed."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if not path.exists():
         if not allowed:
@@ -59,12 +51,9 @@ def fetch_file(url: str, allowed: bool = True) -> Path:
 
 
 def verify_hash(path: Path) -> None:
-    """Compare a file's SHA-256 with the hexadecimal digits that end its name (`vgg16-397923af.pth`), if any.
+    """Raise VidclfError if a file's name ends in hexadecimal digits (`vgg16-397923af.pth`), and not its SHA-256's.
 
     torch compares them only while it downloads.
-
-    Raises:
-        VidclfError: they differ.
     """
     expected = _hash_in_name(path)
     if expected is None:
@@ -86,13 +75,7 @@ def _hash_in_name(path: Path) -> str | None:
 def load_weights(network: nn.Module, path: Path, unused: Collection[str] = ()) -> None:
     """Fill every parameter and buffer of `network`, in place, from the state dict in `path`.
 
-    Args:
-        network: changed in place.
-        path: a verified file.
-        unused: names in the file that the network may lack.
-
-    Raises:
-        VidclfError: the file cannot be read as a state dict, or names or shapes differ from the network's.
+    All names and shapes must be the network's, except for the names in `unused`, which it may lack.
     """
     state = read_state_dict(path)
     for name in list(state):  # torchvision's DenseNet files say `norm.1` where its code says `norm1`
@@ -114,9 +97,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Return the tensors in a `.safetensors` file or in one written by `torch.save`, by name.
 
     Pickles are read as tensors only: no code in them runs.
-
-    Raises:
-        VidclfError: the file is cut short or damaged, or holds something else.
     """
     try:
         is_safe = path.suffix == ".safetensors"

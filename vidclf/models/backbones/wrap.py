@@ -18,11 +18,7 @@ def wrap(backbone: nn.Module) -> "FrozenBackbone | TunedBackbone":
 
 
 def picture_format_of(backbone: nn.Module) -> PictureFormat:
-    """Return the images that a backbone wants: its `picture_format`, or `preset`, its former name.
-
-    Raises:
-        VidclfError: the backbone has no picture_format or no `feature_dim`.
-    """
+    """Return the images that a backbone wants: its `picture_format`, or `preset`, its former name."""
     kind = type(backbone).__name__
     picture_format = getattr(backbone, "picture_format", getattr(backbone, "preset", None))
     if not isinstance(picture_format, PictureFormat):
@@ -39,7 +35,7 @@ def picture_format_of(backbone: nn.Module) -> PictureFormat:
 
 
 class WrappedBackbone(nn.Module):
-    """What frozen and tuned backbones share: the members of the backbone inside, with the protocol's defaults."""
+    """A backbone and its members, with the protocol's defaults: what frozen and tuned ones share."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -115,7 +111,6 @@ class TunedBackbone(WrappedBackbone):
         return self
 
     def forward(self, images: Float[Tensor, "N T 3 h w"]) -> Float[Tensor, "N S D"]:
-        """Return the features of each view."""
         if self.training:
             return self.backbone(images)
         with torch.no_grad():

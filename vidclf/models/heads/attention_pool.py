@@ -16,8 +16,6 @@ class AttentionPool(nn.Module):
     Source: Bardes et al., 2024, arXiv:2404.08471. Without positions it cannot tell the order of the steps.
 
     Args:
-        feature_dim: D.
-        num_classes: K.
         width: of the attention; a multiple of `num_heads`.
         num_heads: of the attention.
         positions: add sinusoidal positions to the steps.
@@ -26,6 +24,7 @@ class AttentionPool(nn.Module):
     """
 
     scaling: ClassVar[str] = "standard"  # before this head, where scaling=auto
+    min_steps: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -51,7 +50,6 @@ class AttentionPool(nn.Module):
         self.classifier = nn.Linear(width, num_classes)
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
-        """Return the logits."""
         steps = self.projection(self.inputs(features))  # (N, S, width)
         if self.positions:
             steps = steps + sinusoidal_positions(steps.shape[1], steps.shape[2]).to(steps)

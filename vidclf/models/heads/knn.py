@@ -16,13 +16,8 @@ class KNN(nn.Module):
     """Lets the k nearest training views vote with weight exp(cosine / temperature), as DINO does (arXiv:2104.14294).
 
     Args:
-        feature_dim: D.
-        num_classes: K.
         k: number of votes.
         temperature: the lower it is, the more the nearest views count.
-
-    Raises:
-        VidclfError: an argument is out of range.
     """
 
     views: Tensor
@@ -45,11 +40,7 @@ class KNN(nn.Module):
         val: tuple[Float[Tensor, "M S D"], Int[Tensor, " M"]],
         loss: nn.Module,
     ) -> list[dict[str, object]]:
-        """Keep the training views.
-
-        Raises:
-            VidclfError: there are fewer than k views.
-        """
+        """Keep the training views."""
         features, labels = train
         if self.k > len(labels):
             raise VidclfError(f"head.k={self.k}: there are {len(labels)} training views. Use a smaller k.")

@@ -7,12 +7,7 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Module):
-    """Computes logits as a linear function of the features, averaged over their S steps.
-
-    Args:
-        feature_dim: D.
-        num_classes: K.
-    """
+    """Computes logits as a linear function of the features, averaged over their S steps."""
 
     scaling: ClassVar[str] = "standard"  # before this head, where scaling=auto
 
@@ -21,5 +16,4 @@ class Linear(nn.Module):
         self.classifier = nn.Linear(feature_dim, num_classes)
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
-        """Return the logits."""
         return self.classifier(features.mean(1))

@@ -12,8 +12,6 @@ class MeanPool(nn.Module):
     """Applies a small network to every step and averages the steps.
 
     Args:
-        feature_dim: D.
-        num_classes: K.
         width: of the network.
         dropout: before the mean.
         feature_dropout: share of the features left out in training, see `FeatureDropout`.
@@ -37,6 +35,5 @@ class MeanPool(nn.Module):
         self.classifier = nn.Linear(width, num_classes)
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
-        """Return the logits."""
         steps = self.network(self.inputs(features))  # (N, S, width)
         return self.classifier(steps.mean(dim=1))

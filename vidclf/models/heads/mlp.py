@@ -15,8 +15,6 @@ class MLP(nn.Module):
     most a third of that variance in these layers, so the signal would fade over five of them.
 
     Args:
-        feature_dim: D.
-        num_classes: K.
         widths: of the hidden layers.
         dropout: after each hidden layer.
     """
@@ -39,7 +37,6 @@ class MLP(nn.Module):
         self.apply(_initialise_as_keras)
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
-        """Return the logits."""
         return self.classifier(self.hidden(features.mean(1)))
 
 

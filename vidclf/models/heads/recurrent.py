@@ -14,8 +14,6 @@ class GRU(nn.Module):
     """Applies a linear layer to the last state of a gated recurrent unit.
 
     Args:
-        feature_dim: D.
-        num_classes: K.
         hidden_dim: width of the state of each direction.
         num_layers: number of stacked recurrent layers.
         bidirectional: also read the sequence backwards.
@@ -24,6 +22,7 @@ class GRU(nn.Module):
     """
 
     scaling: ClassVar[str] = "standard"  # before this head, where scaling=auto
+    min_steps: ClassVar[int] = 2
     cell: ClassVar[Callable[..., nn.RNNBase]] = nn.GRU
 
     def __init__(
@@ -46,12 +45,9 @@ class GRU(nn.Module):
         self.classifier = nn.Linear(hidden_dim * (1 + bidirectional), num_classes)
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
-        """Return the logits."""
         states, _ = self.recurrent(self.inputs(features))  # (N, S, hidden * directions)
         hidden = self.recurrent.hidden_size
-        last = torch.cat(
-            [states[:, -1, :hidden], states[:, 0, hidden:]], dim=1
-        )  # where each direction has read every step
+        last = torch.cat([states[:, -1, :hidden], states[:, 0, hidden:]], 1)  # each direction has read every step
         return self.classifier(self.dropout(last))
 
 

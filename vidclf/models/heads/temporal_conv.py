@@ -14,8 +14,6 @@ class TemporalConv(nn.Module):
     Design: Bai, Kolter and Koltun, 2018, arXiv:1803.01271, without the causal mask, as the whole view is available.
 
     Args:
-        feature_dim: D.
-        num_classes: K.
         width: channels.
         num_layers: with dilations 1, 2, 4, ...
         kernel_size: steps, odd.
@@ -24,6 +22,7 @@ class TemporalConv(nn.Module):
     """
 
     scaling: ClassVar[str] = "standard"  # before this head, where scaling=auto
+    min_steps: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -47,7 +46,6 @@ class TemporalConv(nn.Module):
         self.classifier = nn.Linear(width, num_classes)
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
-        """Return the logits."""
         maps = self.projection(self.inputs(features).transpose(1, 2))  # (N, width, S)
         for block in self.blocks:
             maps = maps + block(maps)

@@ -20,8 +20,6 @@ class Transformer(nn.Module):
     memorised the demo's backgrounds and learned no order (experiments/temporal).
 
     Args:
-        feature_dim: D.
-        num_classes: K.
         width: of the encoder; a multiple of `num_heads`, even.
         num_layers: of the encoder.
         num_heads: of its attention.
@@ -30,6 +28,7 @@ class Transformer(nn.Module):
     """
 
     scaling: ClassVar[str] = "standard"  # before this head, where scaling=auto
+    min_steps: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -54,7 +53,6 @@ class Transformer(nn.Module):
         self.classifier = nn.Linear(width, num_classes)
 
     def forward(self, features: Float[Tensor, "N S D"]) -> Float[Tensor, "N K"]:
-        """Return the logits."""
         steps = self.projection(self.inputs(features))  # (N, S, width)
         steps = steps + F.gelu(self.neighbours(steps.transpose(1, 2))).transpose(1, 2)
         steps = steps + sinusoidal_positions(steps.shape[1], steps.shape[2]).to(steps)

@@ -137,11 +137,8 @@ def scenes() -> list[Scene]:
     for group in range(1, NUM_GROUPS + 1):
         all_scenes += [Scene(group, digit, sway, name) for name, digit in SHOWN_DIGITS.items()]
         for motion, forward, backward in PAIRS:
-            if group in TEST_GROUPS:
-                all_scenes.append(Scene(group, PAIR_DIGIT, motion, forward, backward))
-            else:
-                all_scenes.append(Scene(group, PAIR_DIGIT, motion, forward=forward))
-                all_scenes.append(Scene(group, PAIR_DIGIT, motion, backward=backward))
+            classes = [(forward, backward)] if group in TEST_GROUPS else [(forward, None), (None, backward)]
+            all_scenes += [Scene(group, PAIR_DIGIT, motion, *names) for names in classes]
     return all_scenes
 
 
