@@ -248,6 +248,7 @@ def test_simultaneous_writers_lose_nothing_even_if_one_is_killed(tmp_path: Path)
     assert torch.equal(store.read(CONTENT, units(*frames)), some_features(*frames))
     assert missing(store, 110).tolist() == [[110]]
     store.add(CONTENT, units(110), some_features(110))  # its lock is released
+    assert not list(store.folder.rglob(f".{CONTENT}*"))  # and what it left is removed
 
 
 @pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, "No space left"), (errno.EROFS, "Read-only")])

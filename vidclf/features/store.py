@@ -17,6 +17,7 @@ import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -71,11 +72,11 @@ class FeatureStore:
         """
         self._save_index()
         entries = self._index.get(_name(content, units.shape[1]) for content, units in wanted)
-        missing = []
+        missing, nothing = [], cache(lambda length: torch.empty(0, length, dtype=torch.int64))
         for (content, units), entry in zip(wanted, entries, strict=True):
             stored = map(tuple, self._stored_rows(self._path(content, units.shape[1]), entry))
             new = sorted(set(map(tuple, units.tolist())).difference(stored))
-            missing.append(torch.tensor(new, dtype=torch.int64).reshape(-1, units.shape[1]))
+            missing.append(torch.tensor(new, dtype=torch.int64) if new else nothing(units.shape[1]))
         self._save_index()
         return missing
 
@@ -176,7 +177,7 @@ class FeatureStore:
         unsaved, self._unsaved = self._unsaved, {}
         with contextlib.suppress(VidclfError):  # the index only saves time
             if unsaved:
-                self._index.put(unsaved)
+                self._index.put(dict(unsaved))  # another thread may still hold it
 
 
 def _name(content: str, length: int) -> str:
