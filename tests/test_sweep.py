@@ -57,7 +57,7 @@ def test_a_job_runs_under_submitit(clips: Path, tmp_path: Path):
     command = [sys.executable, "-m", "vidclf", "extract", "-m", *settings]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert len(list(tmp_path.glob("data/features/*/*.safetensors"))) == 10
+    assert len(list(tmp_path.glob("data/features/*/*/*.safetensors"))) == 10
 
 
 def test_a_slurm_sweep_composes(vidclf: Callable[..., Outcome]):
