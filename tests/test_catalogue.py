@@ -94,7 +94,7 @@ def test_a_damaged_file_is_reported_in_order_and_not_decoded_again(clips: list[P
     for _ in range(2):
         known = Catalogue(folder).look_up(paths)
         assert [isinstance(fact, VideoError) for fact in known] == [False, True, True, True, True, False]
-        reasons = ("damaged", "no video", "No such file", "a pipe, a device or a socket")
+        reasons = ("damaged", "no video", "No such file", "a pipe")
         for path, fact, said in zip(paths[1:5], known[1:5], reasons, strict=True):
             assert str(fact).startswith(f"{path}: ")
             assert said in str(fact)

@@ -151,6 +151,15 @@ def test_ctrl_c_in_training_is_a_message_and_status_130(vidclf: Callable[..., Ou
     assert "Traceback" not in outcome.err
 
 
+def test_sigterm_in_training_is_a_message_and_status_143(vidclf: Callable[..., Outcome], tmp_path: Path, clips: Path):
+    terminate = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    (tmp_path / "my_callbacks.py").write_text(STOP.replace("raise KeyboardInterrupt", terminate))
+    outcome = vidclf("train", f"dataset.root={clips}", *SMALL, "+callbacks.stop._target_=my_callbacks.Stop")
+    assert outcome.status == 143
+    assert outcome.err.splitlines()[-1].startswith("Terminated.")
+    assert "Traceback" not in outcome.err
+
+
 def test_ctrl_c_before_training_is_a_message_too(vidclf: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch):
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -5,7 +5,9 @@ trust. Only then is `vidclf/VERB.py` imported, and its `run(config, run)` called
 """
 
 import importlib
+import multiprocessing
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from typing import Any
 
 from vidclf import CONF, __version__
 
-INTERRUPTED = "Interrupted. Everything written before is kept."
+INTERRUPTED, TERMINATED = 130, 143  # exit statuses after Ctrl-C and after SIGTERM
 
 
 def main() -> None:
@@ -50,7 +52,7 @@ def usage() -> str:
 
 
 def call(verb: str, arguments: list[str]) -> int:
-    """Run a verb under Hydra; return the exit status: 0, 1 after an error, 130 after an interruption."""
+    """Run a verb under Hydra; return the exit status: 0, 1 after an error, 130 after Ctrl-C, 143 after SIGTERM."""
     import hydra
 
     from vidclf.run.config import HYDRA, name_folders, prepare_arguments
@@ -58,6 +60,7 @@ def call(verb: str, arguments: list[str]) -> int:
 
     failures: list[Exception] = []
     die_with_rank_zero()
+    before = signal.signal(signal.SIGTERM, _terminate)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's own printer
     try:
         typed = name_folders(verb, arguments)
@@ -66,17 +69,24 @@ def call(verb: str, arguments: list[str]) -> int:
             sys.argv += ["hydra.output_subdir=null", "hydra.run.dir=."]
         hydra.main(config_path=CONF, config_name=verb, **HYDRA)(_job(verb, typed, failures))()
     except (KeyboardInterrupt, SystemExit) as end:
-        if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):
-            raise
+        is_terminated = isinstance(end, SystemExit) and end.code == TERMINATED
         # Lightning makes a SystemExit of Ctrl-C.
+        if isinstance(end, SystemExit) and not (is_terminated or isinstance(end.__context__, KeyboardInterrupt)):
+            raise
         if is_rank_zero():
-            print(INTERRUPTED, file=sys.stderr)
-        return 130
+            print(f"{'Terminated' if is_terminated else 'Interrupted'}. What was written is kept.", file=sys.stderr)
+        return TERMINATED if is_terminated else INTERRUPTED
     except Exception as error:
         report(error)
         failures.append(error)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     shut_down(status=int(bool(failures)))
     return int(bool(failures))
+
+
+def _terminate(*_: object) -> None:
+    sys.exit(TERMINATED)
 
 
 def _job(verb: str, typed: list[str], failures: list[Exception]) -> Callable[[Any], None]:
@@ -93,8 +103,11 @@ def _job(verb: str, typed: list[str], failures: list[Exception]) -> Callable[[An
         from vidclf.run.sweep import write_failure
         from vidclf.system.machine import keep_memory, limit_threads
         from vidclf.system.messages import message_for
+        from vidclf.system.ranks import die_with_parent
         from vidclf.system.terminal import quiet_lightning
 
+        if multiprocessing.current_process().name.startswith("LokyProcess"):  # joblib's outlive a killed sweep
+            die_with_parent()
         sys.argv[1:] = [verb, *typed]
         os.chdir(HydraConfig.get().runtime.cwd)  # paths are relative to it, whatever hydra.job.chdir says
         keep_memory()  # before the first tensor, in each process that a launcher starts

@@ -111,7 +111,13 @@ def is_lost_peer(error: BaseException) -> bool:
 def die_with_rank_zero() -> None:
     """Let the system end this process when Lightning's rank zero ends, for whatever reason (Linux only)."""
     started_by_lightning = "LOCAL_RANK" in os.environ and not is_launched_externally()
-    if started_by_lightning and not is_rank_zero() and sys.platform == "linux":
+    if started_by_lightning and not is_rank_zero():
+        die_with_parent()
+
+
+def die_with_parent() -> None:
+    """Let the system end this process when the one that started it ends, for whatever reason (Linux only)."""
+    if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # Lightning would wait for a SIGTERM
 
 
