@@ -58,7 +58,7 @@ def metrics(folder: Path) -> dict[str, float]:
 def assert_same_training(run: Path, alone: Path) -> None:
     for name, weight in weights(alone).items():
         assert torch.allclose(weights(run)[name], weight, atol=1e-6), name
-    assert metrics(run) == pytest.approx(metrics(alone), abs=1e-6)
+    assert metrics(run) == pytest.approx(metrics(alone), abs=1e-5)  # an interval over two groups magnifies rounding
     assert (run / "split.csv").read_text() == (alone / "split.csv").read_text()
 
 
