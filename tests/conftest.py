@@ -62,7 +62,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Return the folder of real clips and list files, named by VIDCLF_SHARED."""
-    folder = Path(os.environ.get("VIDCLF_SHARED", Path(__file__).parents[1] / "../shared"))
+    folder = Path(os.environ.get("VIDCLF_SHARED") or Path(__file__).parents[1] / "../shared")
     if not folder.is_dir():
         pytest.skip(f"the shared real clips are not at {folder}: set VIDCLF_SHARED")
     return folder.resolve()

@@ -10,7 +10,7 @@ from vidclf.contracts import Sampling
 from vidclf.data.sampling import Dense, Rate, Segments, Uniform
 from vidclf.errors import VidclfError
 
-SHARED = Path(os.environ.get("VIDCLF_SHARED", Path(__file__).parents[1] / "../shared"))
+SHARED = Path(os.environ.get("VIDCLF_SHARED") or Path(__file__).parents[1] / "../shared")
 LENGTHS = [1, 2, 3, 5, 7, 8, 15, 16, 17, 29, 100, 101, 1776]
 SAMPLINGS = [
     Rate(),

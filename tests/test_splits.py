@@ -11,7 +11,7 @@ from vidclf.data.datasets.ucf101 import is_test_group, official_parts
 from vidclf.data.splits import hold_groups_back
 from vidclf.errors import VidclfError
 
-SHARED = Path(os.environ.get("VIDCLF_SHARED", Path(__file__).parents[1] / "../shared"))
+SHARED = Path(os.environ.get("VIDCLF_SHARED") or Path(__file__).parents[1] / "../shared")
 
 
 def clip(label, group, number):

@@ -10,7 +10,7 @@ from doubles import UCF101Official as Official
 from vidclf.data.datasets.ucf101 import UCF101
 from vidclf.errors import VidclfError
 
-SHARED = Path(os.environ.get("VIDCLF_SHARED", Path(__file__).parents[1] / "../shared"))
+SHARED = Path(os.environ.get("VIDCLF_SHARED") or Path(__file__).parents[1] / "../shared")
 NAMES = [
     "Archery/v_Archery_g01_c01.avi",
     "Archery/v_Archery_g08_c02.avi",
