@@ -333,7 +333,7 @@ def test_a_sweep_is_one_call_and_failed_jobs_are_listed(vidclf: Callable[..., Ou
     assert "2_x: not evaluated on test. Call vidclf evaluate" in outcome.err
     lines = outcome.out.splitlines()
     assert lines[0] == "Compared: 2 on test, the best first"
-    assert lines[1].startswith("| # | run | trainer.max_epochs | top1 | 95 % interval |")
+    assert lines[1].startswith("| # | run | top1 | 95 % interval | trainer.max_epochs |")
     assert lines[3].startswith("| 1 | 1_x | 4 | ")
     assert "1_x is significantly better than 0_x: by " in outcome.out
     assert lines[-1] == "results compare"

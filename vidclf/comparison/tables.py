@@ -21,7 +21,7 @@ BASELINES = {
 
 def runs_table(board: Leaderboard) -> Table:
     """Return one line per entry, the best first."""
-    header = ["#", "run", *board.keys, "top1", "95 % interval", "top5", "mean class", "loss", "ece", "failed"]
+    header = ["#", "run", "top1", "95 % interval", *board.keys, "top5", "mean class", "loss", "ece", "failed"]
     rows = []
     for number, entry in enumerate(board.entries, start=1):
         metrics = entry.metrics
@@ -30,7 +30,7 @@ def runs_table(board: Leaderboard) -> Table:
         losses = [f"{metrics[name]:.3f}" if name in metrics else "" for name in ("loss", "ece")]
         num_failed = round(sum(run.metrics.get("num_failed", 0) for run in entry.runs))
         top1 = _percent(metrics["top1"]), _ends(entry.interval)
-        rows.append([number, entry.name, *settings, *top1, *accuracies, *losses, num_failed])
+        rows.append([number, entry.name, *top1, *settings, *accuracies, *losses, num_failed])
     return Table(header, rows)
 
 
