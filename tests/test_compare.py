@@ -334,7 +334,7 @@ def test_a_sweep_is_one_call_and_failed_jobs_are_listed(vidclf: Callable[..., Ou
     lines = outcome.out.splitlines()
     assert lines[0] == "Compared: 2 on test, the best first"
     assert lines[1].startswith("| # | run | top1 | 95 % interval | trainer.max_epochs |")
-    assert lines[3].startswith("| 1 | 1_x | 4 | ")
+    assert lines[3].startswith("| 1 | 1_x | 87.8 % | 78.7 to 94.0 | 4 |")
     assert "1_x is significantly better than 0_x: by " in outcome.out
     assert lines[-1] == "results compare"
     assert {path.name for path in (tmp_path / "compare").iterdir()} == {
