@@ -187,7 +187,14 @@ def test_a_video_that_fails_is_skipped_in_scoring_and_ends_training(paths: list[
     damaged = [*paths[:3], spoil(encode_video(tmp_path / "spoilt.avi", num_frames=8)), *paths[4:]]
     one = reader(damaged, on_error=failed.__setitem__)
     batches = list(one.scoring_batches(views_of()))
-    assert [batch.video.tolist()[0] for batch in batches] == [0, 1, 2, -1, 4, 5]  # nobody's, so that the count holds
+    assert [batch.video.tolist()[0] for batch in batches] == [
+        0,
+        1,
+        2,
+        -1,
+        4,
+        5,
+    ]  # -1 is padding, so that the count holds
     assert "spoilt.avi" in str(failed[3])
     with pytest.raises(VideoError, match=r"spoilt\.avi"):
         list(one.training_batches(views_of(), 4, 0))
@@ -244,4 +251,4 @@ def test_two_processes_share_the_batches_of_a_single_process(
     assert [len(half) for half in halves] == [len(whole)] * 2
     for one, other, both in zip(*halves, whole, strict=True):
         assert sorted(name for name in names([one]) + names([other]) if name[0] >= 0) == both
-        assert min(len(one.labels), len(other.labels)) > 0  # a view of nobody's where there is none
+        assert min(len(one.labels), len(other.labels)) > 0  # padding where there is no view

@@ -139,7 +139,7 @@ def test_every_class_is_in_every_fold_where_that_can_be():
 
 
 def test_folds_that_cannot_have_every_class_are_refused_in_the_first():
-    """Of four persons in three folds two are alone in theirs, and only d has every class."""
+    """Four persons in three folds: two are alone in theirs, and only d has every class."""
     videos = videos_of({"a": (0, 1), "b": (0, 2), "c": (1, 2), "d": (0, 1, 2)})
     for number in (1, 2, 3):
         with pytest.raises(

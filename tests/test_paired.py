@@ -19,7 +19,7 @@ def test_p_is_the_share_of_all_sign_flips_with_a_difference_at_least_as_large():
 
 
 def test_p_is_exact_for_any_number_of_groups():
-    """Of groups that differ by ranks, the test is Wilcoxon's; scipy enumerates it."""
+    """For groups that differ by ranks, the test is Wilcoxon's; scipy enumerates it."""
     signs = np.where(np.random.default_rng(3).random(40) < 0.7, 1, -1)
     gains = np.arange(1, 41) * signs / 7
     assert sign_flip_test(gains, 1 / 7) == pytest.approx(wilcoxon(gains, method="exact").pvalue)

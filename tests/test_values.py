@@ -9,7 +9,7 @@ import torch
 
 from vidclf.errors import VidclfError
 from vidclf.run.config import CONF
-from vidclf.run.values import check_arguments, check_settings, fits
+from vidclf.run.values import check_settings, check_types, fits
 
 NAN = float("nan")
 
@@ -54,7 +54,7 @@ def test_plain_data_fits_an_annotation_or_does_not(annotation: Any, fitting: lis
 )
 def test_a_value_of_another_type_is_named_by_its_key(node: dict[str, Any], message: str):
     with pytest.raises(VidclfError) as caught:
-        check_arguments(node, Path(CONF))
+        check_types(node, Path(CONF))
     assert message in str(caught.value)
 
 

@@ -69,7 +69,7 @@ class Video:
 
     @property
     def unit(self) -> tuple[int, str]:
-        """What a split never divides: the group, of its class (label) or of all classes (-1)."""
+        """Return what a split never divides: the group, of its class (label) or of all classes (-1)."""
         return -1 if self.shared else self.label, self.group
 
 
@@ -127,7 +127,7 @@ def padding_batch(views: Views) -> Views:
 
 @dataclass(frozen=True)
 class PictureFormat:
-    """How frames become a backbone's images.
+    """Describes how frames become a backbone's images.
 
     The shorter side is resized to `resize` pixels (a pair: height and width), the middle `size` x `size` pixels are
     cropped, values in 0..1 are normalised by `mean` and `std` (one for each of R, G, B), and `clip_length` frames go in
@@ -147,7 +147,7 @@ class PictureFormat:
 
     @property
     def is_antialiased(self) -> bool:
-        """Whether resizing smooths first."""
+        """Return whether resizing smooths first."""
         return self.clip_length == 1 if self.antialias is None else self.antialias
 
 
@@ -309,7 +309,7 @@ class Source(Protocol):
 
     @property
     def num_draws(self) -> int:
-        """How many draws of random training views are prepared at once."""
+        """Return how many draws of random training views are prepared at once."""
         ...
 
     def draw_of(self, epoch: int) -> int:

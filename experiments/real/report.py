@@ -50,7 +50,7 @@ def accuracy_table(rows: list[Row], checks: dict[str, dict[str, str]]) -> dict[s
     for name, key in (("one frame, logistic regression", "one_frame"), ("the container alone", "container")):
         cells = [shown(tuple(float(one[f"{key}_{end}"]) for end in ("top1", "low", "high"))) for one in checks.values()]
         print(f"| {name} | {' | '.join(cells)} | | |")
-    print(f"| the commonest class | {' | '.join(one['majority_top1'][:5] for one in checks.values())} | | |")
+    print(f"| the most frequent class | {' | '.join(one['majority_top1'][:5] for one in checks.values())} | | |")
     return found
 
 
@@ -84,7 +84,7 @@ def draw(path: Path, found: dict[str, dict[str, Measured]], checks: dict[str, di
             bar = axis.bar(place + 0.3 * shift, share, 0.28, color=colour, label=label if place == 0 else None)
             axis.errorbar(bar[0].get_x() + 0.14, share, [[share - low], [high - share]], color="black", capsize=3)
     axis.axhline(container, color="tab:orange", linestyle="--", label="the container alone (a small tree)")
-    axis.axhline(majority, color="grey", linestyle=":", label="the commonest class")
+    axis.axhline(majority, color="grey", linestyle=":", label="the most frequent class")
     axis.set_xticks([place + 0.15 for place in range(len(found))], [f"head={head}" for head in found])
     axis.set(ylim=(0, 1.02), ylabel="test accuracy")
     axis.legend(loc="lower left", fontsize=8)

@@ -26,11 +26,11 @@ from vidclf.models.backbones.trainable import resolve_precision
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone, wrap
 from vidclf.models.classifier import Classifier, check_steps
 from vidclf.models.scaling import Scaling, resolve_scaling
-from vidclf.run import values
 from vidclf.run.compatible import check_weights
 from vidclf.run.config import CONF, Config, escaped
 from vidclf.run.folder import Run, load_trained
 from vidclf.run.trust import walk
+from vidclf.run.values import check_types
 from vidclf.system.machine import choose_device, set_determinism
 from vidclf.system.messages import raised_in_user_code, refusal_of
 from vidclf.system.ranks import gather, is_rank_zero
@@ -45,7 +45,7 @@ def build_node(node: Config | None, **changed: object) -> Any:
     if not node:
         return None
     plain = {**node, **changed}
-    values.check_arguments(plain, Path(CONF))
+    check_types(plain, Path(CONF))
     whitelist = {}
     if TAKES_WHITELIST:
         targets = [value for path, value in walk(plain) if path[-1] == "_target_"]  # checked before, by `trust`

@@ -39,7 +39,7 @@ class Difference:
 
     @property
     def is_significant(self) -> bool:
-        """Whether the settings differ, at a family-wise error rate of 5 % over all pairs: the interval excludes 0."""
+        """Return whether the settings differ, with a family-wise error rate of 5 %: the interval excludes 0."""
         return self.corrected <= 1 - LEVEL
 
     @property

@@ -23,7 +23,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """Which videos depend on each other: `of_video` is the cluster of each video, counted from 0."""
+    """Tells which videos depend on each other: `of_video` is the cluster of each video, counted from 0."""
 
     of_video: Int[np.ndarray, " M"]
 
@@ -43,7 +43,7 @@ class Clusters:
 
     @property
     def are_few(self) -> bool:
-        """Whether an interval over them is rough."""
+        """Return whether an interval over them is rough."""
         return len(self) == 0 or bool(effective_number(self.sizes) < MIN_CLUSTERS)
 
     @property

@@ -83,7 +83,7 @@ class Verb:
 
     @property
     def takes_several_runs(self) -> bool:
-        """Whether folders may stand alone on the command line, several of them, sweeps included."""
+        """Return whether folders may stand alone on the command line, several of them, sweeps included."""
         return self.starts_from in ("each_run", "all_runs")
 
 
@@ -418,7 +418,7 @@ def _is_deletion(argument: str) -> bool:
 
 
 def _sets_run_key(key: str, chosen: set[str]) -> bool:
-    """Whether a key sets one of a run's settings, which Hydra does not know unless its group was chosen too."""
+    """Return whether a key sets one of a run's settings, which Hydra does not know unless its group was chosen too."""
     group, dot, _ = key.partition(".")
     return bool(dot) and group not in {"hydra", "logger", *chosen}
 

@@ -20,7 +20,7 @@ from vidclf.system.text import first_five
 
 
 class Progress(Enum):
-    """How far a job has come."""
+    """Says how far a job has come."""
 
     DONE = "done"
     BEGUN = "begun"

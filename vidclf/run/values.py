@@ -41,7 +41,7 @@ def check_settings(config: Mapping[str, Any], types: Mapping[str, Any] = SETTING
             _check(prefix + key, config[key], annotation)
 
 
-def check_arguments(node: Mapping[str, Any], conf: Path) -> None:
+def check_types(node: Mapping[str, Any], conf: Path) -> None:
     """Raise VidclfError if a value in a stage's configuration is not of its parameter's annotated type.
 
     Args:
