@@ -62,7 +62,7 @@ class Corpus:
         self.facts: dict[int, VideoFacts] = {}
         self.failed: dict[int, VideoError] = {}
         self._examine(catalogue, range(shard[0] - 1, len(self.videos), shard[1]), num_threads)
-        # A damaged video has a view, so that part_size counts it.
+        # A damaged video has a view, so that its part counts it.
         num_views = [len(self._sample(video)) if video in self.facts else 1 for video in range(len(self.videos))]
         self.split = split(self.videos, num_views, *official)
         self._cached_views: dict[object, list[VideoViews]] = {}
@@ -82,10 +82,6 @@ class Corpus:
     def all_views(self) -> list[VideoViews]:
         """Return all views of all undamaged videos, whatever their part."""
         return [self._views_of(video, range(self.split.num_views[video]), None) for video in sorted(self.facts)]
-
-    def part_size(self, part: str) -> int:
-        """Return the number of videos with a view in a part, including damaged ones."""
-        return len(self.split.views_of(part))
 
     def exclude(self, video: int, error: VideoError) -> None:
         """Exclude a damaged video from now on, or raise, as the data set's `on_error` says."""
