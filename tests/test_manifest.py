@@ -194,6 +194,26 @@ def test_a_small_parquet_file_that_would_fill_the_memory_is_refused(column: str,
             Manifest(folder / f"{name}.parquet")
 
 
+def test_a_parquet_file_that_understates_its_size_is_read_no_further_than_it_may(folder: Path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import ParquetFile, write_table
+
+    path = folder / "bomb.parquet"
+    table = pyarrow.table(dict.fromkeys(("path", "label"), ["x" * 2**20] * 100))
+    write_table(table, path, compression="zstd", use_dictionary=False, row_group_size=1)
+    content = path.read_bytes()
+    with ParquetFile(path) as parquet:
+        sizes = {parquet.metadata.row_group(number).total_byte_size for number in range(100)}
+    for size in sizes:  # a varint, of twice the number; 0 in as many bytes
+        stated = bytes((2 * size >> 7 * place & 127) | (128 * (2 * size >> 7 * place > 127)) for place in range(4))
+        assert stated in content
+        content = content.replace(stated, b"\x80\x80\x80\0")
+    path.write_bytes(content)
+    with pytest.raises(VidclfError, match=r"bomb\.parquet: 100 rows and 210 MB in a file of 0\.\d MB"):
+        Manifest(path)
+    assert pyarrow.total_allocated_bytes() < 2**20
+
+
 @pytest.mark.parametrize("installed", [None, "13.0.0"])
 def test_parquet_needs_a_safe_pyarrow(folder: Path, installed: str | None, monkeypatch: pytest.MonkeyPatch):
     from importlib.metadata import PackageNotFoundError
