@@ -190,7 +190,7 @@ def test_a_small_parquet_file_that_would_fill_the_memory_is_refused(column: str,
     write_table(pyarrow.table(columns), folder / "bomb.parquet")
     write_table(pyarrow.table({"path": ["a"] * 10**6, "label": ["b"] * 10**6}), folder / "rows.parquet")
     for name in ("bomb", "rows"):
-        with pytest.raises(VidclfError, match=rf"{name}\.parquet: 1\d+ rows and \d+ MB in a file of \d\.\d MB"):
+        with pytest.raises(VidclfError, match=rf"{name}\.parquet: [12]\d+ rows and \d+ MB in a file of \d\.\d MB"):
             Manifest(folder / f"{name}.parquet")
 
 
@@ -211,6 +211,7 @@ def test_a_parquet_file_that_understates_its_size_is_read_no_further_than_it_may
     path.write_bytes(content)
     with pytest.raises(VidclfError, match=r"bomb\.parquet: 100 rows and 210 MB in a file of 0\.\d MB"):
         Manifest(path)
+    del table
     assert pyarrow.total_allocated_bytes() < 2**20
 
 
