@@ -206,7 +206,8 @@ def _read_parquet(file: Path) -> Iterator[tuple[int, Row]]:
             for batch in parquet.iter_batches(ROWS_AT_ONCE):  # the sizes that a file states may be wrong
                 num_bytes += sum(map(_num_characters, batch.columns))
                 _check_size(file, line + len(batch), num_bytes)
-                for line, cells in enumerate(batch.rename_columns(columns).to_pylist(), start=line + 1):
+                for cells in batch.rename_columns(columns).to_pylist():
+                    line += 1
                     row = {key: _text(file, line, key, cell) for key, cell in cells.items()}
                     yield line, _filled(f"{file}, row {line}", row)
     except (ArrowException, OSError) as error:
