@@ -7,10 +7,10 @@ import pytest
 
 from vidclf.data.corpus import Corpus
 from vidclf.data.datasets.folder import Folder
-from vidclf.data.listing import find_videos
+from vidclf.data.listing import DatasetError, find_videos
 from vidclf.data.sampling import Rate
 from vidclf.data.splits import Official
-from vidclf.errors import DatasetError, VidclfError
+from vidclf.errors import VidclfError
 
 NAMES = ["run/anna/a.MP4", "run/ben/b.mov", "walk/anna/deep/c.MTS", "walk/ben/d.webm"]
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from vidclf.data.datasets.manifest import Manifest
-from vidclf.errors import DatasetError, VidclfError
+from vidclf.data.listing import DatasetError
+from vidclf.errors import VidclfError
 
 TABLE = """path,label,group,split,start_s,end_s
 a.mp4,walk,anna,train,,
@@ -239,8 +240,29 @@ def test_a_small_parquet_file_that_would_fill_the_memory_is_refused(column: str,
     write_table(pyarrow.table(columns), folder / "bomb.parquet")
     write_table(pyarrow.table({"path": ["a"] * 10**6, "label": ["b"] * 10**6}), folder / "rows.parquet")
     for name in ("bomb", "rows"):
-        with pytest.raises(VidclfError, match=rf"{name}\.parquet: 1\d+ rows and \d+ MB in a file of \d\.\d MB"):
+        with pytest.raises(VidclfError, match=rf"{name}\.parquet: [12]\d+ rows and \d+ MB in a file of \d\.\d MB"):
             Manifest(folder / f"{name}.parquet", group="file")
+
+
+def test_a_parquet_file_that_understates_its_size_is_read_no_further_than_it_may(folder: Path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import ParquetFile, write_table
+
+    path = folder / "bomb.parquet"
+    table = pyarrow.table(dict.fromkeys(("path", "label"), ["x" * 2**20] * 100))
+    write_table(table, path, compression="zstd", use_dictionary=False, row_group_size=1)
+    content = path.read_bytes()
+    with ParquetFile(path) as parquet:
+        sizes = {parquet.metadata.row_group(number).total_byte_size for number in range(100)}
+    for size in sizes:  # a varint, of twice the number; 0 in as many bytes
+        stated = bytes((2 * size >> 7 * place & 127) | (128 * (2 * size >> 7 * place > 127)) for place in range(4))
+        assert stated in content
+        content = content.replace(stated, b"\x80\x80\x80\0")
+    path.write_bytes(content)
+    with pytest.raises(VidclfError, match=r"bomb\.parquet: 100 rows and 210 MB in a file of 0\.\d MB"):
+        Manifest(path, group="file")
+    del table
+    assert pyarrow.total_allocated_bytes() < 2**20
 
 
 @pytest.mark.parametrize("installed", [None, "13.0.0"])

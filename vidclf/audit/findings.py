@@ -15,9 +15,10 @@ from vidclf.audit.shortcuts import LabelledVideos, Shortcut, measure_containers,
 from vidclf.contracts import Source, Video, VideoViews
 from vidclf.data.corpus import Corpus, window_of
 from vidclf.data.decoding import errors_name_video
+from vidclf.data.listing import DatasetError
 from vidclf.data.prefetch import run_ahead
 from vidclf.data.splits import Split
-from vidclf.errors import DatasetError, VidclfError, VideoError
+from vidclf.errors import VidclfError, VideoError
 from vidclf.models.backbones.wrap import picture_format_of
 from vidclf.system.terminal import track
 from vidclf.system.text import first_five

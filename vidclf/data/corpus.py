@@ -67,7 +67,7 @@ class Corpus:
             VideoError: a video is damaged, and the data set's `on_error` is raise.
         """
         self._examine(catalogue, range(self.shard[0] - 1, len(self.videos), self.shard[1]), num_threads)
-        # A damaged video has a view, so that part_size counts it.
+        # A damaged video has a view, so that its part counts it.
         num_views = [len(self._sample(video)) if video in self.facts else 1 for video in range(len(self.videos))]
         per_view = optional(self.rule, SplitRule, "per_view")
         self.split = self.divide(num_views) if per_view else replace(self.split, num_views=num_views)
@@ -96,10 +96,6 @@ class Corpus:
     def all_views(self) -> list[VideoViews]:
         """Return all views of all undamaged videos, whatever their part."""
         return [self._views_of(video, range(self.split.num_views[video]), None) for video in sorted(self.facts)]
-
-    def part_size(self, part: str) -> int:
-        """Return the number of videos with a view in a part, including damaged ones."""
-        return len(self.split.views_of(part))
 
     def exclude(self, video: int, error: VideoError) -> None:
         """Exclude a damaged video from now on, or raise, as the data set's `on_error` says."""

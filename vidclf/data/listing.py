@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
 
+from vidclf.contracts import Video
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
 from vidclf.system.text import first_five
@@ -30,6 +31,20 @@ PART_OF = {
 SEPARATORS = ("|", ";", ",")  # between several labels in one cell
 MAX_GRADES = 10  # numbers that are plausible classes, such as grades
 NO_VALUES = {"nan", "none", "null", "na", "n/a", "<na>"}  # what programs write for a missing label
+
+
+class DatasetError(VidclfError):
+    """A data set's folders or its table have problems.
+
+    Attributes:
+        problems: a sentence each, at least one.
+        videos: what the data set holds without them, which `vidclf check` examines.
+    """
+
+    def __init__(self, problems: Sequence[str], videos: Sequence[Video]) -> None:
+        more = f" {len(problems) - 1} more problem(s): vidclf check lists them." if len(problems) > 1 else ""
+        super().__init__(f"{problems[0]}{more}")
+        self.problems, self.videos = list(problems), list(videos)
 
 
 def is_video(path: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from vidclf.contracts import Video
 from vidclf.data.grouping import group_rule
 from vidclf.data.listing import (
+    DatasetError,
     check_choice,
     check_custom_classes,
     choose_classes,
@@ -18,7 +19,7 @@ from vidclf.data.listing import (
     repeated,
     sort_names,
 )
-from vidclf.errors import DatasetError, VidclfError
+from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
 from vidclf.system.text import first_five
 

@@ -15,6 +15,7 @@ from typing import Any
 from vidclf.contracts import PARTS, Video
 from vidclf.data.grouping import GROUPS, group_rule
 from vidclf.data.listing import (
+    DatasetError,
     check_choice,
     check_custom_classes,
     choose_classes,
@@ -23,7 +24,7 @@ from vidclf.data.listing import (
     repeated,
     sort_names,
 )
-from vidclf.errors import DatasetError, VidclfError
+from vidclf.errors import VidclfError
 from vidclf.system.extras import PYARROW, require
 from vidclf.system.terminal import say
 from vidclf.system.text import first_five
@@ -31,6 +32,7 @@ from vidclf.system.text import first_five
 COLUMNS = ("path", "label", "group", "split", "start_s", "end_s")
 REQUIRED = ("path", "label")
 DELIMITERS = (",", ";", "\t")
+ROWS_AT_ONCE = 100  # of a Parquet table
 EXPANSION, SMALL = 100, 10_000_000  # bytes of a Parquet table: so many times its file's size, and so many more
 MAY_BE_EMPTY = ("start_s", "end_s")  # empty: the beginning, the end of the video
 
@@ -237,12 +239,15 @@ def _read_parquet(file: Path) -> Iterator[tuple[str, Row]]:
         with ParquetFile(file, read_dictionary=texts) as parquet:  # texts that repeat are kept once
             groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
             _check_size(file, parquet.metadata.num_rows, sum(group.total_byte_size for group in groups))
-            table = parquet.read()
+            line = num_bytes = 0
+            for batch in parquet.iter_batches(ROWS_AT_ONCE):  # the sizes that a file states may be wrong
+                num_bytes += sum(map(_num_characters, batch.columns))
+                _check_size(file, line + len(batch), num_bytes)
+                for cells in batch.rename_columns(columns).to_pylist():
+                    line += 1
+                    yield f"row {line}", {key: _text(file, line, key, cell) for key, cell in cells.items()}
     except (ArrowException, OSError) as error:
         raise VidclfError(f"{file}: Parquet cannot read it ({str(error).splitlines()[0]}). Write it again.") from error
-    _check_size(file, table.num_rows, sum(_num_characters(chunk) for column in table for chunk in column.chunks))
-    for line, cells in enumerate(table.rename_columns(columns).to_pylist(), start=1):
-        yield f"row {line}", {key: _text(file, line, key, cell) for key, cell in cells.items()}
 
 
 def _check_size(file: Path, num_rows: int, num_bytes: int) -> None:
