@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -56,7 +57,8 @@ class Corpus:
         self.dataset, self.sampling, self.seed = dataset, sampling, seed
         self.class_names = list(dataset.class_names)
         self.is_random = bool(optional(sampling, Sampling, "random"))
-        self.videos = name_videos(dataset.videos(), optional(dataset, Dataset, "root"))
+        look = [partial(catalogue.look_up, num_threads=num_threads)] if optional(dataset, Dataset, "needs_look") else []
+        self.videos = name_videos(dataset.videos(*look), optional(dataset, Dataset, "root"))
         _check_split_fits(split, sampling)
         official = _official_parts(split, dataset, self.videos)
         self.facts: dict[int, VideoFacts] = {}
