@@ -20,7 +20,9 @@ def find_files(file: Path, events: Iterable[Event], root: Path, anywhere: bool) 
     Raises:
         VidclfError: there is no such file, or several have the name.
     """
-    where = {event.path: event.where for event in reversed([*events])}
+    where: dict[str, str] = {}
+    for event in events:
+        where.setdefault(event.path, event.where)
     found = {
         path: root / path
         for path in where

@@ -112,7 +112,7 @@ def window_starts(
     last_s = duration_of(info) - window_s
     if last_s < -ROUNDING:
         return np.empty(0)
-    starts_s = np.arange(int(last_s / stride_s + ROUNDING) + 1) * stride_s
+    starts_s = np.arange(int(last_s / stride_s + ROUNDING) + 1) * float(stride_s)
     frames = Rate(rate_hz)(info.num_frames, info.fps)[:2, 0].tolist() if rate_hz else []
     if len(frames) == 2 and frames[1] <= stride_s * info.fps:
         starts_s = np.floor(starts_s * info.fps / frames[1] + 0.5) * frames[1] / info.fps

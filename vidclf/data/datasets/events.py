@@ -244,7 +244,7 @@ class Events:
         start_s, end_s = max(0.0, event.start_s - half_s), min(event.end_s + half_s, duration_s)
         return [replace(event, start_s=start_s, end_s=end_s)] if start_s < end_s else []
 
-    def _rank(self, event: Labelled) -> tuple[float, ...]:
+    def _rank(self, event: Labelled) -> tuple[float | int, ...]:
         """Return what the label that wins has the lowest of: the place in `priority`, then what `overlap` says."""
         place = self.priority.index(event.label) if event.label in self.priority else len(self.priority)
         by = {"first": event.start_s, "shortest": event.end_s - event.start_s}
