@@ -120,8 +120,7 @@ def make_corpus(root: Path, **settings: Any) -> Corpus:
         "sampling": Rate(10),
     }
     folder.mkdir(exist_ok=True)
-    num_threads = settings.pop("num_threads", 2)
-    return Corpus(**(defaults | settings)).look(Catalogue(folder), num_threads)
+    return Corpus(catalogue=Catalogue(folder), **(defaults | settings)).look()
 
 
 def make_stored(corpus: Corpus, root: Path, backbone: nn.Module | None = None, **settings: Any) -> StoredFeatures:

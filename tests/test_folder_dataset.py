@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from vidclf.data.catalogue import Catalogue
 from vidclf.data.corpus import Corpus
 from vidclf.data.datasets.folder import Folder
 from vidclf.data.listing import DatasetError, find_videos
@@ -162,9 +163,9 @@ def test_a_class_may_be_called_train(tmp_path: Path):
     assert Folder(write(tmp_path, "train/a.mp4", "bus/b.mp4"), group="file").class_names == ["bus", "train"]
 
 
-def test_a_split_must_be_chosen(root: Path):
+def test_a_split_must_be_chosen(root: Path, tmp_path: Path):
     with pytest.raises(VidclfError, match=r"split=official: Folder has no official split.* split=grouped"):
-        Corpus(Folder(root, group="file"), Official(), Rate(1))
+        Corpus(Folder(root, group="file"), Official(), Rate(1), Catalogue(tmp_path))
 
 
 # Folders in general

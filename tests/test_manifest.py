@@ -204,8 +204,18 @@ def test_a_class_name_may_look_like_a_path(folder: Path):
 
 
 def test_segments_of_a_file_in_several_groups_are_reported(folder: Path, capsys: pytest.CaptureFixture):
-    listed(folder, "path,label,group,end_s\na.mp4,walk,anna,2\na.mp4,run,ben,1\n").videos()
+    listed(folder, "path,label,group,start_s,end_s\na.mp4,walk,anna,,2\na.mp4,run,ben,2,3\n").videos()
     assert "1 file(s) have segments in several groups" in capsys.readouterr().err
+
+
+def test_overlapping_segments_with_different_labels_are_refused(folder: Path):
+    rows = ["a.mp4,walk,0,2", "./a.mp4,run,1.5,", "b.mp4,walk,,3", "b.mp4,run,2,2.5", "b.mp4,walk,1,4"]
+    with pytest.raises(
+        VidclfError, match=r"a\.mp4 from 1\.5 s to 2 s \(walk, line 2; run, line 3\), b\.mp4 from 2 s to 2\.5"
+    ):
+        listed(folder, "\n".join(["path,label,start_s,end_s", *rows])).videos()
+    apart = ["a.mp4,walk,0,1.5", "./a.mp4,run,1.5,", "b.mp4,walk,,3", "b.mp4,walk,2,4"]
+    assert len(listed(folder, "\n".join(["path,label,start_s,end_s", *apart])).videos()) == 4
 
 
 def test_parquet_gives_what_csv_gives(folder: Path):

@@ -10,7 +10,7 @@ from vidclf.audit.findings import CheckedCorpus, Findings, find_problems
 from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS
 from vidclf.audit.page import shortcut_sentences, table_of_classes, write_manifest, write_page
 from vidclf.audit.shortcuts import keep_shortcuts
-from vidclf.build.datasets import build_source, list_corpus, look
+from vidclf.build.datasets import build_corpus, build_source
 from vidclf.build.parts import build_backbone, build_device
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.pixels import Pixels
@@ -32,13 +32,13 @@ def run(config: Config, run: Run | None) -> None:
     _check_files(page, out)
     if "on_error" in config["dataset"]:  # damaged files are listed
         config = {**config, "dataset": {**config["dataset"], "on_error": "skip"}}
-    corpus = list_corpus(config, kind=CheckedCorpus)  # before weights are fetched
+    corpus = build_corpus(config, kind=CheckedCorpus)  # before weights are fetched
     assert isinstance(corpus, CheckedCorpus)
     backbone, config = _build_backbone(config)
     alike = alike or (ALIKE_IN_PIXELS if isinstance(backbone.backbone, Pixels) else ALIKE)
     device = build_device(config)
     backbone.to(device).eval()
-    look(config, corpus)
+    corpus.look()
     source = build_source(config, corpus, backbone, device)
     num_threads = config["num_threads"] or num_cores()
     findings = find_problems(corpus, source, backbone, alike, num_threads, config["check"]["join_classes"])

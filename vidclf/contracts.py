@@ -166,7 +166,7 @@ class OfficialParts:
     groups_may_cross: bool = False
 
 
-@optional_members(on_error="raise", root=None, split_numbers=(), official_parts=None, credit="")
+@optional_members(on_error="raise", root=None, split_numbers=(), official_parts=None, needs_look=False, credit="")
 @runtime_checkable
 class Dataset(Protocol):
     """A data set lists its videos. It reads names and tables, no video.
@@ -177,6 +177,7 @@ class Dataset(Protocol):
         root: videos without a name of their own are named by their path below this folder.
         split_numbers: of the official splits; empty: there are none.
         official_parts: (videos, number, folder that split.lists names) -> OfficialParts; required with split_numbers.
+        needs_look: whether `videos` is called with a function from paths to the facts of these files.
         credit: shown below images of its videos.
     """
 

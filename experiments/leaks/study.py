@@ -38,7 +38,7 @@ def check_table(table: Path, overrides: list[str]) -> tuple[Findings, float]:
     cfg = compose("check", [*overrides, "~callbacks", "~logger"])  # which write into a run's folder
     config = OmegaConf.to_container(cfg, resolve=True)
     backbone = build.build_backbone(config)
-    corpus = sources.look(config, sources.list_corpus(config, kind=CheckedCorpus))
+    corpus = sources.build_corpus(config, kind=CheckedCorpus).look()
     assert isinstance(corpus, CheckedCorpus)
     device = build.build_device(config)
     source = sources.build_source(config, corpus, backbone.to(device).eval(), device)

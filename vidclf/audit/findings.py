@@ -36,7 +36,7 @@ class CheckedCorpus(Corpus):
     def list_videos(self) -> Sequence[Video]:
         self.problems: list[str] = []
         try:
-            videos = self.dataset.videos()
+            videos = super().list_videos()
         except DatasetError as error:
             self.problems += error.problems
             videos = error.videos

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ class Corpus:
         dataset: lists the videos.
         split: (videos, number of views of each) -> Split, see `SplitRule`.
         sampling: (num_frames, fps, generator) -> frame indices (V, T).
+        catalogue: facts about files.
         seed: of the training draws.
+        num_threads: number of files examined at once.
         shard: (k, n): examine only every n-th video, from the k-th on (k from 1); all remaining videos have no views.
 
     Attributes:
@@ -46,10 +49,13 @@ class Corpus:
         dataset: Dataset,
         split: SplitRule,
         sampling: Sampling,
+        catalogue: Catalogue,
         seed: int = 0,
+        num_threads: int = 2,
         shard: tuple[int, int] = (1, 1),
     ) -> None:
         self.dataset, self.rule, self.sampling, self.seed, self.shard = dataset, split, sampling, seed, shard
+        self._look_up = partial(catalogue.look_up, num_threads=num_threads)
         self.class_names = list(dataset.class_names)
         self.is_random = bool(optional(sampling, Sampling, "random"))
         self.videos = name_videos(self.list_videos(), optional(dataset, Dataset, "root"))
@@ -60,13 +66,13 @@ class Corpus:
         if not optional(split, SplitRule, "per_view"):
             self.split = self.divide([1] * len(self.videos))
 
-    def look(self, catalogue: Catalogue, num_threads: int = 2) -> "Corpus":
-        """Examine every video by decoding it, `num_threads` at once, unless `catalogue` knows it; return the corpus.
+    def look(self) -> "Corpus":
+        """Examine every video by decoding it, unless the catalogue knows it; return the corpus.
 
         Raises:
             VideoError: a video is damaged, and the data set's `on_error` is raise.
         """
-        self._examine(catalogue, range(self.shard[0] - 1, len(self.videos), self.shard[1]), num_threads)
+        self._examine(range(self.shard[0] - 1, len(self.videos), self.shard[1]))
         # A damaged video has a view, so that its part counts it.
         num_views = [len(self._sample(video)) if video in self.facts else 1 for video in range(len(self.videos))]
         per_view = optional(self.rule, SplitRule, "per_view")
@@ -75,7 +81,8 @@ class Corpus:
 
     def list_videos(self) -> Sequence[Video]:
         """Return the data set's videos; see `Dataset`."""
-        return self.dataset.videos()
+        look_up = [self._look_up] if optional(self.dataset, Dataset, "needs_look") else []
+        return self.dataset.videos(*look_up)
 
     def divide(self, num_views: Sequence[int]) -> Any:
         """Return the `Split` of the videos; see `SplitRule`."""
@@ -138,8 +145,8 @@ class Corpus:
         self.require_classes()
         self.require("train", "val", one_each=True)
 
-    def _examine(self, catalogue: Catalogue, positions: Sequence[int], num_threads: int) -> None:
-        results = catalogue.look_up([self.videos[video].path for video in positions], num_threads)
+    def _examine(self, positions: Sequence[int]) -> None:
+        results = self._look_up([self.videos[video].path for video in positions])
         for video, result in zip(positions, results, strict=True):
             if isinstance(result, VideoError):
                 self.exclude(video, result)

@@ -1,12 +1,13 @@
 """Video files, text lists and classes: find them, read them, choose among them."""
 
+import os
 import unicodedata
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from vidclf.contracts import Video
 from vidclf.errors import VidclfError
@@ -95,6 +96,13 @@ def _is_output(folder: Path) -> bool:
 def names_below(paths: Sequence[Path], root: Path) -> str:
     """Return up to five of the files' names below `root`, and how many remain."""
     return first_five([path.relative_to(root).as_posix() for path in paths])
+
+
+def leads_out(name: str, path: Path, root: Path) -> bool:
+    """Return whether a name in a table is absolute, or its file is not below `root`, directly or by a link."""
+    is_absolute = Path(name).is_absolute() or PureWindowsPath(name).is_absolute()
+    is_below = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+    return is_absolute or not is_below or ".." in name.replace("\\", "/").split("/")
 
 
 def read_text(path: Path, remedy: str = "Give a text file.") -> str:

@@ -1,0 +1,118 @@
+"""A project of BORIS (.boris), which is JSON. A state event is two rows, a start and a stop of one behavior.
+
+Source: Friard and Gamba, "BORIS", Methods in Ecology and Evolution 2016; its user guide.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from vidclf.data.decoding import VideoInfo
+from vidclf.data.events import Event, check_shape, load_json, number
+from vidclf.data.timelines import lanes
+from vidclf.errors import VidclfError
+from vidclf.system.terminal import say
+from vidclf.system.text import first_five
+
+NAME, ENDINGS, WRITES, PER_FRAME = "boris_project", (".boris",), (".boris",), False
+
+
+def fits(text: str) -> bool:
+    """Return whether it is JSON with BORIS's keys."""
+    return text.lstrip()[:1] == "{" and '"observations"' in text and '"behaviors_conf"' in text
+
+
+def read(file: Path, text: str) -> Iterator[Event]:
+    """Yield the events of all observations of media files."""
+    project = check_shape(file, load_json(file, text), dict, "it")
+    behaviors = check_shape(file, project.get("behaviors_conf", {}), dict, "behaviors_conf")
+    points = {b.get("code") for b in behaviors.values() if "point" in str(b.get("type", "")).casefold()}
+    skipped = []
+    for name, observation in check_shape(file, project.get("observations", {}), dict, "observations").items():
+        check_shape(file, observation, dict, f"observation {name!r}")
+        if observation.get("type", "MEDIA") == "MEDIA" and observation.get("events"):
+            yield from _read_observation(file, name, observation, points)
+        else:
+            skipped.append(name)
+    if skipped:
+        say(f"{file}: {len(skipped)} observations are live or have no events; left out: {first_five(skipped)}.")
+
+
+def _read_observation(file: Path, name: str, observation: dict[str, Any], points: set[Any]) -> Iterator[Event]:
+    players = check_shape(file, observation.get("file"), dict, f"the files of observation {name!r}")
+    films = [[*paths] for _, paths in sorted(players.items()) if paths]  # players show theirs side by side
+    if len(films) != 1 or len(films[0]) != 1:
+        what = "it is over several files, whose times BORIS counts through" if films else "it names no media file"
+        raise VidclfError(f"{file}, observation {name!r}, row 1: {what}. Make one observation for each file.")
+    path = str(films[0][0]).replace("\\", "/")
+    offset_s = float(observation.get("time offset") or 0)  # BORIS adds it to all times
+    coder = str((observation.get("independent_variables") or {}).get("coder", ""))
+    started: dict[tuple[str, ...], Event] = {}
+    rows = check_shape(file, observation["events"], list, f"the events of observation {name!r}")
+    for row_number, row in enumerate(rows, start=1):
+        where = f"observation {name!r}, row {row_number}"
+        if not isinstance(row, list) or len(row) < 3:
+            raise VidclfError(f"{file}, {where}: an event must be [time, subject, behavior, modifier, comment].")
+        subject, label, modifier = map(str, [*row[1:4], ""][:3])
+        time_s = number(file, number(file, row[0], where) - offset_s, where)
+        event = Event(path, time_s, time_s, label, subject, coder=coder, where=where)
+        if label in points:
+            yield event
+        elif start := started.pop((subject, label, modifier), None):
+            yield replace(start, end_s=time_s)
+        else:
+            started[subject, label, modifier] = event
+    for event in started.values():
+        raise VidclfError(f"{file}, {event.where}: {event.label} never stops. Pair the state events in BORIS.")
+
+
+def write(path: Path, events: Sequence[Event], videos: Mapping[str, VideoInfo]) -> bytes:
+    """Return a project that BORIS opens: an observation for each video and coder.
+
+    Events of one behavior and subject that overlap differ in their modifier, because BORIS pairs starts and stops.
+    """
+    with_duration = {event.label for event in events if event.start_s < event.end_s}
+    observations: dict[str, Any] = {}
+    names = [f"{event.path} ({event.coder})" if event.coder else event.path for event in events]
+    of_one = [(name, event.subject, event.label) for name, event in zip(names, events, strict=True)]
+    for event, name, lane in zip(events, names, lanes(events, of_one), strict=True):
+        info = videos[event.path]
+        rows = observations.setdefault(name, _observation(event, info))["events"]
+        for time_s in (event.start_s, event.end_s) if event.label in with_duration else (event.start_s,):
+            what = [event.subject, event.label, str(lane + 1) if lane else "", ""]
+            rows.append([round(time_s, 3), *what, int(time_s * info.fps)])
+    for observation in observations.values():
+        observation["events"].sort(key=lambda row: row[0])
+    types = {label: "State event" if label in with_duration else "Point event" for label in {e.label for e in events}}
+    no_detail = {"description": "", "color": "", "category": "", "modifiers": "", "excluded": "", "coding map": ""}
+    behaviors = [{"type": types[label], "key": "", "code": label, **no_detail} for label in sorted(types)]
+    subjects = sorted({event.subject for event in events} - {""})
+    project = {
+        **{"time_format": "hh:mm:ss", "project_format_version": "7.0", "project_name": path.stem},
+        **{"project_date": datetime.now().isoformat(timespec="seconds"), "project_description": "Written by vidclf"},
+        "subjects_conf": {str(n): {"key": "", "name": name, "description": ""} for n, name in enumerate(subjects)},
+        "behaviors_conf": {str(n): behavior for n, behavior in enumerate(behaviors)},
+        "observations": observations,
+        **{key: {} for key in ("behavioral_categories_config", "independent_variables", "coding_map", "converters")},
+        **{key: [] for key in ("behavioral_categories", "behaviors_coding_map")},
+    }
+    return json.dumps(project, indent=1, ensure_ascii=False).encode("utf-8", "surrogateescape")
+
+
+def _observation(event: Event, info: VideoInfo) -> dict[str, Any]:
+    return {
+        "file": {player: [event.path] if player == "1" else [] for player in "12345678"},
+        **{"type": "MEDIA", "date": datetime.now().isoformat(timespec="seconds"), "description": ""},
+        **{"time offset": 0.0, "events": [], "observation time interval": [0, 0]},
+        "independent_variables": {"coder": event.coder} if event.coder else {},
+        **dict.fromkeys(("visualize_spectrogram", "visualize_waveform", "media_creation_date_as_offset"), False),
+        **{"media_scan_sampling_duration": 0, "image_display_duration": 1, "close_behaviors_between_videos": False},
+        "media_info": {
+            "length": {event.path: info.num_frames / info.fps},
+            **{"fps": {event.path: info.fps}, "hasVideo": {event.path: True}, "hasAudio": {event.path: False}},
+            "offset": {"1": 0.0},
+        },
+    }
