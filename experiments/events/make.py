@@ -1,0 +1,138 @@
+"""Join clips into films whose events are known to the frame, with the truth in every format that vidclf writes.
+
+    python -m experiments.events.make root=UCF-101 to=films classes=A,B,C background=black minutes=2 seed=0
+
+A film holds clips of one group of each class, so films are independent, and a film is a group. Test films are those of
+the groups that split 1 of UCF101 tests. The first class is the most frequent: each further one has `RARER` times its
+clips, down to one a film. Between clips there is background: black, or clips of the class that `background` names.
+Even groups become XVID with B-frames in AVI at 25 frames a second, odd ones H.264 in MP4 at 30000/1001.
+"""
+
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from av.video.frame import PictureType
+
+from vidclf.contracts import Video
+from vidclf.data.datasets.ucf101 import UCF101, is_test_group
+from vidclf.data.decoding import decode_frames, inspect
+from vidclf.data.events import Event, formats, write_events
+
+RARER = 0.4
+GAP_S = (1.0, 6.0)  # of background between two clips
+SIZE = (320, 240)
+NUM_VAL = 4  # of the groups that are not test
+CODECS = ((".avi", "mpeg4", Fraction(25)), (".mp4", "libx264", Fraction(30000, 1001)))
+Piece = tuple[str, np.ndarray | int]  # a label, and frames (T, H, W, 3) or a number of black frames
+
+
+def make_films(root: Path, to: Path, classes: list[str], background: str, minutes: float, seed: int) -> list[Event]:
+    """Write a film of each group that has every class, and return the events of all films."""
+    dataset = UCF101(root, classes=[*classes, *([] if background == "black" else [background])])
+    clips: dict[str, dict[str, list[Video]]] = {}
+    for video in dataset.videos():
+        name = dataset.class_names[video.label]
+        clips.setdefault(video.group, {}).setdefault(name, []).append(video)
+    complete = {group: of_class for group, of_class in sorted(clips.items()) if {*classes} <= {*of_class}}
+    parts = _parts({group: next(iter(of_class.values()))[0] for group, of_class in complete.items()}, seed)
+    events: list[Event] = []
+    for number, (group, of_class) in enumerate(complete.items()):
+        ending, codec, fps = CODECS[number % 2]
+        path = to / f"{group}{ending}"
+        pieces = _pieces(of_class, classes, background, minutes, fps, np.random.default_rng([seed, number]))
+        for label, start, stop in _write(path, codec, fps, pieces):
+            if label in classes:
+                times = float(start / fps), float(stop / fps)
+                events.append(Event(path.name, *times, label, group=group, part=parts[group]))
+        print(f"{path}: {sum(event.path == path.name for event in events)} events", file=sys.stderr)
+    return events
+
+
+def _parts(firsts: dict[str, Video], seed: int) -> dict[str, str]:
+    parts = {group: "test" if is_test_group(video, 1) else "train" for group, video in firsts.items()}
+    train = [group for group, part in parts.items() if part == "train"]
+    held = np.random.default_rng(seed).permutation(train)[:NUM_VAL]
+    return parts | dict.fromkeys(map(str, held), "val")
+
+
+def _pieces(
+    of_class: dict[str, list[Video]],
+    classes: list[str],
+    background: str,
+    minutes: float,
+    fps: Fraction,
+    random: np.random.Generator,
+) -> Iterator[Piece]:
+    """Yield background and clips by turns until the film is long enough; rarer classes come less often."""
+    weights = np.array([RARER**rank for rank in range(len(classes))])
+    order = [*random.permutation(classes), *random.choice(classes, 1000, p=weights / weights.sum())]
+    num_frames = 0
+    for label in map(str, order):
+        for name in ("background", label):
+            piece = _background(of_class.get(background, []), fps, random) if name == "background" else None
+            if piece is None:
+                piece = _frames_of(of_class[label][random.integers(len(of_class[label]))])
+            yield name, piece
+            num_frames += piece if isinstance(piece, int) else len(piece)
+        if num_frames >= 60 * minutes * fps:
+            return
+
+
+def _background(clips: list[Video], fps: Fraction, random: np.random.Generator) -> np.ndarray | int:
+    num_frames = round(random.uniform(*GAP_S) * float(fps))
+    return _frames_of(clips[random.integers(len(clips))])[:num_frames] if clips else num_frames
+
+
+def _frames_of(clip: Video) -> np.ndarray:
+    frames = decode_frames(clip.path, torch.arange(inspect(clip.path).num_frames))
+    return frames.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _write(path: Path, codec: str, fps: Fraction, pieces: Iterator[Piece]) -> Iterator[tuple[str, int, int]]:
+    """Encode the pieces one after the other; yield the label of each, its first frame, and the frame after its last."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.width, stream.height = SIZE
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.max_b_frames = 2
+        if codec == "mpeg4":
+            stream.codec_context.codec_tag = "XVID"
+        count = 0
+        for label, piece in pieces:
+            frames = np.zeros((piece, *SIZE[::-1], 3), np.uint8) if isinstance(piece, int) else piece
+            for pixels in frames:
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(*SIZE)
+                frame.pict_type = PictureType.NONE
+                container.mux(stream.encode(frame))
+            yield label, count, count + len(frames)
+            count += len(frames)
+        container.mux(stream.encode())
+
+
+def main() -> None:
+    """Make the films that the command line describes."""
+    defaults = {"root": "", "to": "films", "classes": "", "background": "black", "minutes": "2", "seed": "0"}
+    settings = {**defaults, **dict(argument.split("=", 1) for argument in sys.argv[1:])}
+    if not (settings["root"] and settings["classes"]) or settings.keys() - defaults.keys():
+        sys.exit(__doc__)
+    to = Path(settings["to"])
+    to.mkdir(parents=True, exist_ok=True)
+    classes, minutes, seed = settings["classes"].split(","), float(settings["minutes"]), int(settings["seed"])
+    events = make_films(Path(settings["root"]), to, classes, settings["background"], minutes, seed)
+    infos = {name: inspect(to / name) for name in dict.fromkeys(event.path for event in events)}
+    for ending in sorted({ending for module in formats().values() for ending in module.WRITES}):
+        if ending in (".eaf", ".srt", ".vtt"):  # about one video each
+            for name, info in infos.items():
+                of_film = [event for event in events if event.path == name]
+                write_events(to / Path(name).with_suffix(ending), of_film, {name: info})
+        else:
+            write_events(to / f"events{ending}", events, infos)
+
+
+if __name__ == "__main__":
+    main()
