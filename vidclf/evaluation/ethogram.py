@@ -1,0 +1,254 @@
+"""Score and draw the labels of long videos along their time, beside what the clock alone would say."""
+
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib import colormaps
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from sklearn.tree import DecisionTreeClassifier
+
+from vidclf.contracts import PARTS, Dataset, optional
+from vidclf.data.corpus import Corpus
+from vidclf.data.opening import open_video
+from vidclf.data.timelines import duration_of, instants, labels_at
+from vidclf.errors import VideoError
+from vidclf.evaluation.intervals import interval_of_accuracy
+from vidclf.evaluation.scores import VideoPredictions
+from vidclf.evaluation.timeline import (
+    Counts,
+    average_windows,
+    bouts_of,
+    choose_cleaning,
+    clean,
+    count,
+    intervals_over_groups,
+    rows_of_classes,
+    scores_of,
+)
+from vidclf.system.disk import write_csv
+from vidclf.system.text import sanitize
+
+CHOSEN = ("smooth_s", "min_bout_s")  # on val, and kept in metrics.json
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+MAX_LEAVES, MIN_LEAF_S = 32, 2.0  # of the tree that sees the clock
+MAX_DRAWN = 20  # videos
+Labels = Int[np.ndarray, " N"]
+
+
+@dataclass(frozen=True, eq=False)
+class Film:
+    """A long video at the middles of equal steps of time that have a label.
+
+    Attributes:
+        path: of the file.
+        group: of videos that are not independent.
+        times_s: of the instants.
+        truth: the label at each instant.
+        probabilities: of each class, the mean of the windows that cover the instant.
+    """
+
+    path: Path
+    group: Hashable
+    times_s: Float[np.ndarray, " N"]
+    truth: Labels
+    probabilities: Float[np.ndarray, "N K"]
+
+
+def score_timelines(
+    folder: Path,
+    predictions: VideoPredictions,
+    corpus: Corpus,
+    settings: Mapping[str, Any],
+    chosen: Mapping[str, float] | None,
+) -> dict[str, float]:
+    """Return scores over time, each with an interval over groups, and write tables and the ethogram into `folder`.
+
+    Args:
+        folder: for timeline.csv, bouts.csv, timeline_classes.csv, coverage.csv and ethogram.png.
+        predictions: of the windows of a part.
+        corpus: whose data set knows the labels over time.
+        settings: `step_s` of the grid; `smooth_s` and `min_bout_s`, null where they are to be chosen.
+        chosen: on val; None: choose on these predictions, which are val's.
+    """
+    step_s, names = settings["step_s"], corpus.class_names
+    background = optional(corpus.dataset, Dataset, "background")
+    label = names.index(background) if background in names else None
+    films = films_of(predictions, corpus, step_s)
+    if chosen is None:
+        best = choose_cleaning([film.probabilities for film in films], [film.truth for film in films], step_s, label)
+        chosen = dict(zip(CHOSEN, best, strict=True))
+    cleaning = {key: settings[key] if settings[key] is not None else chosen[key] for key in CHOSEN}
+    predicted = [clean(film.probabilities, **cleaning, step_s=step_s) for film in films]
+    counts = [
+        count(film.truth, labels, len(names), label) for film, labels in zip(films, predicted, strict=True)
+    ]
+    scores = scores_of(Counts.total(counts))
+    intervals = intervals_over_groups(
+        [film.group for film in films], lambda weights: scores_of(Counts.total(counts, weights))
+    )
+    metrics = {**scores, **cleaning}
+    for name, interval in intervals.items():
+        metrics |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+    metrics |= _baselines(films, corpus, step_s, label)
+    rows = rows_of_classes(Counts.total(counts), names, step_s)
+    write_csv(folder / "timeline_classes.csv", tuple(rows[0]), (tuple(row.values()) for row in rows))
+    _write_timelines(folder, films, predicted, names, step_s)
+    draw_ethogram(films, predicted, names, step_s).savefig(folder / "ethogram.png", dpi=120)
+    return metrics
+
+
+def chosen_in(folder: Path) -> dict[str, float] | None:
+    """Return the smoothing that was chosen on val, from the metrics.json in a run's folder; None: there is none."""
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text())
+        return {key: float(metrics[key]) for key in CHOSEN}
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def films_of(predictions: VideoPredictions, corpus: Corpus, step_s: float) -> list[Film]:
+    """Return the long videos that the predicted windows are of, in order, at instants that have a label."""
+    rows_of: dict[Path, list[int]] = {}
+    for row, position in enumerate(predictions.positions):
+        rows_of.setdefault(corpus.videos[position].path, []).append(row)
+    films = []
+    for path, rows in rows_of.items():
+        windows = [corpus.videos[predictions.positions[row]] for row in rows]
+        times_s, truth = _truth(corpus, path, predictions.positions[rows[0]], step_s)
+        bounds = (np.asarray([getattr(window, key) for window in windows], float) for key in ("start_s", "end_s"))
+        probabilities = average_windows(predictions.log_probabilities[rows].exp().numpy(), *bounds, times_s)
+        is_known = truth >= 0
+        films.append(Film(path, windows[0].unit, times_s[is_known], truth[is_known], probabilities[is_known]))
+    return films
+
+
+def _truth(corpus: Corpus, path: Path, position: int, step_s: float) -> tuple[Float[np.ndarray, " N"], Labels]:
+    """Return the instants of a file and the label at each; -1 where there is none."""
+    timelines: Any = optional(corpus.dataset, Dataset, "timelines")
+    background = optional(corpus.dataset, Dataset, "background") or ""
+    times_s = instants(duration_of(corpus.facts[position].info), step_s)
+    numbers = {name: number for number, name in enumerate(corpus.class_names)}
+    labels = labels_at(timelines[str(path)], times_s, background)
+    return times_s, np.asarray([numbers.get(name, -1) for name in labels])
+
+
+def _baselines(films: Sequence[Film], corpus: Corpus, step_s: float, background: int | None) -> dict[str, float]:
+    """Return the scores of the most frequent label of train, and of a tree that sees the clock and the container."""
+    first_of: dict[Path, int] = {}
+    for position in sorted(corpus.facts):
+        if corpus.split.parts[position] in PARTS[:2]:
+            first_of.setdefault(corpus.videos[position].path, position)
+    scored = {film.path for film in films}
+    inputs, labels = [], []
+    for path, position in first_of.items():
+        if path not in scored:  # val's own films, where val is scored
+            times_s, truth = _truth(corpus, path, position, step_s)
+            inputs.append(_clock(corpus, path, position, times_s)[truth >= 0])
+            labels.append(truth[truth >= 0])
+    if not inputs:
+        return {}
+    fitted = np.concatenate(labels)
+    tree = DecisionTreeClassifier(max_leaf_nodes=MAX_LEAVES, min_samples_leaf=round(MIN_LEAF_S / step_s), random_state=0)
+    tree.fit(np.concatenate(inputs), fitted)
+    positions = {corpus.videos[position].path: position for position in corpus.facts}
+    guesses = {
+        "majority": [np.full(len(film.truth), np.bincount(fitted).argmax()) for film in films],
+        "clock": [tree.predict(_clock(corpus, film.path, positions[film.path], film.times_s)) for film in films],
+    }
+    found = {}
+    for name, guessed in guesses.items():
+        pairs = zip(films, guessed, strict=True)
+        counts = [count(film.truth, labels, len(corpus.class_names), background) for film, labels in pairs]
+        scores = scores_of(Counts.total(counts))
+        found |= {f"{name}_{key}": scores[key] for key in ("frame_accuracy", "frame_macro_f1")}
+    return found
+
+
+def _clock(
+    corpus: Corpus, path: Path, position: int, times_s: Float[np.ndarray, " N"]
+) -> Float[np.ndarray, "N 7"]:
+    """Return the place in the file, in s and as a share, the time of day, and the file's rate, size and length."""
+    info = corpus.facts[position].info
+    duration_s = duration_of(info)
+    constant = [_time_of_day(path), info.fps, info.width, info.height, duration_s]
+    return np.column_stack([times_s, times_s / duration_s, *(np.full(len(times_s), value) for value in constant)])
+
+
+def _time_of_day(path: Path) -> float:
+    """Return when a file's container says that the recording began, in hours; -1: it does not say."""
+    try:
+        with open_video(path) as (container, _):
+            hours, minutes, *_ = container.metadata.get("creation_time", "").partition("T")[2].split(":")
+            return int(hours) + int(minutes) / 60
+    except (VideoError, ValueError):
+        return -1.0
+
+
+def coverage_rows(predictions: VideoPredictions, temperature: float) -> list[list[object]]:
+    """Return the rows of coverage.csv: of predictions whose calibrated probability is high enough, how many are right.
+
+    A row has the threshold, the share of windows that reach it, their accuracy, and its interval over groups.
+    """
+    probability = (predictions.log_probabilities.double() / temperature).log_softmax(1).max(1).values.exp().numpy()
+    rows: list[list[object]] = []
+    for threshold in THRESHOLDS:
+        reached = probability >= threshold
+        row: list[object] = [threshold, float(reached.mean()), "", "", ""]
+        if reached.any():
+            clusters = type(predictions.clusters).of(predictions.clusters.of_video[reached].tolist())
+            is_correct = predictions.is_correct[reached]
+            row[2:] = float(is_correct.mean()), *(interval_of_accuracy(is_correct, clusters) or ("", ""))
+        rows.append(row)
+    return rows
+
+
+def _write_timelines(
+    folder: Path, films: Sequence[Film], predicted: Sequence[Labels], names: Sequence[str], step_s: float
+) -> None:
+    """Write timeline.csv, one row an instant, and bouts.csv, one row a run of one label."""
+    instants_rows, bouts = list[tuple[object, ...]](), list[tuple[object, ...]]()
+    for film, labels in zip(films, predicted, strict=True):
+        columns = zip(film.times_s.tolist(), film.truth, labels, film.probabilities.tolist(), strict=True)
+        for time_s, truth, label, probabilities in columns:
+            row = film.path.name, round(time_s, 4), names[truth], names[label]
+            instants_rows.append((*row, *(round(probability, 4) for probability in probabilities)))
+        for source, of_source in (("truth", film.truth), ("prediction", labels)):
+            for first, stop, label in bouts_of(of_source):
+                start_s, end_s = film.times_s[first] - step_s / 2, film.times_s[stop - 1] + step_s / 2
+                bouts.append((film.path.name, source, round(float(start_s), 4), round(float(end_s), 4), names[label]))
+    header = ("path", "time_s", "truth", "predicted", *(f"p_{name}" for name in names))
+    write_csv(folder / "timeline.csv", header, instants_rows)
+    write_csv(folder / "bouts.csv", ("path", "source", "start_s", "end_s", "label"), bouts)
+
+
+def draw_ethogram(
+    films: Sequence[Film], predicted: Sequence[Labels], names: Sequence[str], step_s: float
+) -> Figure:
+    """Return a figure with a row a film: truth, prediction, and where they differ, in black."""
+    shown = list(zip(films, predicted, strict=True))[:MAX_DRAWN]
+    figure = Figure(figsize=(12, 1.2 + 0.8 * len(shown)), layout="constrained")
+    colours = [colormaps["tab20"](number % 20) for number in range(len(names))]
+    cmap = ListedColormap([*colours, "black", "white"])
+    longest_s = max(film.times_s[-1] for film, _ in shown) + step_s / 2
+    for axis, (film, labels) in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
+        differs = np.where(film.truth == labels, len(names) + 1, len(names))
+        end_s = film.times_s[-1] + step_s / 2
+        strips = np.stack([film.truth, labels, differs])
+        axis.imshow(strips, aspect="auto", interpolation="nearest", cmap=cmap, vmin=0, vmax=len(names) + 1,
+                    extent=(0, end_s, 2.5, -0.5))  # fmt: skip
+        axis.set(xlim=(0, longest_s), yticks=[0, 1, 2], yticklabels=["truth", "prediction", "differ"])
+        axis.set_title(sanitize(film.path.name), fontsize=8, loc="left", parse_math=False)
+        axis.tick_params(labelsize=7)
+    axis.set_xlabel("seconds")
+    figure.legend(
+        handles=[Patch(color=colour, label=sanitize(name)) for colour, name in zip(colours, names, strict=True)],
+        loc="outside upper center", ncols=min(len(names), 6), fontsize=8,
+    )  # fmt: skip
+    return figure
