@@ -1,0 +1,156 @@
+"""Timelines: from windows to instants, bouts, and their scores, against values worked out by hand."""
+
+from itertools import chain
+
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score, f1_score
+
+from vidclf.evaluation import timeline
+from vidclf.evaluation.timeline import Bout, Counts, bouts_of, count, scores_of
+
+
+def labels(text: str) -> np.ndarray:
+    """`labels("0012")` is the timeline of these classes."""
+    return np.asarray([int(letter) for letter in text], dtype=int)
+
+
+def text_of(timeline: np.ndarray) -> str:
+    return "".join(map(str, timeline.tolist()))
+
+
+def test_an_instant_has_the_mean_of_the_windows_that_cover_it():
+    probabilities = np.asarray([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    starts, ends = np.asarray([0.0, 1.0, 4.0]), np.asarray([2.0, 3.0, 5.0])
+    averaged = timeline.average_windows(probabilities, starts, ends, np.asarray([0.5, 1.5, 1.75, 2.5, 3.25, 3.75, 4.5]))
+    # 1.75 is in the middle of neither: the weights are 0.25 and 0.75. 3.25 and 3.75 are in no window.
+    expected = [[1, 0], [0.5, 0.5], [0.25, 0.75], [0, 1], [0, 1], [0.5, 0.5], [0.5, 0.5]]
+    assert averaged == pytest.approx(np.asarray(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("stride_s", [0.5, 1.0, 2.0])
+def test_perfect_windows_give_boundaries_within_half_a_stride(stride_s: float):
+    """The truth changes at 30.3 s and at 47.9 s; windows of 2 s have the label that covers most of them."""
+    starts = np.arange(0, 58 + 1e-9, stride_s)
+    middles = starts + 1
+    truth = np.where((middles > 30.3) & (middles < 47.9), 1, 0)
+    times = (np.arange(600) + 0.5) * 0.1
+    averaged = timeline.average_windows(np.eye(2)[truth], starts, starts + 2, times)
+    found = bouts_of(averaged.argmax(1))
+    assert [bout.label for bout in found] == [0, 1, 0]
+    assert found[1].first * 0.1 == pytest.approx(30.3, abs=stride_s / 2 + 0.1)
+    assert found[1].stop * 0.1 == pytest.approx(47.9, abs=stride_s / 2 + 0.1)
+
+
+def test_smoothing_is_the_mean_of_steps_around():
+    one_hot = np.eye(2)[labels("0010000")]
+    assert timeline.smooth(one_hot, 3)[:, 1] == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 0, 0, 0])
+    assert timeline.smooth(one_hot, 1) is one_hot
+
+
+@pytest.mark.parametrize(
+    ("before", "min_steps", "after"),
+    [
+        ("0001000", 2, "0000000"),
+        ("0001222", 2, "0000222"),  # one step is as near to both sides: the one before
+        ("0001122", 3, "0000000"),
+        ("0001111222", 4, "1111111111"),
+        ("012", 2, "012"),  # no bout is long enough
+        ("0001000", 1, "0001000"),
+        ("0001000", 0, "0001000"),
+    ],
+)
+def test_instants_of_short_bouts_get_the_nearest_label(before: str, min_steps: int, after: str):
+    assert text_of(timeline.drop_short(labels(before), min_steps)) == after
+
+
+def test_bouts_are_runs_of_equal_labels():
+    assert bouts_of(labels("00122")) == [Bout(0, 2, 0), Bout(2, 3, 1), Bout(3, 5, 2)]
+    assert bouts_of(labels("")) == []
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "score"),
+    [("abc", "abc", 1), ("abc", "ac", 2 / 3), ("ab", "abab", 0.5), ("abc", "xyz", 0), ("", "", 1), ("", "ab", 0)],
+)
+def test_the_edit_score_counts_changes_of_the_order_of_segments(truth: str, predicted: str, score: float):
+    assert timeline.edit_score(truth, predicted) == pytest.approx(score)
+
+
+def test_a_segment_is_hit_once_and_by_its_own_label():
+    """True 0 to 10; predicted 0 to 4 (share 0.4), 4 to 10 (0.6), and of another class."""
+    truth = [Bout(0, 10, 1), Bout(20, 30, 1)]
+    predicted = [Bout(0, 4, 1), Bout(4, 10, 1), Bout(20, 30, 2)]
+    assert timeline.match_segments(truth, predicted, 0.5) == (1, 2, 1)
+    assert timeline.match_segments(truth, predicted, 0.25) == (1, 2, 1)  # the second one hits what is hit already
+    assert timeline.match_segments(truth, predicted, 0.61) == (0, 3, 2)
+    assert timeline.match_segments([], [], 0.5) == (0, 0, 0)
+
+
+def test_scores_of_two_files_by_hand():
+    """First file: 8 of 10 steps; second: 4 of 5. Segments without background 0: 3 true, 3 predicted, all overlap."""
+    first = count(labels("0011112222"), labels("0001112222")[::1], 3, background=0)
+    second = count(labels("11100"), labels("11110"), 3, background=0)
+    scores = scores_of(Counts.total([first, second]))
+    assert scores["frame_accuracy"] == pytest.approx(13 / 15)
+    assert scores["segment_f1_50"] == 1
+    assert scores["edit"] == 1
+    truth, predicted = labels("001111222211100"), labels("000111222211110")
+    assert scores["frame_macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
+
+
+def test_a_split_bout_costs_segments_and_order_but_few_frames():
+    scores = scores_of(count(labels("1" * 20 + "0" * 10), labels("1" * 9 + "0" + "1" * 10 + "0" * 10), 2, background=0))
+    assert scores["frame_accuracy"] == pytest.approx(29 / 30)
+    assert scores["segment_f1_50"] == pytest.approx(2 / 3)  # a hit (share 10/20) and a false alarm
+    assert scores["segment_f1_10"] == pytest.approx(2 / 3)
+    assert scores["edit"] == 0.5
+
+
+def test_a_row_of_a_class_has_its_time_budget_and_bouts():
+    rows = timeline.rows_of_classes(count(labels("0011100110"), labels("0001100000"), 2), ["other", "walk"], 0.5)
+    walk = rows[1]
+    assert (walk["precision"], walk["recall"], walk["f1"]) == (1, 0.4, pytest.approx(4 / 7))
+    assert (walk["true_s"], walk["predicted_s"]) == (2.5, 1.0)
+    assert (walk["true_bouts"], walk["predicted_bouts"]) == (2, 1)
+    assert (walk["true_bout_s"], walk["predicted_bout_s"]) == (1.25, 1.0)
+
+
+def test_intervals_draw_whole_groups():
+    counts = [count(labels("01" * 10), labels(("01" if right else "10") * 10), 2) for right in (1, 1, 0, 0)]
+
+    def score(weights: list[float]) -> dict[str, float]:
+        return scores_of(Counts.total(counts, weights))
+
+    assert timeline.intervals_over_groups("aabb", score)["frame_accuracy"] == (0, 1)  # both groups may be the same
+    assert timeline.intervals_over_groups("aaaa", score) == {}
+    low, high = timeline.intervals_over_groups("abab", score)["frame_accuracy"]
+    assert (low, high) == (0.5, 0.5)
+
+
+def test_smoothing_and_the_shortest_bout_are_chosen_by_segment_f1():
+    """Single steps flicker, which costs segments."""
+    truth = labels("0" * 50 + "1" * 50 + "0" * 50)
+    noisy = truth.copy()
+    noisy[[10, 30, 70, 90, 120]] ^= 1
+    probabilities = 0.2 + 0.6 * np.eye(2)[noisy]
+    smooth_s, min_bout_s = timeline.choose_cleaning([probabilities], [truth], 0.1)
+    assert (smooth_s, min_bout_s) == (0.0, 0.5)
+    assert text_of(timeline.clean(probabilities, smooth_s, min_bout_s, 0.1)) == text_of(truth)
+    assert timeline.choose_cleaning([np.eye(2)[truth]], [truth], 0.1) == (0.0, 0.0)
+
+
+def test_kappa_is_that_of_scikit_learn_of_all_steps():
+    first, second = [list("aabbbccc"), list("abab")], [list("aabbcccc"), list("abbb")]
+    kappas = timeline.cohen_kappa(first, second, ["g1", "g2"])
+    ones, others = [*chain(*first)], [*chain(*second)]
+    assert kappas["all"][0] == pytest.approx(cohen_kappa_score(ones, others))
+    is_a = cohen_kappa_score([label == "a" for label in ones], [label == "a" for label in others])
+    assert kappas["a"][0] == pytest.approx(is_a)
+    low, high = kappas["all"][1]
+    assert low <= kappas["all"][0] <= high
+    assert timeline.cohen_kappa(first[:1], second[:1], ["g1"])["all"][1] is None
+
+
+def test_coders_who_give_one_label_throughout_have_no_kappa():
+    assert np.isnan(timeline.cohen_kappa([["a", "a"]], [["a", "a"]], ["g"])["all"][0])
