@@ -166,7 +166,10 @@ class OfficialParts:
     groups_may_cross: bool = False
 
 
-@optional_members(on_error="raise", root=None, split_numbers=(), official_parts=None, needs_look=False, credit="")
+@optional_members(
+    **{"on_error": "raise", "root": None, "split_numbers": (), "official_parts": None, "credit": ""},
+    **{"needs_look": False, "timelines": None, "background": None},
+)
 @runtime_checkable
 class Dataset(Protocol):
     """A data set lists its videos. It reads names and tables, no video.
@@ -178,6 +181,8 @@ class Dataset(Protocol):
         split_numbers: of the official splits; empty: there are none.
         official_parts: (videos, number, folder that split.lists names) -> OfficialParts; required with split_numbers.
         needs_look: whether `videos` is called with a function from paths to the facts of these files.
+        timelines: after `videos`, the labels of long videos over time: stretches by path.
+        background: the label of windows without an event.
         credit: shown below images of its videos.
     """
 

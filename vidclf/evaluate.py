@@ -11,6 +11,7 @@ from vidclf.comparison.scored import temperature_in
 from vidclf.contracts import PARTS
 from vidclf.data.corpus import Corpus
 from vidclf.errors import VidclfError
+from vidclf.evaluation.ethogram import score_timelines, write_coverage
 from vidclf.evaluation.logits import ViewLogits, compute_metrics, print_warnings, score_part
 from vidclf.evaluation.probes import Prober, parse_probes
 from vidclf.evaluation.results import summarize, write_aggregations, write_report
@@ -82,11 +83,16 @@ def _write_scores(
     corpus: Corpus,
 ) -> None:
     """Write the scores, tables and figures of a part, and print the scores."""
-    temperature = temperature_in(run.folder / results_name("val", changed) if changed else run.folder)
+    val = run.folder / results_name("val", changed) if changed else run.folder
+    temperature = temperature_in(val)
     aggregations = build_aggregations()
     metrics = compute_metrics(view_logits, predictions, corpus, part, aggregations, temperature)
     results = results_folder(run, results_name(part, changed))
     write_report(results, view_logits, predictions, classifier.aggregation, corpus)
+    timeline = score_timelines(results, predictions, corpus, config.get("timeline"), None if part == "val" else val)
+    if timeline:
+        write_coverage(results, predictions, temperature)
+    metrics |= timeline
     if part == "test":
         metrics |= kept_shortcuts(Path(config["store"]["root"]), corpus)
         write_aggregations(results, view_logits, aggregations, corpus.videos)

@@ -18,8 +18,8 @@ from vidclf.contracts import PARTS, Dataset, optional
 from vidclf.data.corpus import Corpus
 from vidclf.data.opening import open_video
 from vidclf.data.timelines import duration_of, instants, labels_at
-from vidclf.errors import VideoError
-from vidclf.evaluation.intervals import interval_of_accuracy
+from vidclf.errors import VidclfError, VideoError
+from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
 from vidclf.evaluation.scores import VideoPredictions
 from vidclf.evaluation.timeline import (
     Counts,
@@ -33,6 +33,7 @@ from vidclf.evaluation.timeline import (
     scores_of,
 )
 from vidclf.system.disk import write_csv
+from vidclf.system.terminal import say
 from vidclf.system.text import sanitize
 
 CHOSEN = ("smooth_s", "min_bout_s")  # on val, and kept in metrics.json
@@ -65,30 +66,38 @@ def score_timelines(
     folder: Path,
     predictions: VideoPredictions,
     corpus: Corpus,
-    settings: Mapping[str, Any],
-    chosen: Mapping[str, float] | None,
+    settings: Mapping[str, Any] | None,
+    val: Path | None,
 ) -> dict[str, float]:
     """Return scores over time, each with an interval over groups, and write tables and the ethogram into `folder`.
+
+    Nothing is done for a data set of clips, which have no timelines.
 
     Args:
         folder: for timeline.csv, bouts.csv, timeline_classes.csv, coverage.csv and ethogram.png.
         predictions: of the windows of a part.
         corpus: whose data set knows the labels over time.
-        settings: `step_s` of the grid; `smooth_s` and `min_bout_s`, null where they are to be chosen.
-        chosen: on val; None: choose on these predictions, which are val's.
+        settings: `step_s` of the grid; `smooth_s` and `min_bout_s`, null where they are to be chosen; None: of a run
+            that does not know them.
+        val: the folder with val's scores, whose smoothing is used; None: choose on these predictions, which are val's.
     """
+    if optional(corpus.dataset, Dataset, "timelines") is None:
+        return {}
+    settings = settings or {"step_s": 0.1, "smooth_s": None, "min_bout_s": None}
     step_s, names = settings["step_s"], corpus.class_names
+    if not 0 < step_s <= 10:
+        raise VidclfError(f"timeline.step_s={step_s}: must be above 0 and at most 10 seconds.")
     background = optional(corpus.dataset, Dataset, "background")
     label = names.index(background) if background in names else None
     films = films_of(predictions, corpus, step_s)
-    if chosen is None:
+    if val is None:
         best = choose_cleaning([film.probabilities for film in films], [film.truth for film in films], step_s, label)
         chosen = dict(zip(CHOSEN, best, strict=True))
+    else:
+        chosen = _chosen_in(val)
     cleaning = {key: settings[key] if settings[key] is not None else chosen[key] for key in CHOSEN}
     predicted = [clean(film.probabilities, **cleaning, step_s=step_s) for film in films]
-    counts = [
-        count(film.truth, labels, len(names), label) for film, labels in zip(films, predicted, strict=True)
-    ]
+    counts = [count(film.truth, labels, len(names), label) for film, labels in zip(films, predicted, strict=True)]
     scores = scores_of(Counts.total(counts))
     intervals = intervals_over_groups(
         [film.group for film in films], lambda weights: scores_of(Counts.total(counts, weights))
@@ -104,13 +113,14 @@ def score_timelines(
     return metrics
 
 
-def chosen_in(folder: Path) -> dict[str, float] | None:
-    """Return the smoothing that was chosen on val, from the metrics.json in a run's folder; None: there is none."""
+def _chosen_in(folder: Path) -> dict[str, float]:
+    """Return the smoothing that was chosen on val, from metrics.json; none where it was not."""
     try:
         metrics = json.loads((folder / "metrics.json").read_text())
         return {key: float(metrics[key]) for key in CHOSEN}
     except (OSError, ValueError, TypeError, KeyError):
-        return None
+        say(f"{folder}: no smoothing was chosen on val, so timelines are not smoothed. Evaluate part=val first.")
+        return dict.fromkeys(CHOSEN, 0.0)
 
 
 def films_of(predictions: VideoPredictions, corpus: Corpus, step_s: float) -> list[Film]:
@@ -122,8 +132,9 @@ def films_of(predictions: VideoPredictions, corpus: Corpus, step_s: float) -> li
     for path, rows in rows_of.items():
         windows = [corpus.videos[predictions.positions[row]] for row in rows]
         times_s, truth = _truth(corpus, path, predictions.positions[rows[0]], step_s)
-        bounds = (np.asarray([getattr(window, key) for window in windows], float) for key in ("start_s", "end_s"))
-        probabilities = average_windows(predictions.log_probabilities[rows].exp().numpy(), *bounds, times_s)
+        starts_s, ends_s = np.asarray([(window.start_s, window.end_s) for window in windows], float).T
+        of_windows = predictions.log_probabilities[rows].exp().numpy()
+        probabilities = average_windows(of_windows, starts_s, ends_s, times_s)
         is_known = truth >= 0
         films.append(Film(path, windows[0].unit, times_s[is_known], truth[is_known], probabilities[is_known]))
     return films
@@ -155,14 +166,16 @@ def _baselines(films: Sequence[Film], corpus: Corpus, step_s: float, background:
     if not inputs:
         return {}
     fitted = np.concatenate(labels)
-    tree = DecisionTreeClassifier(max_leaf_nodes=MAX_LEAVES, min_samples_leaf=round(MIN_LEAF_S / step_s), random_state=0)
+    tree = DecisionTreeClassifier(
+        max_leaf_nodes=MAX_LEAVES, min_samples_leaf=round(MIN_LEAF_S / step_s), random_state=0
+    )
     tree.fit(np.concatenate(inputs), fitted)
     positions = {corpus.videos[position].path: position for position in corpus.facts}
     guesses = {
         "majority": [np.full(len(film.truth), np.bincount(fitted).argmax()) for film in films],
         "clock": [tree.predict(_clock(corpus, film.path, positions[film.path], film.times_s)) for film in films],
     }
-    found = {}
+    found: dict[str, float] = {}
     for name, guessed in guesses.items():
         pairs = zip(films, guessed, strict=True)
         counts = [count(film.truth, labels, len(corpus.class_names), background) for film, labels in pairs]
@@ -171,9 +184,7 @@ def _baselines(films: Sequence[Film], corpus: Corpus, step_s: float, background:
     return found
 
 
-def _clock(
-    corpus: Corpus, path: Path, position: int, times_s: Float[np.ndarray, " N"]
-) -> Float[np.ndarray, "N 7"]:
+def _clock(corpus: Corpus, path: Path, position: int, times_s: Float[np.ndarray, " N"]) -> Float[np.ndarray, "N 7"]:
     """Return the place in the file, in s and as a share, the time of day, and the file's rate, size and length."""
     info = corpus.facts[position].info
     duration_s = duration_of(info)
@@ -191,22 +202,23 @@ def _time_of_day(path: Path) -> float:
         return -1.0
 
 
-def coverage_rows(predictions: VideoPredictions, temperature: float) -> list[list[object]]:
-    """Return the rows of coverage.csv: of predictions whose calibrated probability is high enough, how many are right.
+def write_coverage(folder: Path, predictions: VideoPredictions, temperature: float | None) -> None:
+    """Write coverage.csv: of predictions whose calibrated probability is high enough, how many are right.
 
     A row has the threshold, the share of windows that reach it, their accuracy, and its interval over groups.
     """
-    probability = (predictions.log_probabilities.double() / temperature).log_softmax(1).max(1).values.exp().numpy()
-    rows: list[list[object]] = []
+    log_probabilities = (predictions.log_probabilities.double() / (temperature or 1.0)).log_softmax(1)
+    probability = log_probabilities.max(1).values.exp().numpy()
+    rows: list[tuple[object, ...]] = []
     for threshold in THRESHOLDS:
         reached = probability >= threshold
-        row: list[object] = [threshold, float(reached.mean()), "", "", ""]
+        accuracy: tuple[object, ...] = ("", "", "")
         if reached.any():
-            clusters = type(predictions.clusters).of(predictions.clusters.of_video[reached].tolist())
+            clusters = Clusters.of(predictions.clusters.of_video[reached].tolist())
             is_correct = predictions.is_correct[reached]
-            row[2:] = float(is_correct.mean()), *(interval_of_accuracy(is_correct, clusters) or ("", ""))
-        rows.append(row)
-    return rows
+            accuracy = float(is_correct.mean()), *(interval_of_accuracy(is_correct, clusters) or ("", ""))
+        rows.append((threshold, float(reached.mean()), *accuracy))
+    write_csv(folder / "coverage.csv", ("threshold", "coverage", "top1", "top1_low", "top1_high"), rows)
 
 
 def _write_timelines(
@@ -228,13 +240,11 @@ def _write_timelines(
     write_csv(folder / "bouts.csv", ("path", "source", "start_s", "end_s", "label"), bouts)
 
 
-def draw_ethogram(
-    films: Sequence[Film], predicted: Sequence[Labels], names: Sequence[str], step_s: float
-) -> Figure:
+def draw_ethogram(films: Sequence[Film], predicted: Sequence[Labels], names: Sequence[str], step_s: float) -> Figure:
     """Return a figure with a row a film: truth, prediction, and where they differ, in black."""
     shown = list(zip(films, predicted, strict=True))[:MAX_DRAWN]
     figure = Figure(figsize=(12, 1.2 + 0.8 * len(shown)), layout="constrained")
-    colours = [colormaps["tab20"](number % 20) for number in range(len(names))]
+    colours: list[Any] = [colormaps["tab20"](number % 20) for number in range(len(names))]
     cmap = ListedColormap([*colours, "black", "white"])
     longest_s = max(film.times_s[-1] for film, _ in shown) + step_s / 2
     for axis, (film, labels) in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):

@@ -24,7 +24,10 @@ PREDICTIONS = ("video", "label", "predicted", "probability", "group", "shared", 
 CLASSES = ("class", "videos", "groups", "precision", "recall", "recall_low", "recall_high", "rough", "f1")
 TOP1 = ("top1", "top1_low", "top1_high")
 NO_INTERVAL = ("", "")
-SUMMARY = ("top1", "mean_class", "loss", "ece", "calibrated_loss", "temporal_gain")  # is printed
+SUMMARY = (  # is printed
+    *("top1", "frame_accuracy", "frame_macro_f1", "segment_f1_50", "edit"),
+    *("mean_class", "loss", "ece", "calibrated_loss", "temporal_gain"),
+)
 BASELINES = {"chance_top1": "chance", "majority_top1": "most frequent class"}
 
 

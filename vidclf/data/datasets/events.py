@@ -77,6 +77,9 @@ class Events:
         anywhere: whether paths may be absolute or lead out of `root`.
         on_error: as in `UCF101`.
 
+    Attributes:
+        timelines: after `videos`, the labels of each readable file: stretches that do not overlap, in order.
+
     Raises:
         VidclfError: a table cannot be read, or an argument is not allowed.
     """
@@ -152,7 +155,7 @@ class Events:
         mine = [event for event in events if event.coder == self.coder]
         groups = group_files(mine, self.group, self.root)
         parts = part_of_files(self.file, mine, self.group == "file")
-        timelines = self._timelines(mine, infos)
+        timelines = self.timelines = self._timelines(mine, infos)
         videos: list[Video] = []
         short, num_left_out = list[str](), 0
         for path, group in groups.items():
