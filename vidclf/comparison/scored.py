@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import operator
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from vidclf.system.text import first_five
 
 MAX_BYTES = 1_000_000  # of metrics.json, which is flat and short
 AGAIN = "Evaluate the run again."
+SEGMENT = re.compile(r"#[\d.e+]*-[\d.e+-]*$")  # of a video's name
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +33,11 @@ class ScoredRun:
         config: that it was trained with, plain data.
         class_names: in label order.
         metrics: from metrics.json.
-        videos: their names; the lists below have one value for each.
+        videos: their names, sorted by `contents`; the lists below have one value for each.
         labels: class names.
         predicted: class names.
         units: class and group, or "" and the group if it means one thing in all classes.
-        contents: hashes of the files.
+        contents: the hash of the file, and the segment of it: the same whatever the file's name.
     """
 
     folder: Path
@@ -83,8 +85,9 @@ def _read_predictions(path: Path, scored: ScoredRun) -> None:
             raise ValueError("other columns")
     except (ValueError, csv.Error) as error:
         raise VidclfError(f"{path}: not the predictions that this version writes ({error}). {AGAIN}") from error
-    for row in rows:
-        video, label, predicted, _, group, shared, content = map(sys.intern, row)  # runs share the text: less memory
+    keyed = [(f"{row[-1]}{''.join(SEGMENT.findall(row[0]))}", *row) for row in rows]
+    for row in sorted(keyed):  # copies of one file by their names
+        content, video, label, predicted, _, group, shared, _ = map(sys.intern, row)  # runs share the text: less memory
         scored.videos.append(video)
         scored.labels.append(label)
         scored.predicted.append(predicted)
