@@ -251,7 +251,7 @@ def test_settings_are_named_as_on_the_command_line():
         ),
         ({"content": "d"}, "0 of its 90 videos are among the other's 90, which lacks jump/v0.avi, .* and 85 more"),
         ({"videos_a_group": 90}, "60 videos have another label: "),
-        ({"videos_a_group": 9}, "have another label"),
+        ({"videos_a_group": 9}, "60 videos have another label"),
         ({"classes": ["jump", "run", "swim"]}, "only one of them knows the classes swim, walk"),
         ({"first": 90, "split": official(2)}, "0 of its 90 videos"),
     ],
@@ -374,7 +374,7 @@ def test_runs_that_cannot_be_compared_are_an_error(vidclf: Callable[..., Outcome
     outcome = vidclf("compare", str(run), "head=mlp")
     assert (outcome.status, outcome.out) == (1, "")
     assert outcome.err.endswith("head=mlp: runs are compared as they are. Allowed keys: part, run, seeds, to.\n")
-    assert "out=x: has become to=FILE" in vidclf("compare", str(run), "out=x").err
+    assert "out: has become to=FILE" in vidclf("compare", str(run), "out=x").err
     shutil.move(run / "test", run / "test-sampling.rate_hz-5")
     with pytest.raises(
         VidclfError, match=r"a: not evaluated on test with the run's own settings \(but with others: test-sam"
@@ -482,8 +482,8 @@ def test_nothing_is_wider_than_the_terminal(
         show(sorted(tmp_path.iterdir()), "test")
         out = capsys.readouterr().out
         assert max(map(len, out.splitlines())) <= columns
-        assert "   top1 0.633 [0.5" in out
-        assert out.count("the first is ") == 10
+        assert out.count("\n   top1 0.") == 6
+        assert out.count("verdict ") == 10
         assert "5 more pairs, less significant:" in out
     monkeypatch.setenv("COLUMNS", "400")
     show(sorted(tmp_path.iterdir()), "test")
@@ -544,7 +544,7 @@ def test_evaluated_runs_are_compared_and_several_are_evaluated_in_one_call(
     compared = vidclf("compare", "sweep")
     assert compared.status == 0, compared.err
     assert "0_x and 1_x: identical predictions." in compared.out
-    assert "chance 0.500, the most frequent class of train 0.500" in compared.out
+    assert "chance 0.500, the most frequent class of train 0.500" in " ".join(compared.out.split())
 
     change_logits = (first / "videos.txt").read_text().replace("Archery/", "Biking/")
     (first / "videos.txt").write_text(change_logits)

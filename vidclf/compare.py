@@ -14,7 +14,7 @@ def run(config: Config, run: Run | None) -> None:
     keys = known_keys("compare") - known_keys("train") - {"out"}
     for override in explicit_overrides():
         if key_of(override) == "out":
-            raise VidclfError(f"compare {override}: has become to=FILE.html, .md or .csv; to=null: no file.")
+            raise VidclfError("out: has become to=FILE.html, to=FILE.md or to=FILE.csv; to=null: no file.")
         if key_of(override) not in keys:
             raise VidclfError(
                 f"compare {override}: runs are compared as they are. Allowed keys: {', '.join(sorted(keys))}."

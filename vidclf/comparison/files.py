@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 
-from vidclf.comparison.leaderboard import Leaderboard, Setting, short_names
+from vidclf.comparison.leaderboard import Leaderboard, Setting, text_of
 from vidclf.comparison.tables import difference_of, exact_pairs, exact_settings, pairs_table, score_of, settings_table
 from vidclf.errors import VidclfError
 from vidclf.pages.rendering import as_csv, as_markdown, render_page
@@ -47,22 +47,22 @@ def write_comparison(path: Path, board: Leaderboard, title: str, notes: Sequence
 
 
 def _page(board: Leaderboard, title: str, notes: Sequence[str]) -> bytes:
-    short, shown = short_names(board.keys), board.pairs[:MAX_PAIRS]
+    shown = board.pairs[:MAX_PAIRS]
     ends = [abs(end) for pair in shown for end in pair.difference.interval or (pair.difference.value,)]
     return render_page(
         "compare.html",
         title=title,
         notes=notes,
-        settings=[(setting, score_of(setting), *_details(setting, short)) for setting in board.settings],
-        pairs=[(pair, difference_of(pair)) for pair in shown],
+        settings=[(setting, score_of(setting), *_details(setting, board.keys)) for setting in board.settings],
+        pairs=[(pair, difference_of(pair.difference)) for pair in shown],
         num_pairs=len(board.pairs),
         reach=max(0.05, ceil(20 * max(ends, default=0)) / 20),  # of the pairs' axis, to both sides
     )
 
 
-def _details(setting: Setting, short: Mapping[str, str]) -> Iterator[str]:
+def _details(setting: Setting, keys: Mapping[str, str]) -> Iterator[str]:
     """Yield what varied, and the scores beside top1."""
-    yield ", ".join(f"{short[key]}={value}" for key, value in setting.choices.items())
+    yield text_of(setting.choices, keys)
     metrics = [f"{words} {setting.metrics[key]:.3f}" for key, words in METRICS.items() if key in setting.metrics]
     if setting.deviation is not None:
         metrics.append(f"seeds {min(setting.top1s):.3f} to {max(setting.top1s):.3f}, deviation {setting.deviation:.3f}")

@@ -110,20 +110,20 @@ class Leaderboard:
 
     Attributes:
         settings: sorted by top1.
-        keys: of what differs between them.
+        keys: of what differs between them, and their short names.
         pairs: of settings on the same videos, the most significant first.
     """
 
     settings: Sequence[Setting]
-    keys: Sequence[str]
+    keys: Mapping[str, str]
     pairs: Sequence[Pair]
 
 
 def build_leaderboard(scored: Sequence[ScoredRun], pool_seeds: bool = True) -> Leaderboard:
     """Return the leaderboard of runs; pool those that differ only in their split's number, or only in their seed."""
     configured = [settings_of(run.config) for run in scored]
-    keys = varying_settings(configured)
-    choices = [{key: settings[key] for key in keys if key in settings} for settings in configured]
+    varied = varying_settings(configured)
+    choices = [{key: settings[key] for key in varied if key in settings} for settings in configured]
     seed = SEED if pool_seeds else ""
     by_videos: dict[Videos, list[tuple[dict[str, str], list[ScoredRun]]]] = {}
     for common, by_split in _join([*zip(choices, scored, strict=True)], SPLIT):
@@ -134,13 +134,14 @@ def build_leaderboard(scored: Sequence[ScoredRun], pool_seeds: bool = True) -> L
         for videos, entries in by_videos.items()
         for common, by_seed in _join(entries, seed)
     ]
-    settings = _name(sorted(settings, key=lambda setting: -setting.metrics["top1"]))
+    keys = short_names([key for key in varied if key not in (SPLIT, seed)])
+    settings = _name(sorted(settings, key=lambda setting: -setting.metrics["top1"]), keys)
     pairs = [(a, b) for a, b in combinations(settings, 2) if a.videos is b.videos]
     pairs = [(a, b) for a, b in pairs if a.choices != b.choices] or pairs  # runs that are repeats of one another
     differences = compare_pairs([(a.predictions, b.predictions) for a, b in pairs])
     compared = [Pair(*pair, difference) for pair, difference in zip(pairs, differences, strict=True)]
     compared.sort(key=lambda pair: (pair.difference.corrected, -abs(pair.difference.value)))
-    return Leaderboard(settings, [key for key in keys if key not in (SPLIT, seed)], compared)
+    return Leaderboard(settings, keys, compared)
 
 
 def why_not_paired(first: Setting, second: Setting) -> str:
@@ -190,18 +191,22 @@ def _pool(choices: Mapping[str, str], by_seed: Mapping[str, Sequence[ScoredRun]]
     return Setting("", choices, runs, top1s, metrics, interval, videos, predictions)
 
 
-def _name(settings: Sequence[Setting]) -> list[Setting]:
+def _name(settings: Sequence[Setting], keys: Mapping[str, str]) -> list[Setting]:
     """Name a setting of several runs by its choices, and others by their folder below the common one."""
-    folders = [run.folder for setting in settings for run in setting.runs]
-    common = os.path.commonpath([folder.parent for folder in folders])
-    short, named = short_names([*dict.fromkeys(key for setting in settings for key in setting.choices)]), []
-    chosen = [", ".join(f"{short[key]}={value}" for key, value in setting.choices.items()) for setting in settings]
-    for setting, name in zip(settings, chosen, strict=True):
-        num_more = len(setting.runs) - 1
-        if not num_more or not name or chosen.count(name) > 1:
+    common = os.path.commonpath([run.folder.parent for setting in settings for run in setting.runs])
+    names = [text_of(setting.choices, keys) if len(setting.runs) > 1 else "" for setting in settings]
+    named = []
+    for setting, name in zip(settings, names, strict=True):
+        if not name or names.count(name) > 1:
+            num_more = len(setting.runs) - 1
             name = os.path.relpath(setting.runs[0].folder, common) + (f" and {num_more} more" if num_more else "")
         named.append(replace(setting, name=name))
     return named
+
+
+def text_of(choices: Mapping[str, str], keys: Mapping[str, str]) -> str:
+    """Return choices as on the command line, by their short names."""
+    return ", ".join(f"{keys[key]}={value}" for key, value in choices.items())
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:

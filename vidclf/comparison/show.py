@@ -37,7 +37,7 @@ def show(paths: Sequence[Path], part: str, seeds: bool = False, to: Path | None 
     if len(board.pairs) == 1:
         print_text(verdict_on(board.pairs[0]))
     elif board.pairs:
-        print_table(pairs_table(board, MAX_PAIRS), breaks=(2,))
+        print_table(pairs_table(board, MAX_PAIRS), breaks=(2, 3))
     if (num_more := len(board.pairs) - MAX_PAIRS) > 0:
         where = f"{to}" if to else f"vidclf compare {' '.join(map(str, paths))} part={part}"
         print_text(f"{num_more} more pairs, less significant: {where}")

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 
-from vidclf.comparison.leaderboard import Leaderboard, Pair, Setting, Videos, short_names, why_not_paired
+from vidclf.comparison.differences import Difference
+from vidclf.comparison.leaderboard import Leaderboard, Pair, Setting, Videos, why_not_paired
 from vidclf.evaluation.intervals import Interval
 from vidclf.pages.rendering import Table
 from vidclf.system.text import first_five
 
 SCORE_COLUMNS = ("", "name", "top1", "n", "seeds")  # of settings_table, before the settings that vary
-PAIR_COLUMNS = ("first", "second", "difference", "p", "the first is")
+PAIR_COLUMNS = ("first", "second", "difference", "p", "verdict")
 BASELINES = {
     "chance_top1": "chance",
     "majority_top1": "the most frequent class of train",
@@ -19,23 +20,22 @@ BASELINES = {
 
 def settings_table(board: Leaderboard) -> Table:
     """Return a row for each setting, the best first: its score, then what varied, unless all names say that."""
-    short = short_names(board.keys) if any(len(setting.runs) == 1 for setting in board.settings) else {}
+    keys = board.keys if any(len(setting.runs) == 1 for setting in board.settings) else {}
     rows = [
         [
             *(rank, setting.name, score_of(setting), len(setting.videos.contents), len(setting.top1s)),
-            *(setting.choices.get(key, "") for key in short),
+            *(setting.choices.get(key, "") for key in keys),
         ]
         for rank, setting in enumerate(board.settings, start=1)
     ]
-    return Table([*SCORE_COLUMNS, *short.values()], rows)
+    return Table([*SCORE_COLUMNS, *keys.values()], rows)
 
 
 def pairs_table(board: Leaderboard, num_shown: int) -> Table:
     """Return a row for each of the most significant pairs; p is Holm's."""
     rows = [
-        [first.name, second.name, difference_of(pair), f"{pair.difference.corrected:.2g}", pair.difference.verdict]
-        for pair in board.pairs[:num_shown]
-        for first, second in [pair[:2]]
+        [first.name, second.name, difference_of(difference), f"{difference.corrected:.2g}", difference.verdict]
+        for first, second, difference in board.pairs[:num_shown]
     ]
     return Table(PAIR_COLUMNS, rows)
 
@@ -88,12 +88,8 @@ def notes_on(board: Leaderboard, part: str) -> Iterator[str]:
     yield from _notes_on_means(board)
     for first, *others in [*by_videos.values()][1:]:
         names = first_five([setting.name for setting in (first, *others)])
-        apart = (
-            f"{names}: paired only with each other, not with {best.name}"
-            if others
-            else f"{names}: not paired with {best.name}"
-        )
-        yield f"{apart}, because the videos differ: {why_not_paired(best, first)}."
+        paired = "paired only with each other, and not" if others else "not paired"
+        yield f"{names}: {paired} with {best.name}: {why_not_paired(best, first)}."
 
 
 def _by_videos(board: Leaderboard) -> Mapping[Videos, list[Setting]]:
@@ -132,8 +128,8 @@ def verdict_on(pair: Pair) -> str:
     how = "significantly" if difference.is_significant else "not significantly"
     direction = "better" if difference.value >= 0 else "worse"
     return (
-        f"{first.name} is {how} {direction} than {second.name}: by {difference_of(pair)}, p = {difference.p:.2g}; "
-        f"{difference.num_discordant} videos are classified correctly more often by one of them."
+        f"{first.name} is {how} {direction} than {second.name}: by {difference_of(difference)}, "
+        f"p = {difference.p:.2g}; {difference.num_discordant} videos are correct more often in one of them."
     )
 
 
@@ -142,9 +138,9 @@ def score_of(setting: Setting) -> str:
     return f"{setting.metrics['top1']:.3f}{_ends(setting.interval)}"
 
 
-def difference_of(pair: Pair) -> str:
-    """Return the difference and its interval."""
-    return f"{pair.difference.value:+.3f}{_ends(pair.difference.interval, sign='+')}"
+def difference_of(difference: Difference) -> str:
+    """Return a difference and its interval."""
+    return f"{difference.value:+.3f}{_ends(difference.interval, sign='+')}"
 
 
 def _ends(interval: Interval | None, sign: str = "") -> str:
