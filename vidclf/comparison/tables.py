@@ -101,11 +101,12 @@ def _by_videos(board: Leaderboard) -> Mapping[Videos, list[Setting]]:
 
 
 def _notes_on_means(board: Leaderboard) -> Iterator[str]:
-    if (num_splits := max(setting.num_splits for setting in board.settings)) > 1:
-        num_repeated = board.settings[0].videos.num_repeated
+    most = max(board.settings, key=lambda setting: setting.num_splits)
+    if most.num_splits > 1:
+        num_repeated = most.videos.num_repeated
         how_often = f"{num_repeated} videos tested by several splits" if num_repeated else "each video tested once"
         yield (
-            f"Scores are means over {num_splits} splits, groups pooled, {how_often}. Their training sets overlap, so "
+            f"Scores are means over {most.num_splits} splits, groups pooled, {how_often}. Their training sets overlap, so "
             "the intervals leave out the variation between training sets (Bengio and Grandvalet, 2004)."
         )
     if any(len(setting.top1s) > 1 for setting in board.settings):
