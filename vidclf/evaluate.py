@@ -54,8 +54,8 @@ def run(config: Config, run: Run | None) -> None:
         source = build_source(config, corpus, classifier.backbone, device, stored=False)
     rows = {}
     for probe, scores in Prober(trainer, classifier, source, corpus, part, predictions).score(probes):
-        results = results_folder(run, results_name(part, [*changed, f"probe={probe}"]))
         if is_rank_zero():
+            results = results_folder(run, results_name(part, [*changed, f"probe={probe}"]))
             write_scores(results, scores, corpus.videos, corpus.failed)
         rows[f"probe={probe}"] = score_of(scores, "top1") + f", temporal gain {score_of(scores, 'temporal_gain')}"
     title = f"{part} part of {run.folder}: top1 {predictions.is_correct.mean():.3f} in order, and with each probe"

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from vidclf.errors import VidclfError
 from vidclf.evaluation.results import PREDICTIONS
 from vidclf.run.folder import checkpoint_of, describe_checkpoint
@@ -70,7 +68,6 @@ def read_scored(run: Path, part: str) -> ScoredRun:
         raise VidclfError(f"{run}: {state} evaluated on {part}{settings}. Call vidclf evaluate run={run} part={part}")
     scored = ScoredRun(folder, description["config"], description["class_names"], read_metrics(results))
     _read_predictions(results / "predictions.csv", scored)
-    _check_logits(results, scored)
     return scored
 
 
@@ -102,29 +99,6 @@ def _read_predictions(path: Path, scored: ScoredRun) -> None:
         raise VidclfError(
             f"{path}: {len(rows)} videos with a top1 of {top1:.4f}, while metrics.json says "
             f"{scored.metrics.get('top1')}: they are not of one evaluation. {AGAIN}"
-        )
-
-
-def _check_logits(results: Path, scored: ScoredRun) -> None:
-    """Raise VidclfError if stored logits are of other videos or classes than the predictions beside them."""
-    path = results / "logits.safetensors"
-    if not path.is_file():
-        return
-    try:
-        with safe_open(path, "numpy") as file:
-            num_classes = file.get_slice("logits").get_shape()[1]
-            lines, numbers = (file.get_tensor(name).tolist() for name in ("video", "labels"))
-        with (results / "videos.txt").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            names = list(csv.reader(file))
-        labels = {names[line][0]: label for line, label in zip(lines, numbers, strict=True)}
-    except Exception as error:  # safetensors raises several kinds
-        raise VidclfError(f"{path}: it cannot be read ({type(error).__name__}). {AGAIN}") from error
-    classes = {name: label for label, name in enumerate(scored.class_names)}
-    expected = {video: classes[label] for video, label in zip(scored.videos, scored.labels, strict=True)}
-    if num_classes != len(classes) or labels != expected:
-        raise VidclfError(
-            f"{path}: logits of {len(labels)} videos and {num_classes} classes do not fit the {len(expected)} videos "
-            f"in predictions.csv and the run's {len(classes)} classes: another split or class list. {AGAIN}"
         )
 
 

@@ -106,8 +106,8 @@ def _notes_on_means(board: Leaderboard) -> Iterator[str]:
         num_repeated = most.videos.num_repeated
         how_often = f"{num_repeated} videos tested by several splits" if num_repeated else "each video tested once"
         yield (
-            f"Scores are means over {most.num_splits} splits, groups pooled, {how_often}. Their training sets overlap, so "
-            "the intervals leave out the variation between training sets (Bengio and Grandvalet, 2004)."
+            f"Scores are means over {most.num_splits} splits, groups pooled, {how_often}. Their training sets overlap, "
+            "so the intervals leave out the variation between training sets (Bengio and Grandvalet, 2004)."
         )
     if any(len(setting.top1s) > 1 for setting in board.settings):
         yield "A setting's score is the mean over its seeds; seeds=true shows each."
