@@ -120,7 +120,8 @@ def make_corpus(root: Path, **settings: Any) -> Corpus:
         "sampling": Rate(10),
     }
     folder.mkdir(exist_ok=True)
-    return Corpus(catalogue=Catalogue(folder), **(defaults | settings))
+    num_threads = settings.pop("num_threads", 2)
+    return Corpus(**(defaults | settings)).look(Catalogue(folder), num_threads)
 
 
 def make_stored(corpus: Corpus, root: Path, backbone: nn.Module | None = None, **settings: Any) -> StoredFeatures:

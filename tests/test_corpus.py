@@ -33,7 +33,7 @@ def test_a_part_is_its_videos_with_all_their_views(root: Path):
     corpus = make_corpus(root, sampling=Uniform(3))
     for part in PARTS:
         views = corpus.views(part)
-        assert len(views) == corpus.part_size(part) == NUM_VIDEOS[part]
+        assert len(views) == len(corpus.split.views_of(part)) == NUM_VIDEOS[part]
         assert [video.label for video in views] == [corpus.videos[video.video].label for video in views]
         assert all(video.frames.tolist() == [[0, 6, 11]] and video.views.tolist() == [0] for video in views)
     videos = [video.video for part in PARTS for video in corpus.views(part)]
@@ -95,7 +95,7 @@ def test_damaged_videos_are_skipped_counted_and_listed(validation: str, root: Pa
     assert sorted(corpus.videos[video].path.name for video in corpus.failed) == sorted(names)
     assert all(corpus.videos[video].path.name in str(error) for video, error in corpus.failed.items())
     assert len(corpus.views("test")) == 5
-    assert corpus.part_size("test") == 8
+    assert len(corpus.split.views_of("test")) == 8
     assert {video.video for video in corpus.views("test")}.isdisjoint(corpus.failed)
 
 
@@ -111,7 +111,7 @@ def test_a_video_that_fails_later_has_no_more_views(root: Path):
     first = corpus.views("test")[0].video
     corpus.exclude(first, VideoError("gone"))
     assert first not in {video.video for video in corpus.views("test")}
-    assert corpus.part_size("test") == 8
+    assert len(corpus.split.views_of("test")) == 8
     with pytest.raises(VideoError, match="gone"):
         make_corpus(root).exclude(first, VideoError("gone"))
 

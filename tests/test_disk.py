@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -73,6 +74,23 @@ def test_a_scratch_folder_is_removed_at_the_end_and_after_a_kill(tmp_path: Path,
         (first / "file").touch()
         assert sorted(tmp_path.iterdir()) == sorted([first, second])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_listed_once_however_many_files_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    listed = []
+    monkeypatch.setattr(os, "listdir", lambda folder, listdir=os.listdir: listed.append(folder) or listdir(folder))
+    for number in range(5):
+        write_atomically(tmp_path / f"{number % 2}", b"new")
+    assert listed == [tmp_path]
+
+
+@pytest.mark.parametrize("make", [os.symlink, os.link])
+def test_a_lock_that_is_a_link_is_refused(make: Callable, tmp_path: Path):
+    (tmp_path / "mine").write_bytes(b"mine")
+    make(tmp_path / "mine", tmp_path / "lock")
+    with pytest.raises(VidclfError, match="lock: is a link"), locked(tmp_path / "lock"):
+        pass
+    assert (tmp_path / "mine").read_bytes() == b"mine"
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from vidclf.data.catalogue import Catalogue
 from vidclf.data.corpus import Corpus
 from vidclf.data.datasets.folder import Folder
-from vidclf.data.listing import find_videos
+from vidclf.data.listing import DatasetError, find_videos
 from vidclf.data.sampling import Rate
 from vidclf.data.splits import Official
 from vidclf.errors import VidclfError
@@ -97,11 +96,30 @@ def test_a_root_without_classes_is_refused(root: Path, tmp_path: Path):
     for folder, message in [
         (tmp_path / "absent", "there is no such folder"),
         (write(tmp_path / "flat", "a.mp4"), r"there is no class folder in it; expected is .*flat/<class>/<video>"),
-        (write(tmp_path / "one", "walk/a.mp4"), "there is one class, walk"),
         (write(root, "sit/notes.txt"), "my videos/sit: the class folder holds no video"),
     ]:
         with pytest.raises(VidclfError, match=message):
             Folder(folder, group="file").videos()
+
+
+def test_problems_are_collected_and_the_other_videos_kept(root: Path):
+    write(root, "sit/notes.txt", "run/loose.mp4")
+    with pytest.raises(DatasetError, match=r"sit: the class folder holds no video.* 1 more problem") as refused:
+        Folder(root, group="parent").videos()
+    assert [problem.partition(":")[0] for problem in refused.value.problems] == [
+        str(root / "sit"),
+        "dataset.group=parent",
+    ]
+    assert len(refused.value.videos) == 5
+
+
+def test_what_vidclf_writes_into_the_folder_is_no_class(root: Path):
+    write(root, "data/features/videos-5-av1.sqlite", "data/demo/0/v_0_g01_c01.avi", "runs/train/1/metrics.json")
+    write(root, "multirun/1/x.txt", "my_store/videos-5-av1.sqlite", ".hidden/a.mp4", "run/._a.mp4")
+    dataset = Folder(root, group="file")
+    assert dataset.class_names == ["run", "walk"]
+    assert len(dataset.videos()) == 4
+    assert Folder(write(root, "runs/a.mp4", "data/b.mp4"), group="file").class_names == ["data", "run", "runs", "walk"]
 
 
 def test_skipped_files_are_counted_and_listed(root: Path, capsys: pytest.CaptureFixture):
@@ -144,9 +162,9 @@ def test_a_class_may_be_called_train(tmp_path: Path):
     assert Folder(write(tmp_path, "train/a.mp4", "bus/b.mp4"), group="file").class_names == ["bus", "train"]
 
 
-def test_a_split_must_be_chosen(root: Path, tmp_path: Path):
+def test_a_split_must_be_chosen(root: Path):
     with pytest.raises(VidclfError, match=r"split=official: Folder has no official split.* split=grouped"):
-        Corpus(Folder(root, group="file"), Official(), Rate(1), Catalogue(tmp_path))
+        Corpus(Folder(root, group="file"), Official(), Rate(1))
 
 
 # Folders in general

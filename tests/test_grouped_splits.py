@@ -9,8 +9,8 @@ import pytest
 from sklearn.model_selection import GroupShuffleSplit
 
 from vidclf.contracts import PARTS, Video
-from vidclf.data import splits
 from vidclf.data.splits import Given, Grouped, KFold, Split
+from vidclf.data.splits.drawing import random_state
 from vidclf.errors import VidclfError
 
 
@@ -107,7 +107,7 @@ def test_groups_are_drawn_by_their_videos():
 
 def test_groups_of_one_size_are_drawn_as_scikit_learn_shuffles_them():
     videos = videos_of({f"p{number:02d}": (0,) for number in range(20)}, shared=False)
-    splitter = GroupShuffleSplit(1, test_size=4, random_state=splits._random_state(0, 0, 1))
+    splitter = GroupShuffleSplit(1, test_size=4, random_state=random_state(0, 0, 1))
     _, rows = next(splitter.split(videos, groups=[video.group for video in videos]))
     assert {i for i, _ in split_of(Grouped(), videos).views_of("test")} == {*rows.tolist()}
 

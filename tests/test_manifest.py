@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from vidclf.data.datasets.manifest import Manifest
+from vidclf.data.listing import DatasetError
 from vidclf.errors import VidclfError
 
 TABLE = """path,label,group,split,start_s,end_s
@@ -24,7 +25,10 @@ def folder(tmp_path: Path) -> Path:
 
 def listed(folder: Path, text: str | bytes, **settings: object) -> Manifest:
     file = folder / "videos.csv"
-    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    content = text if isinstance(text, bytes) else text.encode()
+    file.write_bytes(content)
+    if not any("group".encode(code) in content for code in ("utf-8", "utf-16-le")):
+        settings.setdefault("group", "file")
     return Manifest(file, **settings)  # type: ignore[arg-type]
 
 
@@ -109,7 +113,6 @@ def test_without_a_group_all_segments_of_a_file_are_in_one_group(folder: Path):
         ("path,label\na.mp4,walk,run\n", "line 2: it has 3 cells, the header 2"),
         ("path,label\n", "it has no rows"),
         ("", r"missing: path, label"),
-        ("path,label\na.mp4,walk\nb.mp4,walk\n", "there is one class, walk"),
         (TABLE.replace("1.5,4", "4,1.5"), r"line 3: start_s=4 is not before end_s=1\.5"),
         (TABLE.replace("1.5,4", ",0"), "line 3: start_s=0 is not before end_s=0"),
         (TABLE.replace("1.5,4", "-1,4"), "line 3: start_s=-1: must be seconds"),
@@ -127,6 +130,53 @@ def test_without_a_group_all_segments_of_a_file_are_in_one_group(folder: Path):
 def test_a_table_with_an_error_is_refused(folder: Path, text: str | bytes, message: str):
     with pytest.raises(VidclfError, match=message):
         listed(folder, text).videos()
+
+
+def test_without_a_column_group_a_rule_must_be_chosen(folder: Path):
+    text = "path,label\na.mp4,walk\ndeep/c.mp4,run\n"
+    with pytest.raises(VidclfError, match=r"(?s)dataset\.group must say which videos belong.*add a column group to"):
+        listed(folder, text, group=None)
+    with pytest.raises(VidclfError, match=r"dataset\.group=parent: .*has a column group"):
+        listed(folder, TABLE, group="parent")
+    assert [video.group for video in listed(folder, text, group=r"(\w)\.mp4").videos()] == ["a", "c"]
+    with pytest.raises(DatasetError, match=r"line 2: a\.mp4 does not fit dataset\.group=parent") as refused:
+        listed(folder, text, group="parent").videos()
+    assert [video.group for video in refused.value.videos] == ["deep"]
+
+
+def test_all_rows_with_an_error_are_counted_and_the_others_are_kept(folder: Path):
+    text = "path,label,start_s\na.mp4,walk,x\nb.mp4,,\n../c.mp4,walk,\nb.mp4,run,\nb.mp4,run,\n"
+    with pytest.raises(DatasetError, match=r"line 3: label is empty.* 3 more problem\(s\)") as refused:
+        listed(folder, text).videos()
+    assert [problem.partition("videos.csv")[2][:20] for problem in refused.value.problems] == [
+        ", line 3: label is e", ": 1 path(s) are abso", ", line 2: start_s=x:", ", line 6 names b.mp4"
+    ]  # fmt: skip
+    assert [video.name for video in refused.value.videos] == ["b.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["zoom|in", "zoom|out", "pan"], "zoom|in, zoom|out looks like several labels"),
+        (["a;b", "a", "b"], "a;b looks like several labels"),
+        (['"[""a"",""b""]"', "c"], '["a","b"] looks like several labels'),
+        ([f"{number / 3:.3f}" for number in range(12)], "the 12 labels are numbers"),
+        ([str(7 * number) for number in range(350)], "the 350 labels are numbers"),
+    ],
+)
+def test_labels_that_are_no_classes_are_reported(
+    folder: Path, labels: list[str], message: str, capsys: pytest.CaptureFixture
+):
+    listed(folder, "path,label\n" + "".join(f"{n}.mp4,{label}\n" for n, label in enumerate(labels)))
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "labels", [["Brush hair", "pick, place"], ["a|b", "c"], [str(n) for n in range(101)], ["0.5", "1", "2"]]
+)
+def test_unusual_names_of_classes_are_not_reported(folder: Path, labels: list[str], capsys: pytest.CaptureFixture):
+    listed(folder, "path,label\n" + "".join(f'{n}.mp4,"{label}"\n' for n, label in enumerate(labels)))
+    assert capsys.readouterr().err.count("\n") == 1  # that each file is a group
 
 
 def test_paths_lead_out_of_the_folder_only_with_anywhere(folder: Path, tmp_path: Path):
@@ -190,8 +240,29 @@ def test_a_small_parquet_file_that_would_fill_the_memory_is_refused(column: str,
     write_table(pyarrow.table(columns), folder / "bomb.parquet")
     write_table(pyarrow.table({"path": ["a"] * 10**6, "label": ["b"] * 10**6}), folder / "rows.parquet")
     for name in ("bomb", "rows"):
-        with pytest.raises(VidclfError, match=rf"{name}\.parquet: 1\d+ rows and \d+ MB in a file of \d\.\d MB"):
-            Manifest(folder / f"{name}.parquet")
+        with pytest.raises(VidclfError, match=rf"{name}\.parquet: [12]\d+ rows and \d+ MB in a file of \d\.\d MB"):
+            Manifest(folder / f"{name}.parquet", group="file")
+
+
+def test_a_parquet_file_that_understates_its_size_is_read_no_further_than_it_may(folder: Path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow.parquet import ParquetFile, write_table
+
+    path = folder / "bomb.parquet"
+    table = pyarrow.table(dict.fromkeys(("path", "label"), ["x" * 2**20] * 100))
+    write_table(table, path, compression="zstd", use_dictionary=False, row_group_size=1)
+    content = path.read_bytes()
+    with ParquetFile(path) as parquet:
+        sizes = {parquet.metadata.row_group(number).total_byte_size for number in range(100)}
+    for size in sizes:  # a varint, of twice the number; 0 in as many bytes
+        stated = bytes((2 * size >> 7 * place & 127) | (128 * (2 * size >> 7 * place > 127)) for place in range(4))
+        assert stated in content
+        content = content.replace(stated, b"\x80\x80\x80\0")
+    path.write_bytes(content)
+    with pytest.raises(VidclfError, match=r"bomb\.parquet: 100 rows and 210 MB in a file of 0\.\d MB"):
+        Manifest(path, group="file")
+    del table
+    assert pyarrow.total_allocated_bytes() < 2**20
 
 
 @pytest.mark.parametrize("installed", [None, "13.0.0"])

@@ -24,7 +24,9 @@ def test_a_table_of_segments_with_names_that_are_not_utf_8_survives_every_verb(
         encode_video(tmp_path / "clip.avi", 30, seed=number).rename(folder / f"{number}\n\r.avi")
         rows += [f'"{number}\n\r.avi",Café ☕ $x^,{part},0,0.6', f'"{number}\n\r.avi",../../x,{part},0.6,']
     (folder / "videos.csv").write_text("\n".join(rows), encoding="utf-8", newline="")
-    trained = vidclf("train", "dataset=manifest", f"dataset.file={folder}/videos.csv", "split=given", *SMALL)
+    trained = vidclf(
+        "train", "dataset=manifest", f"dataset.file={folder}/videos.csv", "dataset.group=file", "split=given", *SMALL
+    )
     assert trained.status == 0, trained.err
     assert vidclf("evaluate", f"run={trained.run}").status == 0
     with (trained.run / "test/predictions.csv").open(newline="", encoding="utf-8") as file:

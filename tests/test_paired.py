@@ -1,11 +1,13 @@
 """The difference of two classifiers on the same videos: an exact test over groups, and the interval that fits it."""
 
+import tracemalloc
 from itertools import product
 
 import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
+from vidclf.evaluation import paired
 from vidclf.evaluation.intervals import korn_graubard
 from vidclf.evaluation.paired import interval_of_difference, sign_flip_test
 
@@ -66,3 +68,25 @@ def test_the_interval_excludes_0_exactly_where_p_is_below_its_level():
 def test_a_single_group_has_no_interval():
     assert interval_of_difference(np.array([3.0]), np.array([5.0]), 1) is None
     assert sign_flip_test(np.array([3.0]), 1) == 1
+
+
+def test_many_groups_are_approximated_as_closely_as_the_rule_says(monkeypatch: pytest.MonkeyPatch):
+    generator = np.random.default_rng(4)
+    sizes = generator.integers(1, 40, 4000).astype(float)
+    gains = np.rint(sizes * generator.choice([-1, 0, 0, 0, 1], 4000, p=[0.08, 0.3, 0.3, 0.22, 0.1]))
+    exact = sign_flip_test(gains, 1), interval_of_difference(gains, sizes, 1)
+    monkeypatch.setattr(paired, "MOST_WORK", 0)
+    p, interval = sign_flip_test(gains, 1), interval_of_difference(gains, sizes, 1)
+    assert p != exact[0]
+    assert p == pytest.approx(exact[0], rel=0.01)
+    assert interval == pytest.approx(exact[1], abs=1e-4)
+
+
+def test_a_hundred_thousand_videos_of_ten_seeds_take_little_memory():
+    gains = np.random.default_rng(0).integers(-4, 5, 100_000) / 10
+    tracemalloc.start()
+    try:
+        assert 0 < sign_flip_test(gains, 1 / 10) < 1
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()

@@ -40,7 +40,9 @@ def root(tmp_path: Path) -> Path:
 
 def corpus_of(root: Path, **settings: Any) -> Corpus:
     on_error = settings.pop("on_error", "raise")
-    return make_corpus(root, dataset=Manifest(root / "videos.csv", on_error=on_error), split=Given(), **settings)
+    return make_corpus(
+        root, dataset=Manifest(root / "videos.csv", group="file", on_error=on_error), split=Given(), **settings
+    )
 
 
 def frames_of(corpus: Corpus, epoch: int | None = None) -> dict[str, list]:

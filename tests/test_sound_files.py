@@ -121,6 +121,26 @@ def test_an_mp4_that_is_cut_between_two_packets_is_damaged(tmp_path: Path):
         inspect(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("a.flv", {"codec": "flv"}),
+        ("h264.flv", H264),
+        ("a.wmv", {"codec": "wmv2", "size": (640, 480)}),
+        ("fragments.mp4", {**H264, "container_options": {"movflags": "frag_keyframe+empty_moov"}}),
+    ],
+)
+def test_other_files_that_are_cut_between_two_packets_are_damaged(name: str, settings: dict, tmp_path: Path):
+    path = encode_video(tmp_path / name, 60, **{"gop_size": 12} | settings)
+    assert inspect(path).num_frames == 60
+    with av.open(path) as container:
+        places = [packet.pos for packet in container.demux(container.streams.video[0]) if packet.size]
+    for place in (places[50], places[20]):
+        path.write_bytes(path.read_bytes()[:place])
+        with pytest.raises(VideoError, match="frames decode; the file is damaged"):
+            inspect(path)
+
+
 # What is opened
 
 

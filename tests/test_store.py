@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from torch import Tensor
 from vidclf.errors import VidclfError
 from vidclf.features import store as store_module
 from vidclf.features.store import FeatureError, FeatureStore
+from vidclf.system import disk
 
 CONTENT = "c" * 64
 
@@ -180,6 +182,38 @@ def test_a_damaged_file_is_reported_and_counts_as_missing_and_is_replaced(
     assert torch.equal(store.read(CONTENT, units(1, 2)), some_features(1, 2))
 
 
+PLANTED = ("", "cc", ".locks", ".locks/cc.lock", "index.sqlite", "index.sqlite-journal", ".computing-0-of-1")
+
+
+@pytest.mark.parametrize("make", [os.symlink, os.link])
+@pytest.mark.parametrize("name", PLANTED)
+def test_nothing_is_changed_through_a_link_in_a_store(make: Callable, name: str, store: FeatureStore, tmp_path: Path):
+    outside, path = tmp_path / "outside", store.folder / name
+    is_file = "." in name[1:]
+    if is_file:
+        outside.write_bytes(b"mine")
+    elif make is os.link:
+        pytest.skip("a folder has no hard links")
+    else:
+        outside.mkdir()
+        (outside / f"{CONTENT}-1.safetensors").write_bytes(b"mine")
+    if name == "":
+        shutil.rmtree(path)
+    path.parent.mkdir(exist_ok=True)
+    make(outside, path)
+
+    def use() -> None:
+        opened = fresh(store)
+        with opened.computing(0, 1):
+            missing(opened, 1)
+            opened.add(CONTENT, units(1), some_features(1))
+
+    with pytest.raises(VidclfError, match="is a link"):
+        use()
+    files = [outside] if is_file else [*outside.iterdir()]
+    assert [file.read_bytes() for file in files] == [b"mine"]
+
+
 @pytest.mark.parametrize("features", [some_features(1, 2)[..., :2].contiguous(), some_features(1, 2, crops=2)])
 def test_features_of_another_shape_than_the_backbones_are_damaged(features: Tensor, store: FeatureStore):
     """Files of earlier versions have no checksum that would tell."""
@@ -247,6 +281,7 @@ def test_simultaneous_writers_lose_nothing_even_if_one_is_killed(tmp_path: Path)
     frames = [*range(30), *range(100, 110)]
     assert torch.equal(store.read(CONTENT, units(*frames)), some_features(*frames))
     assert missing(store, 110).tolist() == [[110]]
+    disk._leftovers.cache_clear()  # as another process
     store.add(CONTENT, units(110), some_features(110))  # its lock is released
     assert not list(store.folder.rglob(f".{CONTENT}*"))  # and what it left is removed
 

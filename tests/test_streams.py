@@ -57,6 +57,19 @@ def test_standard_input_is_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert fps == 25
 
 
+@pytest.mark.parametrize("num_b_frames", [0, 2])
+def test_an_mpeg_4_stream_that_is_joined_in_a_group_begins_with_its_next_key_frame(
+    num_b_frames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = encode_video(tmp_path / "a.ts", 60, codec="mpeg4", gop_size=12, max_b_frames=num_b_frames)
+    content = path.read_bytes()
+    middle = io.BytesIO(content[len(content) // 3 // 188 * 188 :])  # from a packet of the transport on
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(middle))
+    numbers = [read_frame_number(frame) for _, frame in stream_frames("-")[1]]
+    assert numbers == [*range(numbers[0], 60)]
+    assert numbers[0] in (24, 36)
+
+
 def test_a_stream_that_cannot_be_opened_is_refused():
     with pytest.raises(VideoError, match=r"udpp://nowhere: the stream cannot be opened.*Allowed are"):
         stream_frames("udpp://nowhere")

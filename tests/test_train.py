@@ -220,6 +220,33 @@ def test_an_unknown_top_level_key_on_the_command_line_is_named(train: Callable[.
     assert outcome.err.startswith("VidclfError: batchsize: unknown top-level key(s)")
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["dataset.root=absent"], "absent: there is no such folder"),
+        (["dataset=folder", "dataset.root=videos"], "dataset.group must say"),
+        (
+            ["dataset=folder", "dataset.root=videos", "dataset.group=file"],
+            "split=official: Folder has no official split",
+        ),
+        (["dataset=folder", "dataset.root=videos", "dataset.group=file", "split=grouped"], "fewer than three groups"),
+        (["dataset=folder", "dataset.root=one", "dataset.group=file", "split=kfold"], "run: nothing to tell apart"),
+    ],
+)
+def test_a_data_set_is_looked_through_before_weights_are_fetched(
+    settings: list[str], message: str, vidclf: Callable[..., Outcome], tmp_path: Path
+):
+    """VGG16's weights are not there: whoever asks for them first ends the verb."""
+    for name in ("videos/run/a.mp4", "videos/walk/b.mp4", *(f"one/run/{number}.mp4" for number in range(9))):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    outcome = vidclf("train", "backbone=vgg16", *settings)
+    assert outcome.status == 1
+    assert message in outcome.err
+    assert "vgg16" not in outcome.err
+    assert "Examining" not in outcome.err
+
+
 def test_a_key_that_must_be_given_is_named(train: Callable[..., Outcome]):
     outcome = train("aggregation=custom")
     assert (outcome.status, outcome.out) == (1, "")

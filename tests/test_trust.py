@@ -1,5 +1,6 @@
 """A run's configuration is data: unless it names known parts of a classifier, nothing is imported or made."""
 
+import os
 import re
 import shutil
 import sys
@@ -345,6 +346,18 @@ def test_links_inside_a_folder_and_to_a_folder_are_followed(tmp_path: Path):
     check_links(tmp_path / "latest")
     with pytest.raises(VidclfError, match="latest: is a link that leads out of"):
         check_links(tmp_path / "latest", within=folder / "checkpoints")
+
+
+@pytest.mark.parametrize("name", [".hydra/config.yaml", "train.log"])
+def test_a_file_that_hydra_writes_has_no_second_name_outside_of_the_run(name: str, tmp_path: Path):
+    path = tmp_path / "run" / name
+    path.parent.mkdir(parents=True)
+    (path.parent / "circle").symlink_to("circle")
+    check_links(tmp_path / "run")
+    (tmp_path / "mine").write_text("mine")
+    os.link(tmp_path / "mine", path)
+    with pytest.raises(VidclfError, match=f"{name}: is a link"):
+        check_links(tmp_path / "run")
 
 
 def test_a_sweep_with_a_link_to_itself_ends(tmp_path: Path):

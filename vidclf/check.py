@@ -6,11 +6,11 @@ from hydra import compose
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from vidclf.audit.findings import Findings, find_problems
+from vidclf.audit.findings import CheckedCorpus, Findings, find_problems
 from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS
-from vidclf.audit.page import table_of_classes, write_manifest, write_page
+from vidclf.audit.page import shortcut_sentences, table_of_classes, write_manifest, write_page
 from vidclf.audit.shortcuts import keep_shortcuts
-from vidclf.build.datasets import build_corpus, build_source
+from vidclf.build.datasets import build_source, list_corpus, look
 from vidclf.build.parts import build_backbone, build_device
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.pixels import Pixels
@@ -32,13 +32,16 @@ def run(config: Config, run: Run | None) -> None:
     _check_files(page, out)
     if "on_error" in config["dataset"]:  # damaged files are listed
         config = {**config, "dataset": {**config["dataset"], "on_error": "skip"}}
+    corpus = list_corpus(config, kind=CheckedCorpus)  # before weights are fetched
+    assert isinstance(corpus, CheckedCorpus)
     backbone, config = _build_backbone(config)
     alike = alike or (ALIKE_IN_PIXELS if isinstance(backbone.backbone, Pixels) else ALIKE)
     device = build_device(config)
     backbone.to(device).eval()
-    corpus = build_corpus(config)
+    look(config, corpus)
     source = build_source(config, corpus, backbone, device)
-    findings = find_problems(corpus, source, backbone, alike, config["num_threads"] or num_cores())
+    num_threads = config["num_threads"] or num_cores()
+    findings = find_problems(corpus, source, backbone, alike, num_threads, config["check"]["join_classes"])
     _print_findings(findings)
     with writing_to(Path(config["store"]["root"]), "Name another folder with store.root=..."):
         keep_shortcuts(Path(config["store"]["root"]), corpus, findings.shortcuts)
@@ -49,6 +52,8 @@ def run(config: Config, run: Run | None) -> None:
     table("Checked", _rows(findings), f"page {page}" if page is not None else "")
     if corpus.failed:
         raise VidclfError(f"{len(corpus.failed)} of {len(corpus.videos)} videos cannot be read; see above.")
+    if corpus.problems:
+        raise VidclfError(f"{len(corpus.problems)} problem(s) stop a training on these videos; see above.")
     if config["check"]["strict"] and findings.num_leaks:
         raise VidclfError(f"check.strict: {findings.num_leaks} leak(s) between the parts of the split; see above.")
 
@@ -68,25 +73,27 @@ def _check_files(page: Path | None, out: Path | None) -> None:
 
 
 def _print_findings(findings: Findings) -> None:
-    """Print a line for each class, each file that cannot be read, and each problem."""
+    """Print a line for each class and each file that cannot be read, then a sentence for each problem and shortcut."""
     classes = table_of_classes(findings)
     for name, *counts in classes.rows:
         text = ", ".join(f"{key} {value}" for key, value in zip(classes.header[1:], counts, strict=True))
         say(sanitize(f"{name}: {text}"))
     for error in findings.corpus.failed.values():
         say(sanitize(f"cannot be read: {error}"))
-    for problem in findings.problems:
-        say(sanitize(problem))
+    for sentence in (*findings.problems, *shortcut_sentences(findings)):
+        say(sanitize(sentence))
 
 
 def _rows(findings: Findings) -> dict[str, object]:
     corpus = findings.corpus
-    rows: dict[str, object] = {"num_videos": len(corpus.videos), "num_failed": len(corpus.failed)}
-    rows |= {"num_copies": len(findings.copies), "num_alike": len(findings.pairs), "num_leaks": findings.num_leaks}
-    for name, shortcut in findings.shortcuts.items():
-        rows |= {f"{name}_top1": shortcut.top1, f"{name}_low": shortcut.low, f"{name}_high": shortcut.high}
-        rows["majority_top1"] = shortcut.majority
-    return rows
+    return {
+        "videos": len(corpus.videos),
+        "groups": len({video.unit for video in corpus.videos}),
+        "cannot be read": len(corpus.failed),
+        "copied files": len(findings.copies),
+        "look-alike pairs": len(findings.pairs),
+        "leaks between parts": findings.num_leaks if corpus.is_divided else "no split",
+    }
 
 
 def _build_backbone(config: Config) -> tuple[FrozenBackbone | TunedBackbone, Config]:

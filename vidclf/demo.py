@@ -1,7 +1,9 @@
 """The main job in two minutes: train, evaluate and predict on the embedded demo, by the commands a user types."""
 
 import json
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -27,10 +29,18 @@ Result: {test:.1%} of the test clips are classified correctly (validation: {val:
 Six of the eight classes come in pairs that show the same frames in opposite order. A network that sees one frame at
 a time can only guess between them, so it reaches {CEILING:.1%} at most. This one looks at single frames.
 
-Try next:
+Try next:{_activation()}
   vidclf train experiment=demo split.validation=frame_level     # the tutorial's validation, which leaks: compare
   vidclf train experiment=demo_gru                               # the same frames in order: above the ceiling
-  .venv/bin/tensorboard --logdir runs                            # curves, views, the confusion matrix""")
+  tensorboard --logdir runs                                      # curves, views, the confusion matrix""")
+
+
+def _activation() -> str:
+    """Return the line that puts `vidclf` on the path, where it is in an environment that is not active."""
+    if shutil.which("vidclf") or sys.prefix == sys.base_prefix:
+        return ""
+    script = Path(os.path.relpath(sys.prefix)) / "bin" / "activate"
+    return f"\n  source {shlex.quote(str(script))}"
 
 
 def _vidclf(verb: str, *arguments: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidclf.audit.shortcuts import kept_shortcuts
-from vidclf.build.datasets import build_corpus, build_source
+from vidclf.build.datasets import build_source, list_corpus, look
 from vidclf.build.parts import build_aggregations, restore_classifier
 from vidclf.build.training import build_trainer
 from vidclf.comparison.scored import temperature_in
@@ -33,12 +33,13 @@ def run(config: Config, run: Run | None) -> None:
         raise VidclfError(f"part={part}: must be one of {', '.join(PARTS)}.")
     probes = [] if config["probe"] is None else parse_probes(config["probe"])
     _say_if_incomplete(run)
+    corpus = list_corpus(config)
+    check_classes(run, corpus.class_names)
     classifier = restore_classifier(config, run)
     trainer = build_trainer(config, classifier.backbone)
     start_ranks(trainer)
     device = trainer.strategy.root_device
-    corpus = build_corpus(config)
-    check_classes(run, corpus.class_names)
+    look(config, corpus)
     check_split(run, corpus, part)
     same_videos = corpus.split.fingerprint == run.split_fingerprint
     changed = differences(run, config, explicit_overrides(), same_videos)

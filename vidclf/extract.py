@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vidclf.build.datasets import build_corpus, build_stored_features
+from vidclf.build.datasets import build_stored_features, list_corpus, look
 from vidclf.build.parts import build_backbone, build_transform, prepare_backbone
 from vidclf.build.training import build_trainer
 from vidclf.contracts import PARTS
@@ -23,11 +23,14 @@ def run(config: Config, run: Run | None) -> None:
         check_target(target)
     if config["features"] not in ("auto", "store"):
         raise VidclfError(f"features={config['features']}: extract fills the feature store. Leave it out.")
+    corpus = list_corpus(config, shard)
     backbone = build_backbone(config)
     trainer = build_trainer(config, backbone)
     start_ranks(trainer)
-    corpus = build_corpus(config, shard)
-    config = prepare_backbone(config, backbone, lambda: corpus if shard == (1, 1) else build_corpus(config))
+    look(config, corpus)
+    config = prepare_backbone(
+        config, backbone, lambda: corpus if shard == (1, 1) else look(config, list_corpus(config))
+    )
     transform = build_transform(config, backbone.picture_format)
     if obstacle := why_not_storable(backbone.backbone, transform):
         raise VidclfError(f"extract: these features cannot be stored: {obstacle}. Train without extracting.")

@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from vidclf.build.datasets import build_corpus, build_source
+from vidclf.build.datasets import build_source, list_corpus, look
 from vidclf.build.grid import ChooseHead, build_grid, expand_grid
 from vidclf.build.parts import (
     build_aggregations,
@@ -62,6 +62,8 @@ def run(config: Config, run: Run | None) -> None:
 
 
 def _train(config: Config, before: Run | None) -> None:
+    corpus = list_corpus(config)  # cheap mistakes first: no file is opened and no weights are fetched yet
+    corpus.require_classes()
     backbone = build_backbone(config)
     candidates = expand_grid(config) if is_grid(config) else []
     check_views({**config, **candidates[0].changes} if candidates else config, backbone)
@@ -70,8 +72,7 @@ def _train(config: Config, before: Run | None) -> None:
     is_trained = bool(before and is_complete(before, config, trainer.callbacks))  # type: ignore[attr-defined]
     start_ranks(trainer)
     folder, device = trainer.strategy.broadcast(output_folder()), trainer.strategy.root_device
-    corpus = build_corpus(config)
-    corpus.require_for_training()
+    look(config, corpus).require_for_training()
     config = prepare_backbone(config, backbone, lambda: corpus)
     weights_hash = hash_weights(backbone.backbone)
     table_of_split = split_table(corpus)

@@ -119,7 +119,7 @@ def wide_features(setting: Setting, rate_hz: float) -> Iterator[Callable[[], Vid
     with TemporaryDirectory(dir=setting.work) as store:
 
         def make() -> VideoDataModule:
-            corpus = Corpus(UCF101(twin(setting.size)), Official(), Rate(rate_hz), Catalogue(Path(store)))
+            corpus = Corpus(UCF101(twin(setting.size)), Official(), Rate(rate_hz)).look(Catalogue(Path(store)))
             extractor = Extractor([video.path for video in corpus.videos], transform, backbone, CPU, num_cores())
             kept = FeatureStore(Path(store), Recipe(*"BTSWND", 32), "wide")
             source = StoredFeatures(kept, extractor, corpus.facts, corpus.exclude)

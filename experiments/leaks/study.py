@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from experiments.leaks.plant import TWINS, plant
-from vidclf.audit.findings import Findings, _features_of, find_problems
+from vidclf.audit.findings import CheckedCorpus, Findings, _features_of, find_problems
 from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS, _nearest, _unit_length
 from vidclf.build import datasets as sources
 from vidclf.build import parts as build
@@ -38,7 +38,8 @@ def check_table(table: Path, overrides: list[str]) -> tuple[Findings, float]:
     cfg = compose("check", [*overrides, "~callbacks", "~logger"])  # which write into a run's folder
     config = OmegaConf.to_container(cfg, resolve=True)
     backbone = build.build_backbone(config)
-    corpus = sources.build_corpus(config)
+    corpus = sources.look(config, sources.list_corpus(config, kind=CheckedCorpus))
+    assert isinstance(corpus, CheckedCorpus)
     device = build.build_device(config)
     source = sources.build_source(config, corpus, backbone.to(device).eval(), device)
     alike = config["check"]["alike"] or (ALIKE_IN_PIXELS if isinstance(backbone.backbone, Pixels) else ALIKE)

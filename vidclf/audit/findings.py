@@ -15,7 +15,9 @@ from vidclf.audit.shortcuts import LabelledVideos, Shortcut, measure_containers,
 from vidclf.contracts import Source, Video, VideoViews
 from vidclf.data.corpus import Corpus, window_of
 from vidclf.data.decoding import errors_name_video
+from vidclf.data.listing import DatasetError
 from vidclf.data.prefetch import run_ahead
+from vidclf.data.splits import Split
 from vidclf.errors import VidclfError, VideoError
 from vidclf.models.backbones.wrap import picture_format_of
 from vidclf.system.terminal import track
@@ -23,6 +25,35 @@ from vidclf.system.text import first_five
 
 SLICE = 200  # videos whose features are read at once
 MAX_IMBALANCE = 3  # times as many videos in the largest class as in the smallest
+
+
+class CheckedCorpus(Corpus):
+    """A corpus that collects what would end a training in `problems`, so that everything else can be examined.
+
+    Videos that cannot be divided into parts are in none.
+    """
+
+    def list_videos(self) -> Sequence[Video]:
+        self.problems: list[str] = []
+        try:
+            videos = self.dataset.videos()
+        except DatasetError as error:
+            self.problems += error.problems
+            videos = error.videos
+        if not videos:
+            raise VidclfError(" ".join(["The data set has no videos.", *self.problems]))
+        if len(self.class_names) == 1:
+            self.problems.append(f"There is one class, {self.class_names[0]}: nothing to tell apart. Add a second one.")
+        return videos
+
+    def divide(self, num_views: Sequence[int]) -> Split:
+        self.is_divided = True
+        try:
+            return super().divide(num_views)
+        except VidclfError as error:
+            self.is_divided = False
+            self.problems.append(f"The videos cannot be split: {error}")
+            return Split([video.name for video in self.videos], ["unused"] * len(self.videos), num_views)
 
 
 @dataclass(frozen=True)
@@ -34,12 +65,13 @@ class Findings:
         containers: by position in the list of videos; damaged videos have none.
         copies: positions of videos with identical files, two or more each.
         pairs: look-alikes in different groups that are not copies; overlapping segments have closeness 1.
-        joined: groups that copies and pairs connect, two or more each; they are probably one group.
+        joined: groups that copies and pairs connect, two or more each; they are probably one group. Videos of different
+            classes connect groups only if that is wanted, because a chain of them soon holds half the data.
         shortcuts: through the `container`, and through the features of `one_frame` (not for clip backbones); empty if
             nothing can be fitted, or test has few groups.
     """
 
-    corpus: Corpus
+    corpus: CheckedCorpus
     containers: Mapping[int, Container]
     copies: Sequence[Sequence[int]]
     pairs: Sequence[Pair]
@@ -66,13 +98,21 @@ class Findings:
     @property
     def problems(self) -> list[str]:
         """Sentences, the most serious problem first."""
-        return [*_leaks(self), *_imbalances(self)]
+        return [*self.corpus.problems, *_leaks(self), *_imbalances(self), *_shortcuts(self)]
 
 
-def find_problems(corpus: Corpus, source: Source, backbone: nn.Module, at_least: float, num_threads: int) -> Findings:
+def find_problems(
+    corpus: CheckedCorpus,
+    source: Source,
+    backbone: nn.Module,
+    at_least: float,
+    num_threads: int,
+    join_classes: bool = False,
+) -> Findings:
     """Compare the videos of a corpus by their features, read their containers, and measure shortcuts.
 
-    Look-alikes have a closeness of `at_least`. Damaged videos are skipped.
+    Look-alikes have a closeness of `at_least`. Damaged videos are skipped. With `join_classes`, look-alikes of
+    different classes join their groups, too.
     """
     views = corpus.all_views()
     source.prepare(views)
@@ -94,7 +134,10 @@ def find_problems(corpus: Corpus, source: Source, backbone: nn.Module, at_least:
         for pair in lookalikes
         if pair[:2] not in overlapping and original.get(pair.first, -1) != original.get(pair.second, -2)
     ]
-    joined = join_units(units, [*original.items(), *(pair[:2] for pair in pairs)])
+    connected = [*original.items(), *(pair[:2] for pair in pairs)]
+    if not join_classes:
+        connected = [pair for pair in connected if len({corpus.videos[video].label for video in pair}) == 1]
+    joined = join_units(units, connected)
     takes_clips = picture_format_of(backbone).clip_length > 1
     shortcuts = _measure_shortcuts(corpus, containers, videos, features, takes_clips)
     return Findings(corpus, containers, copies, pairs, joined, shortcuts)
@@ -238,7 +281,7 @@ def _leaks(findings: Findings) -> Iterator[str]:
 
 
 def _imbalances(findings: Findings) -> Iterator[str]:
-    """Yield sentences on classes: unequal sizes, and containers that give the class away."""
+    """Yield a sentence if the classes have unequal sizes."""
     corpus = findings.corpus
     counts = Counter(video.label for video in corpus.videos).most_common()
     (largest, most), (smallest, fewest) = counts[0], counts[-1]
@@ -248,6 +291,10 @@ def _imbalances(findings: Findings) -> Iterator[str]:
             f"{corpus.class_names[smallest]} {fewest}. Read mean class accuracy beside top-1; loss=... may weight "
             "classes."
         )
+
+
+def _shortcuts(findings: Findings) -> Iterator[str]:
+    """Yield a sentence if the containers give the class away."""
     shortcut = findings.shortcuts.get("container")
     if shortcut and shortcut.is_significant:
         used = ", ".join(f"{fact} {share:.0%}" for fact, share in shortcut.used[:3])

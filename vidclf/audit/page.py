@@ -6,8 +6,7 @@ import io
 import os
 import shlex
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -17,6 +16,7 @@ from torchvision.transforms.v2.functional import resize, to_pil_image
 from vidclf.audit.findings import Findings, duration_s
 from vidclf.audit.lookalikes import Unit
 from vidclf.contracts import PARTS, Dataset, VideoViews, optional
+from vidclf.data.corpus import Corpus
 from vidclf.data.decoding import decode_frames
 from vidclf.errors import VidclfError, VideoError
 from vidclf.pages.rendering import Table, render_page
@@ -26,22 +26,44 @@ from vidclf.system.text import first_five, sanitize
 
 MAX_VALUES = 8  # of one property that are shown, the most frequent
 MAX_PAIRS = 40  # that are shown with their frames, those that cross parts of the split first
-STRIP_FRAMES, STRIP_HEIGHT = 8, 64  # of a video's strip of frames; pixels
+STRIP_FRAMES = 8  # of a video
+HEIGHT = 144  # of an image in pixels; the page shows it smaller until it is opened
+MAX_WIDTH = 4 * HEIGHT  # of one frame: JPEG ends at 65,535 pixels
 
 
 def table_of_classes(findings: Findings) -> Table:
     """Return each class's numbers of videos and groups, in total and in each part, and the durations in s."""
     corpus, rows = findings.corpus, []
-    of_class: dict[int, list[int]] = {label: [] for label in range(len(corpus.class_names))}
-    for position, video in enumerate(corpus.videos):
-        of_class[video.label].append(position)
-    for (_, positions), name in zip(of_class.items(), corpus.class_names, strict=True):
-        durations = [duration_s(corpus, position) for position in positions if position in corpus.facts] or [0.0]
+    shown_parts = PARTS if corpus.is_divided else ()
+    for label, name in enumerate(corpus.class_names):
+        positions = _videos_of(corpus, label)
         parts = Counter(corpus.split.parts[position] for position in positions)
         groups = {corpus.videos[position].unit for position in positions}
-        spread = [f"{duration:.1f} s" for duration in (min(durations), median(durations), max(durations))]
-        rows.append([name, len(positions), len(groups), *(parts[part] for part in PARTS), *spread])
-    return Table(["class", "videos", "groups", *PARTS, "shortest", "median", "longest"], rows)
+        spread = [f"{duration:.1f} s" for duration in _spread(corpus, positions)]
+        rows.append([name, len(positions), len(groups), *(parts[part] for part in shown_parts), *spread])
+    return Table(["class", "videos", "groups", *shown_parts, "shortest", "median", "longest"], rows)
+
+
+def shortcut_sentences(findings: Findings) -> list[str]:
+    """Return what the label can be told from without the video: the container alone, one frame alone."""
+    sources = {"container": "its file's container alone, no frame", "one_frame": "one frame of it alone"}
+    sentences = [
+        f"From {sources[name]}, {shortcut.top1:.1%} of the test videos are classified correctly (95 % interval over "
+        f"groups {shortcut.low:.1%} to {shortcut.high:.1%}; the most frequent class is {shortcut.majority:.1%})."
+        for name, shortcut in findings.shortcuts.items()
+        if not (name == "container" and shortcut.is_significant)  # a problem says that
+    ]
+    return sentences or ["What the container or one frame tells of the label is not measured: test has too few groups."]
+
+
+def _videos_of(corpus: Corpus, label: int) -> list[int]:
+    return [position for position, video in enumerate(corpus.videos) if video.label == label]
+
+
+def _spread(corpus: Corpus, positions: Sequence[int]) -> tuple[float, float, float]:
+    """Return the shortest, the median and the longest duration of the videos that can be read, in s."""
+    durations = [duration_s(corpus, position) for position in positions if position in corpus.facts] or [0.0]
+    return min(durations), median(durations), max(durations)
 
 
 def table_of_formats(findings: Findings) -> Table:
@@ -82,10 +104,10 @@ def write_page(path: Path, findings: Findings) -> None:
         num_videos=len(names),
         num_groups=len({video.unit for video in corpus.videos}),
         problems=findings.problems,
-        classes=table_of_classes(findings),
+        header=table_of_classes(findings).header,
+        classes=_class_rows(findings),
         formats=table_of_formats(findings),
-        container=findings.shortcuts.get("container"),
-        one_frame=findings.shortcuts.get("one_frame"),
+        shortcuts=shortcut_sentences(findings),
         failed=Table(
             ["video", "reason"], [[names[video], str(error)] for video, error in sorted(corpus.failed.items())]
         ),
@@ -143,9 +165,12 @@ def write_manifest(path: Path, findings: Findings) -> None:
         ) from error
     write_atomically(path, content)
     anywhere = " dataset.anywhere=true" if any_outside else ""
+    sizes = Counter(row[2] for row in rows)
+    largest, most = sizes.most_common(1)[0] if sizes else ("", 0)
     say(
-        f"out={path}: {len(rows)} videos in {len({row[2] for row in rows})} groups; {len(corpus.failed)} damaged "
-        f"videos and {len(excluded)} copies are left out. Use it with dataset=manifest "
+        f"out={path}: {len(rows)} videos in {len(sizes)} groups; {len(corpus.failed)} damaged videos and "
+        f"{len(excluded)} copies are left out. The largest group, {sanitize(str(largest))}, has {most} videos, "
+        f"{most / max(1, len(rows)):.0%} of all. Use it with dataset=manifest "
         f"{shlex.quote(f'dataset.file={path}')}{anywhere} split=grouped."
     )
 
@@ -156,24 +181,45 @@ def _name_unit(findings: Findings, unit: Unit) -> str:
     return group if label < 0 else f"{findings.corpus.class_names[label]}/{group}"
 
 
+def _class_rows(findings: Findings) -> list[dict[str, object]]:
+    """Return the rows of the page's table of classes: cells, a still, and two bars in percent of the longest."""
+    corpus, rows = findings.corpus, list[dict[str, object]]()
+    spreads = [_spread(corpus, _videos_of(corpus, label)) for label in range(len(corpus.class_names))]
+    longest = max(longest for _, _, longest in spreads) or 1.0
+    most = max(Counter(video.label for video in corpus.videos).values())
+    views_of_label = {views.label: views for views in reversed(corpus.all_views())}  # of its first readable video
+    for label, (cells, spread) in enumerate(zip(table_of_classes(findings).rows, spreads, strict=True)):
+        low, middle, high = (100 * seconds / longest for seconds in spread)
+        share = 100 * len(_videos_of(corpus, label)) / most
+        views = views_of_label.get(label)
+        still = views and _strip(corpus.videos[views.video].path, views, num_frames=1)
+        rows.append({"cells": cells, "still": still, "share": share, "low": low, "middle": middle, "high": high})
+    return rows
+
+
 def _strips(findings: Findings, videos: set[int]) -> Mapping[int, str]:
     """Return a strip of frames of each video; a file that was removed meanwhile has none."""
-    strips: dict[int, str] = {}
-    for views in findings.corpus.all_views():
-        if views.video in videos:
-            with suppress(VideoError):
-                strips[views.video] = _strip(findings.corpus.videos[views.video].path, views)
-    return strips
+    corpus = findings.corpus
+    strips = {
+        views.video: _strip(corpus.videos[views.video].path, views)
+        for views in corpus.all_views()
+        if views.video in videos
+    }
+    return {video: strip for video, strip in strips.items() if strip}
 
 
-def _strip(path: Path, views: VideoViews) -> str:
-    """Return a few frames of a video side by side, as JPEG in base64."""
+def _strip(path: Path, views: VideoViews, num_frames: int = STRIP_FRAMES) -> str | None:
+    """Return a few frames of a video side by side, as JPEG in base64; None if it can no longer be read."""
     frames = views.frames.flatten()
-    frames = frames[torch.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().long()]
-    images = decode_frames(path, frames, whole=True)
+    num_frames = min(num_frames, len(frames))
+    places = (torch.arange(num_frames) + 0.5) * len(frames) / num_frames  # the middles of equal stretches
+    try:
+        images = decode_frames(path, frames[places.long()], whole=True)
+    except VideoError:
+        return None
     height, width = images.shape[-2:]
-    side = min(4 * STRIP_HEIGHT, max(1, round(width * STRIP_HEIGHT / height)))  # JPEG ends at 65,535 pixels
-    small = resize(images, [STRIP_HEIGHT, side], antialias=True)
+    side = min(MAX_WIDTH, max(1, round(width * HEIGHT / height)))
+    small = resize(images, [HEIGHT, side], antialias=True)
     jpeg = io.BytesIO()
     to_pil_image(torch.cat(small.unbind(), dim=-1)).save(jpeg, "JPEG", quality=70)
     return base64.b64encode(jpeg.getvalue()).decode()

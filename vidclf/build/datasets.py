@@ -24,20 +24,18 @@ from vidclf.system.terminal import say
 FEATURES = ("auto", "store", "frames")
 
 
-def build_corpus(config: Config, shard: tuple[int, int] = (1, 1)) -> Corpus:
-    """Return the videos of the data set, examined and split; see `Corpus`."""
+def list_corpus(config: Config, shard: tuple[int, int] = (1, 1), kind: type[Corpus] = Corpus) -> Corpus:
+    """Return the videos of the data set and their parts; no video is opened yet, see `look`."""
+    dataset, split, sampling = (build_node(config[key]) for key in ("dataset", "split", "sampling"))
+    return kind(dataset, split, sampling, config["seed"], shard)
+
+
+def look(config: Config, corpus: Corpus) -> Corpus:
+    """Examine the videos of a corpus and return it; what is found is kept in the store."""
     root = Path(config["store"]["root"])
     with writing_to(root, REMEDY):
         root.mkdir(parents=True, exist_ok=True)
-    return Corpus(
-        build_node(config["dataset"]),
-        build_node(config["split"]),
-        build_node(config["sampling"]),
-        Catalogue(root),
-        config["seed"],
-        _num_threads(config),
-        shard,
-    )
+    return corpus.look(Catalogue(root), _num_threads(config))
 
 
 def build_source(

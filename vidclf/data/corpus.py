@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -21,26 +22,23 @@ SLACK_S = 0.1  # a segment may end this much after the last frame, because a con
 
 
 class Corpus:
-    """A data set's videos, with their facts, parts and views.
+    """A data set's videos, with their parts and, after `look`, their facts and views.
 
     Args:
         dataset: lists the videos.
         split: (videos, number of views of each) -> Split, see `SplitRule`.
         sampling: (num_frames, fps, generator) -> frame indices (V, T).
-        catalogue: facts about files.
         seed: of the training draws.
-        num_threads: number of files examined at once.
         shard: (k, n): examine only every n-th video, from the k-th on (k from 1); all remaining videos have no views.
 
     Attributes:
         videos: all of them, with unique names.
         facts: of undamaged videos, by position in `videos`.
         failed: errors of damaged videos, by position in `videos`.
-        split: which part each view is in.
+        split: which part each view is in; of a rule for single views, only after `look`.
 
     Raises:
-        VidclfError: two videos have the same name, or the split does not fit the videos.
-        VideoError: a video is damaged, and the data set's `on_error` is raise.
+        VidclfError: the data set has problems, two videos have the same name, or the split does not fit the videos.
     """
 
     def __init__(
@@ -48,24 +46,40 @@ class Corpus:
         dataset: Dataset,
         split: SplitRule,
         sampling: Sampling,
-        catalogue: Catalogue,
         seed: int = 0,
-        num_threads: int = 2,
         shard: tuple[int, int] = (1, 1),
     ) -> None:
-        self.dataset, self.sampling, self.seed = dataset, sampling, seed
+        self.dataset, self.rule, self.sampling, self.seed, self.shard = dataset, split, sampling, seed, shard
         self.class_names = list(dataset.class_names)
         self.is_random = bool(optional(sampling, Sampling, "random"))
-        self.videos = name_videos(dataset.videos(), optional(dataset, Dataset, "root"))
+        self.videos = name_videos(self.list_videos(), optional(dataset, Dataset, "root"))
         _check_split_fits(split, sampling)
-        official = _official_parts(split, dataset, self.videos)
         self.facts: dict[int, VideoFacts] = {}
         self.failed: dict[int, VideoError] = {}
-        self._examine(catalogue, range(shard[0] - 1, len(self.videos), shard[1]), num_threads)
-        # A damaged video has a view, so that part_size counts it.
-        num_views = [len(self._sample(video)) if video in self.facts else 1 for video in range(len(self.videos))]
-        self.split = split(self.videos, num_views, *official)
         self._cached_views: dict[object, list[VideoViews]] = {}
+        if not optional(split, SplitRule, "per_view"):
+            self.split = self.divide([1] * len(self.videos))
+
+    def look(self, catalogue: Catalogue, num_threads: int = 2) -> "Corpus":
+        """Examine every video by decoding it, `num_threads` at once, unless `catalogue` knows it; return the corpus.
+
+        Raises:
+            VideoError: a video is damaged, and the data set's `on_error` is raise.
+        """
+        self._examine(catalogue, range(self.shard[0] - 1, len(self.videos), self.shard[1]), num_threads)
+        # A damaged video has a view, so that its part counts it.
+        num_views = [len(self._sample(video)) if video in self.facts else 1 for video in range(len(self.videos))]
+        per_view = optional(self.rule, SplitRule, "per_view")
+        self.split = self.divide(num_views) if per_view else replace(self.split, num_views=num_views)
+        return self
+
+    def list_videos(self) -> Sequence[Video]:
+        """Return the data set's videos; see `Dataset`."""
+        return self.dataset.videos()
+
+    def divide(self, num_views: Sequence[int]) -> Any:
+        """Return the `Split` of the videos; see `SplitRule`."""
+        return self.rule(self.videos, num_views, *_official_parts(self.rule, self.dataset, self.videos))
 
     def views(self, part: str, epoch: int | None = None) -> list[VideoViews]:
         """Return the views of a part: all of them, or with an epoch those that the sampling draws for training."""
@@ -82,10 +96,6 @@ class Corpus:
     def all_views(self) -> list[VideoViews]:
         """Return all views of all undamaged videos, whatever their part."""
         return [self._views_of(video, range(self.split.num_views[video]), None) for video in sorted(self.facts)]
-
-    def part_size(self, part: str) -> int:
-        """Return the number of videos with a view in a part, including damaged ones."""
-        return len(self.split.views_of(part))
 
     def exclude(self, video: int, error: VideoError) -> None:
         """Exclude a damaged video from now on, or raise, as the data set's `on_error` says."""
@@ -117,10 +127,15 @@ class Corpus:
                     "Set trainer.devices to fewer."
                 )
 
+    def require_classes(self) -> None:
+        """Raise VidclfError if there is only one class."""
+        if len(self.class_names) < 2:
+            names = ", ".join(self.class_names)
+            raise VidclfError(f"The data set has one class, {names}: nothing to tell apart. Add a second one.")
+
     def require_for_training(self) -> None:
         """Raise VidclfError if there is only one class, or a process would have no video."""
-        if len(self.class_names) < 2:
-            raise VidclfError(f"The data set has one class, {self.class_names[0]}: nothing to tell apart.")
+        self.require_classes()
         self.require("train", "val", one_each=True)
 
     def _examine(self, catalogue: Catalogue, positions: Sequence[int], num_threads: int) -> None:

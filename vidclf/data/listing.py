@@ -5,8 +5,10 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from fnmatch import fnmatch
 from pathlib import Path
 
+from vidclf.contracts import Video
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
 from vidclf.system.text import first_five
@@ -26,7 +28,23 @@ PART_OF = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
     **{"val": "val", "valid": "val", "validation": "val"},
 }
+SEPARATORS = ("|", ";", ",")  # between several labels in one cell
+MAX_GRADES = 10  # numbers that are plausible classes, such as grades
 NO_VALUES = {"nan", "none", "null", "na", "n/a", "<na>"}  # what programs write for a missing label
+
+
+class DatasetError(VidclfError):
+    """A data set's folders or its table have problems.
+
+    Attributes:
+        problems: a sentence each, at least one.
+        videos: what the data set holds without them, which `vidclf check` examines.
+    """
+
+    def __init__(self, problems: Sequence[str], videos: Sequence[Video]) -> None:
+        more = f" {len(problems) - 1} more problem(s): vidclf check lists them." if len(problems) > 1 else ""
+        super().__init__(f"{problems[0]}{more}")
+        self.problems, self.videos = list(problems), list(videos)
 
 
 def is_video(path: Path) -> bool:
@@ -59,8 +77,19 @@ def find_videos(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def find_folders(root: Path) -> list[Path]:
-    """Return the folders directly in `root`, sorted, without hidden ones."""
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Return the folders directly in `root`, sorted, without hidden ones and those that vidclf wrote there."""
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [folder for folder in folders if not _is_output(folder)]
+
+
+def _is_output(folder: Path) -> bool:
+    """Return whether vidclf wrote a folder: a store, the folder data that holds one or the demo, or runs."""
+    inside = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if any(fnmatch(name, "videos-*-av*") for name in inside):
+        return True
+    if folder.name == "data":
+        return bool(inside) and inside <= {"features", "demo"}
+    return folder.name in ("runs", "multirun") and bool(inside) and not find_videos(folder)[0]
 
 
 def names_below(paths: Sequence[Path], root: Path) -> str:
@@ -136,9 +165,7 @@ def choose_classes(chosen: Sequence[str | int | None] | None, class_names: Seque
 
 
 def check_custom_classes(names: Sequence[str], where: object) -> None:
-    """Raise if there is only one class; report names that look like spellings of the same class."""
-    if len(names) < 2:
-        raise VidclfError(f"{where}: there is one class, {first_five(names)}. Add a second one.")
+    """Report names that do not look like one class each: missing values, spellings, several labels, numbers."""
     if missing := [name for name in names if name.strip().casefold() in NO_VALUES]:
         say(f"{where}: the label {' or '.join(map(repr, missing))} may be a missing value; it is kept as a class.")
     spellings: dict[object, list[str]] = {}
@@ -147,6 +174,39 @@ def check_custom_classes(names: Sequence[str], where: object) -> None:
     for alike in spellings.values():
         if len(alike) > 1:
             say(f"{where}: {' and '.join(map(repr, alike))} may be one class in {len(alike)} spellings; kept apart.")
+    if several := _several_labels(names):
+        say(
+            f"{where}: {first_five(several)} looks like several labels. A video has one label here, so each "
+            "combination is a separate class. Choose one label for each video, or cut the video into segments."
+        )
+    if _are_measurements(names):
+        say(
+            f"{where}: the {len(names)} labels are numbers ({first_five(list(names))}), which looks like regression. "
+            "vidclf predicts classes: each number is a separate class, and near numbers differ as much as far ones. "
+            "Put the numbers into ranges, such as low, middle, high."
+        )
+
+
+def _several_labels(names: Sequence[str]) -> list[str]:
+    """Return the names that list several: as JSON, or joined by a character, where a piece occurs in another name."""
+    several = [name for name in names if name.startswith("[") and name.endswith("]")]
+    for separator in SEPARATORS:
+        pieces = {name: {piece.strip() for piece in name.split(separator)} for name in names}
+        counts = Counter(piece for of_name in pieces.values() for piece in of_name)
+        several += [
+            name for name, of_name in pieces.items() if len(of_name) > 1 and any(counts[piece] > 1 for piece in of_name)
+        ]
+    return several
+
+
+def _are_measurements(names: Sequence[str]) -> bool:
+    """Return whether more than ten names are all numbers, but do not count 0, 1, 2, ... or 1, 2, 3, ..."""
+    try:
+        numbers = sorted(map(float, names))
+    except ValueError:
+        return False
+    counted = (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
+    return len(numbers) > MAX_GRADES and numbers not in counted
 
 
 def _spelling(name: str) -> object:

@@ -1,6 +1,7 @@
 """Read the packets of a video stream, and notice where a container shows that some are missing or damaged."""
 
 import errno
+import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from av.video.stream import VideoStream
 from vidclf.data.opening import SKIP
 from vidclf.errors import VideoError
 
+FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the id of an object in ASF's header
+ASF_TOLERANCE = 0.95  # of the stated size: FFmpeg, too, takes a file for whole that misses by less than a twentieth
 EMPTY_REPEATS = ("theora", "vp3")  # codecs in which a packet of no bytes shows the frame before it for longer
 # Types of units (ITU-T H.264, table 7-1; H.265, table 7-1): where decoding can begin, and all but messages (SEI).
 KEY_UNITS = {"h264": "5", "hevc": "16-23"}
@@ -73,31 +76,40 @@ def _is_cut_short(path: Path, container: InputContainer, stream: VideoStream, en
 
     AVI is compared by time, because its count includes repeated frames, which have no packet. MP4's count is not used:
     it includes frames that the edit list removes; its index must not lead beyond the file. Other containers (MPEG-TS,
-    WMV, GIF, ...) state nothing that FFmpeg reports: a missing end goes unseen unless it cuts a frame in two.
+    GIF, ...) state nothing that FFmpeg reports: a missing end goes unseen unless it cuts a frame in two.
     `ends_s` is the end of each stream's last packet.
     """
     if container.format.name == "avi":
         return round(ends_s[stream.index] * float(stream.average_rate or 0)) < stream.frames
-    if container.format.name == "matroska,webm":
+    if container.format.name in ("asf", "flv", "matroska,webm"):
         # A tenth, or a frame and a half, because the last packet may not state its duration.
         stated_s = (container.duration or 0) / av.time_base
         slack_s = max(0.1 * stated_s, 1.5 / float(stream.average_rate or 1))
-        return path.stat().st_size < _segment_end(path) or max(ends_s.values()) < stated_s - slack_s
+        is_short = max(ends_s.values()) < stated_s - slack_s
+        return is_short or path.stat().st_size < _stated_size(path, container)
     if container.format.name.startswith("mov,"):
         entries = (entry for stream in container.streams for entry in stream.index_entries)
         return any(entry.pos + entry.size > path.stat().st_size for entry in entries)
     return False
 
 
-def _segment_end(path: Path) -> int:
-    """Return the size in bytes that the header of a Matroska file states (RFC 8794, 4 and 6); 0: unknown."""
+def _stated_size(path: Path, container: InputContainer) -> int:
+    """Return the size in bytes that the header of a file states; 0: unknown.
+
+    Sources: Matroska, RFC 8794, 4 and 6; ASF (WMV), Microsoft's specification, 3.2.
+    """
     with path.open("rb") as file:
-        header = file.read(4096)
-    start = header.find(b"\x18\x53\x80\x67") + 4  # the Segment's id; its size follows
-    length = 9 - header[start].bit_length()
-    unknown = (1 << 7 * length) - 1
-    size = int.from_bytes(header[start : start + length]) & unknown
-    return 0 if size == unknown else start + length + size
+        header = file.read(4096).ljust(8192, b"\0")
+    if container.format.name == "asf":
+        size, is_broadcast = struct.unpack_from("<40xQ40xB", header, header.find(FILE_PROPERTIES))
+        return 0 if is_broadcast & 1 else int(size * ASF_TOLERANCE)
+    if container.format.name == "matroska,webm":
+        start = header.find(b"\x18\x53\x80\x67") + 4  # the Segment's id; its size follows
+        length = 9 - header[start].bit_length()
+        unknown = (1 << 7 * length) - 1
+        size = int.from_bytes(header[start : start + length]) & unknown
+        return 0 if size == unknown else start + length + size
+    return 0
 
 
 def damaged(path: Path, num_decoded: int, stream: VideoStream) -> VideoError:

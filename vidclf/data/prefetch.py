@@ -2,33 +2,16 @@
 
 import atexit
 import itertools
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 POLL_S = 0.1  # how often a thread that waits for room checks whether to stop
-
-
-@dataclass(frozen=True)
-class _End:
-    """Marks the end of an item's results, with an error or without."""
-
-    error: BaseException | None = None
-
-
-@dataclass(eq=False)
-class _Task(Generic[Item]):
-    """An item: `room` counts how many more results may wait in `results`."""
-
-    item: Item
-    room: threading.Semaphore
-    results: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
 
 
 def run_ahead(
@@ -40,19 +23,29 @@ def run_ahead(
     the result in each thread), so memory is bounded. An error that `work` raises is raised when its item's turn comes;
     an error that it yields is a result. Closing the iterator ends the threads.
     """
-    stop = threading.Event()
-    tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-    waiting: deque[_Task[Item]] = deque()
-    todo = iter(items)
-    threads = [
-        threading.Thread(target=_serve, args=(work, tasks, stop), name=f"decode-{number}", daemon=True)
-        for number in range(num_threads)
-    ]
+    stop, todo = threading.Event(), iter(items)
+    tasks: SimpleQueue = SimpleQueue()  # (item, room for results, results), or None: no more
+    waiting: deque = deque()  # the tasks whose results were not yielded yet
 
     def start(count: int) -> None:
         for item in itertools.islice(todo, count):
-            waiting.append(_Task(item, threading.Semaphore(depth)))
+            waiting.append((item, threading.Semaphore(depth), SimpleQueue()))
             tasks.put(waiting[-1])
+
+    def serve() -> None:
+        while not stop.is_set() and (task := tasks.get()) is not None:
+            item, room, results = task
+            try:
+                for result in work(item):
+                    while not stop.is_set() and not room.acquire(timeout=POLL_S):
+                        pass
+                    if stop.is_set():
+                        return
+                    results.put((result,))
+            except BaseException as error:  # raised again by the reader
+                results.put(error)
+            else:
+                results.put(None)
 
     def end() -> None:
         stop.set()
@@ -61,6 +54,7 @@ def run_ahead(
         for thread in threads:
             thread.join()
 
+    threads = [threading.Thread(target=serve, name=f"decode-{n}", daemon=True) for n in range(num_threads)]
     for thread in threads:
         thread.start()
     # For iterators that are never closed: the interpreter would wait forever for threads that are not daemons, and
@@ -69,31 +63,13 @@ def run_ahead(
     try:
         start(2 * num_threads)
         while waiting:
-            task = waiting.popleft()
-            yield from _in_turn(task)
+            item, room, results = waiting.popleft()
+            while isinstance(result := results.get(), tuple):
+                room.release()
+                yield item, result[0]
+            if result is not None:
+                raise result
             start(1)
     finally:
         atexit.unregister(end)
         end()
-
-
-def _in_turn(task: _Task[Item]) -> Iterator[tuple[Item, Result]]:
-    while not isinstance(result := task.results.get(), _End):
-        task.room.release()
-        yield task.item, result
-    if result.error is not None:
-        raise result.error
-
-
-def _serve(work: Callable, tasks: queue.SimpleQueue, stop: threading.Event) -> None:
-    while not stop.is_set() and (task := tasks.get()) is not None:
-        try:
-            for result in work(task.item):
-                while not stop.is_set() and not task.room.acquire(timeout=POLL_S):
-                    pass
-                if stop.is_set():
-                    return
-                task.results.put(result)
-            task.results.put(_End())
-        except BaseException as error:  # raised by the reader
-            task.results.put(_End(error))

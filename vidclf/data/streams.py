@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 from torch import Tensor
 
-from vidclf.data.decoding import to_tensor
+from vidclf.data.decoding import SHOWN_WITHOUT_KEY, to_tensor
 from vidclf.data.opening import OF_SERVERS, restrict, video_stream
 from vidclf.data.timing import fitting_rate, known_rate
 from vidclf.errors import VideoError
@@ -35,7 +35,8 @@ def stream_frames(source: str) -> tuple[float, Iterator[tuple[float, UInt8[Tenso
     """Return the fps that a stream states, and its frames as they arrive, possibly without end.
 
     Each frame comes with its time in seconds since the first. A live stream is joined in the middle and loses packets
-    in transit, so packets that do not decode are dropped without a message.
+    in transit, so packets that do not decode are dropped without a message, as are frames before the first that can be
+    built.
 
     Raises:
         VideoError: the stream cannot be opened, holds no video, or breaks off.
@@ -57,10 +58,14 @@ def _streamed(
 ) -> Iterator[tuple[float, Tensor]]:
     reformatter = VideoReformatter()
     origin_s, last_s = None, -1 / fps
+    is_leading = stream.codec_context.name in SHOWN_WITHOUT_KEY
     with container:
         try:
             for packet in container.demux(stream):
                 for frame in _decode_if_possible(packet):
+                    is_leading &= not frame.key_frame
+                    if is_leading:
+                        continue
                     next_s = last_s + 1 / fps
                     time_s = None if container.format.name == "avi" else frame.time  # see vidclf.data.timing
                     # A clock that restarts goes on where it was.

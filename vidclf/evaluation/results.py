@@ -18,7 +18,7 @@ from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
 from vidclf.evaluation.logits import ViewLogits
 from vidclf.evaluation.scores import Aggregation, VideoPredictions, score_numbers_of_views
 from vidclf.models.classifier import most_probable
-from vidclf.system.disk import write_atomically, write_csv
+from vidclf.system.disk import replacing, write_atomically, write_csv
 from vidclf.system.ranks import is_rank_zero
 from vidclf.system.terminal import table
 from vidclf.system.text import sanitize
@@ -70,9 +70,9 @@ def write_report(
     rows = [(num_views, top1, *(interval or NO_INTERVAL)) for num_views, top1, interval in scores]
     write_csv(folder / "views.csv", ("views", *TOP1), rows)
     write_reliability(folder, predictions)
-    draw_confusion(predictions.labels, predictions.predicted, corpus.class_names).savefig(
-        folder / "confusion.png", dpi=120
-    )
+    confusion = draw_confusion(predictions.labels, predictions.predicted, corpus.class_names)
+    with replacing(folder / "confusion.png") as temporary:
+        confusion.savefig(temporary, format="png", dpi=120)
 
 
 def write_aggregations(
@@ -93,7 +93,10 @@ def write_logits(folder: Path, view_logits: ViewLogits, videos: Sequence[Video])
     """
     tensors = {name: getattr(view_logits, name).contiguous() for name in ("logits", "labels", "video", "view")}
     write_atomically(folder / "logits.safetensors", save(tensors))
-    with (folder / "videos.txt").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        replacing(folder / "videos.txt") as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         csv.writer(file, lineterminator="\n").writerows([video.name] for video in videos)
 
 
@@ -137,7 +140,8 @@ def write_reliability(folder: Path, predictions: VideoPredictions) -> None:
     confidence = predictions.log_probabilities.max(1).values.exp().numpy()
     CalibrationDisplay(accuracy, probability, confidence).plot(ax=axis, name="run")
     axis.set(xlabel="probability of the predicted class", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    figure.savefig(folder / "reliability.png", dpi=120)
+    with replacing(folder / "reliability.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def _groups_of(predictions: VideoPredictions, corpus: Corpus) -> list[tuple[object, ...]]:

@@ -18,7 +18,7 @@ from vidclf.features.extract import images_of
 from vidclf.features.recipe import hash_weights
 from vidclf.features.store import REMEDY
 from vidclf.models.backbones.int8 import CARRIED, FASTER, PRODUCTS, Int8Backbone, Ranges, checked_ranges
-from vidclf.system.disk import locked, write_json, writing_to
+from vidclf.system.disk import check_links, locked, write_json, writing_to
 from vidclf.system.seeds import generator_for
 from vidclf.system.terminal import say
 
@@ -54,6 +54,7 @@ def calibrate(
     path = root / "calibrations" / f"{digest}.json"
     with writing_to(root, REMEDY):
         path.parent.mkdir(parents=True, exist_ok=True)
+        check_links(path.parent, within=root)
         with locked(path.with_suffix(".lock")):
             if ranges := _read(path):
                 network.ranges = ranges

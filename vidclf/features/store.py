@@ -29,7 +29,7 @@ from torch import Tensor
 
 from vidclf.errors import VidclfError
 from vidclf.features.recipe import Recipe
-from vidclf.system.disk import locked, write_atomically, writing_to
+from vidclf.system.disk import check_links, locked, write_atomically, writing_to
 from vidclf.system.records import Records
 from vidclf.system.terminal import say
 
@@ -61,6 +61,7 @@ class FeatureStore:
         self._unsaved: dict[str, list] = {}  # of the index
         with writing_to(self.folder, REMEDY):
             self.folder.mkdir(parents=True, exist_ok=True)
+            check_links(self.folder, within=Path(root))
             if not (self.folder / "recipe.json").exists():
                 _report_other_formats(Path(root), name, recipe)
                 write_atomically(self.folder / "recipe.json", json.dumps(asdict(recipe), indent=2).encode())

@@ -1,7 +1,7 @@
 """Write whole files or none, lock between processes, and say in one sentence when the disk refuses.
 
 Temporary files and folders are named `.<name>.<32 hex digits>`, and their process holds a lock on them. One without a
-lock was left by a process that was killed, and the next call for the same name removes it.
+lock was left by a process that was killed, and the next process that writes the same name removes it.
 """
 
 import csv
@@ -12,11 +12,13 @@ import math
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +33,8 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     import torch
 
-_RANDOM = re.compile("[0-9a-f]{32}|part")  # the end of a temporary name; part: of earlier versions
+_TEMPORARY = re.compile(r"\.(.+)\.(?:[0-9a-f]{32}|part)", re.DOTALL)  # part: of earlier versions
+WRITTEN_IN_PLACE = (".log", ".yaml")  # files of a run that Hydra writes: no other name may lead to them
 _REFUSALS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
@@ -56,6 +59,7 @@ def locked(path: Path, waiting_message: str = "") -> Iterator[bool]:
 
     The lock ends with the `with` block, or with the process.
     """
+    check_sole_name(path)
     lock = FileLock(path)
     has_waited = False
     try:
@@ -77,14 +81,34 @@ def check_links(folder: Path, within: Path | None = None) -> None:
     The folder itself may be a link, because its user has named it; with `within`, the folder that was named, it must
     lie in that.
     """
-    root = (within or folder).resolve()
-    paths = [folder] if within else []
-    paths += [Path(parent, name) for parent, *names in os.walk(folder.resolve()) for name in (*names[0], *names[1])]
-    for path in paths:
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
+    root, todo = (within or folder).resolve(), [str(folder.resolve())]
+
+    def check(path: Path) -> None:
+        if not Path(os.path.realpath(path)).is_relative_to(root):  # `resolve` fails where links lead in a circle
             raise VidclfError(
                 f"{path}: is a link that leads out of {within or folder}. Nothing is read or written through it. "
                 "Remove the link, or copy what it leads to."
+            )
+
+    check(folder)
+    while todo:
+        with suppress(OSError), os.scandir(todo.pop()) as entries:  # no such folder
+            for entry in entries:
+                if entry.is_symlink():
+                    check(Path(entry.path))
+                elif entry.is_dir():
+                    todo.append(entry.path)
+                elif entry.name.endswith(WRITTEN_IN_PLACE):
+                    check_sole_name(Path(entry.path))
+
+
+def check_sole_name(path: Path) -> None:
+    """Raise VidclfError if writing into the file at `path` would change what another path names, or is no file."""
+    with suppress(OSError):  # no file yet
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise VidclfError(
+                f"{path}: is a link, or another kind of file, and is not written through. Delete it, or make it a copy."
             )
 
 
@@ -109,14 +133,11 @@ def scratch_folder() -> Iterator[Path]:
 @contextmanager
 def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """Make and lock a temporary file or folder beside `path`; remove it at the end, and first what kills left."""
-    prefix = f".{path.name}."
-    with suppress(OSError):  # no such folder, which `make` reports
-        names = [name for name in os.listdir(path.parent) if name.startswith(prefix)]
-        for other in [path.with_name(name) for name in names if _RANDOM.fullmatch(name, len(prefix))]:
-            if (lock := _try_lock(other)) is not None:
-                _remove(other)
-                os.close(lock)
-    temporary = path.with_name(f"{prefix}{uuid.uuid4().hex}")
+    for other in _leftovers(path.parent).pop(path.name, ()):
+        if (lock := _try_lock(other)) is not None:
+            _remove(other)
+            os.close(lock)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     make(temporary)
     lock = _try_lock(temporary)
     try:
@@ -125,6 +146,17 @@ def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
         _remove(temporary)
         if lock is not None:
             os.close(lock)
+
+
+@cache
+def _leftovers(folder: Path) -> dict[str, list[Path]]:
+    """Return the temporaries in a folder, by the name that they are for; listed once, for a folder may be large."""
+    found: dict[str, list[Path]] = {}
+    with suppress(OSError):  # no such folder, which making the temporary reports
+        for name in os.listdir(folder):
+            if match := _TEMPORARY.fullmatch(name):
+                found.setdefault(match[1], []).append(folder / name)
+    return found
 
 
 def _try_lock(path: Path) -> int | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vidclf.errors import VidclfError
+from vidclf.system.disk import check_sole_name
 from vidclf.system.terminal import say
 
 WAIT_S = 60  # for another process that writes
@@ -33,8 +34,9 @@ class Records:
         """Yield the value of each key in order; None where there is none.
 
         Raises:
-            VidclfError: another process has locked the file for too long.
+            VidclfError: another process has locked the file for too long, or the file is a link.
         """
+        self._check_files()
         path = self.path if self.path.is_file() else ":memory:"
         with closing(sqlite3.connect(path, timeout=WAIT_S)) as connection:
             for key in map(_encode, keys):
@@ -52,6 +54,7 @@ class Records:
         Raises:
             VidclfError: the disk refuses.
         """
+        self._check_files()
         rows = [(key, _pack(key, value)) for key, value in zip(map(_encode, values), values.values(), strict=True)]
         try:
             self._insert(rows)
@@ -71,6 +74,11 @@ class Records:
             say(f"{self.path}: the file is damaged, and is written anew.")
             self.path.unlink()
             self._insert(rows)
+
+    def _check_files(self) -> None:
+        """Raise VidclfError if SQLite would write into a file that another path names too."""
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            check_sole_name(self.path.with_name(f"{self.path.name}{suffix}"))
 
 
 def _encode(key: str) -> bytes:

@@ -1,12 +1,13 @@
 """Your own videos: a folder per class, any container, groups from the paths."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain, product
 from pathlib import Path
 
 from vidclf.contracts import Video
+from vidclf.data.grouping import group_rule
 from vidclf.data.listing import (
+    DatasetError,
     check_choice,
     check_custom_classes,
     choose_classes,
@@ -21,11 +22,6 @@ from vidclf.data.listing import (
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
 from vidclf.system.text import first_five
-
-GROUPS = """dataset.group must say which videos belong together, so that a split keeps them in the same part:
-  dataset.group=parent             videos in the same sub-folder: <root>/<class>/<group>/<file>
-  "dataset.group='(person\\d+)'"   videos with the same match of this regular expression in the path
-  dataset.group=file               none: each file is a group"""
 
 
 class Folder:
@@ -58,11 +54,10 @@ class Folder:
     ) -> None:
         check_choice("on_error", on_error, ("raise", "skip"))
         check_choice("groups", groups, ("shared", "of_class"))
-        if group is None:
-            raise VidclfError(GROUPS)
         self.root, self.group, self.groups, self.on_error = Path(root).expanduser(), group, groups, on_error
         if not self.root.is_dir():
             raise VidclfError(f"{self.root}: there is no such folder. Set dataset.root to a folder of class folders.")
+        self._group_of = group_rule(group, parent=lambda name: "/".join(name.split("/")[1:-1]))
         self._part_of = _find_parts(self.root) or {self.root: None}
         names = {path.name for folder in self._part_of for path in find_folders(folder)}
         if not names:
@@ -79,17 +74,17 @@ class Folder:
         """Return every video of `class_names`, sorted by label, then path.
 
         Raises:
-            VidclfError: a class folder holds no video, or `group` does not fit the paths.
+            DatasetError: a class folder holds no video, or `group` does not fit the paths.
         """
-        group_of = self._group_of()
         found: list[tuple[int, Path, Path]] = []  # label, folder of the part, video
         skipped: list[Path] = []
+        problems: list[str] = []
         for (label, name), folder in product(enumerate(self.class_names), self._part_of):
             if not (folder / name).is_dir():
                 continue  # a part may lack a class
             paths, remaining = find_videos(folder / name)
             if not paths:
-                raise VidclfError(
+                problems.append(
                     f"{folder / name}: the class folder holds no video. Add some, remove the folder, or choose the "
                     "classes with dataset.classes=[...]."
                 )
@@ -99,40 +94,20 @@ class Folder:
             shown = names_below(skipped, self.root)
             say(f"{self.root}: {len(skipped)} file(s) are not videos and are skipped: {shown}.")
         names = [path.relative_to(folder).as_posix() for _, folder, path in found]
-        groups = [group_of(name) for name in names]
-        without = [name for name, group in zip(names, groups, strict=True) if group is None]
-        if without:
+        groups = [self._group_of(name) for name in names]
+        if without := [name for name, group in zip(names, groups, strict=True) if group is None]:
             what = "are in no sub-folder of their class" if self.group == "parent" else "do not match it"
-            raise VidclfError(
+            problems.append(
                 f"dataset.group={self.group}: {len(without)} of {len(names)} videos {what}: {first_five(without)}."
             )
         shared = self.groups == "shared"
-        return [
-            Video(path, label, group or "", self._part_of[folder], shared=shared, class_name=self.class_names[label])
-            for (label, folder, path), group in zip(found, groups, strict=True)
+        videos = [
+            Video(path, label, group or name, self._part_of[folder], shared=shared, class_name=self.class_names[label])
+            for (label, folder, path), group, name in zip(found, groups, names, strict=True)
         ]
-
-    def _group_of(self) -> Callable[[str], str | None]:
-        """Return a function from a path below the root, or below its part, to its group; None: it has no group."""
-        if self.group == "parent":
-            return lambda name: "/".join(name.split("/")[1:-1]) or None
-        if self.group == "file":
-            say(
-                "dataset.group=file: each file is a separate group. If two files show the same person, place or "
-                "recording, a split may separate them, and the score is then too high."
-            )
-            return lambda name: name
-        try:
-            pattern = re.compile(str(self.group))
-        except re.error as error:
-            what = f"not a regular expression ({error})"
-            raise VidclfError(f"dataset.group={self.group}: {what}.\n{GROUPS}") from error
-        if pattern.groups != 1:
-            raise VidclfError(
-                f"dataset.group={self.group}: it has {pattern.groups} groups in parentheses; it needs exactly one, "
-                f"around the name of the group.\n{GROUPS}"
-            )
-        return lambda name: (match[1] or None) if (match := pattern.search(name)) else None
+        if problems:
+            raise DatasetError(problems, videos)
+        return videos
 
 
 def _find_parts(root: Path) -> dict[Path, str | None]:

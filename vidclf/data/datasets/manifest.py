@@ -8,12 +8,14 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PureWindowsPath
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from vidclf.contracts import PARTS, Video
+from vidclf.data.grouping import GROUPS, group_rule
 from vidclf.data.listing import (
+    DatasetError,
     check_choice,
     check_custom_classes,
     choose_classes,
@@ -30,6 +32,7 @@ from vidclf.system.text import first_five
 COLUMNS = ("path", "label", "group", "split", "start_s", "end_s")
 REQUIRED = ("path", "label")
 DELIMITERS = (",", ";", "\t")
+ROWS_AT_ONCE = 100  # of a Parquet table
 EXPANSION, SMALL = 100, 10_000_000  # bytes of a Parquet table: so many times its file's size, and so many more
 MAY_BE_EMPTY = ("start_s", "end_s")  # empty: the beginning, the end of the video
 
@@ -41,6 +44,7 @@ class Manifest:
 
     Args:
         file: CSV or, by its extension, Parquet; paths are relative to its folder.
+        group: as in `Folder`, where the table has no column group.
         groups: as in `Folder`.
         classes: use these labels only; classes are in alphabetical order.
         anywhere: whether paths may be absolute or lead out of the table's folder.
@@ -55,6 +59,7 @@ class Manifest:
     def __init__(
         self,
         file: str | Path,
+        group: str | None = None,
         groups: str = "shared",
         classes: Sequence[str | int | None] | None = None,
         anywhere: bool = False,
@@ -62,7 +67,8 @@ class Manifest:
     ) -> None:
         check_choice("on_error", on_error, ("raise", "skip"))
         check_choice("groups", groups, ("shared", "of_class"))
-        self.file, self.groups, self.anywhere, self.on_error = Path(file).expanduser(), groups, anywhere, on_error
+        self.file, self.group, self.groups = Path(file).expanduser(), group, groups
+        self.anywhere, self.on_error = anywhere, on_error
         if not self.file.is_file():
             raise VidclfError(f"dataset.file={self.file}: there is no such file. Set it to a .csv or .parquet file.")
         self.root = self.file.parent
@@ -70,87 +76,119 @@ class Manifest:
         self._rows = list(_read_parquet(self.file) if is_parquet else _read_csv(self.file))
         if not self._rows:
             raise VidclfError(f"{self.file}: it has no rows. Add one for each video.")
-        self.class_names = choose_classes(classes, sort_names({row["label"] for _, row in self._rows}))
+        self._group_of = self._group_rule(group)
+        labels = {row["label"] for _, row in self._rows if row["label"]}
+        self.class_names = choose_classes(classes, sort_names(labels))
         check_custom_classes(self.class_names, self.file)
 
     def videos(self) -> list[Video]:
         """Return every row of `class_names`, in the table's order.
 
         Raises:
-            VidclfError: a path leads out of the table's folder, a time or part is not allowed, or a row is there twice.
+            DatasetError: a cell is empty or not allowed, a path leads out of the table's folder, or a row is there
+                twice.
         """
-        rows = [(line, row) for line, row in self._rows if row["label"] in self.class_names]
+        problems: list[str] = []
+        for where, row in self._rows:
+            if empty := [key for key, cell in row.items() if not cell and key not in MAY_BE_EMPTY]:
+                what = f"{', '.join(empty)} is empty. Fill it, or remove the row or the whole column."
+                problems.append(f"{self.file}, {where}: {what}")
+        rows = [(where, row) for where, row in self._rows if row["path"] and row["label"] in self.class_names]
         written = {row["split"]: part_named(row["split"]) for _, row in rows if "split" in row}
         if respelled := [f"{name} as {part}" for name, part in written.items() if part not in (None, name)]:
             say(f"{self.file}: in the column split, it reads {first_five(respelled)}.")
         paths = {row["path"]: self._path(row["path"]) for _, row in rows}
-        if not self.anywhere:
-            self._check_inside(paths)
-        videos = [self._video(line, row, paths[row["path"]]) for line, row in rows]
-        self._check_each_once([line for line, _ in rows], videos)
-        groups_of: dict[str, set[tuple[int, str]]] = {}
-        for video in videos:
-            groups_of.setdefault(video.path.as_posix(), set()).add(video.unit)
-        crossing = [path for path, groups in groups_of.items() if len(groups) > 1]
-        if crossing:
-            say(
-                f"{self.file}: {len(crossing)} file(s) have segments in several groups: {first_five(crossing)}. "
-                "A split may separate them, although they come from the same recording."
+        outside = set() if self.anywhere else self._outside(paths)
+        if outside:
+            problems.append(
+                f"{self.file}: {len(outside)} path(s) are absolute or lead out of its folder, directly or by a link: "
+                f"{first_five(sorted(outside))}. Move the videos there, or pass dataset.anywhere=true if you trust the "
+                "table."
             )
+        found: dict[str, tuple[str, Video]] = {}
+        for where, row in rows:
+            if row["path"] in outside:
+                continue
+            try:
+                video = self._video(where, row, paths[row["path"]])
+                self._check_new(where, video, *found.setdefault(video.name, (where, video)))
+            except VidclfError as error:
+                problems.append(f"{self.file}, {error}")
+        videos = [video for _, video in found.values()]
+        self._say_crossing(videos)
+        if problems:
+            raise DatasetError(problems, videos)
         return videos
+
+    def _group_rule(self, group: str | None) -> Callable[[str], str | None]:
+        """Return the rule from a path to its group, for tables without the column.
+
+        Raises:
+            VidclfError: there is neither a rule nor a column, or both.
+        """
+        has_column = "group" in self._rows[0][1]
+        if has_column and group is not None:
+            raise VidclfError(f"dataset.group={group}: {self.file} has a column group. Leave dataset.group out.")
+        if has_column:
+            return lambda path: path
+        if group is None:
+            raise VidclfError(f"{GROUPS}\nOr add a column group to {self.file}.")
+        return group_rule(group, parent=lambda path: PurePosixPath(path).parent.as_posix().removeprefix("."))
 
     def _path(self, written: str) -> Path:
         path = self.root / written
         return path if os.path.exists(path) else self.root / written.replace("\\", "/")
 
-    def _check_inside(self, paths: dict[str, Path]) -> None:
+    def _outside(self, paths: Mapping[str, Path]) -> set[str]:
         inside = os.path.realpath(self.root)
-        outside = [
+        return {
             name
             for name, path in paths.items()
             if Path(name).is_absolute()
             or PureWindowsPath(name).is_absolute()
             or ".." in name.replace("\\", "/").split("/")
             or not Path(os.path.realpath(path)).is_relative_to(inside)
-        ]
-        if outside:
-            raise VidclfError(
-                f"{self.file}: {len(outside)} path(s) are absolute or lead out of its folder, directly or by a link: "
-                f"{first_five(outside)}. Move the videos there, or pass dataset.anywhere=true if you trust the table."
-            )
+        }
 
-    def _video(self, line: int, row: Row, path: Path) -> Video:
-        start_s, end_s = (_seconds(f"{self.file}, line {line}", row, key) for key in ("start_s", "end_s"))
+    def _video(self, where: str, row: Row, path: Path) -> Video:
+        start_s, end_s = (_seconds(where, row, key) for key in ("start_s", "end_s"))
         if end_s is not None and (start_s or 0) >= end_s:
-            raise VidclfError(
-                f"{self.file}, line {line}: start_s={start_s or 0:g} is not before end_s={end_s:g}. Correct the row."
-            )
+            raise VidclfError(f"{where}: start_s={start_s or 0:g} is not before end_s={end_s:g}. Correct the row.")
         part = part_named(row.get("split", ""))
-        if part is None and "split" in row:
-            raise VidclfError(f"{self.file}, line {line}: split={row['split']}: must be one of {', '.join(PARTS)}.")
+        if part is None and row.get("split"):
+            raise VidclfError(f"{where}: split={row['split']}: must be one of {', '.join(PARTS)}.")
         label = self.class_names.index(row["label"])
-        shared = self.groups == "shared" or "group" not in row  # a file is the same in all classes
-        written = Path(row["path"].replace("\\", "/"))
-        name = Video(written, label, "", start_s=start_s, end_s=end_s).name
-        group = row.get("group", written.as_posix())
+        written = Path(row["path"].replace("\\", "/")).as_posix()
+        group = row.get("group") or self._group_of(written)
+        if group is None:
+            raise VidclfError(f"{where}: {written} does not fit dataset.group={self.group}. Correct either.")
+        shared = self.groups == "shared" or self.group == "file"  # a file is the same in all classes
+        name = Video(Path(written), label, "", start_s=start_s, end_s=end_s).name
         return Video(path, label, group, part, start_s, end_s, name, shared, class_name=row["label"])
 
-    def _check_each_once(self, lines: Sequence[int], videos: Sequence[Video]) -> None:
-        seen: dict[str, tuple[int, Video]] = {}
-        for line, video in zip(lines, videos, strict=True):
-            line_before, before = seen.setdefault(video.name, (line, video))
-            if before is video:
-                continue
-            what = f"names {video.name} again, as line {line_before} does. Remove one"
-            if before.label != video.label:
-                what = (
-                    f"gives {video.name} the label {video.class_name}, line {line_before} gives it "
-                    f"{before.class_name}: a video has one label. Keep one"
-                )
-            raise VidclfError(f"{self.file}: line {line} {what}.")
+    def _check_new(self, where: str, video: Video, where_before: str, before: Video) -> None:
+        """Raise VidclfError if another row has the same video, or the same segment of it."""
+        if before is video:
+            return
+        if before.label == video.label:
+            raise VidclfError(f"{where} names {video.name} again, as {where_before} does. Remove one.")
+        raise VidclfError(
+            f"{where} gives {video.name} the label {video.class_name}, {where_before} gives it {before.class_name}: a "
+            "video has one label. Keep one."
+        )
+
+    def _say_crossing(self, videos: Sequence[Video]) -> None:
+        groups_of: dict[str, set[tuple[int, str]]] = {}
+        for video in videos:
+            groups_of.setdefault(video.path.as_posix(), set()).add(video.unit)
+        if crossing := [path for path, groups in groups_of.items() if len(groups) > 1]:
+            say(
+                f"{self.file}: {len(crossing)} file(s) have segments in several groups: {first_five(crossing)}. "
+                "A split may separate them, although they come from the same recording."
+            )
 
 
-def _read_csv(file: Path) -> Iterator[tuple[int, Row]]:
+def _read_csv(file: Path) -> Iterator[tuple[str, Row]]:
     text = read_text(file)
     delimiter = _delimiter(text)
     if delimiter != ",":
@@ -173,7 +211,7 @@ def _read_csv(file: Path) -> Iterator[tuple[int, Row]]:
             row = dict(zip(header, map(str.strip, cells), strict=True))
             if delimiter != ",":
                 row |= {key: row[key].replace(",", ".") for key in MAY_BE_EMPTY if key in row}
-            yield reader.line_num, _filled(where, row)
+            yield f"line {reader.line_num}", row
     except csv.Error as error:
         raise VidclfError(f"{file}, line {reader.line_num}: not a CSV table ({error}). Save it as CSV.") from error
     if not header:
@@ -188,7 +226,7 @@ def _delimiter(text: str) -> str:
     return fitting[0] if fitting else ","
 
 
-def _read_parquet(file: Path) -> Iterator[tuple[int, Row]]:
+def _read_parquet(file: Path) -> Iterator[tuple[str, Row]]:
     require("pyarrow", PYARROW, "parquet", f"{file}: Parquet", ", or save the table as CSV")
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile, read_schema
@@ -201,12 +239,15 @@ def _read_parquet(file: Path) -> Iterator[tuple[int, Row]]:
         with ParquetFile(file, read_dictionary=texts) as parquet:  # texts that repeat are kept once
             groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
             _check_size(file, parquet.metadata.num_rows, sum(group.total_byte_size for group in groups))
-            table = parquet.read()
+            line = num_bytes = 0
+            for batch in parquet.iter_batches(ROWS_AT_ONCE):  # the sizes that a file states may be wrong
+                num_bytes += sum(map(_num_characters, batch.columns))
+                _check_size(file, line + len(batch), num_bytes)
+                for cells in batch.rename_columns(columns).to_pylist():
+                    line += 1
+                    yield f"row {line}", {key: _text(file, line, key, cell) for key, cell in cells.items()}
     except (ArrowException, OSError) as error:
         raise VidclfError(f"{file}: Parquet cannot read it ({str(error).splitlines()[0]}). Write it again.") from error
-    _check_size(file, table.num_rows, sum(_num_characters(chunk) for column in table for chunk in column.chunks))
-    for line, cells in enumerate(table.rename_columns(columns).to_pylist(), start=1):
-        yield line, _filled(f"{file}, row {line}", {key: _text(file, line, key, cell) for key, cell in cells.items()})
 
 
 def _check_size(file: Path, num_rows: int, num_bytes: int) -> None:
@@ -259,13 +300,6 @@ def _columns(file: Path, header: Sequence[str]) -> list[str]:
             "end_s, and a CSV separates them by commas, semicolons or tabs."
         )
     return columns
-
-
-def _filled(where: str, row: Row) -> Row:
-    empty = [key for key, cell in row.items() if not cell and key not in MAY_BE_EMPTY]
-    if empty:
-        raise VidclfError(f"{where}: {', '.join(empty)} is empty. Fill it, or remove the row or the whole column.")
-    return row
 
 
 def _seconds(where: str, row: Row, key: str) -> float | None:
