@@ -477,12 +477,13 @@ def test_nothing_is_wider_than_the_terminal(
     for number in range(6):
         wide = {"_target_": f"mine.Head{number}", "width": number, "a_long_setting": 10**20 + number}
         write_run(tmp_path / f"{number}{60 * 'w'}", answers(0.13 * number), head=wide, scaling=f"{60 * 's'}{number}")
-    for columns in (80, 40):
+    for columns, num_cut in ((80, 6), (40, 12)):  # a line of settings is cut; of 40 columns, that of scores too
         monkeypatch.setenv("COLUMNS", str(columns))
         show(sorted(tmp_path.iterdir()), "test")
         out = capsys.readouterr().out
         assert max(map(len, out.splitlines())) <= columns
         assert out.count("\n   top1 0.") == 6
+        assert sum(line.endswith("\N{HORIZONTAL ELLIPSIS}") for line in out.splitlines()) == num_cut
         assert out.count("verdict ") == 10
         assert "5 more pairs, less significant:" in out
     monkeypatch.setenv("COLUMNS", "400")
