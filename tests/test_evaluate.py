@@ -65,6 +65,7 @@ def test_evaluate_writes_scores_logits_predictions_and_images(evaluate: Callable
         "reliability.png",
         "views.csv",
     }
+    assert len({path.stat().st_mode for path in run.rglob("*") if path.is_file()}) == 1  # none is closed to others
     metrics, on_val = metrics_of(run / "test"), metrics_of(run)
     moved = {f"top1/{row['aggregation']}" for row in rows_of(run / "test" / "aggregations.csv")}
     assert on_val.keys() - metrics.keys() == moved  # so that nobody chooses an aggregation on test

@@ -143,7 +143,8 @@ def test_the_run_of_a_grid_is_an_ordinary_run_of_its_best_head(vidclf: Callable[
     assert [row["lr"] for row in rows] == ["0.03", "0.003", "0.01"]
     best = min(rows, key=lambda row: float(row["val/loss"]))
     assert [row["chosen"] for row in rows if row["chosen"]] == [best["chosen"]] == ["the best of 3 heads x 2 epochs"]
-    assert outcome.out.startswith(f"Validation, epoch {best['epoch']} (the best of 3 heads x 2 epochs)\n")
+    won = f"lr={best['lr']}, the best of 3 heads x 2 epochs"
+    assert outcome.out.startswith(f"Validation, epoch {best['epoch']} ({won})\n")
     run = torch.load(outcome.run / "checkpoints" / "best.ckpt", weights_only=True)
     assert run["vidclf"]["config"]["head"] == {"_target_": "vidclf.models.heads.linear.Linear", "_partial_": True}
     assert run["vidclf"]["config"]["optimizer"]["lr"] == float(best["lr"])

@@ -162,7 +162,7 @@ def test_an_interrupted_sweep_ends_like_an_uninterrupted_one(
         patch.setattr(Learner, "on_train_epoch_start", stop_the_second_job)
         cut = vidclf("train", "study=seeds", *settings, "hydra.sweep.dir=cut")
     assert cut.status == 1
-    assert "Compared: 2 on val, the best first" in cut.out  # those after it went on
+    assert "(2 runs) on val, the best first" in cut.out  # those after it went on
     assert re.search(r"left out: .*/1_\S*seed-1\S*: failed: VidclfError: out of luck", cut.err)
     first, second, third = sorted((tmp_path / "cut").glob("?_*"))
     (third / "metrics.json").unlink()  # killed before it was scored

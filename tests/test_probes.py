@@ -1,6 +1,7 @@
 """Views without their order, and the accuracy that a network loses by it."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,7 +104,9 @@ def test_probes_are_scored_beside_the_runs_score(ordered: Outcome, vidclf: Calla
         assert metrics["temporal_gain"] == pytest.approx(metrics["top1_in_order"] - metrics["top1"])
         assert metrics["temporal_gain_low"] <= metrics["temporal_gain"] <= metrics["temporal_gain_high"]
         assert metrics["num_videos"] == 8
-        assert f"probe={name}" in outcome.out
+    rows = [line for line in outcome.out.splitlines() if line.startswith("probe=")]  # one for each, at the end
+    assert [row.split()[0] for row in rows] == [f"probe={name}" for name in PROBES]
+    assert all(re.fullmatch(r"\S+ [\d.]+, temporal gain -?[\d.]+ \[.*\]", row) for row in rows)
 
 
 def test_an_order_blind_head_gains_nothing(clips: Path, vidclf: Callable[..., Outcome]):

@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams.get_experiment import Handler as GetExperiment
 from tensorboard.plugins.hparams.list_session_groups import Handler as ListSessions
 from verbs import SMALL, Outcome
 
-from vidclf.comparison.settings import chosen_settings
+from vidclf.comparison.settings import settings_of
 from vidclf.evaluation.tensorboard import log_best
 from vidclf.run.config import CONF, HYDRA
 
@@ -78,35 +78,18 @@ def test_names_and_values_of_any_bytes_are_shown(tmp_path: Path):
     assert len(chosen["head"]) < 1000
 
 
-STAGES = {"dataset": "ucf101", "sampling": "rate", "backbone": "vgg16", "head": "mlp"}
-
-
 @pytest.mark.parametrize(
-    ("overrides", "more"),
-    [
-        ([], {}),
-        (["head=mlp", "sampling.rate_hz=1.0"], {"sampling.rate_hz": "1.0"}),  # the usual ones, and chosen
-        (["experiment=demo"], {"dataset": "demo", "backbone": "tiny"}),
-        (["optimizer=sgd", "mixing=mixup", "seed=3"], {"optimizer": "sgd", "mixing": "mixup", "seed": "3"}),
-        (["dataset.root=/a", "num_threads=1", "+trainer.limit_train_batches=2"], {"trainer.limit_train_batches": "2"}),
-        (["head=custom", "head._target_=my.Own", "+head.wide=7"], {"head": "Own", "head.wide": "7"}),
-    ],
+    "overrides", [["experiment=demo"], ["experiment=demo_3d"], ["head=custom", "head._target_=my.Own"]]
 )
-def test_hparams_are_the_chosen_settings_and_no_constants(overrides: list[str], more: dict[str, str]):
+def test_hparams_hold_what_another_run_may_vary(overrides: list[str]):
     with initialize_config_dir(CONF, **HYDRA):
         cfg = compose("train", ["~callbacks", "~logger", *overrides])
-    config = OmegaConf.to_container(cfg, resolve=True)
-    config["backbone"]["precision"] = "float32"  # as train settles it on this machine
-    assert chosen_settings(config, overrides) == STAGES | more
-
-
-def test_changes_by_an_experiment_are_shown_as_chosen(monkeypatch: pytest.MonkeyPatch):
-    with initialize_config_dir(CONF, **HYDRA):
-        cfg = compose("train", ["~callbacks", "~logger", "experiment=demo_3d"])
-    chosen = chosen_settings(OmegaConf.to_container(cfg, resolve=True), ["experiment=demo_3d"])
-    assert chosen["trainer.max_epochs"] == "20"
-    assert (chosen["optimizer"], chosen["scheduler"], chosen["batch_size"]) == ("adamw", "one_cycle", "32")
-    assert not [key for key in chosen if "_target_" in key or "_partial_" in key]
+    settings = settings_of(OmegaConf.to_container(cfg, resolve=True))
+    assert settings.keys() >= {
+        *("dataset", "split", "sampling", "transform", "backbone", "scaling", "head", "aggregation", "augmentation"),
+        *("optimizer", "optimizer.lr", "scheduler", "seed", "batch_size", "mixing", "loss", "trainer.max_epochs"),
+    }
+    assert not [key for key in settings if "_target_" in key or "_partial_" in key or key == "dataset.root"]
 
 
 @contextmanager

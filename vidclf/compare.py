@@ -1,4 +1,4 @@
-"""Compare runs: their settings, their scores, and the significance of the differences."""
+"""Compare settings: their scores, and the significance of the differences."""
 
 from pathlib import Path
 
@@ -10,14 +10,18 @@ from vidclf.run.folder import Run
 
 
 def run(config: Config, run: Run | None) -> None:
-    """Print tables; write them as a page, Markdown and CSV into the folder `out`."""
-    keys = known_keys("compare") - known_keys("train")
-    unknown = [override for override in explicit_overrides() if key_of(override) not in keys]
-    if unknown:
-        raise VidclfError(
-            f"compare {unknown[0]}: runs are compared as they are. Allowed keys: {', '.join(sorted(keys))}."
-        )
-    part, out = config["part"], config["out"]
+    """Print tables; write them into the file `to`."""
+    keys = known_keys("compare") - known_keys("train") - {"out"}
+    for override in explicit_overrides():
+        if key_of(override) == "out":
+            raise VidclfError("out: has become to=FILE.html, to=FILE.md or to=FILE.csv; to=null: no file.")
+        if key_of(override) not in keys:
+            raise VidclfError(
+                f"compare {override}: runs are compared as they are. Allowed keys: {', '.join(sorted(keys))}."
+            )
+    part, seeds, to = config["part"], config["seeds"], config["to"]
     if part not in PARTS:
         raise VidclfError(f"part={part}: must be one of {', '.join(PARTS)}.")
-    show([Path(path) for path in config["run"]], part, None if out is None else Path(out))
+    if not isinstance(seeds, bool):
+        raise VidclfError(f"seeds={seeds}: must be true or false.")
+    show([Path(path) for path in config["run"]], part, seeds, None if to is None else Path(to))

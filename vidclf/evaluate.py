@@ -1,6 +1,6 @@
 """Score a part of the data with a run, by the run's settings or by changed ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from vidclf.audit.shortcuts import kept_shortcuts
@@ -14,12 +14,12 @@ from vidclf.errors import VidclfError
 from vidclf.evaluation.ethogram import score_timelines, write_coverage
 from vidclf.evaluation.logits import ViewLogits, compute_metrics, print_warnings, score_part
 from vidclf.evaluation.probes import Prober, parse_probes
-from vidclf.evaluation.results import summarize, write_aggregations, write_report
+from vidclf.evaluation.results import print_scores, score_of, write_aggregations, write_report
 from vidclf.evaluation.scores import VideoPredictions
 from vidclf.evaluation.tensorboard import BEST, log_report
 from vidclf.models.classifier import Classifier
 from vidclf.run.compatible import check_classes, check_split, differences, results_name
-from vidclf.run.config import Config, explicit_overrides
+from vidclf.run.config import Config, explicit_overrides, is_sweep
 from vidclf.run.folder import Run, load_checkpoint, results_folder, write_scores
 from vidclf.run.sweep import is_complete
 from vidclf.system.ranks import is_rank_zero, start_ranks
@@ -54,9 +54,14 @@ def run(config: Config, run: Run | None) -> None:
         return
     if classifier.backbone.picture_format.clip_length > 1:  # clips in disorder are not needed again
         source = build_source(config, corpus, classifier.backbone, device, stored=False)
+    rows = {}
     for probe, scores in Prober(trainer, classifier, source, corpus, part, predictions).score(probes):
         if is_rank_zero():
-            _write_probe(run, part, [*changed, f"probe={probe}"], scores, corpus)
+            results = results_folder(run, results_name(part, [*changed, f"probe={probe}"]))
+            write_scores(results, scores, corpus.videos, corpus.failed)
+        rows[f"probe={probe}"] = score_of(scores, "top1") + f", temporal gain {score_of(scores, 'temporal_gain')}"
+    title = f"{part} part of {run.folder}: top1 {predictions.is_correct.mean():.3f} in order, and with each probe"
+    table(title, rows, f"results {run.folder / results_name(part, changed)}-probe-*")
 
 
 def _say_if_incomplete(run: Run) -> None:
@@ -100,11 +105,4 @@ def _write_scores(
     log_report(logs, best, results, part, corpus, view_logits, predictions)
     write_scores(results, metrics, corpus.videos, corpus.failed)
     print_warnings(predictions, corpus.class_names)
-    table(f"{part} part of {run.folder}", summarize(metrics), f"results {results}")
-
-
-def _write_probe(run: Run, part: str, changed: Sequence[str], scores: Mapping[str, float], corpus: Corpus) -> None:
-    """Write and print the scores of a probe."""
-    results = results_folder(run, results_name(part, changed))
-    write_scores(results, scores, corpus.videos, corpus.failed)
-    table(f"{part} part of {run.folder}, {changed[-1]}", summarize(scores), f"results {results}")
+    print_scores(f"{part} part of {run.folder}", metrics, f"results {results}", in_one_line=is_sweep())

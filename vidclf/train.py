@@ -19,7 +19,7 @@ from vidclf.build.parts import (
     prepare_backbone,
 )
 from vidclf.build.training import Describe, build_learner, build_training
-from vidclf.comparison.settings import chosen_settings
+from vidclf.comparison.settings import settings_of
 from vidclf.contracts import Head, Loss, optional
 from vidclf.data.corpus import Corpus
 from vidclf.datamodule import VideoDataModule
@@ -27,21 +27,22 @@ from vidclf.errors import VidclfError
 from vidclf.evaluation import tensorboard
 from vidclf.evaluation.ethogram import score_timelines
 from vidclf.evaluation.logits import ViewLogits, compute_metrics, score_part
-from vidclf.evaluation.results import summarize, write_predictions
+from vidclf.evaluation.results import print_scores, write_predictions
 from vidclf.features.recipe import hash_weights
 from vidclf.models.backbones.wrap import FrozenBackbone
 from vidclf.models.classifier import Classifier
 from vidclf.models.learner import Learner
 from vidclf.run.compatible import split_table
-from vidclf.run.config import Config, as_yaml, explicit_overrides, is_sweep, output_folder
+from vidclf.run.config import Config, as_yaml, is_sweep, output_folder
 from vidclf.run.folder import Run, load_best, load_trained, write_scores
 from vidclf.run.jobs import Progress, job_of_sweep
 from vidclf.run.resume import PREVIOUS, check_resumed, is_complete, prepare_folder
 from vidclf.system.disk import write_atomically, write_csv
 from vidclf.system.machine import free_memory
 from vidclf.system.ranks import is_rank_zero, start_ranks
-from vidclf.system.terminal import say, table
+from vidclf.system.terminal import say
 
+NO_SETTINGS = ("epoch", "epochs", "chosen")  # columns of heads.csv that are no settings of a head, as its scores
 COPIES = 5  # of the features in memory: scaled, averaged over steps, and in float64
 
 
@@ -109,8 +110,8 @@ def _train(config: Config, before: Run | None) -> None:
     if is_rank_zero():
         metrics = _write(folder, config, trainer, corpus, view_logits, classifier, rows)
         num_trained = max(trainer.current_epoch, before.num_epochs if before else 0)
-        title = f"Validation{_chosen(best.num_epochs, num_trained, rows)}"
-        table(title, summarize(metrics), f"run {folder}")
+        title = folder.name if is_sweep() else f"Validation{_chosen(best.num_epochs, num_trained, rows)}"
+        print_scores(title, metrics, f"run {folder}", in_one_line=is_sweep())
 
 
 def _fit(
@@ -192,7 +193,7 @@ def _write(
     write_scores(folder, metrics, corpus.videos, corpus.failed)
     (folder / PREVIOUS).unlink(missing_ok=True)
     tensorboard.log_views(trainer, corpus, view_logits, predictions)
-    tensorboard.log_run(trainer, as_yaml(config), chosen_settings(config, explicit_overrides()), metrics)
+    tensorboard.log_run(trainer, as_yaml(config), settings_of(config), metrics)
     if rows:
         write_csv(folder / "heads.csv", rows[0], (row.values() for row in rows))
         tensorboard.log_table(trainer.logger, "heads", rows)
@@ -200,8 +201,10 @@ def _write(
 
 
 def _chosen(epoch: int, num_trained: int, rows: Sequence[Mapping[str, object]]) -> str:
-    """Return which epoch the scores are from, and how many scores it is the best of."""
-    best_of = next((str(row["chosen"]) for row in rows if row["chosen"]), "")
-    if num_trained:
-        return f", epoch {epoch} ({best_of or f'the best of {num_trained}'})"
-    return f" ({best_of})" if best_of else ""
+    """Return which epoch, and which of several heads, the scores are from, and how many it is the best of."""
+    best_of = f"the best of {num_trained}" if num_trained else ""
+    for row in rows:
+        if row["chosen"]:
+            settings = [f"{key}={value}" for key, value in row.items() if key not in NO_SETTINGS and "val/" not in key]
+            best_of = ", ".join([*settings, str(row["chosen"])])
+    return (f", epoch {epoch}" if num_trained else "") + (f" ({best_of})" if best_of else "")

@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
-from vidclf.comparison.differences import compare_pairs
+from vidclf.comparison.differences import Predictions, compare_pairs
 from vidclf.evaluation.intervals import Clusters
 
 NUM_CLUSTERS = 57
@@ -23,9 +23,9 @@ def study(seed: int, num_settings: int = 20) -> bool:
     is_correct = chance.random((len(group), num_settings)) < own[:, None]
     predicted = np.where(turned, (own < 0.5)[:, None], is_correct).astype(int)
     labels, weights = np.ones(len(group), dtype=int), np.ones(len(group))
-    settings, pairs = [{"": column} for column in range(num_settings)], list(combinations(range(num_settings), 2))
     clusters = Clusters.of(group.tolist())
-    return any(pair.is_significant for pair in compare_pairs(predicted, labels, weights, clusters, settings, pairs))
+    settings = [Predictions([""], column[:, None], labels, weights, clusters) for column in predicted.T]
+    return any(pair.is_significant for pair in compare_pairs([*combinations(settings, 2)]))
 
 
 def main() -> None:

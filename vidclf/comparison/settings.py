@@ -8,10 +8,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from vidclf.run.compatible import TRAINED_BY, TRAINER, flatten
-from vidclf.run.config import CONF, MEASURED_KEYS, key_of, value_at
+from vidclf.run.config import CONF, MEASURED_KEYS
 
-NAMED = ("dataset", "sampling", "backbone", "head")  # shown for every run
-SETTLED = ("backbone.precision",)  # by the machine, unless it is set
 # Where data lie, and whether files may be fetched, changes no score.
 PATHS = ("dataset.root", "dataset.file", "dataset.lists", "split.lists", "backbone.fetch")
 
@@ -33,15 +31,6 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     return {key: value for key, value in settings.items() if key not in PATHS and not key.startswith(MEASURED_KEYS)}
 
 
-def chosen_settings(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:
-    """Return the settings that a person chose: in `overrides`, or by an experiment that differs from conf/.
-
-    The stages in NAMED are included in any case.
-    """
-    shown, defaults = {*NAMED, *map(key_of, overrides)}, _default_settings(config)
-    return {key: value for key, value in settings_of(config).items() if key in shown or value != defaults.get(key)}
-
-
 def option_of(group: str, node: Mapping[str, Any]) -> str:
     """Return the name of the option in conf/ that a node was composed from, or of a user's class."""
     target = str(node.get("_target_"))
@@ -58,20 +47,6 @@ def varying_settings(runs: Sequence[Mapping[str, str]]) -> list[str]:
     groups = {key for key in varied if "." not in key}
     partial = [key for key in keys if key not in varied and any(key not in settings for settings in runs)]
     return [key for key in keys if key in varied or (key in partial and key.partition(".")[0] not in groups)]
-
-
-def _default_settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the defaults of conf/: the options that train.yaml names, and the settings of those that `config` uses."""
-    top: Any = OmegaConf.to_container(OmegaConf.load(Path(CONF, "train.yaml")), resolve=False)
-    named = {group: name for entry in top["defaults"] if isinstance(entry, dict) for group, name in entry.items()}
-    nodes = {key: config.get(key) for key in (*TRAINED_BY, "trainer")}
-    options = {
-        key: dict(_options(key)).get(option_of(key, node), {})
-        for key, node in nodes.items()
-        if isinstance(node, Mapping)
-    }
-    settled = {key: str(value_at(config, key)) for key in SETTLED}
-    return {**settings_of({**top, **options}), **settled, **named}
 
 
 def _is_constructor(name: str) -> bool:

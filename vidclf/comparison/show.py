@@ -1,45 +1,49 @@
-"""Compares runs: reads their scores, prints tables, and writes them to a folder."""
+"""Compares runs: reads their scores, prints tables, and writes them into a file."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from vidclf.comparison.files import check_target, write_comparison
 from vidclf.comparison.leaderboard import build_leaderboard
 from vidclf.comparison.scored import ScoredRun, read_scored
-from vidclf.comparison.tables import notes_on, pairs_table, runs_table, seeds_table, verdict_on, write_leaderboard
+from vidclf.comparison.tables import notes_on, pairs_table, settings_table, verdict_on
 from vidclf.errors import VidclfError
-from vidclf.pages.rendering import print_table
+from vidclf.pages.rendering import print_table, print_text
 from vidclf.run.sweep import find_runs, is_run, why_missing
-from vidclf.system.disk import writing_to
 from vidclf.system.terminal import say
-from vidclf.system.text import sanitize
+
+MAX_PAIRS = 10  # that are printed
 
 
-def show(paths: Sequence[Path], part: str, out: Path | None = None) -> None:
-    """Print tables of runs and of the runs of sweeps, by their scores on a part; write them to the folder `out`.
+def show(paths: Sequence[Path], part: str, seeds: bool = False, to: Path | None = None) -> None:
+    """Print tables of runs and of the runs of sweeps, by their scores on a part; write them to the file `to`.
 
     Raises:
-        VidclfError: a run that `paths` names cannot be compared, or no run of a sweep can.
+        VidclfError: `to` cannot be written, a run that `paths` names cannot be compared, or no run of a sweep can.
     """
+    if to is not None:
+        check_target(to)
     scored, left_out = _read(paths, part)
     for reason in left_out:
-        say(f"left out: {sanitize(reason)}")
-    board = build_leaderboard(scored, pool_splits=not all(map(is_run, paths)))
+        say(f"left out: {reason}")
+    board = build_leaderboard(scored, pool_seeds=not seeds)
+    num_settings, num_runs = len(board.settings), len(scored)
+    title = f"{num_settings} setting{'s' * (num_settings > 1)} ({num_runs} run{'s' * (num_runs > 1)}) on {part}"
     notes = [*notes_on(board, part)]
-    title = f"{len(board.entries)} on {part}"
-    print(f"Compared: {title}, the best first")
-    print_table(runs_table(board))
+    print_text(f"Compared: {title}, the best first")
+    print_table(settings_table(board), breaks=(2, 5))
     for note in notes:
-        print(sanitize(note))
-    if len(board.differences) == 1:
-        print(sanitize(verdict_on(board.differences[0], board)))
-    elif board.differences:
-        print_table(pairs_table(board))
-    if board.seeds:
-        print_table(seeds_table(board))
-    if out is not None:
-        with writing_to(out, "Name another folder with out=..., or out=null for none."):
-            write_leaderboard(out, board, title, [*notes, *(f"Left out: {reason}" for reason in left_out)])
-        print(sanitize(f"results {out}"))
+        print_text(note)
+    if len(board.pairs) == 1:
+        print_text(verdict_on(board.pairs[0]))
+    elif board.pairs:
+        print_table(pairs_table(board, MAX_PAIRS), breaks=(2, 3))
+    if (num_more := len(board.pairs) - MAX_PAIRS) > 0:
+        where = f"{to}" if to else f"vidclf compare {' '.join(map(str, paths))} part={part}"
+        print_text(f"{num_more} more pairs, less significant: {where}")
+    if to is not None:
+        write_comparison(to, board, title, [*notes, *(f"Left out: {reason}" for reason in left_out)])
+        print_text(f"results {to}")
 
 
 def _read(paths: Sequence[Path], part: str) -> tuple[list[ScoredRun], list[str]]:

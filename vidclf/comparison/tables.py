@@ -1,16 +1,15 @@
-"""Turns a leaderboard into tables and sentences: rounded to be read, and with all digits as CSV."""
+"""Turns a leaderboard into tables and sentences: rounded to be read, and with all digits."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 from vidclf.comparison.differences import Difference
-from vidclf.comparison.leaderboard import SEED, Leaderboard
+from vidclf.comparison.leaderboard import Leaderboard, Pair, Setting, Videos, why_not_paired
 from vidclf.evaluation.intervals import Interval
-from vidclf.pages.rendering import Table, as_csv, as_markdown, render_page
-from vidclf.system.disk import write_atomically
-from vidclf.system.text import sanitize
+from vidclf.pages.rendering import Table
+from vidclf.system.text import first_five
 
-MAX_PAIRS = 50  # that are shown; all are in pairs.csv
+SCORE_COLUMNS = ("", "name", "top1", "n", "seeds")  # of settings_table, before the settings that vary
+PAIR_COLUMNS = ("first", "second", "difference", "p", "verdict")
 BASELINES = {
     "chance_top1": "chance",
     "majority_top1": "the most frequent class of train",
@@ -19,160 +18,131 @@ BASELINES = {
 }
 
 
-def runs_table(board: Leaderboard) -> Table:
-    """Return one line per entry, the best first."""
-    header = ["#", "run", "top1", "95 % interval", *board.keys, "top5", "mean class", "loss", "ece", "failed"]
-    rows = []
-    for number, entry in enumerate(board.entries, start=1):
-        metrics = entry.metrics
-        settings = [entry.choices.get(key, "") for key in board.keys]
-        accuracies = [_percent(metrics.get(name)) for name in ("top5", "mean_class")]
-        losses = [f"{metrics[name]:.3f}" if name in metrics else "" for name in ("loss", "ece")]
-        num_failed = round(sum(run.metrics.get("num_failed", 0) for run in entry.runs))
-        top1 = _percent(metrics["top1"]), _ends(entry.interval)
-        rows.append([number, entry.name, *top1, *settings, *accuracies, *losses, num_failed])
-    return Table(header, rows)
-
-
-def pairs_table(board: Leaderboard) -> Table:
-    """Return one line per pair of settings, the most significant first, at most MAX_PAIRS."""
-    header = ["run", "against", "difference", "interval (Holm)", "p", "p (Holm)", "it is"]
+def settings_table(board: Leaderboard) -> Table:
+    """Return a row for each setting, the best first: its score, then what varied, unless all names say that."""
+    keys = board.keys if any(len(setting.runs) == 1 for setting in board.settings) else {}
     rows = [
         [
-            *(board.settings[pair.first].name, board.settings[pair.second].name),
-            *(f"{100 * pair.value:+.1f} points", _ends(pair.interval, signed=True)),
-            *(f"{pair.p:.2g}", f"{pair.corrected:.2g}", pair.verdict),
+            *(rank, setting.name, score_of(setting), len(setting.videos.contents), len(setting.top1s)),
+            *(setting.choices.get(key, "") for key in keys),
         ]
-        for pair in _most_significant(board)[:MAX_PAIRS]
+        for rank, setting in enumerate(board.settings, start=1)
     ]
-    return Table(header, rows)
+    return Table([*SCORE_COLUMNS, *keys.values()], rows)
 
 
-def seeds_table(board: Leaderboard) -> Table:
-    """Return one line per setting that was trained with several seeds."""
-    keys = [key for key in board.keys if key != SEED]
-    header = [*keys, "seeds", "mean top1", "deviation over seeds", "lowest", "highest", "95 % interval over videos"]
+def pairs_table(board: Leaderboard, num_shown: int) -> Table:
+    """Return a row for each of the most significant pairs; p is Holm's."""
+    rows = [
+        [first.name, second.name, difference_of(difference), f"{difference.corrected:.2g}", difference.verdict]
+        for first, second, difference in board.pairs[:num_shown]
+    ]
+    return Table(PAIR_COLUMNS, rows)
+
+
+def exact_settings(board: Leaderboard) -> Table:
+    """Return a row for each setting, with all digits of all metrics."""
+    seen = dict.fromkeys(key for setting in board.settings for key in setting.metrics if not key.startswith("top1_"))
+    # The means of intervals are not the intervals of means.
+    is_mean = any(len(setting.runs) > 1 for setting in board.settings)
+    names = [key for key in seen if not (is_mean and key.endswith(("_low", "_high")))]
     rows = [
         [
-            *(seeds.choices.get(key, "") for key in keys),
-            len(seeds.top1s),
-            *map(_percent, (seeds.mean, seeds.deviation, min(seeds.top1s), max(seeds.top1s))),
-            _ends(seeds.interval),
+            *(setting.name, *(setting.interval or ("", ""))),
+            " ".join(run.folder.name for run in setting.runs),
+            *(len(setting.videos.contents), len(setting.top1s), setting.deviation or ""),
+            *(setting.choices.get(key, "") for key in board.keys),
+            *(setting.metrics.get(name, "") for name in names),
         ]
-        for seeds in board.seeds
+        for setting in board.settings
+    ]
+    counted = "runs", "n", "seeds", "deviation"
+    return Table(["name", "top1_low", "top1_high", *counted, *board.keys, *names], rows)
+
+
+def exact_pairs(board: Leaderboard) -> Table:
+    """Return a row for each pair, the most significant first, with all digits."""
+    header = ["first", "second", "difference", "low", "high", "p", "p_holm", "num_discordant", "verdict"]
+    rows = [
+        [
+            *(first.name, second.name, difference.value, *(difference.interval or ("", ""))),
+            *(difference.p, difference.corrected, difference.num_discordant, difference.verdict),
+        ]
+        for first, second, difference in board.pairs
     ]
     return Table(header, rows)
 
 
 def notes_on(board: Leaderboard, part: str) -> Iterator[str]:
     """Yield sentences on how to read the tables."""
+    best, by_videos = board.settings[0], _by_videos(board)
     yield (
-        f"{board.num_videos} {part} videos in {len(board.clusters)} groups; the intervals are over groups, not single "
-        "videos, and hold for these trained models."
+        f"n: {part} videos, of the first in {len(best.predictions.clusters)} groups. The 95 % intervals are over "
+        "groups, not single videos, and hold for these trained models."
     )
-    best = board.entries[0].metrics
-    if baselines := [f"{name} {_percent(best[key])}" for key, name in BASELINES.items() if key in best]:
+    if baselines := [f"{name} {best.metrics[key]:.3f}" for key, name in BASELINES.items() if key in best.metrics]:
         yield f"For comparison, the top1 of {', '.join(baselines)}."
-    if warning := board.clusters.warning:
-        yield warning
-    if len(board.splits) > 1:
-        how_often = "each video tested once"
-        if board.tested_twice:
-            how_often = f"{board.tested_twice} videos tested by several splits"
-        yield (
-            f"Scores are means over the splits {', '.join(board.splits)}, groups pooled, {how_often}. Intervals are "
-            "over videos, for these trained models; their training sets overlap, so the variation between training "
-            "sets is not included (Bengio and Grandvalet, 2004)."
-        )
-    if board.seeds:
-        yield "The deviation over seeds shows chance in training; the intervals over videos do not include it."
-        if not board.differences:
-            yield "All runs are of one setting, and seeds are not compared with each other."
-        elif any(setting.rows.keys() != board.settings[0].rows.keys() for setting in board.settings):
-            yield "Two settings are compared by the seeds that both have, or by all if they share none."
-    if len(board.differences) > 1:
-        yield "Holm's correction widens the intervals of differences; they exclude 0 where p (Holm) is below 0.05."
-    if len(board.differences) > MAX_PAIRS:
-        yield (
-            f"{MAX_PAIRS} of {len(board.differences)} pairs are shown, the most significant first; Holm's correction "
-            "is over all of them."
-        )
-    for reason in board.left_out:
-        yield f"Left out: {reason}."
+    yield from dict.fromkeys(
+        warning for first, *_ in by_videos.values() if (warning := first.predictions.clusters.warning)
+    )
+    yield from _notes_on_means(board)
+    for first, *others in [*by_videos.values()][1:]:
+        names = first_five([setting.name for setting in (first, *others)])
+        paired = "paired only with each other, and not" if others else "not paired"
+        yield f"{names}: {paired} with {best.name}: {why_not_paired(best, first)}."
 
 
-def verdict_on(pair: Difference, board: Leaderboard) -> str:
+def _by_videos(board: Leaderboard) -> Mapping[Videos, list[Setting]]:
+    """Return the settings that are scored on the same videos."""
+    by_videos: dict[Videos, list[Setting]] = {}
+    for setting in board.settings:
+        by_videos.setdefault(setting.videos, []).append(setting)
+    return by_videos
+
+
+def _notes_on_means(board: Leaderboard) -> Iterator[str]:
+    most = max(board.settings, key=lambda setting: setting.num_splits)
+    if most.num_splits > 1:
+        num_repeated = most.videos.num_repeated
+        how_often = f"{num_repeated} videos tested by several splits" if num_repeated else "each video tested once"
+        yield (
+            f"Scores are means over {most.num_splits} splits, groups pooled, {how_often}. Their training sets overlap, "
+            "so the intervals leave out the variation between training sets (Bengio and Grandvalet, 2004)."
+        )
+    if any(len(setting.top1s) > 1 for setting in board.settings):
+        yield "A setting's score is the mean over its seeds; seeds=true shows each."
+    seeds = {tuple(setting.predictions.seeds) for pair in board.pairs for setting in pair[:2]}
+    if len(seeds) > 1:
+        yield "Two settings are compared by the seeds that both have, or by all if they share none."
+    if len(board.pairs) > 1:
+        yield (
+            f"p and the intervals of differences are corrected for {len(board.pairs)} pairs (Holm); an interval "
+            "excludes 0 where p is below 0.05."
+        )
+
+
+def verdict_on(pair: Pair) -> str:
     """Return a sentence on two settings."""
-    first, second = board.settings[pair.first].name, board.settings[pair.second].name
-    if pair.is_identical:
-        return f"{first} and {second}: identical predictions."
-    interval = f", 95 % interval {_ends(pair.interval, signed=True)}" if pair.interval else ""
-    how = "significantly" if pair.is_significant else "not significantly"
-    direction = "better" if pair.value >= 0 else "worse"
+    first, second, difference = pair
+    if difference.is_identical:
+        return f"{first.name} and {second.name}: identical predictions."
+    how = "significantly" if difference.is_significant else "not significantly"
+    direction = "better" if difference.value >= 0 else "worse"
     return (
-        f"{first} is {how} {direction} than {second}: by {100 * abs(pair.value):.1f} points{interval}, "
-        f"p = {pair.p:.2g}; {pair.num_discordant} videos are classified correctly more often by one of them."
+        f"{first.name} is {how} {direction} than {second.name}: by {difference_of(difference)}, "
+        f"p = {difference.p:.2g}; {difference.num_discordant} videos are correct more often in one of them."
     )
 
 
-def write_leaderboard(folder: Path, board: Leaderboard, title: str, notes: Sequence[str]) -> None:
-    """Write compare.html, compare.md, and all digits of all runs and pairs into runs.csv and pairs.csv."""
-    runs, pairs, seeds = runs_table(board), pairs_table(board), seeds_table(board)
-    texts = [f"# {sanitize(title)}\n", as_markdown(runs), *(f"{sanitize(note)}\n" for note in notes)]
-    for name, table in (("Pairs", pairs), ("Seeds", seeds)):
-        if table.rows:
-            texts.append(f"## {name}\n\n{as_markdown(table)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "compare.md", "\n".join(texts).encode())
-    page = render_page("compare.html", title=title, notes=notes, runs=runs, pairs=pairs, seeds=seeds)
-    write_atomically(folder / "compare.html", page)
-    write_atomically(folder / "runs.csv", as_csv(_exact_runs(board)))
-    write_atomically(folder / "pairs.csv", as_csv(_exact_pairs(board)))
+def score_of(setting: Setting) -> str:
+    """Return the top1 and its interval."""
+    return f"{setting.metrics['top1']:.3f}{_ends(setting.interval)}"
 
 
-def _exact_runs(board: Leaderboard) -> Table:
-    keys = dict.fromkeys(key for entry in board.entries for key in entry.metrics)
-    is_mean = len(board.splits) > 1  # the means of the splits' intervals are not those of the means
-    names = [
-        key
-        for key in keys
-        if key not in ("top1_low", "top1_high") and not (is_mean and key.endswith(("_low", "_high")))
-    ]
-    rows = [
-        [
-            entry.name,
-            *(entry.choices.get(key, "") for key in board.keys),
-            *(entry.interval or ("", "")),
-            *(entry.metrics.get(name, "") for name in names),
-        ]
-        for entry in board.entries
-    ]
-    return Table(["run", *board.keys, "top1_low", "top1_high", *names], rows)
+def difference_of(difference: Difference) -> str:
+    """Return a difference and its interval."""
+    return f"{difference.value:+.3f}{_ends(difference.interval, sign='+')}"
 
 
-def _exact_pairs(board: Leaderboard) -> Table:
-    header = ["run", "against", "difference", "low", "high", "p", "p_holm", "num_unlike", "verdict"]
-    rows = [
-        [
-            *(board.settings[pair.first].name, board.settings[pair.second].name, pair.value),
-            *(pair.interval or ("", "")),
-            *(pair.p, pair.corrected, pair.num_discordant, pair.verdict),
-        ]
-        for pair in _most_significant(board)
-    ]
-    return Table(header, rows)
-
-
-def _most_significant(board: Leaderboard) -> list[Difference]:
-    return sorted(board.differences, key=lambda pair: (pair.corrected, -abs(pair.value)))
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f} %"
-
-
-def _ends(interval: Interval | None, signed: bool = False) -> str:
-    if interval is None:
-        return ""
-    sign = "+" if signed else ""
-    return f"{100 * interval.low:{sign}.1f} to {100 * interval.high:{sign}.1f}"
+def _ends(interval: Interval | None, sign: str = "") -> str:
+    return f" [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]" if interval else ""

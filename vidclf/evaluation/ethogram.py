@@ -109,7 +109,7 @@ def score_timelines(
     rows = rows_of_classes(Counts.total(counts), names, step_s)
     write_csv(folder / "timeline_classes.csv", tuple(rows[0]), (tuple(row.values()) for row in rows))
     _write_timelines(folder, films, predicted, names, step_s)
-    draw_ethogram(films, predicted, names, step_s).savefig(folder / "ethogram.png", dpi=120)
+    draw_ethogram(films, predicted, names, step_s, label).savefig(folder / "ethogram.png", dpi=120)
     return metrics
 
 
@@ -240,11 +240,16 @@ def _write_timelines(
     write_csv(folder / "bouts.csv", ("path", "source", "start_s", "end_s", "label"), bouts)
 
 
-def draw_ethogram(films: Sequence[Film], predicted: Sequence[Labels], names: Sequence[str], step_s: float) -> Figure:
+def draw_ethogram(
+    films: Sequence[Film], predicted: Sequence[Labels], names: Sequence[str], step_s: float, background: int | None
+) -> Figure:
     """Return a figure with a row a film: truth, prediction, and where they differ, in black."""
     shown = list(zip(films, predicted, strict=True))[:MAX_DRAWN]
     figure = Figure(figsize=(12, 1.2 + 0.8 * len(shown)), layout="constrained")
-    colours: list[Any] = [colormaps["tab20"](number % 20) for number in range(len(names))]
+    palette = colormaps["tab10" if len(names) <= 10 else "tab20"]
+    colours: list[Any] = [palette(number % palette.N) for number in range(len(names))]
+    if background is not None:
+        colours[background] = "lightgrey"
     cmap = ListedColormap([*colours, "black", "white"])
     longest_s = max(film.times_s[-1] for film, _ in shown) + step_s / 2
     for axis, (film, labels) in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):

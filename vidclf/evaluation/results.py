@@ -19,29 +19,46 @@ from vidclf.evaluation.logits import ViewLogits
 from vidclf.evaluation.scores import Aggregation, VideoPredictions, score_numbers_of_views
 from vidclf.models.classifier import most_probable
 from vidclf.system.disk import replacing, write_atomically, write_csv
+from vidclf.system.ranks import is_rank_zero
+from vidclf.system.terminal import table
+from vidclf.system.text import sanitize
 
 PREDICTIONS = ("video", "label", "predicted", "probability", "group", "shared", "content")
 CLASSES = ("class", "videos", "groups", "precision", "recall", "recall_low", "recall_high", "rough", "f1")
 TOP1 = ("top1", "top1_low", "top1_high")
 NO_INTERVAL = ("", "")
-SUMMARY = (  # is printed
+SUMMARY = (  # is printed, the first MAX_SCORES of them
     *("top1", "frame_accuracy", "frame_macro_f1", "segment_f1_50", "edit"),
-    *("mean_class", "loss", "ece", "calibrated_loss", "temporal_gain"),
+    *("mean_class", "loss", "ece", "calibrated_loss"),
 )
+MAX_SCORES = 6
 BASELINES = {"chance_top1": "chance", "majority_top1": "most frequent class"}
 
 
 def summarize(metrics: Mapping[str, float]) -> dict[str, str]:
     """Return the scores of metrics.json to print, each with its interval; the first says what it is compared with."""
-    rows = {}
-    for name in (name for name in SUMMARY if name in metrics):
-        ends = [f"{metrics[key]:.3f}" for key in (f"{name}_low", f"{name}_high") if key in metrics]
-        rows[name] = f"{metrics[name]:.3f}" + (f" [{', '.join(ends)}]" if ends else "")
+    shown = [name for name in SUMMARY if name in metrics][:MAX_SCORES]
+    rows = {name: score_of(metrics, name) for name in shown}
     baselines = [f"{words} {metrics[key]:.3f}" for key, words in BASELINES.items() if key in metrics]
     num_groups = metrics.get("num_groups")
     groups = f" in {num_groups} group{'s' * (num_groups > 1)}" if num_groups else ""
     rows["top1"] += f" on {metrics['num_videos']} videos{groups}" + (f" ({', '.join(baselines)})" if baselines else "")
     return rows | {name: str(metrics[name]) for name in ("num_failed", "num_skipped") if metrics.get(name)}
+
+
+def print_scores(title: str, metrics: Mapping[str, float], last: str, in_one_line: bool) -> None:
+    """Print the scores that `summarize` chooses, or a line with the first of them alone."""
+    rows = summarize(metrics)
+    if not in_one_line:
+        table(title, rows, last)
+    elif is_rank_zero():
+        print(sanitize(f"{title}: top1 {rows['top1']}"), flush=True)
+
+
+def score_of(metrics: Mapping[str, float], name: str) -> str:
+    """Return a score of metrics.json, with its interval if it has one."""
+    ends = [f"{metrics[key]:.3f}" for key in (f"{name}_low", f"{name}_high") if key in metrics]
+    return f"{metrics[name]:.3f}" + (f" [{', '.join(ends)}]" if ends else "")
 
 
 def write_report(

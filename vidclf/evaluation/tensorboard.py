@@ -20,7 +20,10 @@ MAX_CHARS = 200  # of a setting that HParams shows
 
 
 def log_run(trainer: L.Trainer, text: str, choices: Mapping[str, str], metrics: Mapping[str, float]) -> None:
-    """Show the configuration in the text tab, and the chosen settings with their scores in HParams."""
+    """Show the configuration in the text tab, and all settings with their scores in HParams.
+
+    A setting that another run varies must be there in every run, or parallel coordinates leave this run out.
+    """
     if isinstance(logger := trainer.logger, TensorBoardLogger):
         logger.experiment.add_text("configuration", "".join(f"    {sanitize(line)}\n" for line in text.splitlines()))
         log_best(Path(logger.log_dir, BEST), {f"val/{name}": metrics[name] for name in ("top1", "loss")}, choices)

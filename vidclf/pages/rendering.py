@@ -3,13 +3,19 @@
 import csv
 import io
 import re
-import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
 
 from vidclf.system.text import sanitize
+
+MAX_WIDTH = 10_000  # in characters, to which a table is measured
 
 
 class Table(NamedTuple):
@@ -46,21 +52,33 @@ def as_csv(table: Table) -> bytes:
     return sanitize(text.getvalue(), keep="\n\r\t").encode()
 
 
-def print_table(table: Table) -> None:
-    """Print a table on stdout: drawn on a terminal, as Markdown elsewhere."""
-    if not sys.stdout.isatty():
-        print(as_markdown(table), end="", flush=True)
-        return
-    from rich.console import Console
-    from rich.table import Table as Grid
-    from rich.text import Text
+def print_table(table: Table, breaks: Sequence[int]) -> None:
+    """Print a table on stdout, or a few lines for each row where the table is wider than the terminal.
 
-    grid = Grid()
-    for name in table.header:
-        grid.add_column(Text(sanitize(name)))
-    for row in table.rows:
-        grid.add_row(*(Text(sanitize(str(value))) for value in row))  # rich would read markup in a plain string
-    Console().print(grid)
+    `breaks` are the columns at which the lines of a row begin; the first line begins at column 0 and names no columns.
+    """
+    console = Console(highlight=False)
+    header, *rows = ([sanitize(str(value)) for value in row] for row in [table.header, *table.rows])
+    grid = Grid(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in header:
+        grid.add_column(Text(name), no_wrap=True)
+    for row in rows:
+        grid.add_row(*map(Text, row))  # rich would read markup in a plain string
+    if console.measure(grid, options=console.options.update(max_width=MAX_WIDTH)).maximum <= console.width:
+        console.print(grid)
+        return
+    for row in rows:
+        console.print(Text("  ".join(row[: breaks[0]]), overflow="fold"))
+        for start, end in pairwise([*breaks, len(row)]):
+            named = [f"{name} {value}" for name, value in zip(header[start:end], row[start:end], strict=True) if value]
+            line = Text(f"   {'  '.join(named)}")
+            line.truncate(console.width, overflow="ellipsis")
+            console.print(line)
+
+
+def print_text(text: str) -> None:
+    """Print a sentence on stdout, wrapped between words at the terminal's width."""
+    Console(highlight=False).print(Text(sanitize(text)))
 
 
 def _escape_markdown(text: str) -> str:

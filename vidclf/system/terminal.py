@@ -81,8 +81,14 @@ def progress_bar() -> "list[Callback]":
         return []
     from lightning.pytorch.callbacks import RichProgressBar
 
+    class Bar(RichProgressBar):
+        def _get_train_description(self, current_epoch: int) -> str:
+            """Count epochs from 1, as results do."""
+            last = self.trainer.max_epochs or 0
+            return f"Epoch {current_epoch + 1}{f'/{last}' if last > 0 else ''}".ljust(len(self.validation_description))
+
     # Drawn at every batch, the bar takes longer than a batch of stored features.
-    return [RichProgressBar(refresh_rate=10, console_kwargs={"stderr": True})]
+    return [Bar(refresh_rate=10, console_kwargs={"stderr": True})]
 
 
 def quiet_lightning() -> None:

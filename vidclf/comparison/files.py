@@ -1,0 +1,70 @@
+"""Writes a comparison into one file: a page, Markdown, or CSV with all digits."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
+from pathlib import Path
+
+from vidclf.comparison.leaderboard import Leaderboard, Setting, text_of
+from vidclf.comparison.tables import difference_of, exact_pairs, exact_settings, pairs_table, score_of, settings_table
+from vidclf.errors import VidclfError
+from vidclf.pages.rendering import as_csv, as_markdown, render_page
+from vidclf.system.disk import write_atomically, writing_to
+from vidclf.system.text import sanitize
+
+MAX_PAIRS = 50  # that a page and Markdown show; all are in the CSV
+SIGNS = {".html": "<title>vidclf compare", ".md": "# vidclf compare", ".csv": "name,top1_low,"}  # of what compare wrote
+METRICS = {"top5": "top5", "mean_class": "mean of classes", "loss": "loss", "ece": "ece"}  # that a page shows
+REMEDY = "Name another file with to=FILE, or to=null for none."
+
+
+def check_target(path: Path) -> None:
+    """Raise VidclfError unless a comparison may be written to `path`.
+
+    A file that an earlier comparison wrote is replaced.
+    """
+    if path.suffix not in SIGNS:
+        raise VidclfError(f"to={path}: must end in .html (a page), .md (Markdown) or .csv (all digits). {REMEDY}")
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        if SIGNS[path.suffix] not in file.read(1000):
+            raise VidclfError(f"to={path}: exists, and compare did not write it. {REMEDY}")
+
+
+def write_comparison(path: Path, board: Leaderboard, title: str, notes: Sequence[str]) -> None:
+    """Write what the name's ending says; CSV of pairs goes beside that of settings, as NAME-pairs.csv."""
+    with writing_to(path, REMEDY):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".csv":
+            write_atomically(path, as_csv(exact_settings(board)))
+            write_atomically(path.with_name(f"{path.stem}-pairs.csv"), as_csv(exact_pairs(board)))
+        elif path.suffix == ".md":
+            tables = [settings_table(board), *([pairs_table(board, MAX_PAIRS)] if board.pairs else [])]
+            lines = [f"# vidclf compare: {sanitize(title)}\n", *map(as_markdown, tables)]
+            write_atomically(path, "\n".join([*lines, *(f"{sanitize(note)}\n" for note in notes)]).encode())
+        else:
+            write_atomically(path, _page(board, title, notes))
+
+
+def _page(board: Leaderboard, title: str, notes: Sequence[str]) -> bytes:
+    shown = board.pairs[:MAX_PAIRS]
+    ends = [abs(end) for pair in shown for end in pair.difference.interval or (pair.difference.value,)]
+    return render_page(
+        "compare.html",
+        title=title,
+        notes=notes,
+        settings=[(setting, score_of(setting), *_details(setting, board.keys)) for setting in board.settings],
+        pairs=[(pair, difference_of(pair.difference)) for pair in shown],
+        num_pairs=len(board.pairs),
+        reach=max(0.05, ceil(20 * max(ends, default=0)) / 20),  # of the pairs' axis, to both sides
+    )
+
+
+def _details(setting: Setting, keys: Mapping[str, str]) -> Iterator[str]:
+    """Yield what varied, and the scores beside top1."""
+    yield text_of(setting.choices, keys)
+    metrics = [f"{words} {setting.metrics[key]:.3f}" for key, words in METRICS.items() if key in setting.metrics]
+    if setting.deviation is not None:
+        metrics.append(f"seeds {min(setting.top1s):.3f} to {max(setting.top1s):.3f}, deviation {setting.deviation:.3f}")
+    num_failed = round(sum(run.metrics.get("num_failed", 0) for run in setting.runs))
+    yield ", ".join([*metrics, *([f"{num_failed} failed videos"] if num_failed else [])])
