@@ -6,6 +6,7 @@ from hydra import compose
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
+from vidclf.audit.agreement import agreement_sentences
 from vidclf.audit.findings import CheckedCorpus, Findings, find_problems
 from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS
 from vidclf.audit.page import shortcut_sentences, table_of_classes, write_manifest, write_page
@@ -80,7 +81,7 @@ def _print_findings(findings: Findings) -> None:
         say(sanitize(f"{name}: {text}"))
     for error in findings.corpus.failed.values():
         say(sanitize(f"cannot be read: {error}"))
-    for sentence in (*findings.problems, *shortcut_sentences(findings)):
+    for sentence in (*findings.problems, *shortcut_sentences(findings), *agreement_sentences(findings.corpus)):
         say(sanitize(sentence))
 
 

@@ -190,6 +190,8 @@ class Events:
     def coded_twice(self, step_s: float | int = 0.1, look_up: LookUp | None = None) -> list[Coded]:
         """Return what the used coder and the next one say of each file that both have seen, every `step_s` seconds."""
         other = next((coder for coder in self.coders if coder != self.coder), None)
+        if other is None:
+            return []
         events, infos = self._locate(look_up or _inspect_all)
         mine, others = ([event for event in events if event.coder == coder] for coder in (self.coder, other))
         groups = group_files(mine, self.group, self.root)
