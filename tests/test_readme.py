@@ -14,7 +14,9 @@ from verbs import Outcome
 
 from vidclf.cli import verbs
 from vidclf.data.datasets.ucf101 import UCF101
-from vidclf.run.config import CONF, HYDRA, check_keys, name_folders, read_verb
+from vidclf.run.config import CONF, HYDRA, check_keys
+from vidclf.run.verbs import read_verb
+from vidclf.run.words import name_folders
 
 PROJECT = Path(__file__).parents[1]
 EXPERIMENT_READMES = (PROJECT / "experiments").glob("*/README.md")

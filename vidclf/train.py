@@ -18,7 +18,7 @@ from vidclf.build.parts import (
     is_grid,
     prepare_backbone,
 )
-from vidclf.build.training import Describe, build_learner, build_training
+from vidclf.build.training import Describe, build_learner, build_training, check_stages
 from vidclf.comparison.settings import chosen_settings
 from vidclf.contracts import Head, Loss, optional
 from vidclf.data.corpus import Corpus
@@ -61,6 +61,7 @@ def run(config: Config, run: Run | None) -> None:
 
 
 def _train(config: Config, before: Run | None) -> None:
+    check_stages(config)
     backbone = build_backbone(config)
     candidates = expand_grid(config) if is_grid(config) else []
     check_views({**config, **candidates[0].changes} if candidates else config, backbone)
