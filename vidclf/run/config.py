@@ -142,8 +142,8 @@ def explain(error: Exception, verb: str, words: Sequence[str]) -> Exception:
         group, option = match.groups()
         try:
             check_options(group, [option])
-        except VidclfError as sentence:
-            return sentence
+        except VidclfError as unknown_option:
+            return unknown_option
     for pattern, sentence in SENTENCES:
         if match := re.search(pattern, text):
             return VidclfError(sentence.format(match[1]))

@@ -27,7 +27,7 @@ KINDS: dict[str, Any] = {
     "list": list,
     "None": NoneType,
 }  # in a verb's `types`
-PLAIN_NAMES = {
+PLAIN_NAMES: dict[Any, str] = {
     **{int: "a whole number", float: "a number", bool: "true or false"},
     **{str: "text", Path: "text", dict: "settings of its own"},
 }
