@@ -44,7 +44,7 @@ def test_plain_data_fits_an_annotation_or_does_not(annotation: Any, fitting: lis
         ({"_target_": "vidclf.models.heads.mlp.MLP", "dropout": NAN}, "head.dropout=nan: must be a number."),
         (
             {"_target_": "vidclf.models.heads.mlp.MLP", "widths": "x"},
-            "head.widths=x: must be a list, each item a whole number.",
+            "head.widths=x: must be a list (each item a whole number).",
         ),
         ({"_target_": "vidclf.data.sampling.Rate", "rate_hz": None}, "sampling.rate_hz=None: must be a number."),
         ({"_target_": "vidclf.models.backbones.torchvision_models.ImageBackbone", "name": 1}, "backbone.name=1: must"),
@@ -66,11 +66,20 @@ def test_settings_of_no_stage_have_types_too():
     store = {"root": "x", "draws": 4}
     check_settings({"seed": 0, "layer_decay": 1, "num_threads": None, "store": store, "other": []}, "train")
     check_settings({"check": {"page": None, "strict": True, "alike": 0.5}, "out": None}, "check")
-    for key, value in (("seed", "x"), ("batch_size", 0.5), ("num_threads", []), ("layer_decay", NAN), ("store", 1)):
+    for key, value in (
+        ("seed", "x"),
+        ("batch_size", 0.5),
+        ("num_threads", []),
+        ("layer_decay", NAN),
+        ("store", 1),
+        ("batch_size", 0),
+    ):
         with pytest.raises(VidclfError, match=rf"^{key}=.*: must be"):
             check_settings({key: value}, "evaluate")
     with pytest.raises(VidclfError, match=r"store\.draws=x: must be a whole number"):
         check_settings({"store": {"draws": "x"}}, "train")
+    with pytest.raises(VidclfError, match=r"store\.root=: must not be empty"):
+        check_settings({"store": {"root": ""}}, "train")
     with pytest.raises(VidclfError, match=r"check\.strict=yes: must be true or false"):
         check_settings({"check": {"strict": "yes"}}, "check")
 
@@ -87,7 +96,7 @@ def test_a_setting_that_may_be_null_says_what_else_it_may_be(verb: str):
     [
         (float | int, "a number"),
         (int | None, "a whole number or null"),
-        (Sequence[int], "a list, each item a whole number"),
+        (Sequence[int], "a list (each item a whole number)"),
         (Literal["mean", "max"], "one of mean, max"),
         (str | Path, "text"),
     ],
@@ -99,8 +108,11 @@ def test_a_type_is_said_in_words(annotation: Any, words: str):
 @pytest.mark.parametrize(
     ("node", "sentence"),
     [
-        ({"_target_": "my_model.Changes"}, "_target_=my_model.Changes: there is no module my_model, neither installed"),
-        ({"_target_": "json"}, "_target_=json: a module, not a class or function. Write json.NAME."),
+        (
+            {"_target_": "my_model.Changes"},
+            "head._target_=my_model.Changes: there is no module my_model, neither installed",
+        ),
+        ({"_target_": "json"}, "head._target_=json: a module, not a class or function. Write json.NAME."),
         ({"_target_": "torch.optim.Adem"}, "Did you mean Adam"),
         (
             {"_target_": "vidclf.models.heads.mlp.MLP", "dropot": 0.1},
@@ -112,5 +124,5 @@ def test_a_type_is_said_in_words(annotation: Any, words: str):
 )
 def test_a_class_that_is_not_there_or_takes_no_such_argument_is_a_sentence(node: dict[str, Any], sentence: str):
     with pytest.raises(VidclfError, match=r".*") as caught:
-        check_types(node, Path(CONF))
+        check_types(node, Path(CONF), "head")
     assert sentence in str(caught.value)

@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
-from vidclf.build.parts import build_classifier, build_node, call_factory, check_arguments
+from vidclf.build.parts import build_classifier, build_node, call_factory, check_arguments, is_grid
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
 from vidclf.models.learner import Learner
@@ -20,6 +20,7 @@ from vidclf.run.checkpoints import DESCRIPTION, FORMAT, check_optimizers
 from vidclf.run.config import CONF, Config
 from vidclf.run.resume import relocate_states
 from vidclf.run.values import check_types
+from vidclf.run.verbs import groups_of
 from vidclf.system.disk import replacing, writing_to
 from vidclf.system.epochs import progress_bars
 from vidclf.system.terminal import say
@@ -71,9 +72,9 @@ def versions() -> dict[str, str]:
 
 def check_stages(config: Config) -> None:
     """Make the stages that cost nothing on trial, so that settings they refuse are known before weights are read."""
-    for stage in ("dataset", "split", "backbone", "trainer", "callbacks", "logger", "transform"):
-        if config[stage]:
-            check_types(config[stage], Path(CONF))
+    for stage in groups_of("train"):
+        if config.get(stage) and not (stage == "head" and is_grid(config)):
+            check_types({**config[stage]}, Path(CONF), stage)
     for stage in ("sampling", "mixing", "augmentation", "aggregation"):
         build_node(config[stage])
     call_factory(build_node(config["loss"]), 2)

@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from vidclf.errors import VidclfError
+from vidclf.run.keys import value_at
 from vidclf.run.mistakes import did_you_mean
 from vidclf.run.trust import targets_of, walk
 from vidclf.run.verbs import read_verb, settings_of
@@ -31,6 +32,7 @@ PLAIN_NAMES: dict[Any, str] = {
     **{int: "a whole number", float: "a number", bool: "true or false"},
     **{str: "text", Path: "text", dict: "settings of its own"},
 }
+MINIMUM = {"batch_size": 1, "num_threads": 1, "num_workers": 0, "store.draws": 1}
 MAX_INT = 2**63 - 1  # of torch
 
 
@@ -38,6 +40,9 @@ def check_settings(config: Mapping[str, Any], verb: str) -> None:
     """Raise VidclfError if a setting of the verb, or of train, that is no stage's has a value of another type."""
     for name in {"train", verb}:
         _check_like(config, settings_of(name), read_verb(name).types)
+    for key, minimum in MINIMUM.items():
+        if (value := value_at(config, key)) is not None and value < minimum:
+            raise VidclfError(f"{key}={value}: must be {minimum} or more.")
 
 
 def _check_like(
@@ -50,16 +55,19 @@ def _check_like(
             continue
         kinds = [KINDS[kind] for kind in types[key].split(" | ")] if key in types else [type(default)]
         _check(key, config[name], reduce(or_, kinds))
+        if default and config[name] == "":
+            raise VidclfError(f"{key}=: must not be empty.")
         if isinstance(default, dict):
             _check_like(config[name], default, types, f"{key}.")
 
 
-def check_types(node: Mapping[str, Any], conf: Path) -> None:
+def check_types(node: Mapping[str, Any], conf: Path, stage: str = "") -> None:
     """Raise VidclfError if a value in a stage's configuration is not of its parameter's annotated type.
 
     Args:
         node: plain data with a `_target_`, or nodes by name, as callbacks are.
         conf: vidclf's conf/, whose folders name the stages.
+        stage: the name of the node's; empty: it follows from its class, if that is one of vidclf's.
     """
     nodes = [node] if "_target_" in node else node.values()
     if not all(isinstance(below, Mapping) and "_target_" in below for below in nodes):
@@ -69,10 +77,14 @@ def check_types(node: Mapping[str, Any], conf: Path) -> None:
         target = value.get("_target_") if isinstance(value, Mapping) else None
         if not isinstance(target, str):
             continue
-        stages = [folder.name for folder in sorted(conf.iterdir()) if target in targets_of(conf, folder.name)]
+        stages = (
+            [stage]
+            if stage
+            else [folder.name for folder in sorted(conf.iterdir()) if target in targets_of(conf, folder.name)]
+        )
         name = ".".join([*stages[:1], *map(str, path)]) or target.rpartition(".")[2]
         try:
-            parameters = signature(_locate(target), eval_str=True).parameters
+            parameters = signature(_locate(f"{name}._target_", target), eval_str=True).parameters
         except (TypeError, ValueError, NameError):  # it says nothing of its arguments
             continue
         _check_names(name, target, value, parameters)
@@ -81,7 +93,7 @@ def check_types(node: Mapping[str, Any], conf: Path) -> None:
                 _check(f"{name}.{key}", value[key], parameters[key].annotation)
 
 
-def _locate(target: str) -> Any:
+def _locate(key: str, target: str) -> Any:
     """Return the class or function that a `_target_` names; an error while its module is imported is the module's."""
     try:
         part = resolve_name(target)
@@ -92,15 +104,15 @@ def _locate(target: str) -> Any:
         folders = dict.fromkeys(os.path.abspath(path) for path in sys.path if os.path.isdir(path or "."))
         searched = [path for path in folders if not path.startswith(tuple(packages))]
         raise VidclfError(
-            f"_target_={target}: there is no module {error.name}, neither installed nor in {', '.join(searched)}. "
+            f"{key}={target}: there is no module {error.name}, neither installed nor in {', '.join(searched)}. "
             "Start vidclf in the folder of that file, or name the folder in PYTHONPATH."
         ) from None
     except (AttributeError, ValueError) as error:
         module, _, name = target.rpartition(".")
         meant = did_you_mean(name, vars(sys.modules.get(module, sys)))
-        raise VidclfError(f"_target_={target}: {error}.{meant} Choose another class or function.") from None
+        raise VidclfError(f"{key}={target}: {error}.{meant} Choose another class or function.") from None
     if not callable(part):
-        raise VidclfError(f"_target_={target}: a {type(part).__name__}, not a class or function. Write {target}.NAME.")
+        raise VidclfError(f"{key}={target}: a {type(part).__name__}, not a class or function. Write {target}.NAME.")
     return part
 
 
@@ -130,12 +142,12 @@ def name_of(annotation: Any) -> str:
     """Return what an annotation says of plain data, in words: `a whole number or null`."""
     kind, arguments = get_origin(annotation) or annotation, get_args(annotation)
     if kind in (Union, UnionType):
-        names = dict.fromkeys(map(name_of, arguments))
+        names = dict.fromkeys(name_of(argument) for argument in arguments if not _is_of_torch(argument))
         return " or ".join(name for name in names if not (name == PLAIN_NAMES[int] and PLAIN_NAMES[float] in names))
     if kind is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if kind in (list, tuple, Sequence, Iterable):
-        return f"a list, each item {name_of(arguments[0])}" if arguments else "a list"
+        return f"a list (each item {name_of(arguments[0])})" if arguments else "a list"
     return PLAIN_NAMES.get(kind, "null" if kind in (None, NoneType) else formatannotation(annotation))
 
 
@@ -159,6 +171,8 @@ def fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, str | Path) and "\0" not in str(value)
     if kind in (bool, dict, None, NoneType):
         return isinstance(value, NoneType if kind is None else kind)
-    if isinstance(kind, type) and kind.__module__.startswith("torch"):
-        return isinstance(value, kind)
-    return True
+    return isinstance(value, kind) if _is_of_torch(kind) else True
+
+
+def _is_of_torch(kind: Any) -> bool:
+    return isinstance(kind, type) and kind.__module__.startswith("torch")

@@ -54,11 +54,12 @@ def message_for(error: BaseException) -> str | None:
 
 
 def refusal_of(constructor: Callable, settings: Mapping[str, object], error: Exception) -> str:
-    """Return the sentence for a constructor's refusal of its settings: those that it names, else all."""
+    """Return the sentence for a constructor's refusal of its settings: those that it mentions, otherwise all."""
     reason = _in_one_line(error).rstrip(".")
-    values = [f"{key}={value}" for key, value in settings.items()]
-    named = [text for text in values if re.search(rf"(?<!\w){re.escape(text.partition('=')[2])}(?!\w)", reason)]
-    return f"{constructor.__qualname__}({', '.join(named or values)[:MAX_SHOWN]}): {reason}. Change these settings."
+    words = {*re.findall(r"[\w.-]+", reason)} - {"0", "1", "0.0", "1.0", "None", "True", "False"}
+    named = [key for key in settings if key in words] or [key for key, value in settings.items() if str(value) in words]
+    values = ", ".join(f"{key}={settings[key]}" for key in named or settings)[:MAX_SHOWN]
+    return f"{constructor.__qualname__}({values}): {reason}. Change these settings."
 
 
 def _in_one_line(error: BaseException) -> str:
