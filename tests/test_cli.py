@@ -139,7 +139,10 @@ def test_ctrl_c_in_training_is_a_message_and_status_130(vidclf: Callable[..., Ou
     (tmp_path / "my_callbacks.py").write_text(STOP)
     outcome = vidclf("train", f"dataset.root={clips}", *SMALL, "+callbacks.stop._target_=my_callbacks.Stop")
     assert outcome.status == 130
-    assert outcome.err.splitlines()[-1].startswith("Interrupted.")
+    (folder,) = (tmp_path / "runs" / "train").iterdir()
+    assert outcome.err.splitlines()[-1].startswith("Interrupted. What was written is kept. To go on: vidclf train ")
+    if (folder / "checkpoints" / "last.ckpt").is_file():  # that epoch's may not have been written yet
+        assert outcome.err.endswith(f"resume=runs/train/{folder.name} num_threads=1 trust=true\n")
     assert "Traceback" not in outcome.err
 
 

@@ -117,6 +117,8 @@ def _job(verb: str, typed: list[str], progress: Progress) -> Callable[[Any], Non
             die_with_parent()
         sys.argv[1:] = [verb, *typed]
         os.chdir(HydraConfig.get().runtime.cwd)  # paths are relative to it, whatever hydra.job.chdir says
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # for your own classes; last, so that they hide no installed module
         keep_memory()  # before the first tensor, in each process that a launcher starts
         try:
             _check_sweep(cfg.trainer)
@@ -169,7 +171,7 @@ def _how_to_go_on(verb: str, typed: Sequence[str]) -> str:
     """Return the command that goes on with an interrupted training or sweep; empty for other verbs."""
     from hydra.core.hydra_config import HydraConfig
 
-    from vidclf.run.config import is_sweep, output_folder
+    from vidclf.run.config import CALL_KEYS, is_sweep, key_of, output_folder
 
     if read_verb(verb).starts_from != "resume":
         return ""
@@ -177,8 +179,13 @@ def _how_to_go_on(verb: str, typed: Sequence[str]) -> str:
         others = [word for word in typed if not word.startswith("hydra.sweep.dir=")]
         return shlex.join(["vidclf", verb, *others, f"hydra.sweep.dir={HydraConfig.get().sweep.dir}"])
     folder = output_folder()
+    if not (folder / "checkpoints" / "last.ckpt").is_file():
+        return ""
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    return f"vidclf {verb} {shlex.quote(f'resume={shown}')}" if (folder / "checkpoints" / "last.ckpt").is_file() else ""
+    here = [word for word in typed if key_of(word) in CALL_KEYS and key_of(word) != "resume"]  # the run does not say it
+    if any("_target_=" in word for word in typed) and "trust=true" not in here:
+        here.append("trust=true")
+    return shlex.join(["vidclf", verb, f"resume={shown}", *here])
 
 
 def _check_sweep(trainer: Any) -> None:

@@ -38,7 +38,7 @@ MAX_INT = 2**63 - 1  # of torch
 
 def check_settings(config: Mapping[str, Any], verb: str) -> None:
     """Raise VidclfError if a setting of the verb, or of train, that is no stage's has a value of another type."""
-    for name in {"train", verb}:
+    for name in dict.fromkeys(("train", verb)):
         _check_like(config, settings_of(name), read_verb(name).types)
     for key, minimum in MINIMUM.items():
         if (value := value_at(config, key)) is not None and value < minimum:
