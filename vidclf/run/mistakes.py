@@ -84,7 +84,7 @@ def unknown_key(verb: str, key: str) -> str:
 
 def unknown_setting(word: str, config: Mapping[str, Any]) -> str:
     """Return the sentence for `key=value` that a configuration does not have: the part that is wrong, and its like."""
-    key = word.partition("=")[0].lstrip("+~")
+    key, _, value = word.lstrip("+~").partition("=")
     node, parents = config, list[str]()
     for part in key.split("."):
         if part not in node:
@@ -94,6 +94,8 @@ def unknown_setting(word: str, config: Mapping[str, Any]) -> str:
             return f"{key}: {'.'.join(parents)} is {node!r} and has no settings of its own."
     names = [name for name in map(str, node) if not name.startswith("_")]
     parent, meant = ".".join(parents), did_you_mean(part, names)
+    if not meant and part in settings_of("train"):
+        meant = f" Did you mean {part}={value}?"
     add = f"Another argument of its class is added by +{word.lstrip('+~')}."
     return f"{key}: {parent} has no setting {part}.{meant} It has {', '.join(names) or 'none'}. {add}"
 
