@@ -117,7 +117,9 @@ def check_keys(cfg: DictConfig, verb: str) -> None:
     groups = {*groups_of("train"), "store"}
     for key in groups & {*map(str, cfg)} - {*OPTIONAL_GROUPS}:
         if not OmegaConf.is_dict(cfg[key]):
-            raise VidclfError(f"{key}={cfg[key]}: {key} has settings of its own; set one of them: {key}.KEY=VALUE.")
+            raise VidclfError(
+                f"{key}={str(cfg[key])[:200]}: {key} has settings of its own; set one of them: {key}.KEY=VALUE."
+            )
     if missing := sorted(known - {*OPTIONAL_GROUPS, *map(str, cfg)} | OmegaConf.missing_keys(cfg)):
         needed = " ".join(f"{key}=..." for key in missing)
         raise VidclfError(f"{', '.join(missing)} must be given: vidclf {verb} {needed}. {usage(verb)}")
