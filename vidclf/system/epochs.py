@@ -41,9 +41,17 @@ class EpochLines(ProgressBar):
             say(f"scored {self.num_scored} of {self.total_predict_batches_current_dataloader} batches")
 
 
+class EpochBar(RichProgressBar):
+    """Lightning's bar, with epochs counted from 1, as results do."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        last = self.trainer.max_epochs or 0
+        return f"Epoch {current_epoch + 1}{f'/{last}' if last > 0 else ''}".ljust(len(self.validation_description))
+
+
 def progress_bars() -> list[ProgressBar]:
     """Return what shows Lightning's progress on stderr; nothing in processes other than the first."""
     if not is_rank_zero():
         return []
     # Drawn at every batch, the bar takes longer than a batch of stored features.
-    return [RichProgressBar(refresh_rate=10, console_kwargs={"stderr": True}) if shows_bars() else EpochLines()]
+    return [EpochBar(refresh_rate=10, console_kwargs={"stderr": True}) if shows_bars() else EpochLines()]
