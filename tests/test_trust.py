@@ -235,7 +235,7 @@ TOUCH = {"_target_": "subprocess.run", "args": ["touch", "canary"]}
         ({"hydra": {"callbacks": {"x": TOUCH}}}, "wants to run subprocess.run (hydra.callbacks.x._target_)"),
         ({"hydra": {"run": {"dir": "elsewhere"}}}, "unknown top-level key(s)"),
         ({"defaults": ["head: mlp"]}, "defaults: unknown top-level key(s)"),
-        ({"head": "mlp"}, "head must be given"),
+        ({"head": "mlp"}, "head=mlp: head has settings of its own"),
         ({"head": {"widths": deep(100)}}, "nested deeper than"),
     ],
 )

@@ -1,6 +1,7 @@
 """Label a file, a folder of files or a stream with a run: JSON lines on stdout."""
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from vidclf.prediction.live import label_stream
 from vidclf.run.config import Config, explicit_overrides, key_of
 from vidclf.run.folder import Run
 from vidclf.system.machine import num_cores
+from vidclf.system.terminal import track
 
 
 def run(config: Config, run: Run | None) -> None:
@@ -28,7 +30,10 @@ def run(config: Config, run: Run | None) -> None:
     if is_stream(source):
         lines: Iterable = ({"path": source, **label} for label in label_stream(predictor, source, window_s))
     else:
-        labels = predictor.label_files(list_videos(Path(source)), config["num_threads"] or num_cores())
+        paths = list_videos(Path(source))
+        labels = predictor.label_files(paths, config["num_threads"] or num_cores())
+        if len(paths) > 1 and not sys.stdout.isatty():  # on a terminal, the lines themselves show it
+            labels = track(labels, len(paths), "Labelling", "videos")
         lines = skip_damaged(labels, skip=config["dataset"].get("on_error") == "skip")
     for line in lines:
         print(json.dumps(line), flush=True)  # ASCII: any file name, on any terminal

@@ -18,7 +18,7 @@ from vidclf.build.parts import (
     is_grid,
     prepare_backbone,
 )
-from vidclf.build.training import Describe, build_learner, build_training
+from vidclf.build.training import Describe, build_learner, build_training, check_stages
 from vidclf.comparison.settings import settings_of
 from vidclf.contracts import Head, Loss, optional
 from vidclf.data.corpus import Corpus
@@ -63,6 +63,7 @@ def run(config: Config, run: Run | None) -> None:
 
 
 def _train(config: Config, before: Run | None) -> None:
+    check_stages(config)
     corpus = build_corpus(config)  # cheap mistakes first: no file is opened and no weights are fetched yet
     corpus.require_classes()
     backbone = build_backbone(config)
