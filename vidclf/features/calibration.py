@@ -110,5 +110,5 @@ def _batches(
 def _read(path: Path) -> Ranges | None:
     try:
         return checked_ranges(json.loads(path.read_bytes()))
-    except (OSError, ValueError, VidclfError):  # an unreadable file is calibrated anew
+    except (OSError, ValueError, RecursionError, VidclfError):  # an unreadable file is calibrated anew
         return None
