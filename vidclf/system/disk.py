@@ -200,11 +200,7 @@ def require_space(folder: Path, num_bytes: int, remedy: str) -> None:
 
 
 def empty_on_disk(folder: Path, shape: Sequence[int], dtype: "torch.dtype", remedy: str) -> "torch.Tensor":
-    """Return a tensor in a mapped file, which disappears with the last tensor on it or with the process.
-
-    Raises:
-        VidclfError: the disk has no room for it.
-    """
+    """Return a tensor in a mapped file, which disappears with the last tensor on it or with the process."""
     import torch
 
     num_bytes = math.prod(shape) * dtype.itemsize
@@ -217,11 +213,7 @@ def empty_on_disk(folder: Path, shape: Sequence[int], dtype: "torch.dtype", reme
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write sorted JSON.
-
-    Raises:
-        VidclfError: a number is not finite, which JSON cannot say.
-    """
+    """Write sorted JSON."""
     try:
         text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
     except ValueError as error:

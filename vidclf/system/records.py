@@ -51,11 +51,7 @@ class Records:
                 yield value if self.is_valid(value) else None
 
     def put(self, values: Mapping[str, Any]) -> None:
-        """Write all values or none.
-
-        Raises:
-            VidclfError: the disk refuses.
-        """
+        """Write all values or none."""
         self._check_files()
         rows = [(key, _pack(key, value)) for key, value in zip(map(_encode, values), values.values(), strict=True)]
         try:
