@@ -143,7 +143,7 @@ def prepare_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
         if key in ("hydra.run.dir", "hydra.sweep.dir") and any(
             map(os.path.exists, (f"{value}/checkpoints", f"{value}/multirun.yaml"))
         ):
-            check_links(Path(value))  # Hydra writes there first
+            check_links(Path(value), in_place=(".yaml", ".log"))  # Hydra writes there first
     literal = ("run", "resume", *facts.paths)
     quoted = [*(_quote(argument, literal) for argument in sorted(arguments, key=_is_override)), *several]
     if several and facts.starts_from == "each_run":
