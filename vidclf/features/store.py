@@ -64,7 +64,6 @@ class FeatureStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             check_links(self.folder, within=Path(root))
             if not (self.folder / "recipe.json").exists():
-                _report_other_formats(Path(root), name, recipe)
                 write_atomically(self.folder / "recipe.json", json.dumps(asdict(recipe), indent=2).encode())
 
     def missing_of_all(self, wanted: Sequence[tuple[str, Int[Tensor, "_ t"]]]) -> list[Int[Tensor, "_ t"]]:
@@ -234,17 +233,3 @@ def _checksum(rows: Tensor, features: Tensor) -> str:
         checksum = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), checksum)
         checksum = zlib.crc32(tensor.view(torch.uint8).numpy().data, checksum)
     return f"{checksum:08x}"
-
-
-def _report_other_formats(root: Path, name: str, recipe: Recipe) -> None:
-    """Say which folders hold features of another version of the store."""
-    for path in filter(Path.is_file, root.glob(f"{name}-*/recipe.json")):
-        try:
-            old = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(old, dict) and old.get("format") != recipe.format:
-            say(
-                f"{path.parent}: features in format {old.get('format')} of the store, which this version of vidclf "
-                f"does not read (it writes {recipe.format}). They are computed again; delete the folder to free space."
-            )
