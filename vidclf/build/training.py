@@ -115,11 +115,7 @@ def build_optimizer(config: Config, backbone: FrozenBackbone | TunedBackbone) ->
 
 
 def build_callbacks(config: Config) -> list[Callback]:
-    """Return the callbacks, after checking that what they watch is logged.
-
-    Raises:
-        VidclfError: a callback watches a metric that is not logged, or none keeps the best checkpoint.
-    """
+    """Return the callbacks, after checking that what they watch is logged."""
     callbacks = list((build_node(config["callbacks"]) or {}).values())
     if not config["logger"] and any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
         say("logger=null: the learning rate is not logged.")
@@ -162,11 +158,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def build_training(config: Config, backbone: FrozenBackbone | TunedBackbone, choose: Any = None) -> L.Trainer:
-    """Return the Trainer with the `callbacks` and `logger` of the configuration; `choose` is a grid's `ChooseHead`.
-
-    Raises:
-        VidclfError: nothing would be trained, or training would end before it is validated, without a checkpoint.
-    """
+    """Return the Trainer with the `callbacks` and `logger` of the configuration; `choose` is a grid's `ChooseHead`."""
     num_epochs = config["trainer"]["max_epochs"]
     if not isinstance(num_epochs, int | None) or num_epochs == 0:
         raise VidclfError(f"trainer.max_epochs={num_epochs}: nothing would be trained. Set 1 or more.")

@@ -192,11 +192,7 @@ def _segment_error(video: Video, facts: VideoFacts) -> VideoError | None:
 
 
 def name_videos(videos: Sequence[Video], root: str | Path | None) -> list[Video]:
-    """Return the videos; where the data set gave no name, it is the path below `root`.
-
-    Raises:
-        VidclfError: two videos have the same name.
-    """
+    """Return the videos; where the data set gave no name, it is the path below `root`."""
     if root is not None:
         videos = [_name_below(video, Path(root).expanduser()) for video in videos]
     if names := repeated(video.name for video in videos):
@@ -225,11 +221,7 @@ def _check_split_fits(split: SplitRule, sampling: Sampling) -> None:
 
 
 def _official_parts(split: SplitRule, dataset: Dataset, videos: Sequence[Video]) -> list[OfficialParts]:
-    """Return the additional arguments of an official split: [OfficialParts]; [] for all other splits.
-
-    Raises:
-        VidclfError: the data set has no such split.
-    """
+    """Return the additional arguments of an official split: [OfficialParts]; [] for all other splits."""
     if not optional(split, SplitRule, "official"):
         return []
     name, numbers = type(dataset).__name__, optional(dataset, Dataset, "split_numbers")

@@ -80,7 +80,7 @@ def _check_words(verb: str, arguments: Sequence[str]) -> None:
         if key in ("hydra.run.dir", "hydra.sweep.dir") and any(
             map(os.path.exists, (f"{value}/checkpoints", f"{value}/multirun.yaml"))
         ):
-            check_links(Path(value))  # Hydra writes there first
+            check_links(Path(value), in_place=(".yaml", ".log"))  # Hydra writes there first
         if key in (*FLAGS_WITHOUT_VALUE, *FLAGS_WITH_VALUE) or before in FLAGS_WITH_VALUE:
             continue
         if argument.startswith("-"):
