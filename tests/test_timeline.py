@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score
 
 from vidclf.evaluation import timeline
+from vidclf.evaluation.agreement import cohen_kappa
 from vidclf.evaluation.timeline import Bout, Counts, bouts_of, count, scores_of
 
 
@@ -142,15 +143,15 @@ def test_smoothing_and_the_shortest_bout_are_chosen_by_segment_f1():
 
 def test_kappa_is_that_of_scikit_learn_of_all_steps():
     first, second = [list("aabbbccc"), list("abab")], [list("aabbcccc"), list("abbb")]
-    kappas = timeline.cohen_kappa(first, second, ["g1", "g2"])
+    kappas = cohen_kappa(first, second, ["g1", "g2"])
     ones, others = [*chain(*first)], [*chain(*second)]
     assert kappas["all"][0] == pytest.approx(cohen_kappa_score(ones, others))
     is_a = cohen_kappa_score([label == "a" for label in ones], [label == "a" for label in others])
     assert kappas["a"][0] == pytest.approx(is_a)
     low, high = kappas["all"][1]
     assert low <= kappas["all"][0] <= high
-    assert timeline.cohen_kappa(first[:1], second[:1], ["g1"])["all"][1] is None
+    assert cohen_kappa(first[:1], second[:1], ["g1"])["all"][1] is None
 
 
 def test_coders_who_give_one_label_throughout_have_no_kappa():
-    assert np.isnan(timeline.cohen_kappa([["a", "a"]], [["a", "a"]], ["g"])["all"][0])
+    assert np.isnan(cohen_kappa([["a", "a"]], [["a", "a"]], ["g"])["all"][0])
