@@ -6,7 +6,8 @@ import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
 from vidclf.evaluation.intervals import Interval
-from vidclf.evaluation.timeline import Numbers, intervals_over_groups
+from vidclf.evaluation.segments import Numbers
+from vidclf.evaluation.timeline import intervals_over_groups
 
 
 def cohen_kappa(
