@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vidclf.data.decoding import VideoInfo
-from vidclf.data.events import Event, check_shape, load_json, number
+from vidclf.data.events import Event, number
 from vidclf.data.timelines import lanes
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
@@ -27,13 +27,11 @@ def fits(text: str) -> bool:
 
 def read(file: Path, text: str) -> Iterator[Event]:
     """Yield the events of all observations of media files."""
-    project = check_shape(file, load_json(file, text), dict, "it")
-    behaviors = check_shape(file, project.get("behaviors_conf", {}), dict, "behaviors_conf")
-    points = {b.get("code") for b in behaviors.values() if "point" in str(b.get("type", "")).casefold()}
+    project = json.loads(text)
+    points = {b["code"] for b in project["behaviors_conf"].values() if "point" in b["type"].casefold()}
     skipped = []
-    for name, observation in check_shape(file, project.get("observations", {}), dict, "observations").items():
-        check_shape(file, observation, dict, f"observation {name!r}")
-        if observation.get("type", "MEDIA") == "MEDIA" and observation.get("events"):
+    for name, observation in project["observations"].items():
+        if observation.get("type", "MEDIA") == "MEDIA" and observation["events"]:
             yield from _read_observation(file, name, observation, points)
         else:
             skipped.append(name)
@@ -42,23 +40,19 @@ def read(file: Path, text: str) -> Iterator[Event]:
 
 
 def _read_observation(file: Path, name: str, observation: dict[str, Any], points: set[Any]) -> Iterator[Event]:
-    players = check_shape(file, observation.get("file"), dict, f"the files of observation {name!r}")
-    films = [[*paths] for _, paths in sorted(players.items()) if paths]  # players show theirs side by side
+    films = [[*paths] for _, paths in sorted(observation["file"].items()) if paths]  # players show theirs side by side
     if len(films) != 1 or len(films[0]) != 1:
         what = "it is over several files, whose times BORIS counts through" if films else "it names no media file"
         raise VidclfError(f"{file}, observation {name!r}, row 1: {what}. Make one observation for each file.")
-    path = str(films[0][0]).replace("\\", "/")
+    path = films[0][0].replace("\\", "/")
     offset_s = float(observation.get("time offset") or 0)  # BORIS adds it to all times
-    coder = str((observation.get("independent_variables") or {}).get("coder", ""))
+    coder = str(observation.get("independent_variables", {}).get("coder", ""))
     started: dict[tuple[str, ...], Event] = {}
-    rows = check_shape(file, observation["events"], list, f"the events of observation {name!r}")
-    for row_number, row in enumerate(rows, start=1):
+    for row_number, row in enumerate(observation["events"], start=1):
         where = f"observation {name!r}, row {row_number}"
-        if not isinstance(row, list) or len(row) < 3:
-            raise VidclfError(f"{file}, {where}: an event must be [time, subject, behavior, modifier, comment].")
-        subject, label, modifier = map(str, [*row[1:4], ""][:3])
-        time_s = number(file, number(file, row[0], where) - offset_s, where)
-        event = Event(path, time_s, time_s, label, subject, coder=coder, where=where)
+        time, subject, label, modifier = [*row, ""][:4]
+        time_s = number(file, number(file, time, where) - offset_s, where)
+        event = Event(path, time_s, time_s, str(label), subject, coder=coder, where=where)
         if label in points:
             yield event
         elif start := started.pop((subject, label, modifier), None):
@@ -86,9 +80,11 @@ def write(path: Path, events: Sequence[Event], videos: Mapping[str, VideoInfo]) 
             rows.append([round(time_s, 3), *what, int(time_s * info.fps)])
     for observation in observations.values():
         observation["events"].sort(key=lambda row: row[0])
-    types = {label: "State event" if label in with_duration else "Point event" for label in {e.label for e in events}}
-    no_detail = {"description": "", "color": "", "category": "", "modifiers": "", "excluded": "", "coding map": ""}
-    behaviors = [{"type": types[label], "key": "", "code": label, **no_detail} for label in sorted(types)]
+    blank = dict.fromkeys(("key", "description", "color", "category", "modifiers", "excluded", "coding map"), "")
+    behaviors = [
+        {**blank, "code": label, "type": "State event" if label in with_duration else "Point event"}
+        for label in sorted({event.label for event in events})
+    ]
     subjects = sorted({event.subject for event in events} - {""})
     project = {
         **{"time_format": "hh:mm:ss", "project_format_version": "7.0", "project_name": path.stem},
@@ -103,16 +99,14 @@ def write(path: Path, events: Sequence[Event], videos: Mapping[str, VideoInfo]) 
 
 
 def _observation(event: Event, info: VideoInfo) -> dict[str, Any]:
+    film, duration_s = event.path, info.num_frames / info.fps
+    facts = {"length": duration_s, "fps": info.fps, "hasVideo": True, "hasAudio": False}
     return {
-        "file": {player: [event.path] if player == "1" else [] for player in "12345678"},
+        "file": {player: [film] if player == "1" else [] for player in "12345678"},
         **{"type": "MEDIA", "date": datetime.now().isoformat(timespec="seconds"), "description": ""},
         **{"time offset": 0.0, "events": [], "observation time interval": [0, 0]},
         "independent_variables": {"coder": event.coder} if event.coder else {},
         **dict.fromkeys(("visualize_spectrogram", "visualize_waveform", "media_creation_date_as_offset"), False),
         **{"media_scan_sampling_duration": 0, "image_display_duration": 1, "close_behaviors_between_videos": False},
-        "media_info": {
-            "length": {event.path: info.num_frames / info.fps},
-            **{"fps": {event.path: info.fps}, "hasVideo": {event.path: True}, "hasAudio": {event.path: False}},
-            "offset": {"1": 0.0},
-        },
+        "media_info": {**{key: {film: value} for key, value in facts.items()}, "offset": {"1": 0.0}},
     }
