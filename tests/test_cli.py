@@ -13,8 +13,8 @@ from verbs import SMALL, Outcome, copy_package, run_copy
 
 from vidclf import __version__, cli
 from vidclf.cli import main, report, verbs
+from vidclf.command.verbs import read_verb
 from vidclf.errors import VidclfError
-from vidclf.run.verbs import read_verb
 
 
 def test_help_names_every_verb_and_imports_nothing_heavy():

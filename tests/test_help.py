@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from vidclf.command.help import help_on
+from vidclf.command.verbs import groups_of, options_of, read_verb, settings_of, verbs
 from vidclf.errors import VidclfError
-from vidclf.run.help import help_on
-from vidclf.run.verbs import groups_of, options_of, read_verb, settings_of, verbs
 
 GROUPS = [*groups_of("train")]
 OPTIONS = [f"{group}={option}" for group in GROUPS for option in options_of(group)]

@@ -6,8 +6,8 @@ import pytest
 
 from vidclf import api
 from vidclf.cli import main
+from vidclf.command.mistakes import did_you_mean
 from vidclf.errors import VidclfError
-from vidclf.run.mistakes import did_you_mean
 from vidclf.run.words import prepare_arguments
 
 OF_HYDRA = ("Hydra", "hydra.cc", "search path", "override", "Traceback", "mismatched", "Lexer", "full_key", "struct")

@@ -13,10 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from verbs import Outcome
 
 from vidclf.cli import verbs
+from vidclf.command.help import help_on
+from vidclf.command.verbs import read_verb
 from vidclf.data.datasets.ucf101 import UCF101
 from vidclf.run.config import CONF, HYDRA, check_keys
-from vidclf.run.help import help_on
-from vidclf.run.verbs import read_verb
 from vidclf.run.words import name_folders
 
 PROJECT = Path(__file__).parents[1]

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from vidclf.command.verbs import read_verb, settings_in, verbs
 from vidclf.errors import VidclfError
 from vidclf.run.config import CONF
 from vidclf.run.values import KINDS, check_settings, check_types, fits, name_of
-from vidclf.run.verbs import read_verb, settings_in, verbs
 
 NAN = float("nan")
 

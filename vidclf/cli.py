@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from vidclf import CONF, __version__
+from vidclf.command.help import help_on
+from vidclf.command.mistakes import did_you_mean
+from vidclf.command.verbs import read_verb, verbs
 from vidclf.errors import VidclfError
-from vidclf.run.help import help_on
-from vidclf.run.mistakes import did_you_mean
-from vidclf.run.verbs import read_verb, verbs
 
 INTERRUPTED, TERMINATED = 130, 143  # exit statuses after Ctrl-C and after SIGTERM
 HELP = ("--help", "-h", "help")

@@ -25,7 +25,7 @@ from vidclf.data.corpus import Corpus
 from vidclf.datamodule import VideoDataModule
 from vidclf.errors import VidclfError
 from vidclf.evaluation import tensorboard
-from vidclf.evaluation.ethogram import score_timelines
+from vidclf.evaluation.ethogram import report_timelines
 from vidclf.evaluation.logits import ViewLogits, compute_metrics, score_part
 from vidclf.evaluation.results import print_scores, write_predictions
 from vidclf.features.recipe import hash_weights
@@ -189,7 +189,7 @@ def _write(
     """Write and return the validation scores; of several heads, write those of each."""
     predictions = view_logits.aggregate(classifier.aggregation, corpus.videos)
     metrics = compute_metrics(view_logits, predictions, corpus, "val", build_aggregations())
-    metrics |= score_timelines(folder, predictions, corpus, config.get("timeline"), val=None)
+    metrics |= report_timelines(folder, predictions, corpus, config.get("timeline"), val=None)
     write_predictions(folder, predictions, corpus)
     write_scores(folder, metrics, corpus.videos, corpus.failed)
     (folder / PREVIOUS).unlink(missing_ok=True)

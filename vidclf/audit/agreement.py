@@ -2,7 +2,7 @@
 
 from vidclf.contracts import Dataset, optional
 from vidclf.data.corpus import Corpus
-from vidclf.evaluation.timeline import cohen_kappa
+from vidclf.evaluation.agreement import cohen_kappa
 
 STEP_S = 0.1
 

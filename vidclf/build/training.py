@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
 from vidclf.build.parts import build_classifier, build_node, call_factory, check_arguments, is_grid
+from vidclf.command.verbs import groups_of
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
 from vidclf.models.learner import Learner
@@ -20,7 +21,6 @@ from vidclf.run.checkpoints import DESCRIPTION, FORMAT, check_optimizers
 from vidclf.run.config import CONF, Config
 from vidclf.run.resume import relocate_states
 from vidclf.run.values import check_types
-from vidclf.run.verbs import groups_of
 from vidclf.system.disk import replacing, writing_to
 from vidclf.system.epochs import progress_bars
 from vidclf.system.terminal import say

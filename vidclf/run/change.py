@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from vidclf import CONF
+from vidclf.command.keys import escaped, has, is_deletion, is_override, key_of, parent_of, sets_run_key, value_at
+from vidclf.command.mistakes import unknown_setting
+from vidclf.command.verbs import GLOBAL_GROUPS, known_keys, read_conf
 from vidclf.errors import VidclfError
-from vidclf.run.keys import escaped, has, is_deletion, is_override, key_of, parent_of, sets_run_key, value_at
-from vidclf.run.mistakes import unknown_setting
 from vidclf.run.trust import check_plain, check_trusted, walk
-from vidclf.run.verbs import GLOBAL_GROUPS, known_keys, read_conf
 
 # Where to write, which machine to use, what a table may open: always from this command line, never from a run.
 CALL_KEYS = (

@@ -19,12 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vidclf import CONF
+from vidclf.command.keys import as_yaml, escaped, is_deletion, key_of, value_at
+from vidclf.command.mistakes import check_options, did_you_mean, unknown_setting, usage
+from vidclf.command.verbs import GLOBAL_GROUPS, OPTIONAL_GROUPS, groups_of, known_keys, read_verb
 from vidclf.errors import VidclfError
 from vidclf.run.change import CALL_KEYS, FETCH, apply_to_run
-from vidclf.run.keys import as_yaml, escaped, is_deletion, key_of, value_at
-from vidclf.run.mistakes import check_options, did_you_mean, unknown_setting, usage
 from vidclf.run.values import check_settings
-from vidclf.run.verbs import GLOBAL_GROUPS, OPTIONAL_GROUPS, groups_of, known_keys, read_verb
 
 if TYPE_CHECKING:
     from vidclf.run.folder import Run  # imports torch, which takes seconds: a mistyped key is reported before that

@@ -13,11 +13,11 @@ from pkgutil import resolve_name
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from vidclf.command.keys import value_at
+from vidclf.command.mistakes import did_you_mean
+from vidclf.command.verbs import read_verb, settings_of
 from vidclf.errors import VidclfError
-from vidclf.run.keys import value_at
-from vidclf.run.mistakes import did_you_mean
 from vidclf.run.trust import targets_of, walk
-from vidclf.run.verbs import read_verb, settings_of
 from vidclf.system.text import sanitize
 
 KINDS: dict[str, Any] = {

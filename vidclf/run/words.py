@@ -9,11 +9,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
+from vidclf.command.keys import escape, is_deletion, is_override, key_of, sets_run_key
+from vidclf.command.mistakes import check_flag, check_word
+from vidclf.command.verbs import OPTIONAL_GROUPS, read_verb
 from vidclf.errors import VidclfError
-from vidclf.run.keys import escape, is_deletion, is_override, key_of, sets_run_key
-from vidclf.run.mistakes import check_flag, check_word
 from vidclf.run.sweep import find_runs, jobs_of, why_missing
-from vidclf.run.verbs import OPTIONAL_GROUPS, read_verb
 from vidclf.system.disk import check_links
 from vidclf.system.terminal import say
 

@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from textwrap import fill, wrap
 
-from vidclf.errors import VidclfError
-from vidclf.run.mistakes import did_you_mean, usage
-from vidclf.run.verbs import (
+from vidclf.command.mistakes import did_you_mean, usage
+from vidclf.command.verbs import (
     GLOBAL_GROUPS,
     groups_of,
     options_of,
@@ -17,6 +16,7 @@ from vidclf.run.verbs import (
     text_of,
     verbs,
 )
+from vidclf.errors import VidclfError
 
 WIDTH, COLUMN = 80, 28  # characters of a line; where its second column begins
 

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from vidclf.errors import VidclfError
-from vidclf.run.verbs import (
+from vidclf.command.verbs import (
     GLOBAL_GROUPS,
     OPTIONAL_GROUPS,
     groups_of,
@@ -16,6 +15,7 @@ from vidclf.run.verbs import (
     settings_in,
     settings_of,
 )
+from vidclf.errors import VidclfError
 
 CLOSE = 0.66  # how similar two names are, for difflib: mpl and mlp
 
