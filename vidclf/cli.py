@@ -107,7 +107,7 @@ def _job(verb: str, typed: list[str], progress: Progress) -> Callable[[Any], Non
         from hydra.core.hydra_config import HydraConfig
 
         from vidclf.run.config import as_yaml, check_keys, configure, explain, is_sweep, output_folder
-        from vidclf.run.sweep import write_failure
+        from vidclf.run.sweep import remove_unused, write_failure
         from vidclf.system.machine import keep_memory, limit_threads
         from vidclf.system.messages import message_for
         from vidclf.system.ranks import die_with_parent
@@ -142,6 +142,8 @@ def _job(verb: str, typed: list[str], progress: Progress) -> Callable[[Any], Non
             progress.failures.append(error)
             if is_sweep():  # the others go on; the sweep's end finds this file
                 write_failure(output_folder(), message_for(error) or f"{type(error).__name__}: {error}")
+            elif read_verb(verb).starts_from == "resume":
+                remove_unused(output_folder())
 
     return job
 

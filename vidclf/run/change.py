@@ -21,7 +21,10 @@ CALL_KEYS = (
 FETCH = "backbone.fetch"  # a run cannot ask for a download
 TORCHVISION = "vidclf.models.backbones.torchvision_models."  # whose older runs do not say whether to fetch
 CHECKPOINTS = "${hydra:runtime.output_dir}/checkpoints"  # where a run's callbacks write
-DEMO = "vidclf.data.datasets.demo.Demo"  # writes itself to its root
+DEMOS = {  # that write themselves to their root, and their YAML
+    "vidclf.data.datasets.demo.Demo": "dataset/demo",
+    "vidclf.data.datasets.demo.films.DemoEvents": "dataset/demo_events",
+}
 
 
 def apply_to_run(
@@ -91,5 +94,5 @@ def _redirect_output(run: Mapping[str, Any], checkpoints: str) -> None:
     for path, node in walk(run):
         if path[0] == "callbacks" and isinstance(node, dict) and "dirpath" in node:
             node["dirpath"] = checkpoints
-        if isinstance(node, dict) and node.get("_target_") == DEMO:
-            node["root"] = read_conf("dataset/demo")["root"]
+        if isinstance(node, dict) and (name := DEMOS.get(str(node.get("_target_")))):
+            node["root"] = read_conf(name)["root"]
