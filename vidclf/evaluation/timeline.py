@@ -3,7 +3,7 @@
 A timeline is an array of class indices, one for each step of a grid over a file.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.ndimage import uniform_filter1d
+from sklearn.metrics import average_precision_score
 
 from vidclf.contracts import Video
 from vidclf.data.timelines import Stretch, instants, labels_at
@@ -92,6 +93,31 @@ def score_timelines(
     )
     ends = {f"{name}_{end}": value for name, one in intervals.items() for end, value in one._asdict().items()}
     return {**scores_of(Counts.total(counts)), **ends}
+
+
+def average_precisions(timelines: Sequence[FileTimeline]) -> list[float]:
+    """Return the average precision of each class over the instants of all files; NaN for one that is not there."""
+    truth = np.concatenate([one.truth[one.truth >= 0] for one in timelines])
+    probabilities = np.concatenate([one.probabilities[one.truth >= 0] for one in timelines])
+    return [
+        float(average_precision_score(truth == label, of_class)) if (truth == label).any() else float("nan")
+        for label, of_class in enumerate(probabilities.T)
+    ]
+
+
+def rows_of_bouts(
+    timelines: Sequence[FileTimeline],
+    labels: Sequence[Int[np.ndarray, " _"]],
+    class_names: Sequence[str],
+    step_s: float | int,
+) -> Iterator[dict[str, object]]:
+    """Yield the true and the predicted bouts of each file, in the columns of bouts.csv."""
+    for timeline, predicted in zip(timelines, labels, strict=True):
+        for source, one in (("truth", timeline.truth), ("prediction", predicted)):
+            for first, stop, label in bouts_of(one):
+                times = {"start_s": round(first * step_s, 6), "end_s": round(stop * step_s, 6)}
+                if label >= 0:
+                    yield {"path": timeline.path, **times, "label": class_names[label], "source": source}
 
 
 def average_windows(
