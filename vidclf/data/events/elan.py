@@ -92,9 +92,12 @@ def write(path: Path, events: Sequence[Event], videos: Mapping[str, VideoInfo]) 
         start, end = round(event.start_s * 1000), round(event.end_s * 1000)
         for slot, time in ((f"ts{2 * count - 1}", start), (f"ts{2 * count}", max(end, start + 1))):
             SubElement(order, "TIME_SLOT", {"TIME_SLOT_ID": slot, "TIME_VALUE": str(time)})
-        ends = {"TIME_SLOT_REF1": f"ts{2 * count - 1}", "TIME_SLOT_REF2": f"ts{2 * count}"}
-        outer = SubElement(tiers[key], "ANNOTATION")
-        annotation = SubElement(outer, "ALIGNABLE_ANNOTATION", {"ANNOTATION_ID": f"a{count}", **ends})
+        ends = {
+            "ANNOTATION_ID": f"a{count}",
+            "TIME_SLOT_REF1": f"ts{2 * count - 1}",
+            "TIME_SLOT_REF2": f"ts{2 * count}",
+        }
+        annotation = SubElement(SubElement(tiers[key], "ANNOTATION"), "ALIGNABLE_ANNOTATION", ends)
         SubElement(annotation, "ANNOTATION_VALUE").text = event.label
     root.extend(tiers.values())
     SubElement(root, "LINGUISTIC_TYPE", {"LINGUISTIC_TYPE_ID": "event", "TIME_ALIGNABLE": "true"})
