@@ -3,7 +3,7 @@
 A timeline is an array of class indices, one for each step of a grid over a file.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -103,21 +103,6 @@ def average_precisions(timelines: Sequence[FileTimeline]) -> list[float]:
         float(average_precision_score(truth == label, of_class)) if (truth == label).any() else float("nan")
         for label, of_class in enumerate(probabilities.T)
     ]
-
-
-def rows_of_bouts(
-    timelines: Sequence[FileTimeline],
-    labels: Sequence[Int[np.ndarray, " _"]],
-    class_names: Sequence[str],
-    step_s: float | int,
-) -> Iterator[dict[str, object]]:
-    """Yield the true and the predicted bouts of each file, in the columns of bouts.csv."""
-    for timeline, predicted in zip(timelines, labels, strict=True):
-        for source, one in (("truth", timeline.truth), ("prediction", predicted)):
-            for first, stop, label in bouts_of(one):
-                times = {"start_s": round(first * step_s, 6), "end_s": round(stop * step_s, 6)}
-                if label >= 0:
-                    yield {"path": timeline.path, **times, "label": class_names[label], "source": source}
 
 
 def average_windows(
