@@ -185,7 +185,7 @@ def test_timelines_of_files_are_made_of_their_windows():
 
 def test_kappa_is_that_of_scikit_learn_of_all_steps():
     first, second = [list("aabbbccc"), list("abab")], [list("aabbcccc"), list("abbb")]
-    kappas = cohen_kappa(first, second, ["g1", "g2"])
+    kappas = cohen_kappa(first, second, ["g1", "g2"], draws=50)
     ones, others = [*chain(*first)], [*chain(*second)]
     assert kappas["all"][0] == pytest.approx(cohen_kappa_score(ones, others))
     is_a = cohen_kappa_score([label == "a" for label in ones], [label == "a" for label in others])
@@ -197,3 +197,12 @@ def test_kappa_is_that_of_scikit_learn_of_all_steps():
 
 def test_coders_who_give_one_label_throughout_have_no_kappa():
     assert np.isnan(cohen_kappa([["a", "a"]], [["a", "a"]], ["g"])["all"][0])
+
+
+def test_average_precision_is_over_the_instants_that_have_a_label():
+    probabilities = np.asarray([[0.9, 0.1, 0], [0.4, 0.6, 0], [0.2, 0.8, 0], [0.3, 0.7, 0]])
+    truth = np.asarray([0, 0, 1, -1])
+    one = timeline.FileTimeline(Path("a.mp4"), "g", (np.arange(4) + 0.5) * 0.5, truth, probabilities)
+    # Of class 1: the highest probability is right. Of class 0, both are before the wrong one. Class 2 is not there.
+    assert timeline.average_precisions([one, one])[:2] == [1, 1]
+    assert np.isnan(timeline.average_precisions([one])[2])

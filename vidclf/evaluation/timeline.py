@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.ndimage import uniform_filter1d
+from sklearn.metrics import average_precision_score
 
 from vidclf.contracts import Video
 from vidclf.data.timelines import Stretch, instants, labels_at
@@ -92,6 +93,16 @@ def score_timelines(
     )
     ends = {f"{name}_{end}": value for name, one in intervals.items() for end, value in one._asdict().items()}
     return {**scores_of(Counts.total(counts)), **ends}
+
+
+def average_precisions(timelines: Sequence[FileTimeline]) -> list[float]:
+    """Return the average precision of each class over the instants of all files; NaN for one that is not there."""
+    truth = np.concatenate([one.truth[one.truth >= 0] for one in timelines])
+    probabilities = np.concatenate([one.probabilities[one.truth >= 0] for one in timelines])
+    return [
+        float(average_precision_score(truth == label, of_class)) if (truth == label).any() else float("nan")
+        for label, of_class in enumerate(probabilities.T)
+    ]
 
 
 def average_windows(

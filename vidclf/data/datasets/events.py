@@ -189,11 +189,6 @@ class Events:
                 say(f"{self.file}: {count} {what} are left out.")
         return videos
 
-    def truth(self, look_up: LookUp | None = None) -> dict[str, list[Stretch]]:
-        """Return the labels of each readable file, by its path: stretches that do not overlap, in order."""
-        events, infos = self._locate(look_up or _inspect_all)
-        return self._timelines([event for event in events if event.coder == self.coder], infos)
-
     def coded_twice(self, step_s: float | int = 0.1, look_up: LookUp | None = None) -> list[Coded]:
         """Return what the used coder and the next one say of each file that both have seen, every `step_s` seconds."""
         other = next((coder for coder in self.coders if coder != self.coder), None)

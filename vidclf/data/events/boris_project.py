@@ -4,7 +4,7 @@ Source: Friard and Gamba, "BORIS", Methods in Ecology and Evolution 2016; its us
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -29,13 +29,10 @@ def read(file: Path, text: str) -> Iterator[Event]:
     """Yield the events of all observations of media files."""
     project = json.loads(text)
     points = {b["code"] for b in project["behaviors_conf"].values() if "point" in b["type"].casefold()}
-    skipped = []
-    for name, observation in project["observations"].items():
-        if observation.get("type", "MEDIA") == "MEDIA" and observation["events"]:
-            yield from _read_observation(file, name, observation, points)
-        else:
-            skipped.append(name)
-    if skipped:
+    of_films = {name: o for name, o in project["observations"].items() if o.get("type") != "LIVE" and o["events"]}
+    for name, observation in of_films.items():
+        yield from _read_observation(file, name, observation, points)
+    if skipped := [name for name in project["observations"] if name not in of_films]:
         say(f"{file}: {len(skipped)} observations are live or have no events; left out: {first_five(skipped)}.")
 
 
@@ -69,33 +66,33 @@ def write(path: Path, events: Sequence[Event], videos: Mapping[str, VideoInfo]) 
     Events of one behavior and subject that overlap differ in their modifier, because BORIS pairs starts and stops.
     """
     with_duration = {event.label for event in events if event.start_s < event.end_s}
+    of_one = [(event.path, event.coder, event.subject, event.label) for event in events]
     observations: dict[str, Any] = {}
-    names = [f"{event.path} ({event.coder})" if event.coder else event.path for event in events]
-    of_one = [(name, event.subject, event.label) for name, event in zip(names, events, strict=True)]
-    for event, name, lane in zip(events, names, lanes(events, of_one), strict=True):
-        info = videos[event.path]
-        rows = observations.setdefault(name, _observation(event, info))["events"]
+    for event, lane in zip(events, lanes(events, of_one), strict=True):
+        name = f"{event.path} ({event.coder})" if event.coder else event.path
+        rows = observations.setdefault(name, _observation(event, videos[event.path]))["events"]
         for time_s in (event.start_s, event.end_s) if event.label in with_duration else (event.start_s,):
             what = [event.subject, event.label, str(lane + 1) if lane else "", ""]
-            rows.append([round(time_s, 3), *what, int(time_s * info.fps)])
+            rows.append([round(time_s, 3), *what, int(time_s * videos[event.path].fps)])
     for observation in observations.values():
         observation["events"].sort(key=lambda row: row[0])
+    labels, subjects = ({getattr(event, key) for event in events} - {""} for key in ("label", "subject"))
     blank = dict.fromkeys(("key", "description", "color", "category", "modifiers", "excluded", "coding map"), "")
-    behaviors = [
-        {**blank, "code": label, "type": "State event" if label in with_duration else "Point event"}
-        for label in sorted({event.label for event in events})
-    ]
-    subjects = sorted({event.subject for event in events} - {""})
+    types = {label: "State event" if label in with_duration else "Point event" for label in labels}
     project = {
         **{"time_format": "hh:mm:ss", "project_format_version": "7.0", "project_name": path.stem},
         **{"project_date": datetime.now().isoformat(timespec="seconds"), "project_description": "Written by vidclf"},
-        "subjects_conf": {str(n): {"key": "", "name": name, "description": ""} for n, name in enumerate(subjects)},
-        "behaviors_conf": {str(n): behavior for n, behavior in enumerate(behaviors)},
+        "subjects_conf": _numbered({"key": "", "name": name, "description": ""} for name in sorted(subjects)),
+        "behaviors_conf": _numbered({**blank, "code": label, "type": types[label]} for label in sorted(labels)),
         "observations": observations,
         **{key: {} for key in ("behavioral_categories_config", "independent_variables", "coding_map", "converters")},
         **{key: [] for key in ("behavioral_categories", "behaviors_coding_map")},
     }
     return json.dumps(project, indent=1, ensure_ascii=False).encode("utf-8", "surrogateescape")
+
+
+def _numbered(items: Iterable[dict[str, str]]) -> dict[str, dict[str, str]]:
+    return {str(number): item for number, item in enumerate(items)}
 
 
 def _observation(event: Event, info: VideoInfo) -> dict[str, Any]:

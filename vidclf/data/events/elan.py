@@ -90,11 +90,11 @@ def write(path: Path, events: Sequence[Event], videos: Mapping[str, VideoInfo]) 
             if len(films) > 1:
                 SubElement(header, "PROPERTY", {"NAME": f"{VIDEO}{name}"}).text = event.path
         start, end = round(event.start_s * 1000), round(event.end_s * 1000)
-        for slot, time in ((f"ts{2 * count - 1}", start), (f"ts{2 * count}", max(end, start + 1))):
+        slots = f"ts{2 * count - 1}", f"ts{2 * count}"
+        for slot, time in zip(slots, (start, max(end, start + 1)), strict=True):
             SubElement(order, "TIME_SLOT", {"TIME_SLOT_ID": slot, "TIME_VALUE": str(time)})
-        ends = {"TIME_SLOT_REF1": f"ts{2 * count - 1}", "TIME_SLOT_REF2": f"ts{2 * count}"}
-        outer = SubElement(tiers[key], "ANNOTATION")
-        annotation = SubElement(outer, "ALIGNABLE_ANNOTATION", {"ANNOTATION_ID": f"a{count}", **ends})
+        ends = {"ANNOTATION_ID": f"a{count}", "TIME_SLOT_REF1": slots[0], "TIME_SLOT_REF2": slots[1]}
+        annotation = SubElement(SubElement(tiers[key], "ANNOTATION"), "ALIGNABLE_ANNOTATION", ends)
         SubElement(annotation, "ANNOTATION_VALUE").text = event.label
     root.extend(tiers.values())
     SubElement(root, "LINGUISTIC_TYPE", {"LINGUISTIC_TYPE_ID": "event", "TIME_ALIGNABLE": "true"})
