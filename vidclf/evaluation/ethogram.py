@@ -23,8 +23,10 @@ from vidclf.evaluation.scores import VideoPredictions
 from vidclf.evaluation.segments import Counts, bouts_of, rows_of_classes, scores_of
 from vidclf.evaluation.timeline import (
     FileTimeline,
+    average_precisions,
     choose_cleaning,
     clean,
+    intervals_over_groups,
     score_timelines,
     timelines_of,
 )
@@ -36,6 +38,7 @@ CHOSEN = ("smooth_s", "min_bout_s")  # on val, and kept in metrics.json
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 MAX_LEAVES, MIN_LEAF_S = 32, 2.0  # of the tree that sees the clock
 MAX_DRAWN = 20  # videos
+WITH_INTERVAL = ("precision", "recall", "f1", "predicted_s", "predicted_bouts")
 Labels = Int[np.ndarray, " N"]
 
 
@@ -76,8 +79,9 @@ def report_timelines(
     predicted = [clean(film.probabilities, **cleaning, step_s=step_s) for film in films]
     metrics = {**score_timelines(films, predicted, label), **cleaning}
     metrics |= _baselines(films, corpus, step_s, label)
-    counts = Counts.total([film.count(labels, label) for film, labels in zip(films, predicted, strict=True)])
-    rows = rows_of_classes(counts, names, step_s)
+    rows = _class_rows(
+        films, [film.count(one, label) for film, one in zip(films, predicted, strict=True)], names, step_s
+    )
     write_csv(folder / "timeline_classes.csv", tuple(rows[0]), (tuple(row.values()) for row in rows))
     _write_timelines(folder, films, predicted, names, step_s)
     draw_ethogram(films, predicted, names, step_s, label).savefig(folder / "ethogram.png", dpi=120)
@@ -92,6 +96,25 @@ def _chosen_in(folder: Path) -> dict[str, float]:
     except (OSError, ValueError, TypeError, KeyError):
         say(f"{folder}: no smoothing was chosen on val, so timelines are not smoothed. Evaluate part=val first.")
         return dict.fromkeys(CHOSEN, 0.0)
+
+
+def _class_rows(
+    films: Sequence[FileTimeline], counts: Sequence[Counts], names: Sequence[str], step_s: float
+) -> list[dict[str, object]]:
+    """Return the rows of timeline_classes.csv: scores, bouts and seconds of each class, with intervals over groups."""
+
+    def scores(weights: Sequence[float]) -> dict[str, float]:
+        rows: list[dict[str, Any]] = rows_of_classes(Counts.total(counts, weights), names, step_s)
+        return {f"{key} {row['class']}": float(row[key]) for row in rows for key in WITH_INTERVAL}
+
+    intervals = intervals_over_groups([film.group for film in films], scores)
+    rows = rows_of_classes(Counts.total(counts), names, step_s)
+    for row, precision in zip(rows, average_precisions(films), strict=True):
+        row["average_precision"] = "" if np.isnan(precision) else precision
+        for key in WITH_INTERVAL:
+            interval = intervals.get(f"{key} {row['class']}")
+            row[f"{key}_low"], row[f"{key}_high"] = interval or ("", "")
+    return rows
 
 
 def _truth(corpus: Corpus, path: Path, position: int, step_s: float) -> tuple[Float[np.ndarray, " N"], Labels]:
