@@ -13,6 +13,7 @@ from vidclf.audit.page import shortcut_sentences, table_of_classes, write_manife
 from vidclf.audit.shortcuts import keep_shortcuts
 from vidclf.build.datasets import build_corpus, build_source
 from vidclf.build.parts import build_backbone, build_device
+from vidclf.contracts import Dataset, optional
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.pixels import Pixels
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
@@ -35,6 +36,8 @@ def run(config: Config, run: Run | None) -> None:
         config = {**config, "dataset": {**config["dataset"], "on_error": "skip"}}
     corpus = build_corpus(config, kind=CheckedCorpus)  # before weights are fetched
     assert isinstance(corpus, CheckedCorpus)
+    if out is not None and optional(corpus.dataset, Dataset, "timelines") is not None:
+        raise VidclfError(f"out={out}: windows of long videos overlap, and a table lists videos apart. Leave it out.")
     backbone, config = _build_backbone(config)
     alike = alike or (ALIKE_IN_PIXELS if isinstance(backbone.backbone, Pixels) else ALIKE)
     device = build_device(config)
