@@ -15,7 +15,7 @@ K classes):
     head         features (N, S, D)              -> logits (N, K)
     aggregation  logits (V, K) of one video      -> log-probabilities (K,)
 
-One run of `vidclf train`, call by call: `cli.py` composes and checks the configuration (`run/config.py`) and calls
+One run of `vidclf train`, call by call: `cli.py` checks the words (`command/`), composes the configuration (`run/config.py`) and calls
 `train.py`. That builds the backbone (`build/parts.py`) and the Trainer (`build/training.py`), then the corpus
 (`build/datasets.py`): the data set lists its videos (`data/datasets/`), the catalogue looks at every file
 (`data/catalogue.py`, `data/decoding.py`), the split and the sampling decide who shows which frames (`data/corpus.py`).
