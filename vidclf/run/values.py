@@ -32,7 +32,10 @@ PLAIN_NAMES: dict[Any, str] = {
     **{int: "a whole number", float: "a number", bool: "true or false"},
     **{str: "text", Path: "text", dict: "settings of its own"},
 }
-MINIMUM = {"batch_size": 1, "num_threads": 1, "num_workers": 0, "store.draws": 1}
+MINIMUM = {
+    **{"batch_size": 1, "num_threads": 1, "num_workers": 0, "store.draws": 1},
+    **{"timeline.step_s": 0.001, "timeline.smooth_s": 0, "timeline.min_bout_s": 0},
+}
 MAX_INT = 2**63 - 1  # of torch
 
 
