@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vidclf import CONF
 from vidclf.command.keys import as_yaml, escaped, is_deletion, key_of, value_at
 from vidclf.command.mistakes import check_options, did_you_mean, unknown_setting, usage
-from vidclf.command.verbs import GLOBAL_GROUPS, OPTIONAL_GROUPS, groups_of, known_keys, read_verb
+from vidclf.command.verbs import GLOBAL_GROUPS, OPTIONAL_GROUPS, groups_of, known_keys, options_of, read_verb
 from vidclf.errors import VidclfError
 from vidclf.run.change import CALL_KEYS, FETCH, apply_to_run
 from vidclf.run.values import check_settings
@@ -132,11 +132,8 @@ def explain(error: Exception, verb: str, words: Sequence[str]) -> Exception:
     text = str(error)
     if match := re.search(r"Could not override '([^'@]+)'", text):
         word = next((word for word in words if key_of(word) == match[1]), f"{match[1]}=VALUE")
-        groups = [
-            f"{key_of(word)}={word.partition('=')[2].split(',')[0]}"
-            for word in words
-            if key_of(word) in groups_of("train")
-        ]
+        chosen = {key_of(word): word.partition("=")[2].split(",")[0] for word in words}
+        groups = [f"{key}={name}" for key, name in chosen.items() if name in options_of(key)]
         with hydra.initialize_config_dir(CONF, **HYDRA):  # for the names of its settings
             config: Any = OmegaConf.to_container(hydra.compose(verb, groups, return_hydra_config=True), resolve=False)
         return VidclfError(unknown_setting(word, config))
