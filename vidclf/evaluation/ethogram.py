@@ -1,6 +1,5 @@
 """Score and draw the labels of long videos along their time, beside what the clock alone would say."""
 
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,9 @@ from vidclf.contracts import PARTS, Dataset, optional
 from vidclf.data.corpus import Corpus
 from vidclf.data.opening import open_video
 from vidclf.data.timelines import duration_of, instants, labels_at
-from vidclf.errors import VidclfError, VideoError
+from vidclf.errors import VideoError
+from vidclf.evaluation.calibration import confidence
+from vidclf.evaluation.cleaning import CHOSEN, DEFAULT, chosen_in, cleaning_of, step_of
 from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
 from vidclf.evaluation.scores import VideoPredictions
 from vidclf.evaluation.timeline import (
@@ -33,10 +34,8 @@ from vidclf.evaluation.timeline import (
     scores_of,
 )
 from vidclf.system.disk import write_csv
-from vidclf.system.terminal import say
 from vidclf.system.text import sanitize
 
-CHOSEN = ("smooth_s", "min_bout_s")  # on val, and kept in metrics.json
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 MAX_LEAVES, MIN_LEAF_S = 32, 2.0  # of the tree that sees the clock
 MAX_DRAWN = 20  # videos
@@ -83,10 +82,8 @@ def score_timelines(
     """
     if optional(corpus.dataset, Dataset, "timelines") is None:
         return {}
-    settings = settings or {"step_s": 0.1, "smooth_s": None, "min_bout_s": None}
-    step_s, names = settings["step_s"], corpus.class_names
-    if not 0 < step_s <= 10:
-        raise VidclfError(f"timeline.step_s={step_s}: must be above 0 and at most 10 seconds.")
+    settings = settings or DEFAULT
+    step_s, names = step_of(settings), corpus.class_names
     background = optional(corpus.dataset, Dataset, "background")
     label = names.index(background) if background in names else None
     films = films_of(predictions, corpus, step_s)
@@ -94,8 +91,8 @@ def score_timelines(
         best = choose_cleaning([film.probabilities for film in films], [film.truth for film in films], step_s, label)
         chosen = dict(zip(CHOSEN, best, strict=True))
     else:
-        chosen = _chosen_in(val)
-    cleaning = {key: settings[key] if settings[key] is not None else chosen[key] for key in CHOSEN}
+        chosen = chosen_in(val)
+    cleaning = cleaning_of(settings, chosen)
     predicted = [clean(film.probabilities, **cleaning, step_s=step_s) for film in films]
     counts = [count(film.truth, labels, len(names), label) for film, labels in zip(films, predicted, strict=True)]
     scores = scores_of(Counts.total(counts))
@@ -111,16 +108,6 @@ def score_timelines(
     _write_timelines(folder, films, predicted, names, step_s)
     draw_ethogram(films, predicted, names, step_s, label).savefig(folder / "ethogram.png", dpi=120)
     return metrics
-
-
-def _chosen_in(folder: Path) -> dict[str, float]:
-    """Return the smoothing that was chosen on val, from metrics.json; none where it was not."""
-    try:
-        metrics = json.loads((folder / "metrics.json").read_text())
-        return {key: float(metrics[key]) for key in CHOSEN}
-    except (OSError, ValueError, TypeError, KeyError):
-        say(f"{folder}: no smoothing was chosen on val, so timelines are not smoothed. Evaluate part=val first.")
-        return dict.fromkeys(CHOSEN, 0.0)
 
 
 def films_of(predictions: VideoPredictions, corpus: Corpus, step_s: float) -> list[Film]:
@@ -207,8 +194,7 @@ def write_coverage(folder: Path, predictions: VideoPredictions, temperature: flo
 
     A row has the threshold, the share of windows that reach it, their accuracy, and its interval over groups.
     """
-    log_probabilities = (predictions.log_probabilities.double() / (temperature or 1.0)).log_softmax(1)
-    probability = log_probabilities.max(1).values.exp().numpy()
+    probability = confidence(predictions.log_probabilities, temperature).numpy()
     rows: list[tuple[object, ...]] = []
     for threshold in THRESHOLDS:
         reached = probability >= threshold

@@ -25,7 +25,9 @@ SETTINGS: dict[str, Any] = {  # that are no stage's
     "trust": bool,
     "part": str,
     "source": str,
-    "window_s": float,
+    "window_s": float | None,
+    "stride_s": float | None,
+    "threshold": float | None,
     "shard": str | int,
 }
 MAX_INT = 2**63 - 1  # of torch
