@@ -188,11 +188,10 @@ def test_a_pipe_into_a_new_process_gives_json_lines_and_imports_nothing_that_tra
     assert "vidclf.models.classifier" in modules.split()
 
 
-def test_a_window_of_a_file_is_an_error(predict: Callable[..., Outcome], clips: Path):
-    outcome = predict(clips, "window_s=5")
-    assert outcome.status == 1
-    assert "window_s=5: " in outcome.err
-    assert "Only streams have windows" in outcome.err
+def test_a_setting_of_timelines_is_refused_for_a_stream(predict: Callable[..., Outcome]):
+    outcome = predict("-", "stride_s=1")
+    assert outcome[:2] == (1, "")
+    assert outcome.err.startswith("VidclfError: stride_s=1: the windows of a stream follow each other")
 
 
 def test_an_empty_source_is_an_error(run: Path, vidclf: Callable[..., Outcome]):

@@ -37,8 +37,8 @@ def run(config: Config, run: Run | None) -> None:
         labels = LoadedRun(config, run).predictor.label_files(list_videos(Path(source)), num_threads)
         _print(skip_damaged(labels, skip))
     elif is_stream(source):
-        labels = label_stream(LoadedRun(config, run).predictor, source, windows.window_s)
-        _print({"path": source, **label} for label in labels)
+        of_windows = label_stream(LoadedRun(config, run).predictor, source, windows.window_s)
+        _print({"path": source, **label} for label in of_windows)
     else:
         _label_films(config, run, windows, num_threads, skip)
 

@@ -26,7 +26,7 @@ from vidclf.prediction.files import Predictor, inspect_files
 from vidclf.prediction.windows import Windows, score_windows
 from vidclf.system.terminal import say, track
 
-Block = Float[np.ndarray, "n K"]  # probabilities of consecutive instants
+Block = Float[np.ndarray, "_ K"]  # probabilities of consecutive instants
 
 
 class LabelledBout(NamedTuple):
@@ -121,7 +121,7 @@ def check_target(to: Path, paths: Sequence[Path]) -> None:
     if not to.parent.is_dir():
         raise VidclfError(f"to={to}: there is no folder {to.parent}. Make it, or choose another.")
     names = [_name_beside(to, path) for path in paths]
-    write_events(to, [Event(name, 0, 1, "label") for name in names], dict.fromkeys(names, VideoInfo(1, 1.0, 1, 1)))
+    write_events(to, [Event(name, 0.0, 1.0, "label") for name in names], dict.fromkeys(names, VideoInfo(1, 1.0, 1, 1)))
     to.unlink()
 
 
@@ -164,8 +164,8 @@ def average_settled(
         if stop <= first:
             continue
         before = min(first, 1)  # the instant before, with which a gap may be filled
-        columns = (np.asarray(column) for column in zip(*held, strict=True))
-        yield average_windows(*columns, times_s[first - before : stop])[before:]
+        rows, starts, ends = (np.asarray(column) for column in zip(*held, strict=True))
+        yield average_windows(rows, starts, ends, times_s[first - before : stop])[before:]
         held = [window for window in held if window[2] > times_s[stop - 1]]
         first = stop
 
@@ -183,7 +183,7 @@ def smooth_settled(blocks: Iterable[Block], num_steps: int) -> Iterator[Block]:
     yield smooth(held, num_steps)[num_done:]
 
 
-def clean_settled(blocks: Iterable[Block], min_steps: int) -> Iterator[tuple[Int[np.ndarray, " n"], Block]]:
+def clean_settled(blocks: Iterable[Block], min_steps: int) -> Iterator[tuple[Int[np.ndarray, " _"], Block]]:
     """Yield what `drop_short` returns for all instants, and their probabilities, up to the last bout that is kept."""
     labels, rows = np.empty(0, int), np.empty((0, 0))
     for block in blocks:
@@ -198,7 +198,7 @@ def clean_settled(blocks: Iterable[Block], min_steps: int) -> Iterator[tuple[Int
     yield drop_short(labels, min_steps), rows
 
 
-def merge(cleaned: Iterable[tuple[Int[np.ndarray, " n"], Block]]) -> Iterator[tuple[int, int, float]]:
+def merge(cleaned: Iterable[tuple[Int[np.ndarray, " _"], Block]]) -> Iterator[tuple[int, int, float]]:
     """Yield the label of each bout, its number of instants, and its mean probability."""
     pieces = (
         (label, stop - first, rows[first:stop, label].sum())
