@@ -220,8 +220,9 @@ def test_a_video_shorter_than_a_window_is_an_error(films: Path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"window_s": 0}, "window_s=0: must be above 0, in seconds."),
-        ({"stride_s": 0}, "stride_s=0: must be above 0, in seconds."),
+        ({"window_s": 0}, "window_s=0: must be at least 0.001, in seconds."),
+        ({"stride_s": 0}, "stride_s=0: must be at least 0.001, in seconds."),
+        ({"dataset": {"window_s": "long"}}, "window_s=long: must be float"),
         ({"threshold": 1.5}, "threshold=1.5: must be above 0 and at most 1, a probability."),
         ({"threshold": 0}, "threshold=0: must be above 0 and at most 1, a probability."),
         ({"to": "out.csv"}, "to=out.csv: each file gets one label, as this run was trained on clips. Add window_s=2"),

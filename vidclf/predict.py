@@ -15,6 +15,7 @@ from vidclf.prediction.live import label_stream
 from vidclf.prediction.windows import Windows
 from vidclf.run.config import Config
 from vidclf.run.folder import Run
+from vidclf.run.values import check_settings
 from vidclf.system.machine import num_cores
 from vidclf.system.terminal import say
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from vidclf.prediction.timeline import Timeliner
 
 STREAM_WINDOW_S = 10.0
+SHORTEST_S = 0.001  # of windows and strides
 OF_WINDOWS = ("stride_s", "threshold", "to")  # settings that a timeline has, and nothing else
 
 
@@ -50,12 +52,15 @@ def _choose_windows(config: Config, is_live: bool) -> Windows | None:
         VidclfError: a setting has a value that is not allowed, or does nothing here.
     """
     dataset = config["dataset"]
-    for key in ("window_s", "stride_s"):
-        if config[key] is not None and not 0 < config[key] < math.inf:
-            raise VidclfError(f"{key}={config[key]}: must be above 0, in seconds.")
+    of_run = {"window_s": STREAM_WINDOW_S} if is_live else {key: dataset.get(key) for key in ("window_s", "stride_s")}
+    chosen = {key: of_run.get(key) if config[key] is None else config[key] for key in ("window_s", "stride_s")}
+    check_settings(chosen, dict.fromkeys(chosen, float | None))  # the run's come from elsewhere
+    for key, value in chosen.items():
+        if value is not None and not SHORTEST_S <= value < math.inf:
+            raise VidclfError(f"{key}={value}: must be at least {SHORTEST_S}, in seconds.")
+    window_s, stride_s = chosen.values()
     if config["threshold"] is not None and not 0 < config["threshold"] <= 1:
         raise VidclfError(f"threshold={config['threshold']}: must be above 0 and at most 1, a probability.")
-    window_s = config["window_s"] or (STREAM_WINDOW_S if is_live else dataset.get("window_s"))
     useless = [f"{key}={config[key]}" for key in OF_WINDOWS if config[key] is not None and (is_live or not window_s)]
     if useless:
         why = (
@@ -66,8 +71,8 @@ def _choose_windows(config: Config, is_live: bool) -> Windows | None:
         raise VidclfError(f"{useless[0]}: {why}.")
     if not window_s:
         return None
-    rate_hz = dataset.get("rate_hz") or config["sampling"].get("rate_hz")
-    return Windows(window_s, config["stride_s"] or dataset.get("stride_s") or window_s / 2, rate_hz)
+    rate_hz = dataset.get("rate_hz", config["sampling"].get("rate_hz"))
+    return Windows(window_s, stride_s or window_s / 2, rate_hz)
 
 
 def _label_films(config: Config, run: Run, windows: Windows, num_threads: int, skip: bool) -> None:

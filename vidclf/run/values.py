@@ -21,6 +21,7 @@ SETTINGS: dict[str, Any] = {  # that are no stage's
     "features": str,
     "compile": bool | str,
     "store": {"root": str, "draws": int},
+    "timeline": {"step_s": float, "smooth_s": float | None, "min_bout_s": float | None},
     "resume": str | None,
     "trust": bool,
     "part": str,
