@@ -163,6 +163,28 @@ def test_an_unreadable_catalogue_is_written_again(
     assert len(decoded) == 8
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: [1],
+        lambda facts: {},
+        lambda facts: facts | {"shown_from": None},
+        lambda facts: facts | {"num_frames": "4"},
+        lambda facts: facts | {"num_frames": 2**70},
+        lambda facts: facts | {"fps": -1},
+        lambda facts: facts | {"more": 1},
+    ],
+)
+def test_facts_of_another_form_are_examined_again(change: Callable, clips: list[Path], folder: Path):
+    """A catalogue may come from anyone, with right checksums."""
+    facts = Catalogue(folder).look_up(clips[:1])
+    records = Catalogue(folder).records
+    records.put({facts[0].content: change(next(records.get([facts[0].content])))})
+    assert Catalogue(folder).look_up(clips[:1]) == facts
+    records.put({os.path.abspath(clips[0]): change({})})
+    assert Catalogue(folder).look_up(clips[:1]) == facts
+
+
 def test_a_killed_run_keeps_the_facts_that_it_saved(
     clips: list[Path], folder: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ):

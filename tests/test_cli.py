@@ -13,15 +13,15 @@ from verbs import SMALL, Outcome, copy_package, run_copy
 
 from vidclf import __version__, cli
 from vidclf.cli import main, report, verbs
+from vidclf.command.verbs import read_verb
 from vidclf.errors import VidclfError
-from vidclf.run.config import read_verb
 
 
 def test_help_names_every_verb_and_imports_nothing_heavy():
     code = "import sys; from vidclf.cli import main; main(); print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
     help_text, modules = result.stdout.rstrip().rsplit("\n", 1)
-    assert [line.split()[0] for line in help_text.splitlines() if line.startswith("  ")] == list(verbs())
+    assert [line.split()[0] for line in help_text.splitlines() if re.match(r"  \w", line)] == list(verbs())
     assert "Example: vidclf train experiment=demo" in help_text
     assert not {"torch", "lightning", "hydra", "matplotlib", "av"} & set(modules.split())
 
@@ -47,7 +47,7 @@ def test_a_new_verb_that_starts_from_a_run_is_one_file_and_one_yaml(trained: Out
         "verb: {starts_from: run, example: run=runs/demo/x by=2}\n"
         "hydra: {output_subdir: null, run: {dir: .}, job: {name: count}}\n"
     )
-    assert "Example: vidclf count run=runs/demo/x by=2" in run_copy(site, "vidclf", "count", "--help")
+    assert "Examples:\n  vidclf count run=runs/demo/x by=2\n" in run_copy(site, "vidclf", "count", "--help")
     arguments = (f"run={trained.run}", "by=2", "aggregation=max", "head.widths=[3]")
     assert run_copy(site, "vidclf", "count", *arguments) == "2 2 [3] vidclf.models.aggregation.max\n"
 
@@ -64,33 +64,25 @@ def test_the_version_is_the_packages(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["train", "predict"])
-def test_the_help_of_a_verb_names_groups_and_an_example(verb: str, vidclf: Callable[..., Outcome]):
-    outcome = vidclf(verb, "--help")
-    assert outcome.status == 0
-    assert outcome.err == ""
-    assert f"vidclf {verb} key=value" in outcome.out
-    assert re.search(r"^head: .*custom, .*linear, .*mlp", outcome.out, re.MULTILINE)
-    assert f"Example: vidclf {verb} {read_verb(verb).example}" in outcome.out
-
-
 def test_results_go_to_stdout_and_notices_to_stderr(trained: Outcome):
     title, *rows, last = trained.out.splitlines()
     assert title.startswith("Validation, epoch ")
     assert re.fullmatch(r"top1 [01]\.\d{3} \[.*\] on 4 videos in 2 groups \(chance 0.500, .*\)", rows[0])
     assert [row.split()[0] for row in rows[1:]] == ["mean_class", "loss", "ece"]
     assert last == f"run {trained.run}"
-    examining, extracting, extracted = trained.err.splitlines()
+    examining, extracting, extracted, *epochs = trained.err.splitlines()
     assert "20 videos" in examining
     assert "12 videos" in extracting
     assert re.match(r"12 videos in [\d.]+ s: ", extracted)
+    assert [line.split(": ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert all(re.search(r": train/loss \S+, val/loss \S+, val/top1 \S+, \S+ s$", line) for line in epochs)
 
 
 def test_a_key_that_hydra_does_not_know_is_one_message_and_status_1(vidclf: Callable[..., Outcome]):
     outcome = vidclf("train", "heads=mlp")
     assert outcome.status == 1
     assert outcome.out == ""
-    assert "Could not override 'heads'" in outcome.err
+    assert outcome.err.startswith("VidclfError: heads: vidclf train has no such setting. Did you mean head?")
     assert "Traceback" not in outcome.err
 
 
@@ -119,7 +111,7 @@ def test_a_type_error_in_a_users_sampling_is_shown_and_a_wrong_argument_is_a_mes
     mine = (f"dataset.root={clips}", *SMALL[:2], "sampling=custom", "sampling._target_=my_samplings.Mine")
     assert "TypeError: unsupported operand" in vidclf("train", *mine, "+sampling.k=1").err
     wrong = vidclf("train", *mine, "+sampling.n=1").err
-    assert "Mine.__init__() got an unexpected keyword argument 'n'" in wrong
+    assert "Mine takes no n." in wrong
     assert "Traceback" not in wrong
 
 
@@ -147,7 +139,10 @@ def test_ctrl_c_in_training_is_a_message_and_status_130(vidclf: Callable[..., Ou
     (tmp_path / "my_callbacks.py").write_text(STOP)
     outcome = vidclf("train", f"dataset.root={clips}", *SMALL, "+callbacks.stop._target_=my_callbacks.Stop")
     assert outcome.status == 130
-    assert outcome.err.splitlines()[-1].startswith("Interrupted.")
+    (folder,) = (tmp_path / "runs" / "train").iterdir()
+    assert outcome.err.splitlines()[-1].startswith("Interrupted. What was written is kept. To go on: vidclf train ")
+    if (folder / "checkpoints" / "last.ckpt").is_file():  # that epoch's may not have been written yet
+        assert outcome.err.endswith(f"resume=runs/train/{folder.name} num_threads=1 trust=true\n")
     assert "Traceback" not in outcome.err
 
 
@@ -195,7 +190,7 @@ def instantiation_error(cause: Exception) -> InstantiationException:
         (instantiation_error(VidclfError("what")), "VidclfError: what\n"),
         (
             instantiation_error(TypeError("no k")),
-            "InstantiationException: Error in call to target 'x.Y': TypeError(...)\n",
+            "Y: TypeError: no k\n",
         ),
         (PermissionError(13, "Permission denied", "/runs"), "/runs: no access (Permission denied). "),
         (OSError(28, "No space left on device", "/runs"), "/runs: no access (No space left on device). "),
@@ -208,9 +203,7 @@ def test_an_error_that_the_user_can_fix_is_a_message(
     assert capsys.readouterr().err.startswith(message)
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("bug"), instantiation_error(RuntimeError("bug")), FileNotFoundError("x")]
-)
+@pytest.mark.parametrize("error", [RuntimeError("bug"), FileNotFoundError("x")])
 def test_an_error_in_code_prints_its_stack_trace(error: Exception, capsys: pytest.CaptureFixture[str]):
     report(error)
     assert f"{type(error).__name__}: " in capsys.readouterr().err

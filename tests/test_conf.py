@@ -27,11 +27,12 @@ from verbs import copy_package, run_copy
 
 from vidclf.build import parts as build
 from vidclf.build import training
+from vidclf.command.verbs import GLOBAL_GROUPS
 from vidclf.comparison.sweep import check_study
 from vidclf.contracts import Dataset, OfficialParts, PictureFormat, SplitRule, Video, Views, optional
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrap import wrap
-from vidclf.run.config import CONF, GLOBAL_GROUPS, HYDRA, check_keys
+from vidclf.run.config import CONF, HYDRA, check_keys
 
 FILES = sorted(Path(CONF).rglob("*.yaml"))
 VERBS = [path.stem for path in FILES if path.parent == Path(CONF)]

@@ -9,7 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from vidclf.errors import VidclfError
-from vidclf.run.config import CONF, HYDRA, apply_to_run, known_keys, prepare_arguments
+from vidclf.run.change import apply_to_run
+from vidclf.run.config import CONF, HYDRA, known_keys
+from vidclf.run.words import prepare_arguments
 
 AWKWARD = [
     "a b",
@@ -149,9 +151,9 @@ def test_what_is_given_may_refer_to_the_runs_own():
     [
         (
             "head.hidden=8",
-            r"Could not override 'head.hidden': the run has no such setting. To add it use \+head.hidden=8",
+            r"The run has other settings: head.hidden: head has no setting hidden. .*\+head.hidden=8",
         ),
-        ("sampling.rate_hz=5", "the run has no such setting"),  # though the default sampling has
+        ("sampling.rate_hz=5", "sampling has no setting rate_hz. It has num_frames"),  # though the default sampling has
         ("~head.hidden", "~head.hidden: there is no such setting to delete"),
         ("+seed.x=1", "seed.x: seed is 7 and has no settings of its own"),
         ("experiment=demo", "experiment=demo: a run keeps its own settings"),

@@ -15,7 +15,7 @@ from vidclf.data.corpus import Corpus
 from vidclf.data.datasets.events import Events
 from vidclf.data.splits import Given
 from vidclf.errors import VidclfError
-from vidclf.evaluation.ethogram import score_timelines, write_coverage
+from vidclf.evaluation.ethogram import report_timelines, write_coverage
 from vidclf.evaluation.intervals import Clusters
 from vidclf.evaluation.scores import VideoPredictions
 
@@ -67,7 +67,7 @@ def test_two_films_are_scored_at_every_instant(filmed: Callable[..., Corpus], tm
     """Walk lasts from 2 to 4 s. It is found in c.avi from 2.25 s on, 1 of 20 instants late, and not in d.avi."""
     corpus = filmed((2, 4, "walk"))
     (tmp_path / "metrics.json").write_text('{"smooth_s": 0, "min_bout_s": 0}')
-    metrics = score_timelines(tmp_path, predict(corpus, "test", LAST_THREE, NONE), corpus, SETTINGS, tmp_path)
+    metrics = report_timelines(tmp_path, predict(corpus, "test", LAST_THREE, NONE), corpus, SETTINGS, tmp_path)
     assert metrics["frame_accuracy"] == pytest.approx(29 / 40)
     assert (metrics["frame_accuracy_low"], metrics["frame_accuracy_high"]) == pytest.approx((10 / 20, 19 / 20))
     assert metrics["segment_f1_50"] == pytest.approx(2 / 3)  # a hit, no false alarm, a miss
@@ -101,7 +101,7 @@ def test_two_films_are_scored_at_every_instant(filmed: Callable[..., Corpus], tm
 
 def test_the_clock_alone_finds_what_is_always_at_the_same_time(filmed: Callable[..., Corpus], tmp_path: Path):
     corpus = filmed((2, 4, "walk"))
-    metrics = score_timelines(tmp_path, predict(corpus, "test", NONE, NONE), corpus, SETTINGS, tmp_path)
+    metrics = report_timelines(tmp_path, predict(corpus, "test", NONE, NONE), corpus, SETTINGS, tmp_path)
     assert metrics["clock_frame_accuracy"] == 1
     assert metrics["majority_frame_accuracy"] == 0.5
     assert metrics["majority_frame_macro_f1"] == pytest.approx(1 / 3)  # F1 of other is 2/3, of walk 0
@@ -112,14 +112,14 @@ def test_the_cleaning_is_chosen_on_val_and_used_on_test(
 ):
     """Walk is predicted for 1.8 s, which bouts of at least 2 s do not allow."""
     corpus = filmed((2, 4, "walk"))
-    val = score_timelines(tmp_path, predict(corpus, "val", LAST_THREE), corpus, SETTINGS, None)
+    val = report_timelines(tmp_path, predict(corpus, "val", LAST_THREE), corpus, SETTINGS, None)
     assert (val["smooth_s"], val["min_bout_s"]) == (0, 0)  # of choices that are as good, the smallest
     assert val["frame_accuracy"] == pytest.approx(19 / 20)
     assert "frame_accuracy_low" not in val  # of one film
 
     def scored(settings: dict[str, Any]) -> float:
         predictions = predict(corpus, "test", LAST_THREE, LAST_THREE)
-        return score_timelines(tmp_path, predictions, corpus, settings, tmp_path)["frame_accuracy"]
+        return report_timelines(tmp_path, predictions, corpus, settings, tmp_path)["frame_accuracy"]
 
     capsys.readouterr()
     assert scored(SETTINGS) == pytest.approx(19 / 20)
@@ -135,17 +135,19 @@ def test_instants_without_a_label_do_not_count_where_there_is_no_background(
     """Sit lasts from 0 to 1.5 s, 7 instants, and walk from 2 to 4 s, 10 instants; the 3 between them have no label."""
     corpus = filmed((0, 1.5, "sit"), (2, 4, "walk"), background=None)
     assert corpus.class_names == ["sit", "walk"]
-    metrics = score_timelines(tmp_path, predict(corpus, "val", "0001111"), corpus, SETTINGS, None)
+    metrics = report_timelines(tmp_path, predict(corpus, "val", "0001111"), corpus, SETTINGS, None)
     assert metrics["frame_accuracy"] == 1
     assert [float(row["true_s"]) for row in rows_of(tmp_path / "timeline_classes.csv")] == pytest.approx([1.4, 2.0])
-    assert len(rows_of(tmp_path / "timeline.csv")) == 17
+    truths = [row["truth"] for row in rows_of(tmp_path / "timeline.csv")]
+    assert truths == ["sit"] * 7 + [""] * 3 + ["walk"] * 10
+    assert "" not in [row["label"] for row in rows_of(tmp_path / "bouts.csv")]
 
 
 @pytest.mark.parametrize("step_s", [0, -1, 11])
 def test_a_step_that_is_not_allowed_is_refused(step_s: float, filmed: Callable[..., Corpus], tmp_path: Path):
     corpus = filmed((2, 4, "walk"))
     with pytest.raises(VidclfError, match=f"timeline.step_s={step_s}: must be above 0 and at most 10 seconds"):
-        score_timelines(tmp_path, predict(corpus, "val", NONE), corpus, {**SETTINGS, "step_s": step_s}, None)
+        report_timelines(tmp_path, predict(corpus, "val", NONE), corpus, {**SETTINGS, "step_s": step_s}, None)
 
 
 def test_coverage_says_how_many_predictions_are_sure_and_how_many_of_these_are_right(

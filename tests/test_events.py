@@ -78,6 +78,13 @@ def test_a_window_has_the_label_that_covers_most_of_it(listed: Any):
     assert [video.unit for video in videos[:1] + videos[-1:]] == [(-1, "a.avi"), (-1, "deep/b.avi")]
 
 
+@pytest.mark.parametrize("times", ["1,3", "1.0004,3.0004", "0.9996,3"])
+def test_times_rounded_to_milliseconds_change_no_label(times: str, listed: Any):
+    """Exactly half of the first window is walk, and the fifth is as much walk as run."""
+    videos = listed(f"a.avi,{times},walk,x", "a.avi,3.0004,8,run,x", stride_s=0.5).videos(look_up)
+    assert [label for *_, label in shown(videos)[:5]] == ["walk"] * 4 + ["run"]
+
+
 def test_windows_without_a_label_are_background_or_left_out(listed: Any, capsys: pytest.CaptureFixture):
     strict = listed(*ROWS, min_cover=0.9, stride_s=2)
     assert [label for *_, label in shown(strict.videos(look_up))] == ["walk", "other", "other", "other", "other", "run"]

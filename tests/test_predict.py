@@ -168,7 +168,7 @@ def test_a_window_of_a_stream_is_labelled_as_a_file_of_its_frames(
 def test_a_window_of_no_length_is_an_error(predict: Callable[..., Outcome]):
     outcome = predict("-", "window_s=0")
     assert outcome[:2] == (1, "")
-    assert outcome.err == "VidclfError: window_s=0: must be at least 0.001, in seconds.\n"
+    assert outcome.err == "VidclfError: window_s=0: must be a number, at least 0.001, in seconds.\n"
 
 
 def test_a_pipe_into_a_new_process_gives_json_lines_and_imports_nothing_that_trains_or_draws(

@@ -13,8 +13,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from verbs import Outcome
 
 from vidclf.cli import verbs
+from vidclf.command.help import help_on
+from vidclf.command.verbs import read_verb
 from vidclf.data.datasets.ucf101 import UCF101
-from vidclf.run.config import CONF, HYDRA, check_keys, name_folders, read_verb
+from vidclf.run.config import CONF, HYDRA, check_keys
+from vidclf.run.words import name_folders
 
 PROJECT = Path(__file__).parents[1]
 EXPERIMENT_READMES = (PROJECT / "experiments").glob("*/README.md")
@@ -64,6 +67,9 @@ def test_there_are_commands_and_parts_to_try():
 @pytest.mark.parametrize(("name", "command"), COMMANDS)
 def test_a_command_names_a_verb_and_keys_and_groups_that_exist(name: str, command: str):
     _, verb, *arguments = shlex.split(RUN.sub("x", command), comments=True)
+    if verb == "help":
+        assert help_on(*arguments)
+        return
     assert verb in verbs()
     arguments = [
         argument for argument in name_folders(verb, arguments) if not argument.startswith("-") and argument != "job"

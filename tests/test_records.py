@@ -1,6 +1,7 @@
 """Values are read as they were written, by every process, or count as missing."""
 
 import sqlite3
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from vidclf.system.records import Records
 
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
-    return Records(tmp_path / "records.sqlite", "Do this.")
+    return Records(tmp_path / "records.sqlite", "Do this.", lambda value: value != "odd")
 
 
 def test_values_are_read_in_the_order_of_their_keys(records: Records):
@@ -25,10 +26,20 @@ def test_values_are_read_in_the_order_of_their_keys(records: Records):
     assert list(records.get(iter(["c", "nowhere", "caf\udce9", "a", "a"]))) == ["d", None, {"b": None}, 2.5, 2.5]
 
 
+def test_values_of_another_form_are_missing(records: Records):
+    records.put({"a": "odd", "b": "even"})
+    with sqlite3.connect(records.path) as connection:
+        deep = b"[" * 100_000
+        packed = zlib.crc32(b"c" + deep).to_bytes(4, "big") + deep
+        connection.execute("INSERT INTO records VALUES (?, ?)", [b"c", packed])
+    connection.close()
+    assert list(records.get(["a", "b", "c"])) == [None, "even", None]
+
+
 def test_processes_that_write_at_once_lose_nothing(records: Records):
     """Threads stand for processes: each opens the file."""
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda number: Records(records.path, "").put({str(number): number}), range(40)))
+        list(pool.map(lambda number: Records(records.path, "", bool).put({str(number): number}), range(40)))
     assert list(records.get(map(str, range(40)))) == list(range(40))
 
 
@@ -60,7 +71,7 @@ def test_no_changed_byte_changes_a_value(records: Records):
 
 def test_a_file_that_cannot_be_written_is_reported(records: Records, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(VidclfError, match=r"nowhere/a\.sqlite: cannot write \(.*\)\. Do this\."):
-        Records(records.path.parent / "nowhere" / "a.sqlite", "Do this.").put({"a": 1})
+        Records(records.path.parent / "nowhere" / "a.sqlite", "Do this.", bool).put({"a": 1})
     records.put({"a": 1})
     monkeypatch.setattr(records_module, "WAIT_S", 0.01)
     with sqlite3.connect(records.path, isolation_level=None) as other:

@@ -12,7 +12,7 @@ from videos import change_packets, encode_video, full_decode, read_frame_number
 
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.decoding import decode_frames, inspect, iterate_frames
-from vidclf.data.packets import read_packets
+from vidclf.data.packets import FILE_PROPERTIES, read_packets
 from vidclf.data.streams import stream_frames
 from vidclf.errors import VideoError
 
@@ -119,6 +119,22 @@ def test_an_mp4_that_is_cut_between_two_packets_is_damaged(tmp_path: Path):
     path.write_bytes(path.read_bytes()[: entry.pos])
     with pytest.raises(VideoError, match="of 40 frames decode; the file is damaged"):
         inspect(path)
+
+
+@pytest.mark.parametrize("change", ["live", "late"])
+def test_a_wmv_that_states_no_size_is_sound(change: str, tmp_path: Path):
+    content = encode_video(tmp_path / "a.wmv", 60, codec="wmv2", gop_size=12).read_bytes()
+    start = content.index(FILE_PROPERTIES)
+    if change == "live":
+        changed = content[: start + 88] + b"\1" + content[start + 89 :]
+    else:  # behind a large object
+        header = content[:30]
+        filler = bytes.fromhex("74d40618dfca0945a4ba9aabcb96aae8") + (5000).to_bytes(8, "little") + bytes(4976)
+        size, count = (int.from_bytes(header[at : at + n], "little") for at, n in ((16, 8), (24, 4)))
+        header = header[:16] + (size + 5000).to_bytes(8, "little") + (count + 1).to_bytes(4, "little") + header[28:]
+        changed = header + filler + content[30:]
+    (tmp_path / "b.wmv").write_bytes(changed)
+    assert inspect(tmp_path / "b.wmv").num_frames == 60
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ LEVELS = (
     {"data", "models"},
     {"features"},
     {"datamodule"},
+    {"command"},
     {"run"},
     {"build"},
     {"pages"},

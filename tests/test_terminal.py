@@ -5,11 +5,11 @@ import re
 import sys
 
 import pytest
-from doubles import make_trainer
 
 from vidclf.cli import report
 from vidclf.errors import VidclfError
-from vidclf.system.terminal import progress_bar, say, table, track
+from vidclf.system.epochs import EpochLines, progress_bars
+from vidclf.system.terminal import say, table, track
 
 ROWS = {"top1": 0.61234, "num_videos": 224}
 
@@ -82,10 +82,28 @@ def test_work_has_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
     assert "100%" in terminal.getvalue()
 
 
-def test_lightning_has_a_bar_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch):
+def test_results_printed_beside_a_bar_stay_on_stdout(monkeypatch: pytest.MonkeyPatch):
     open_terminal(monkeypatch)
-    (bar,) = progress_bar()
-    bar._trainer = make_trainer(max_epochs=50)
-    assert bar._get_train_description(49).strip() == "Epoch 50/50"  # as "the best of 50" counts
+    monkeypatch.setattr(sys, "stdout", results := io.StringIO())
+    for number in track(range(2), 2, "Labelling", "videos"):
+        print(number)
+    assert results.getvalue() == "0\n1\n"
+
+
+def test_long_work_has_a_line_a_minute_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    clock = iter(range(0, 1000, 25))  # seconds at which it is read
+    monkeypatch.setattr("vidclf.system.terminal.time.monotonic", lambda: next(clock))
+    assert list(track(range(6), 6, "Examining", "videos")) == [*range(6)]
+    lines = [f"Examining 6 videos{rest}" for rest in ("", ": 3 done, about 1 min left")]
+    assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_lightning_has_bars_on_a_terminal_and_in_a_notebook_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch):
+    open_terminal(monkeypatch)
+    assert not isinstance(progress_bars()[0], EpochLines)
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    assert progress_bar() == []
+    assert isinstance(progress_bars()[0], EpochLines)
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    assert not isinstance(progress_bars()[0], EpochLines)

@@ -1,13 +1,27 @@
 """Timelines: from windows to instants, bouts, and their scores, against values worked out by hand."""
 
+from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score
 
+from vidclf.contracts import Video
+from vidclf.data.timelines import Stretch
 from vidclf.evaluation import timeline
-from vidclf.evaluation.timeline import Bout, Counts, bouts_of, count, scores_of
+from vidclf.evaluation.agreement import cohen_kappa
+from vidclf.evaluation.segments import (
+    Bout,
+    Counts,
+    bouts_of,
+    count,
+    edit_score,
+    match_segments,
+    rows_of_classes,
+    scores_of,
+)
 
 
 def labels(text: str) -> np.ndarray:
@@ -74,17 +88,17 @@ def test_bouts_are_runs_of_equal_labels():
     [("abc", "abc", 1), ("abc", "ac", 2 / 3), ("ab", "abab", 0.5), ("abc", "xyz", 0), ("", "", 1), ("", "ab", 0)],
 )
 def test_the_edit_score_counts_changes_of_the_order_of_segments(truth: str, predicted: str, score: float):
-    assert timeline.edit_score(truth, predicted) == pytest.approx(score)
+    assert edit_score(truth, predicted) == pytest.approx(score)
 
 
 def test_a_segment_is_hit_once_and_by_its_own_label():
     """True 0 to 10; predicted 0 to 4 (share 0.4), 4 to 10 (0.6), and of another class."""
     truth = [Bout(0, 10, 1), Bout(20, 30, 1)]
     predicted = [Bout(0, 4, 1), Bout(4, 10, 1), Bout(20, 30, 2)]
-    assert timeline.match_segments(truth, predicted, 0.5) == (1, 2, 1)
-    assert timeline.match_segments(truth, predicted, 0.25) == (1, 2, 1)  # the second one hits what is hit already
-    assert timeline.match_segments(truth, predicted, 0.61) == (0, 3, 2)
-    assert timeline.match_segments([], [], 0.5) == (0, 0, 0)
+    assert match_segments(truth, predicted, 0.5) == (1, 2, 1)
+    assert match_segments(truth, predicted, 0.25) == (1, 2, 1)  # the second one hits what is hit already
+    assert match_segments(truth, predicted, 0.61) == (0, 3, 2)
+    assert match_segments([], [], 0.5) == (0, 0, 0)
 
 
 def test_scores_of_two_files_by_hand():
@@ -99,6 +113,14 @@ def test_scores_of_two_files_by_hand():
     assert scores["frame_macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
 
 
+def test_segments_of_the_background_count_for_no_score_of_segments():
+    truth, predicted = labels("0011002200"), labels("0000002200")
+    assert count(truth, predicted, 3, background=0).segments[0].tolist() == [1, 0, 1]
+    assert count(truth, predicted, 3).segments[0].tolist() == [3, 0, 2]
+    assert count(truth, predicted, 3, background=0).edit.tolist() == [0.5, 1]
+    assert count(truth, predicted, 3).bouts.tolist() == [[3, 1, 1], [2, 0, 1]]
+
+
 def test_a_split_bout_costs_segments_and_order_but_few_frames():
     scores = scores_of(count(labels("1" * 20 + "0" * 10), labels("1" * 9 + "0" + "1" * 10 + "0" * 10), 2, background=0))
     assert scores["frame_accuracy"] == pytest.approx(29 / 30)
@@ -108,7 +130,7 @@ def test_a_split_bout_costs_segments_and_order_but_few_frames():
 
 
 def test_a_row_of_a_class_has_its_time_budget_and_bouts():
-    rows = timeline.rows_of_classes(count(labels("0011100110"), labels("0001100000"), 2), ["other", "walk"], 0.5)
+    rows = rows_of_classes(count(labels("0011100110"), labels("0001100000"), 2), ["other", "walk"], 0.5)
     walk = rows[1]
     assert (walk["precision"], walk["recall"], walk["f1"]) == (1, 0.4, pytest.approx(4 / 7))
     assert (walk["true_s"], walk["predicted_s"]) == (2.5, 1.0)
@@ -134,23 +156,53 @@ def test_smoothing_and_the_shortest_bout_are_chosen_by_segment_f1():
     noisy = truth.copy()
     noisy[[10, 30, 70, 90, 120]] ^= 1
     probabilities = 0.2 + 0.6 * np.eye(2)[noisy]
-    smooth_s, min_bout_s = timeline.choose_cleaning([probabilities], [truth], 0.1)
+    times_s = (np.arange(150) + 0.5) * 0.1
+    of_file = timeline.FileTimeline(Path("a.mp4"), "a", times_s, truth, probabilities)
+    smooth_s, min_bout_s = timeline.choose_cleaning([of_file], 0.1)
     assert (smooth_s, min_bout_s) == (0.0, 0.5)
     assert text_of(timeline.clean(probabilities, smooth_s, min_bout_s, 0.1)) == text_of(truth)
-    assert timeline.choose_cleaning([np.eye(2)[truth]], [truth], 0.1) == (0.0, 0.0)
+    perfect = replace(of_file, probabilities=np.eye(2)[truth])
+    assert timeline.choose_cleaning([perfect], 0.1) == (0.0, 0.0)
+
+
+def window(path: str, start_s: float, group: str) -> Video:
+    return Video(Path(path), 0, group, start_s=start_s, end_s=start_s + 2, shared=True)
+
+
+def test_timelines_of_files_are_made_of_their_windows():
+    windows = [window("a.mp4", 0.0, "g1"), window("b.mp4", 0.0, "g2"), window("a.mp4", 2.0, "g1")]
+    truths = {"a.mp4": [Stretch(0, 2, "walk")], "b.mp4": [Stretch(0, 1, "walk"), Stretch(1, 2, "sit")]}
+    probabilities = np.asarray([[0.1, 0.9], [0.8, 0.2], [1.0, 0.0]])
+    made = timeline.timelines_of(probabilities, windows, truths, ["other", "walk"], "other", 0.5)
+    assert [one.truth.tolist() for one in made] == [[1, 1, 1, 1, 0, 0, 0, 0], [1, 1, -1, -1]]
+    assert [one.path.name for one in made] == ["a.mp4", "b.mp4"]
+    found = [timeline.clean(one.probabilities, 0, 0, 0.5) for one in made]
+    assert list(map(text_of, found)) == ["11110000", "0000"]
+    scores = timeline.score_timelines(made, found, background=0)
+    assert scores["frame_accuracy"] == pytest.approx(8 / 10)  # two instants are of a label that is no class
+    assert (scores["frame_accuracy_low"], scores["frame_accuracy_high"]) == (0, 1)
 
 
 def test_kappa_is_that_of_scikit_learn_of_all_steps():
     first, second = [list("aabbbccc"), list("abab")], [list("aabbcccc"), list("abbb")]
-    kappas = timeline.cohen_kappa(first, second, ["g1", "g2"])
+    kappas = cohen_kappa(first, second, ["g1", "g2"], draws=50)
     ones, others = [*chain(*first)], [*chain(*second)]
     assert kappas["all"][0] == pytest.approx(cohen_kappa_score(ones, others))
     is_a = cohen_kappa_score([label == "a" for label in ones], [label == "a" for label in others])
     assert kappas["a"][0] == pytest.approx(is_a)
     low, high = kappas["all"][1]
     assert low <= kappas["all"][0] <= high
-    assert timeline.cohen_kappa(first[:1], second[:1], ["g1"])["all"][1] is None
+    assert cohen_kappa(first[:1], second[:1], ["g1"])["all"][1] is None
 
 
 def test_coders_who_give_one_label_throughout_have_no_kappa():
-    assert np.isnan(timeline.cohen_kappa([["a", "a"]], [["a", "a"]], ["g"])["all"][0])
+    assert np.isnan(cohen_kappa([["a", "a"]], [["a", "a"]], ["g"])["all"][0])
+
+
+def test_average_precision_is_over_the_instants_that_have_a_label():
+    probabilities = np.asarray([[0.9, 0.1, 0], [0.4, 0.6, 0], [0.2, 0.8, 0], [0.3, 0.7, 0]])
+    truth = np.asarray([0, 0, 1, -1])
+    one = timeline.FileTimeline(Path("a.mp4"), "g", (np.arange(4) + 0.5) * 0.5, truth, probabilities)
+    # Of class 1: the highest probability is right. Of class 0, both are before the wrong one. Class 2 is not there.
+    assert timeline.average_precisions([one, one])[:2] == [1, 1]
+    assert np.isnan(timeline.average_precisions([one])[2])

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -66,7 +67,8 @@ def call(verb: str, *arguments: str, folder: Path) -> Outcome:
             status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
-    return Outcome(status, out.getvalue(), err.getvalue())
+    said = re.sub(rf"^{verb}: .*\n", "", err.getvalue())  # without the line that every verb begins with
+    return Outcome(status, out.getvalue(), said)
 
 
 def copy_package(folder: Path) -> Path:

@@ -15,13 +15,14 @@ K classes):
     head         features (N, S, D)              -> logits (N, K)
     aggregation  logits (V, K) of one video      -> log-probabilities (K,)
 
-One run of `vidclf train`, call by call: `cli.py` composes and checks the configuration (`run/config.py`) and calls
-`train.py`. That builds the backbone (`build/parts.py`) and the Trainer (`build/training.py`), then the corpus
-(`build/datasets.py`): the data set lists its videos (`data/datasets/`), the catalogue looks at every file
-(`data/catalogue.py`, `data/decoding.py`), the split and the sampling decide who shows which frames (`data/corpus.py`).
-The source (`features/batches.py`) extracts missing features (`features/extract.py`) into the store
-(`features/store.py`). Lightning then trains the head: `datamodule.py` hands batches to `models/learner.py`. The best
-checkpoint is scored on val (`evaluation/`) and left in the run's folder (`run/folder.py`).
+One run of `vidclf train`, call by call: `cli.py` checks the words of the command line (`command/`), composes the
+configuration (`run/config.py`) and calls `train.py`. The data set lists its videos (`data/datasets/`), and the split
+decides their parts (`data/splits/`). Then the backbone (`build/parts.py`) and the Trainer (`build/training.py`) are
+built, the catalogue looks at every file (`data/catalogue.py`, `data/decoding.py`), and the sampling decides which
+frames are shown (`data/corpus.py`). The source (`features/batches.py`) extracts missing features
+(`features/extract.py`) into the store (`features/store.py`). Lightning trains the head: `datamodule.py` hands batches
+to `models/learner.py`. The best checkpoint is scored on val (`evaluation/`) and left in the run's folder
+(`run/folder.py`).
 """
 
 from pathlib import Path

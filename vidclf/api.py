@@ -14,8 +14,9 @@ from torch import Tensor
 from vidclf.build.parts import build_device, build_node, build_transform, restore_classifier
 from vidclf.errors import VideoError
 from vidclf.prediction.files import Predictor
-from vidclf.run.config import CONF, HYDRA, Config, configure, name_folders, prepare_arguments
+from vidclf.run.config import CONF, HYDRA, Config, configure, explain
 from vidclf.run.folder import Run
+from vidclf.run.words import name_folders, prepare_arguments
 from vidclf.system.machine import num_cores
 
 
@@ -105,5 +106,7 @@ def _configure(verb: str, overrides: Sequence[str]) -> tuple[Config, Run | None]
             HydraConfig.instance().set_config(cfg)
             plain: Any = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
             return configure(plain, verb, typed)
+    except Exception as error:
+        raise explain(error, verb, typed) from None
     finally:
         HydraConfig.instance().cfg = before

@@ -6,12 +6,14 @@ from hydra import compose
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
+from vidclf.audit.agreement import agreement_sentences
 from vidclf.audit.findings import CheckedCorpus, Findings, find_problems
 from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS
 from vidclf.audit.page import shortcut_sentences, table_of_classes, write_manifest, write_page
 from vidclf.audit.shortcuts import keep_shortcuts
 from vidclf.build.datasets import build_corpus, build_source
 from vidclf.build.parts import build_backbone, build_device
+from vidclf.contracts import Dataset, optional
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.pixels import Pixels
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
@@ -34,6 +36,8 @@ def run(config: Config, run: Run | None) -> None:
         config = {**config, "dataset": {**config["dataset"], "on_error": "skip"}}
     corpus = build_corpus(config, kind=CheckedCorpus)  # before weights are fetched
     assert isinstance(corpus, CheckedCorpus)
+    if out is not None and optional(corpus.dataset, Dataset, "timelines") is not None:
+        raise VidclfError(f"out={out}: windows of long videos overlap, and a table lists videos apart. Leave it out.")
     backbone, config = _build_backbone(config)
     alike = alike or (ALIKE_IN_PIXELS if isinstance(backbone.backbone, Pixels) else ALIKE)
     device = build_device(config)
@@ -80,7 +84,7 @@ def _print_findings(findings: Findings) -> None:
         say(sanitize(f"{name}: {text}"))
     for error in findings.corpus.failed.values():
         say(sanitize(f"cannot be read: {error}"))
-    for sentence in (*findings.problems, *shortcut_sentences(findings)):
+    for sentence in (*findings.problems, *shortcut_sentences(findings), *agreement_sentences(findings.corpus)):
         say(sanitize(sentence))
 
 

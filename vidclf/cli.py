@@ -7,89 +7,96 @@ trust. Only then is `vidclf/VERB.py` imported, and its `run(config, run)` called
 import importlib
 import multiprocessing
 import os
+import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vidclf import CONF, __version__
+from vidclf.command.help import help_on
+from vidclf.command.mistakes import did_you_mean
+from vidclf.command.verbs import read_verb, verbs
+from vidclf.errors import VidclfError
 
 INTERRUPTED, TERMINATED = 130, 143  # exit statuses after Ctrl-C and after SIGTERM
+HELP = ("--help", "-h", "help")
+
+
+@dataclass
+class Progress:
+    """What is known of the jobs of this process when it ends: the errors, and the command that goes on."""
+
+    go_on: str
+    failures: list[Exception] = field(default_factory=list)
 
 
 def main() -> None:
     """Run the verb that the command line names, and exit with its status."""
     verb, *arguments = sys.argv[1:] or ["--help"]
-    if verb in ("--help", "-h", "help"):
-        print(usage())
+    if verb in HELP or {*HELP} & {*arguments}:
+        print(_help_or_exit(verb if verb not in HELP else "".join(arguments[-1:])))
     elif verb == "--version":
         print(__version__)
     elif verb not in verbs():
-        sys.exit(f"vidclf: {verb} is no verb; there are {', '.join(verbs())}. See vidclf --help.")
+        meant = f" Put a verb before it: vidclf train {verb}." if "=" in verb else did_you_mean(verb, verbs())
+        sys.exit(f"vidclf: {verb} is no verb.{meant} There are {', '.join(verbs())}. See vidclf --help.")
     elif status := call(verb, arguments):
         sys.exit(status)
 
 
-def verbs() -> dict[str, str]:
-    """Return every verb, and what it does: the first line of its YAML."""
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(Path(CONF).glob("*.yaml"))}
-    return {name: text.partition("\n")[0].partition(": ")[2].strip() for name, text in texts.items()}
-
-
-def usage() -> str:
-    """Return what `vidclf --help` prints."""
-    lines = [f"  {name:10}{does}" for name, does in verbs().items()]
-    return "\n".join(
-        [
-            "vidclf VERB key=value ...\n",
-            *lines,
-            "\nExample: vidclf train experiment=demo head=linear sampling.rate_hz=5",
-            "`vidclf VERB --help` lists the groups and keys.",
-        ]
-    )
+def _help_or_exit(topic: str) -> str:
+    try:
+        return help_on(topic)
+    except VidclfError as error:
+        sys.exit(f"vidclf: {error}")
 
 
 def call(verb: str, arguments: list[str]) -> int:
     """Run a verb under Hydra; return the exit status: 0, 1 after an error, 130 after Ctrl-C, 143 after SIGTERM."""
     import hydra
 
-    from vidclf.run.config import HYDRA, name_folders, prepare_arguments
+    from vidclf.run.config import HYDRA, explain
+    from vidclf.run.words import name_folders, prepare_arguments
     from vidclf.system.ranks import die_with_rank_zero, is_launched_externally, is_rank_zero, shut_down
 
-    failures: list[Exception] = []
+    progress = Progress(shlex.join(["vidclf", verb, *arguments]))
     die_with_rank_zero()
     before = signal.signal(signal.SIGTERM, _terminate)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's own printer
+    typed = arguments
     try:
         typed = name_folders(verb, arguments)
         sys.argv[1:] = prepare_arguments(verb, typed)
         if is_launched_externally() and not is_rank_zero():  # rank zero has the folder
             sys.argv += ["hydra.output_subdir=null", "hydra.run.dir=."]
-        hydra.main(config_path=CONF, config_name=verb, **HYDRA)(_job(verb, typed, failures))()
+        hydra.main(config_path=CONF, config_name=verb, **HYDRA)(_job(verb, typed, progress))()
     except (KeyboardInterrupt, SystemExit) as end:
         is_terminated = isinstance(end, SystemExit) and end.code == TERMINATED
         # Lightning makes a SystemExit of Ctrl-C.
         if isinstance(end, SystemExit) and not (is_terminated or isinstance(end.__context__, KeyboardInterrupt)):
             raise
         if is_rank_zero():
-            print(f"{'Terminated' if is_terminated else 'Interrupted'}. What was written is kept.", file=sys.stderr)
+            how = "Terminated" if is_terminated else "Interrupted"
+            print(f"{how}. What was written is kept. To go on: {progress.go_on}", file=sys.stderr)
         return TERMINATED if is_terminated else INTERRUPTED
     except Exception as error:
-        report(error)
-        failures.append(error)
+        report(explain(error, verb, typed))
+        progress.failures.append(error)
     finally:
         signal.signal(signal.SIGTERM, before)
-    shut_down(status=int(bool(failures)))
-    return int(bool(failures))
+    shut_down(status=int(bool(progress.failures)))
+    return int(bool(progress.failures))
 
 
 def _terminate(*_: object) -> None:
     sys.exit(TERMINATED)
 
 
-def _job(verb: str, typed: list[str], failures: list[Exception]) -> Callable[[Any], None]:
+def _job(verb: str, typed: list[str], progress: Progress) -> Callable[[Any], None]:
     """Return the job that Hydra runs, once or for each job of a sweep.
 
     It reports its errors itself, so that one job of a sweep does not end the others, and sees the command line as it
@@ -99,8 +106,8 @@ def _job(verb: str, typed: list[str], failures: list[Exception]) -> Callable[[An
     def job(cfg: Any) -> None:
         from hydra.core.hydra_config import HydraConfig
 
-        from vidclf.run.config import as_yaml, configure, is_sweep, output_folder
-        from vidclf.run.sweep import write_failure
+        from vidclf.run.config import as_yaml, check_keys, configure, explain, is_sweep, output_folder
+        from vidclf.run.sweep import remove_unused, write_failure
         from vidclf.system.machine import keep_memory, limit_threads
         from vidclf.system.messages import message_for
         from vidclf.system.ranks import die_with_parent
@@ -110,9 +117,14 @@ def _job(verb: str, typed: list[str], failures: list[Exception]) -> Callable[[An
             die_with_parent()
         sys.argv[1:] = [verb, *typed]
         os.chdir(HydraConfig.get().runtime.cwd)  # paths are relative to it, whatever hydra.job.chdir says
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # for your own classes; last, so that they hide no installed module
         keep_memory()  # before the first tensor, in each process that a launcher starts
         try:
             _check_sweep(cfg.trainer)
+            check_keys(cfg, verb)
+            if "--cfg" not in typed:
+                _announce(cfg, verb)
             config, run = configure(cfg, verb, typed)
             if "--cfg" in typed:
                 print(as_yaml(config), end="")
@@ -121,20 +133,67 @@ def _job(verb: str, typed: list[str], failures: list[Exception]) -> Callable[[An
             module = importlib.import_module(f"vidclf.{verb}")
             quiet_lightning()  # after it is imported: it sets its own levels then
             module.run(config, run)
+        except (KeyboardInterrupt, SystemExit):
+            progress.go_on = _how_to_go_on(verb, typed) or progress.go_on
+            raise
         except Exception as error:
+            error = explain(error, verb, typed)
             report(error)
-            failures.append(error)
+            progress.failures.append(error)
             if is_sweep():  # the others go on; the sweep's end finds this file
                 write_failure(output_folder(), message_for(error) or f"{type(error).__name__}: {error}")
+            elif read_verb(verb).starts_from == "resume":
+                remove_unused(output_folder())
 
     return job
+
+
+def _announce(cfg: Any, verb: str) -> None:
+    """Say what will be done and where its results will be, before torch is imported, which takes seconds."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    from vidclf.run.config import output_folder
+    from vidclf.system.terminal import say
+
+    facts, choices = read_verb(verb), HydraConfig.get().runtime.choices
+    trains = facts.starts_from == "resume"
+    named = cfg.resume if trains else cfg.get("run")
+    if named is None:
+        dataset, *others = (str(choices[stage]) for stage in facts.stages)
+        what = f"{dataset} with {', '.join(others)}"
+    else:
+        what = ", ".join(named) if OmegaConf.is_list(named) else str(named)
+    kept = str(output_folder() if trains else facts.keeps.format_map(cfg))
+    folder = f"{os.getcwd()}{os.sep}"
+    say(f"{verb}: {what}" + (f" -> {kept.removeprefix(folder)}" if kept else ""))
+
+
+def _how_to_go_on(verb: str, typed: Sequence[str]) -> str:
+    """Return the command that goes on with an interrupted training or sweep; empty for other verbs."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from vidclf.run.config import CALL_KEYS, is_sweep, key_of, output_folder
+
+    if read_verb(verb).starts_from != "resume":
+        return ""
+    if is_sweep():
+        others = [word for word in typed if not word.startswith("hydra.sweep.dir=")]
+        return shlex.join(["vidclf", verb, *others, f"hydra.sweep.dir={HydraConfig.get().sweep.dir}"])
+    folder = output_folder()
+    if not (folder / "checkpoints" / "last.ckpt").is_file():
+        return ""
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    here = [word for word in typed if key_of(word) in CALL_KEYS and key_of(word) != "resume"]  # the run does not say it
+    if any("_target_=" in word for word in typed) and "trust=true" not in here:
+        here.append("trust=true")
+    return shlex.join(["vidclf", verb, f"resume={shown}", *here])
 
 
 def _check_sweep(trainer: Any) -> None:
     """Raise VidclfError if a sweep would start with several devices, or its launcher without a sweep."""
     from hydra.core.hydra_config import HydraConfig
 
-    from vidclf.errors import VidclfError
     from vidclf.run.config import is_sweep
 
     launcher = HydraConfig.get().runtime.choices.get("sweep")

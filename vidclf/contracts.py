@@ -168,7 +168,7 @@ class OfficialParts:
 
 @optional_members(
     **{"on_error": "raise", "root": None, "split_numbers": (), "official_parts": None, "credit": ""},
-    **{"needs_look": False, "timelines": None, "background": None},
+    **{"needs_look": False, "timelines": None, "background": None, "coded_twice": None},
 )
 @runtime_checkable
 class Dataset(Protocol):
@@ -183,6 +183,7 @@ class Dataset(Protocol):
         needs_look: whether `videos` is called with a function from paths to the facts of these files.
         timelines: after `videos`, the labels of long videos over time: stretches by path.
         background: the label of windows without an event.
+        coded_twice: (step in s, function from paths to facts) -> what two coders say, of videos that both have seen.
         credit: shown below images of its videos.
     """
 

@@ -11,7 +11,7 @@ from vidclf.comparison.scored import temperature_in
 from vidclf.contracts import PARTS
 from vidclf.data.corpus import Corpus
 from vidclf.errors import VidclfError
-from vidclf.evaluation.ethogram import score_timelines, write_coverage
+from vidclf.evaluation.ethogram import report_timelines, write_coverage
 from vidclf.evaluation.logits import ViewLogits, compute_metrics, print_warnings, score_part
 from vidclf.evaluation.probes import Prober, parse_probes
 from vidclf.evaluation.results import print_scores, score_of, write_aggregations, write_report
@@ -94,7 +94,7 @@ def _write_scores(
     metrics = compute_metrics(view_logits, predictions, corpus, part, aggregations, temperature)
     results = results_folder(run, results_name(part, changed))
     write_report(results, view_logits, predictions, classifier.aggregation, corpus)
-    timeline = score_timelines(results, predictions, corpus, config.get("timeline"), None if part == "val" else val)
+    timeline = report_timelines(results, predictions, corpus, config.get("timeline"), None if part == "val" else val)
     if timeline:
         write_coverage(results, predictions, temperature)
     metrics |= timeline

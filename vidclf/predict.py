@@ -15,9 +15,9 @@ from vidclf.prediction.live import label_stream
 from vidclf.prediction.windows import Windows
 from vidclf.run.config import Config
 from vidclf.run.folder import Run
-from vidclf.run.values import check_settings
+from vidclf.run.values import fits
 from vidclf.system.machine import num_cores
-from vidclf.system.terminal import say
+from vidclf.system.terminal import say, track
 
 if TYPE_CHECKING:
     from vidclf.prediction.timeline import Timeliner
@@ -36,7 +36,10 @@ def run(config: Config, run: Run | None) -> None:
     windows = _choose_windows(config, is_stream(source))
     num_threads, skip = config["num_threads"] or num_cores(), config["dataset"].get("on_error") == "skip"
     if windows is None:
-        labels = LoadedRun(config, run).predictor.label_files(list_videos(Path(source)), num_threads)
+        paths = list_videos(Path(source))
+        labels = LoadedRun(config, run).predictor.label_files(paths, num_threads)
+        if len(paths) > 1 and not sys.stdout.isatty():  # on a terminal, the lines themselves show it
+            labels = track(labels, len(paths), "Labelling", "videos")
         _print(skip_damaged(labels, skip))
     elif is_stream(source):
         of_windows = label_stream(LoadedRun(config, run).predictor, source, windows.window_s)
@@ -54,10 +57,9 @@ def _choose_windows(config: Config, is_live: bool) -> Windows | None:
     dataset = config["dataset"]
     of_run = {"window_s": STREAM_WINDOW_S} if is_live else {key: dataset.get(key) for key in ("window_s", "stride_s")}
     chosen = {key: of_run.get(key) if config[key] is None else config[key] for key in ("window_s", "stride_s")}
-    check_settings(chosen, dict.fromkeys(chosen, float | None))  # the run's come from elsewhere
     for key, value in chosen.items():
-        if value is not None and not SHORTEST_S <= value < math.inf:
-            raise VidclfError(f"{key}={value}: must be at least {SHORTEST_S}, in seconds.")
+        if value is not None and not (fits(value, float) and SHORTEST_S <= value < math.inf):
+            raise VidclfError(f"{key}={value}: must be a number, at least {SHORTEST_S}, in seconds.")
     window_s, stride_s = chosen.values()
     if config["threshold"] is not None and not 0 < config["threshold"] <= 1:
         raise VidclfError(f"threshold={config['threshold']}: must be above 0 and at most 1, a probability.")

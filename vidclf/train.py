@@ -18,14 +18,14 @@ from vidclf.build.parts import (
     is_grid,
     prepare_backbone,
 )
-from vidclf.build.training import Describe, build_learner, build_training
+from vidclf.build.training import Describe, build_learner, build_training, check_stages
 from vidclf.comparison.settings import settings_of
 from vidclf.contracts import Head, Loss, optional
 from vidclf.data.corpus import Corpus
 from vidclf.datamodule import VideoDataModule
 from vidclf.errors import VidclfError
 from vidclf.evaluation import tensorboard
-from vidclf.evaluation.ethogram import score_timelines
+from vidclf.evaluation.ethogram import report_timelines
 from vidclf.evaluation.logits import ViewLogits, compute_metrics, score_part
 from vidclf.evaluation.results import print_scores, write_predictions
 from vidclf.features.recipe import hash_weights
@@ -63,6 +63,7 @@ def run(config: Config, run: Run | None) -> None:
 
 
 def _train(config: Config, before: Run | None) -> None:
+    check_stages(config)
     corpus = build_corpus(config)  # cheap mistakes first: no file is opened and no weights are fetched yet
     corpus.require_classes()
     backbone = build_backbone(config)
@@ -188,7 +189,7 @@ def _write(
     """Write and return the validation scores; of several heads, write those of each."""
     predictions = view_logits.aggregate(classifier.aggregation, corpus.videos)
     metrics = compute_metrics(view_logits, predictions, corpus, "val", build_aggregations())
-    metrics |= score_timelines(folder, predictions, corpus, config.get("timeline"), val=None)
+    metrics |= report_timelines(folder, predictions, corpus, config.get("timeline"), val=None)
     write_predictions(folder, predictions, corpus)
     write_scores(folder, metrics, corpus.videos, corpus.failed)
     (folder / PREVIOUS).unlink(missing_ok=True)

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
-from av.video.frame import PictureType
+from torchvision.transforms.v2.functional import resize
 
 from vidclf.contracts import Video
+from vidclf.data.datasets.demo.films import Piece, write_film
 from vidclf.data.datasets.ucf101 import UCF101, is_test_group
 from vidclf.data.decoding import decode_frames, inspect
 from vidclf.data.events import Event, formats, write_events
@@ -28,7 +28,6 @@ GAP_S = (1.0, 6.0)  # of background between two clips
 SIZE = (320, 240)
 NUM_VAL = 4  # of the groups that are not test
 CODECS = ((".avi", "mpeg4", Fraction(25)), (".mp4", "libx264", Fraction(30000, 1001)))
-Piece = tuple[str, np.ndarray | int]  # a label, and frames (T, H, W, 3) or a number of black frames
 
 
 def make_films(root: Path, to: Path, classes: list[str], background: str, minutes: float, seed: int) -> list[Event]:
@@ -45,7 +44,7 @@ def make_films(root: Path, to: Path, classes: list[str], background: str, minute
         ending, codec, fps = CODECS[number % 2]
         path = to / f"{group}{ending}"
         pieces = _pieces(of_class, classes, background, minutes, fps, np.random.default_rng([seed, number]))
-        for label, start, stop in _write(path, codec, fps, pieces):
+        for label, start, stop in write_film(path, codec, fps, pieces):
             if label in classes:
                 times = float(start / fps), float(stop / fps)
                 events.append(Event(path.name, *times, label, group=group, part=parts[group]))
@@ -73,45 +72,23 @@ def _pieces(
     order = [*random.permutation(classes), *random.choice(classes, 1000, p=weights / weights.sum())]
     num_frames = 0
     for label in map(str, order):
-        for name in ("background", label):
-            piece = _background(of_class.get(background, []), fps, random) if name == "background" else None
-            if piece is None:
-                piece = _frames_of(of_class[label][random.integers(len(of_class[label]))])
-            yield name, piece
-            num_frames += piece if isinstance(piece, int) else len(piece)
+        gap = round(random.uniform(*GAP_S) * float(fps))
+        if clips := of_class.get(background):
+            yield "background", _frames_of(clips[random.integers(len(clips))])[:gap]
+        else:
+            yield "background", np.zeros((gap, *SIZE[::-1], 3), np.uint8)
+        frames = _frames_of(of_class[label][random.integers(len(of_class[label]))])
+        yield label, frames
+        num_frames += gap + len(frames)
         if num_frames >= 60 * minutes * fps:
             return
 
 
-def _background(clips: list[Video], fps: Fraction, random: np.random.Generator) -> np.ndarray | int:
-    num_frames = round(random.uniform(*GAP_S) * float(fps))
-    return _frames_of(clips[random.integers(len(clips))])[:num_frames] if clips else num_frames
-
-
 def _frames_of(clip: Video) -> np.ndarray:
     frames = decode_frames(clip.path, torch.arange(inspect(clip.path).num_frames))
+    if frames.shape[2:] != SIZE[::-1]:
+        frames = resize(frames, list(SIZE[::-1]), antialias=True)
     return frames.permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def _write(path: Path, codec: str, fps: Fraction, pieces: Iterator[Piece]) -> Iterator[tuple[str, int, int]]:
-    """Encode the pieces one after the other; yield the label of each, its first frame, and the frame after its last."""
-    with av.open(path, "w") as container:
-        stream = container.add_stream(codec, rate=fps)
-        stream.width, stream.height = SIZE
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.max_b_frames = 2
-        if codec == "mpeg4":
-            stream.codec_context.codec_tag = "XVID"
-        count = 0
-        for label, piece in pieces:
-            frames = np.zeros((piece, *SIZE[::-1], 3), np.uint8) if isinstance(piece, int) else piece
-            for pixels in frames:
-                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(*SIZE)
-                frame.pict_type = PictureType.NONE
-                container.mux(stream.encode(frame))
-            yield label, count, count + len(frames)
-            count += len(frames)
-        container.mux(stream.encode())
 
 
 def main() -> None:

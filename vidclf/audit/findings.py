@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -175,11 +176,13 @@ def _slices(views: Sequence[VideoViews]) -> Iterator[Sequence[VideoViews]]:
 
 
 def _read_containers(corpus: Corpus, num_threads: int) -> dict[int, Container]:
-    readable = sorted(corpus.facts)
+    """Return the container of each readable video; a file that holds several is opened once."""
+    videos_of: dict[Path, list[int]] = defaultdict(list)
+    for video in sorted(corpus.facts):
+        videos_of[corpus.videos[video].path].append(video)
 
-    def read(video: int) -> Iterator[Container | VideoError]:
-        path = corpus.videos[video].path
-        info = corpus.facts[video].info
+    def read(path: Path) -> Iterator[Container | VideoError]:
+        info = corpus.facts[videos_of[path][0]].info
         try:
             with errors_name_video(path):
                 yield describe(path, info.num_frames / info.fps)
@@ -187,13 +190,14 @@ def _read_containers(corpus: Corpus, num_threads: int) -> dict[int, Container]:
             yield error
 
     containers: dict[int, Container] = {}
-    results = run_ahead(read, readable, num_threads)
-    for video, result in track(results, len(readable), "Reading the containers of", "videos"):
-        if isinstance(result, VideoError):
-            corpus.exclude(video, result)
-        else:
-            containers[video] = result
-    return containers
+    results = run_ahead(read, list(videos_of), num_threads)
+    for path, result in track(results, len(videos_of), "Reading the containers of", "files"):
+        for video in videos_of[path]:
+            if isinstance(result, VideoError):
+                corpus.exclude(video, result)
+            else:
+                containers[video] = result
+    return dict(sorted(containers.items()))
 
 
 def _same_frames(corpus: Corpus, readable: Mapping[int, Container]) -> tuple[list[list[int]], set[tuple[int, int]]]:

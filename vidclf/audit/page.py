@@ -13,6 +13,7 @@ from statistics import median
 import torch
 from torchvision.transforms.v2.functional import resize, to_pil_image
 
+from vidclf.audit.agreement import agreement_sentences
 from vidclf.audit.findings import Findings, duration_s
 from vidclf.audit.lookalikes import Unit
 from vidclf.contracts import PARTS, Dataset, VideoViews, optional
@@ -108,6 +109,7 @@ def write_page(path: Path, findings: Findings) -> None:
         classes=_class_rows(findings),
         formats=table_of_formats(findings),
         shortcuts=shortcut_sentences(findings),
+        agreement=agreement_sentences(corpus),
         failed=Table(
             ["video", "reason"], [[names[video], str(error)] for video, error in sorted(corpus.failed.items())]
         ),

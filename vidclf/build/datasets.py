@@ -121,7 +121,4 @@ def _choose_features(features: str, obstacle: str | None) -> bool:
 
 def _num_threads(config: Config) -> int:
     """Return the number of videos that this process decodes at once."""
-    num_threads = config["num_threads"]
-    if num_threads is not None and num_threads < 1:
-        raise VidclfError(f"num_threads={num_threads}: must be 1 or more.")
-    return num_threads or max(1, num_cores() // local_world_size())
+    return config["num_threads"] or max(1, num_cores() // local_world_size())

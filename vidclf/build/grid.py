@@ -58,11 +58,7 @@ class Candidate:
 
 
 def expand_grid(config: Mapping[str, Any]) -> list[Candidate]:
-    """Return every combination of `head=grid`.
-
-    Raises:
-        VidclfError: the grid is empty, or it varies an argument that its head does not have.
-    """
+    """Return every combination of `head=grid`."""
     node = config["head"]
     if unknown := node.keys() - {"head", "with", "over"}:
         key = min(unknown)
@@ -142,11 +138,7 @@ def build_grid(
     num_classes: int,
     device: torch.device,
 ) -> Grid:
-    """Return all heads, in the candidates' order.
-
-    Raises:
-        VidclfError: the backbone is trained, or the heads do not fit into memory.
-    """
+    """Return all heads, in the candidates' order."""
     if isinstance(backbone, TunedBackbone):
         raise VidclfError(
             "head=grid: the backbone is trained, and it cannot learn for many heads at once. Set "
@@ -188,11 +180,7 @@ class ChooseHead(Checkpoint):
         self.running = [True] * len(candidates)
 
     def replace_callbacks(self, callbacks: Sequence[Callback]) -> list[Callback]:
-        """Return the callbacks with this one in place of those for a single head.
-
-        Raises:
-            VidclfError: a replaced callback monitors a score that is not of validation.
-        """
+        """Return the callbacks with this one in place of those for a single head."""
         checkpoint = next(
             callback for callback in callbacks if isinstance(callback, ModelCheckpoint) and callback.filename == "best"
         )

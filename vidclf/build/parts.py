@@ -150,11 +150,6 @@ def build_classifier(config: Config, backbone: FrozenBackbone | TunedBackbone, n
     if "_target_" not in config["head"]:
         raise VidclfError("head=grid: only train can use many heads. Leave it out; the run has one head.")
     make_head = build_node(config["head"])
-    if "scaling" in config["head"] and "scaling" not in signature(make_head.func).parameters:
-        raise VidclfError(
-            f"head.scaling={config['head']['scaling']}: scaling is a stage before the head, not an argument of "
-            f"{make_head.func.__qualname__}. Set scaling={config['head']['scaling']}."
-        )
     head = call_factory(make_head, backbone.feature_dim, num_classes)
     scaling = resolve_scaling(config["scaling"], head, isinstance(backbone, TunedBackbone))
     return Classifier(backbone, Scaling(backbone.feature_dim, scaling), head, build_node(config["aggregation"]))

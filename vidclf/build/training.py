@@ -12,15 +12,18 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import nn
 
-from vidclf.build.parts import build_classifier, build_node, call_factory, check_arguments
+from vidclf.build.parts import build_classifier, build_node, call_factory, check_arguments, is_grid
+from vidclf.command.verbs import groups_of
 from vidclf.errors import VidclfError
 from vidclf.models.backbones.wrap import FrozenBackbone, TunedBackbone
 from vidclf.models.learner import Learner
 from vidclf.run.checkpoints import DESCRIPTION, FORMAT, check_optimizers
-from vidclf.run.config import Config
+from vidclf.run.config import CONF, Config
 from vidclf.run.resume import relocate_states
+from vidclf.run.values import check_types
 from vidclf.system.disk import replacing, writing_to
-from vidclf.system.terminal import progress_bar, say
+from vidclf.system.epochs import progress_bars
+from vidclf.system.terminal import say
 
 METRICS = ("train/loss", "train/view_top1", "val/loss", "val/view_top1", "val/top1")  # logged by training
 
@@ -67,6 +70,21 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("vidclf", "torch", "torchvision", "lightning", "av")}
 
 
+def check_stages(config: Config) -> None:
+    """Make the stages that cost nothing on trial, so that settings they refuse are known before weights are read."""
+    for stage in groups_of("train"):
+        if config.get(stage) and not (stage == "head" and is_grid(config)):
+            check_types({**config[stage]}, Path(CONF), stage)
+    for stage in ("sampling", "mixing", "augmentation", "aggregation"):
+        build_node(config[stage])
+    call_factory(build_node(config["loss"]), 2)
+    if str(config["head"].get("_target_")).startswith("vidclf."):
+        call_factory(build_node(config["head"]), 64, 2)
+    if str(config["optimizer"]["_target_"]).startswith("torch."):
+        optimizer = call_factory(build_node(config["optimizer"]), [nn.Parameter(torch.zeros(1))])
+        call_factory(build_node(config["scheduler"]), optimizer, 100)
+
+
 def build_learner(config: Config, backbone: FrozenBackbone | TunedBackbone, num_classes: int) -> Learner:
     """Return the classifier for training, its head drawn from the seed."""
     untrained = build_classifier(config, backbone, num_classes)
@@ -93,18 +111,11 @@ def build_optimizer(config: Config, backbone: FrozenBackbone | TunedBackbone) ->
     if node.get("fused") and clips and "mixed" in _precision(config, backbone):
         say("optimizer.fused is off: Lightning clips no gradients of fused optimisers under mixed precision.")
         node["fused"] = False
-    factory = check_arguments(build_node(node), [])
-    if str(node["_target_"]).startswith("torch."):
-        factory([nn.Parameter(torch.zeros(1))])  # raises now, not after all features are computed
-    return factory
+    return check_arguments(build_node(node), [])
 
 
 def build_callbacks(config: Config) -> list[Callback]:
-    """Return the callbacks, after checking that what they watch is logged.
-
-    Raises:
-        VidclfError: a callback watches a metric that is not logged, or none keeps the best checkpoint.
-    """
+    """Return the callbacks, after checking that what they watch is logged."""
     callbacks = list((build_node(config["callbacks"]) or {}).values())
     if not config["logger"] and any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
         say("logger=null: the learning rate is not logged.")
@@ -147,11 +158,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 def build_training(config: Config, backbone: FrozenBackbone | TunedBackbone, choose: Any = None) -> L.Trainer:
-    """Return the Trainer with the `callbacks` and `logger` of the configuration; `choose` is a grid's `ChooseHead`.
-
-    Raises:
-        VidclfError: nothing would be trained, or training would end before it is validated, without a checkpoint.
-    """
+    """Return the Trainer with the `callbacks` and `logger` of the configuration; `choose` is a grid's `ChooseHead`."""
     num_epochs = config["trainer"]["max_epochs"]
     if not isinstance(num_epochs, int | None) or num_epochs == 0:
         raise VidclfError(f"trainer.max_epochs={num_epochs}: nothing would be trained. Set 1 or more.")
@@ -173,13 +180,13 @@ def build_training(config: Config, backbone: FrozenBackbone | TunedBackbone, cho
 def build_trainer(
     config: Config, backbone: FrozenBackbone | TunedBackbone, logger: object = None, callbacks: Sequence[Callback] = ()
 ) -> L.Trainer:
-    """Return Lightning's Trainer, without a progress bar if there is no terminal."""
-    bar = progress_bar()
+    """Return Lightning's Trainer."""
+    bars = progress_bars()
     trainer: L.Trainer = call_factory(
         build_node(config["trainer"], _partial_=True),
         logger=logger or False,
-        callbacks=[*callbacks, *bar],
-        enable_progress_bar=bool(bar),
+        callbacks=[*callbacks, *bars],
+        enable_progress_bar=bool(bars),
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         precision=_precision(config, backbone),
     )

@@ -77,8 +77,8 @@ def notes_on(board: Leaderboard, part: str) -> Iterator[str]:
     """Yield sentences on how to read the tables."""
     best, by_videos = board.settings[0], _by_videos(board)
     yield (
-        f"n: {part} videos, of the first in {len(best.predictions.clusters)} groups. The 95 % intervals are over "
-        "groups, not single videos, and hold for these trained models."
+        f"n: {part} videos; those of the first are of {len(best.predictions.clusters)} groups. The 95 % intervals are "
+        "over groups, not single videos, and hold for these trained models."
     )
     if baselines := [f"{name} {best.metrics[key]:.3f}" for key, name in BASELINES.items() if key in best.metrics]:
         yield f"For comparison, the top1 of {', '.join(baselines)}."

@@ -25,6 +25,7 @@ from vidclf.system.records import Records
 from vidclf.system.terminal import track
 
 FORMAT = 5  # raise it when the facts or their JSON change
+MAX_COUNT = 10**9  # of frames, pixels, and frames a second; more is a mistake
 SAVE_EVERY = 500  # records: a killed run repeats no more than these
 
 Stamp = tuple[int, int, int]  # a file's size in bytes, its modification time in ns, and its inode
@@ -60,7 +61,8 @@ class Catalogue:
 
     def __init__(self, folder: Path) -> None:
         name = f"videos-{FORMAT}-av{av.__version__}"
-        self.records = Records(folder / f"{name}.sqlite", "Free space, or name another folder with store.root=...")
+        remedy = "Free space, or name another folder with store.root=..."
+        self.records = Records(folder / f"{name}.sqlite", remedy, _is_record)
         self._unsaved: dict[str, Any] = {}
         if not self.records.path.exists():
             self._import(folder / f"{name}.json")
@@ -88,13 +90,13 @@ class Catalogue:
         same: dict[Path, tuple[str, Stamp]] = {}
         for path, entry in zip(paths, self.records.get(map(os.path.abspath, paths)), strict=True):
             stamp = stamp_of(path)
-            if entry and stamp and tuple(entry[:2]) == stamp[:2]:
+            if isinstance(entry, list) and stamp and tuple(entry[:2]) == stamp[:2]:
                 same[path] = entry[2], stamp
         entries = self.records.get(content for content, _ in same.values())
         return {
             path: _facts(path, content, entry, stamp)
             for (path, (content, stamp)), entry in zip(same.items(), entries, strict=True)
-            if entry is not None
+            if isinstance(entry, dict | str)
         }
 
     def _examine(self, paths: Sequence[Path], num_threads: int) -> dict[Path, VideoFacts | VideoError]:
@@ -142,14 +144,10 @@ class Catalogue:
 
     def _import(self, path: Path) -> None:
         """Take over the facts that earlier versions kept in a JSON file."""
-        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # none, or damaged
-            on_disk = json.loads(path.read_bytes())
-            for content, entry in on_disk["contents"].items():
-                _facts(path, content, entry, (0, 0, 0))  # raises if it is none
-            files = {
-                name: [int(size), int(time), str(content)] for name, (size, time, content) in on_disk["files"].items()
-            }
-            self.records.put({**files, **on_disk["contents"]})
+        with suppress(OSError, ValueError, LookupError, TypeError, RecursionError):  # none, or damaged
+            on_disk = json.loads(path.read_bytes()) if path.is_file() else {}
+            values = {**on_disk["files"], **on_disk["contents"]}
+            self.records.put({key: value for key, value in values.items() if _is_record(value)})
 
 
 def stamp_of(path: Path) -> Stamp | None:
@@ -163,6 +161,17 @@ def stamp_of(path: Path) -> Stamp | None:
 
 def _changed(path: Path) -> VideoError:
     return VideoError(f"{path}: the file changed while it was read. Run the command again when nothing writes it.")
+
+
+def _is_record(value: Any) -> bool:
+    """Return whether a value is a file's [size, time, content], the facts of a content, or what is wrong with it."""
+    if not isinstance(value, dict):
+        return isinstance(value, str) or (isinstance(value, list) and [*map(type, value)] == [int, int, str])
+    if value.keys() != VideoInfo.__annotations__.keys() or not isinstance(value["shown_from"], list):
+        return False
+    sizes = value["num_frames"], value["width"], value["height"]
+    are_counts = all(type(number) is int and 0 <= number < MAX_COUNT for number in (*sizes, *value["shown_from"]))
+    return are_counts and min(sizes) > 0 and type(value["fps"]) in (int, float) and 0 < value["fps"] < MAX_COUNT
 
 
 def _facts(path: Path, content: str, entry: Entry, stamp: Stamp) -> VideoFacts | VideoError:

@@ -35,6 +35,7 @@ class Corpus:
         shard: (k, n): examine only every n-th video, from the k-th on (k from 1); all remaining videos have no views.
 
     Attributes:
+        look_up: a function from paths to the facts of files, which the catalogue keeps.
         videos: all of them, with unique names.
         facts: of undamaged videos, by position in `videos`.
         failed: errors of damaged videos, by position in `videos`.
@@ -55,7 +56,7 @@ class Corpus:
         shard: tuple[int, int] = (1, 1),
     ) -> None:
         self.dataset, self.rule, self.sampling, self.seed, self.shard = dataset, split, sampling, seed, shard
-        self._look_up = partial(catalogue.look_up, num_threads=num_threads)
+        self.look_up = partial(catalogue.look_up, num_threads=num_threads)
         self.class_names = list(dataset.class_names)
         self.is_random = bool(optional(sampling, Sampling, "random"))
         self.videos = name_videos(self.list_videos(), optional(dataset, Dataset, "root"))
@@ -81,7 +82,7 @@ class Corpus:
 
     def list_videos(self) -> Sequence[Video]:
         """Return the data set's videos; see `Dataset`."""
-        look_up = [self._look_up] if optional(self.dataset, Dataset, "needs_look") else []
+        look_up = [self.look_up] if optional(self.dataset, Dataset, "needs_look") else []
         return self.dataset.videos(*look_up)
 
     def divide(self, num_views: Sequence[int]) -> Any:
@@ -146,7 +147,7 @@ class Corpus:
         self.require("train", "val", one_each=True)
 
     def _examine(self, positions: Sequence[int]) -> None:
-        results = self._look_up([self.videos[video].path for video in positions])
+        results = self.look_up([self.videos[video].path for video in positions])
         for video, result in zip(positions, results, strict=True):
             if isinstance(result, VideoError):
                 self.exclude(video, result)
@@ -191,11 +192,7 @@ def _segment_error(video: Video, facts: VideoFacts) -> VideoError | None:
 
 
 def name_videos(videos: Sequence[Video], root: str | Path | None) -> list[Video]:
-    """Return the videos; where the data set gave no name, it is the path below `root`.
-
-    Raises:
-        VidclfError: two videos have the same name.
-    """
+    """Return the videos; where the data set gave no name, it is the path below `root`."""
     if root is not None:
         videos = [_name_below(video, Path(root).expanduser()) for video in videos]
     if names := repeated(video.name for video in videos):
@@ -224,11 +221,7 @@ def _check_split_fits(split: SplitRule, sampling: Sampling) -> None:
 
 
 def _official_parts(split: SplitRule, dataset: Dataset, videos: Sequence[Video]) -> list[OfficialParts]:
-    """Return the additional arguments of an official split: [OfficialParts]; [] for all other splits.
-
-    Raises:
-        VidclfError: the data set has no such split.
-    """
+    """Return the additional arguments of an official split: [OfficialParts]; [] for all other splits."""
     if not optional(split, SplitRule, "official"):
         return []
     name, numbers = type(dataset).__name__, optional(dataset, Dataset, "split_numbers")

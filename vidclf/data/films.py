@@ -78,7 +78,10 @@ def group_files(events: Sequence[Event], group: str | None, root: Path) -> dict[
                 f"dataset.group={group or 'null'}: {len(without)} events have no {key}: {first_five(without)}. Fill "
                 "the column, or choose dataset.group=file."
             )
-        return _components({path: {getattr(e, key) for e in events if e.path == path} for path in paths})
+        keys_of: dict[str, set[str]] = {path: set() for path in paths}
+        for event in events:
+            keys_of[event.path].add(getattr(event, key))
+        return _components(keys_of)
     group_of = _parent if group == "parent" else _pattern(str(group))
     groups = {path: group_of(_below(path, root)) for path in paths}
     if without := [path for path, found in groups.items() if not found]:

@@ -101,8 +101,10 @@ def _stated_size(path: Path, container: InputContainer) -> int:
     with path.open("rb") as file:
         header = file.read(4096).ljust(8192, b"\0")
     if container.format.name == "asf":
-        size, is_broadcast = struct.unpack_from("<40xQ40xB", header, header.find(FILE_PROPERTIES))
-        return 0 if is_broadcast & 1 else int(size * ASF_TOLERANCE)
+        start = header.find(FILE_PROPERTIES)
+        size, flags = struct.unpack_from("<40xQ40xB", header, max(0, start))
+        is_live = flags & 1  # its size was not known when the header was written
+        return 0 if start < 0 or is_live else int(size * ASF_TOLERANCE)
     if container.format.name == "matroska,webm":
         start = header.find(b"\x18\x53\x80\x67") + 4  # the Segment's id; its size follows
         length = 9 - header[start].bit_length()

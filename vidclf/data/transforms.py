@@ -37,9 +37,6 @@ class BackboneTransform:
         picture_format: of the backbone.
         crops: 1: the centre; 3: both ends and the middle of the longer side (arXiv:1711.07971).
         mirrored: whether the mirror images of all crops follow them.
-
-    Raises:
-        VidclfError: another number of crops.
     """
 
     picture_format: PictureFormat

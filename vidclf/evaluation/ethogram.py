@@ -1,7 +1,6 @@
 """Score and draw the labels of long videos along their time, beside what the clock alone would say."""
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,15 @@ from vidclf.evaluation.calibration import confidence
 from vidclf.evaluation.cleaning import CHOSEN, DEFAULT, chosen_in, cleaning_of, step_of
 from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
 from vidclf.evaluation.scores import VideoPredictions
+from vidclf.evaluation.segments import Counts, bouts_of, rows_of_classes, scores_of
 from vidclf.evaluation.timeline import (
-    Counts,
-    average_windows,
-    bouts_of,
+    FileTimeline,
+    average_precisions,
     choose_cleaning,
     clean,
-    count,
     intervals_over_groups,
-    rows_of_classes,
-    scores_of,
+    score_timelines,
+    timelines_of,
 )
 from vidclf.system.disk import write_csv
 from vidclf.system.text import sanitize
@@ -39,29 +37,11 @@ from vidclf.system.text import sanitize
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 MAX_LEAVES, MIN_LEAF_S = 32, 2.0  # of the tree that sees the clock
 MAX_DRAWN = 20  # videos
+WITH_INTERVAL = ("precision", "recall", "f1", "predicted_s", "predicted_bouts")
 Labels = Int[np.ndarray, " N"]
 
 
-@dataclass(frozen=True, eq=False)
-class Film:
-    """A long video at the middles of equal steps of time that have a label.
-
-    Attributes:
-        path: of the file.
-        group: of videos that are not independent.
-        times_s: of the instants.
-        truth: the label at each instant.
-        probabilities: of each class, the mean of the windows that cover the instant.
-    """
-
-    path: Path
-    group: Hashable
-    times_s: Float[np.ndarray, " N"]
-    truth: Labels
-    probabilities: Float[np.ndarray, "N K"]
-
-
-def score_timelines(
+def report_timelines(
     folder: Path,
     predictions: VideoPredictions,
     corpus: Corpus,
@@ -86,45 +66,42 @@ def score_timelines(
     step_s, names = step_of(settings), corpus.class_names
     background = optional(corpus.dataset, Dataset, "background")
     label = names.index(background) if background in names else None
-    films = films_of(predictions, corpus, step_s)
-    if val is None:
-        best = choose_cleaning([film.probabilities for film in films], [film.truth for film in films], step_s, label)
-        chosen = dict(zip(CHOSEN, best, strict=True))
-    else:
-        chosen = chosen_in(val)
+    windows = [corpus.videos[position] for position in predictions.positions]
+    truths: Any = optional(corpus.dataset, Dataset, "timelines")
+    probabilities = predictions.log_probabilities.exp().numpy()
+    films = timelines_of(probabilities, windows, truths, names, background, step_s)
+    best = None if val else choose_cleaning(films, step_s, label)
+    chosen = dict(zip(CHOSEN, best, strict=True)) if best else chosen_in(val or folder)
     cleaning = cleaning_of(settings, chosen)
     predicted = [clean(film.probabilities, **cleaning, step_s=step_s) for film in films]
-    counts = [count(film.truth, labels, len(names), label) for film, labels in zip(films, predicted, strict=True)]
-    scores = scores_of(Counts.total(counts))
-    intervals = intervals_over_groups(
-        [film.group for film in films], lambda weights: scores_of(Counts.total(counts, weights))
-    )
-    metrics = {**scores, **cleaning}
-    for name, interval in intervals.items():
-        metrics |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+    metrics = {**score_timelines(films, predicted, label), **cleaning}
     metrics |= _baselines(films, corpus, step_s, label)
-    rows = rows_of_classes(Counts.total(counts), names, step_s)
+    rows = _class_rows(
+        films, [film.count(one, label) for film, one in zip(films, predicted, strict=True)], names, step_s
+    )
     write_csv(folder / "timeline_classes.csv", tuple(rows[0]), (tuple(row.values()) for row in rows))
     _write_timelines(folder, films, predicted, names, step_s)
     draw_ethogram(films, predicted, names, step_s, label).savefig(folder / "ethogram.png", dpi=120)
     return metrics
 
 
-def films_of(predictions: VideoPredictions, corpus: Corpus, step_s: float) -> list[Film]:
-    """Return the long videos that the predicted windows are of, in order, at instants that have a label."""
-    rows_of: dict[Path, list[int]] = {}
-    for row, position in enumerate(predictions.positions):
-        rows_of.setdefault(corpus.videos[position].path, []).append(row)
-    films = []
-    for path, rows in rows_of.items():
-        windows = [corpus.videos[predictions.positions[row]] for row in rows]
-        times_s, truth = _truth(corpus, path, predictions.positions[rows[0]], step_s)
-        starts_s, ends_s = np.asarray([(window.start_s, window.end_s) for window in windows], float).T
-        of_windows = predictions.log_probabilities[rows].exp().numpy()
-        probabilities = average_windows(of_windows, starts_s, ends_s, times_s)
-        is_known = truth >= 0
-        films.append(Film(path, windows[0].unit, times_s[is_known], truth[is_known], probabilities[is_known]))
-    return films
+def _class_rows(
+    films: Sequence[FileTimeline], counts: Sequence[Counts], names: Sequence[str], step_s: float
+) -> list[dict[str, object]]:
+    """Return the rows of timeline_classes.csv: scores, bouts and seconds of each class, with intervals over groups."""
+
+    def scores(weights: Sequence[float]) -> dict[str, float]:
+        rows: list[dict[str, Any]] = rows_of_classes(Counts.total(counts, weights), names, step_s)
+        return {f"{key} {row['class']}": float(row[key]) for row in rows for key in WITH_INTERVAL}
+
+    intervals = intervals_over_groups([film.group for film in films], scores)
+    rows = rows_of_classes(Counts.total(counts), names, step_s)
+    for row, precision in zip(rows, average_precisions(films), strict=True):
+        row["average_precision"] = "" if np.isnan(precision) else precision
+        for key in WITH_INTERVAL:
+            interval = intervals.get(f"{key} {row['class']}")
+            row[f"{key}_low"], row[f"{key}_high"] = interval or ("", "")
+    return rows
 
 
 def _truth(corpus: Corpus, path: Path, position: int, step_s: float) -> tuple[Float[np.ndarray, " N"], Labels]:
@@ -137,7 +114,9 @@ def _truth(corpus: Corpus, path: Path, position: int, step_s: float) -> tuple[Fl
     return times_s, np.asarray([numbers.get(name, -1) for name in labels])
 
 
-def _baselines(films: Sequence[Film], corpus: Corpus, step_s: float, background: int | None) -> dict[str, float]:
+def _baselines(
+    films: Sequence[FileTimeline], corpus: Corpus, step_s: float, background: int | None
+) -> dict[str, float]:
     """Return the scores of the most frequent label of train, and of a tree that sees the clock and the container."""
     first_of: dict[Path, int] = {}
     for position in sorted(corpus.facts):
@@ -164,8 +143,7 @@ def _baselines(films: Sequence[Film], corpus: Corpus, step_s: float, background:
     }
     found: dict[str, float] = {}
     for name, guessed in guesses.items():
-        pairs = zip(films, guessed, strict=True)
-        counts = [count(film.truth, labels, len(corpus.class_names), background) for film, labels in pairs]
+        counts = [film.count(labels, background) for film, labels in zip(films, guessed, strict=True)]
         scores = scores_of(Counts.total(counts))
         found |= {f"{name}_{key}": scores[key] for key in ("frame_accuracy", "frame_macro_f1")}
     return found
@@ -208,17 +186,17 @@ def write_coverage(folder: Path, predictions: VideoPredictions, temperature: flo
 
 
 def _write_timelines(
-    folder: Path, films: Sequence[Film], predicted: Sequence[Labels], names: Sequence[str], step_s: float
+    folder: Path, films: Sequence[FileTimeline], predicted: Sequence[Labels], names: Sequence[str], step_s: float
 ) -> None:
     """Write timeline.csv, one row an instant, and bouts.csv, one row a run of one label."""
     instants_rows, bouts = list[tuple[object, ...]](), list[tuple[object, ...]]()
     for film, labels in zip(films, predicted, strict=True):
         columns = zip(film.times_s.tolist(), film.truth, labels, film.probabilities.tolist(), strict=True)
         for time_s, truth, label, probabilities in columns:
-            row = film.path.name, round(time_s, 4), names[truth], names[label]
+            row = film.path.name, round(time_s, 4), names[truth] if truth >= 0 else "", names[label]
             instants_rows.append((*row, *(round(probability, 4) for probability in probabilities)))
         for source, of_source in (("truth", film.truth), ("prediction", labels)):
-            for first, stop, label in bouts_of(of_source):
+            for first, stop, label in (bout for bout in bouts_of(of_source) if bout.label >= 0):
                 start_s, end_s = film.times_s[first] - step_s / 2, film.times_s[stop - 1] + step_s / 2
                 bouts.append((film.path.name, source, round(float(start_s), 4), round(float(end_s), 4), names[label]))
     header = ("path", "time_s", "truth", "predicted", *(f"p_{name}" for name in names))
@@ -227,7 +205,11 @@ def _write_timelines(
 
 
 def draw_ethogram(
-    films: Sequence[Film], predicted: Sequence[Labels], names: Sequence[str], step_s: float, background: int | None
+    films: Sequence[FileTimeline],
+    predicted: Sequence[Labels],
+    names: Sequence[str],
+    step_s: float,
+    background: int | None,
 ) -> Figure:
     """Return a figure with a row a film: truth, prediction, and where they differ, in black."""
     shown = list(zip(films, predicted, strict=True))[:MAX_DRAWN]
@@ -239,9 +221,9 @@ def draw_ethogram(
     cmap = ListedColormap([*colours, "black", "white"])
     longest_s = max(film.times_s[-1] for film, _ in shown) + step_s / 2
     for axis, (film, labels) in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
-        differs = np.where(film.truth == labels, len(names) + 1, len(names))
+        differs = np.where((film.truth == labels) | (film.truth < 0), len(names) + 1, len(names))
         end_s = film.times_s[-1] + step_s / 2
-        strips = np.stack([film.truth, labels, differs])
+        strips = np.stack([np.where(film.truth < 0, len(names) + 1, film.truth), labels, differs])
         axis.imshow(strips, aspect="auto", interpolation="nearest", cmap=cmap, vmin=0, vmax=len(names) + 1,
                     extent=(0, end_s, 2.5, -0.5))  # fmt: skip
         axis.set(xlim=(0, longest_s), yticks=[0, 1, 2], yticklabels=["truth", "prediction", "differ"])

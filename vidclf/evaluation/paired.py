@@ -11,7 +11,7 @@ from scipy.special import ndtr
 
 from vidclf.evaluation.intervals import LEVEL, Interval, korn_graubard
 
-MOST_WORK = 10**8  # groups that differ times units: a second for p, and 40 MB, because FEW_GROUPS count as so many
+MOST_WORK = 10**8  # groups that differ, FEW_GROUPS at least, times units, that are enumerated: at most 110 MB
 FEW_GROUPS = 20
 
 
@@ -76,7 +76,8 @@ def _steps_of(gains: Float[np.ndarray, " C"], unit: float | int) -> tuple[Int[np
 def _tail(steps: Int[np.ndarray, " D"], at_least: int, chance: float) -> float:
     """Return how likely the steps that are positive, each with `chance`, add up to `at_least` or more.
 
-    Beyond MOST_WORK, it is the normal approximation with a continuity correction.
+    Beyond MOST_WORK, it is the normal approximation with a continuity correction: for 1,000 groups it makes p wrong by
+    0.6 % of itself at p = 0.006, for 3,000 by 1.1 % at 0.00005.
     """
     total = int(steps.sum())
     if total * max(len(steps), FEW_GROUPS) > MOST_WORK:

@@ -1,38 +1,108 @@
-"""Timelines and their scores: from the probabilities of windows to the label at every instant, bouts, and how right.
+"""Timelines: from the probabilities of windows to the label at every instant, and their scores with intervals.
 
-A timeline is an array of class indices, one for each step of a grid over a file. A bout (or segment) is a run of equal
-labels. Scores are computed from counts that add up over files, so that an interval draws whole groups of files.
-Sources: Lea et al., "Temporal convolutional networks for action segmentation and detection", CVPR 2017 (edit score,
-segment F1); Farha and Gall, "MS-TCN", CVPR 2019 (both as they are reported since).
+A timeline is an array of class indices, one for each step of a grid over a file.
 """
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, fields
-from itertools import pairwise, product
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.ndimage import uniform_filter1d
-from sklearn.metrics import cohen_kappa_score
+from sklearn.metrics import average_precision_score
 
+from vidclf.contracts import Video
+from vidclf.data.timelines import Stretch, instants, labels_at
 from vidclf.evaluation.intervals import LEVEL, Interval
+from vidclf.evaluation.segments import Counts, Numbers, bouts_of, count, scores_of
 
-OVERLAPS = (0.1, 0.25, 0.5)  # of a predicted and a true segment: intersection over union
 NUM_DRAWS = 1000
 SMALLEST_WEIGHT = 1e-6  # at the ends of a window, so that every instant in it counts
 SMOOTH_S, MIN_BOUT_S = (0.0, 0.5, 1.0, 2.0, 4.0), (0.0, 0.5, 1.0, 2.0)  # that are tried on val
 
 Labels = Int[np.ndarray, " N"]
-Numbers = dict[str, float]
 
 
-class Bout(NamedTuple):
-    """A run of one label, from step `first` up to but without step `stop`."""
+@dataclass(frozen=True, eq=False)
+class FileTimeline:
+    """The timeline of one file.
 
-    first: int
-    stop: int
-    label: int
+    Attributes:
+        path: of the file.
+        group: of the file.
+        times_s: the instants, the middles of steps.
+        truth: the true label at each instant; -1: none, which is not scored.
+        probabilities: of each class at each instant, before smoothing.
+    """
+
+    path: Path
+    group: Hashable
+    times_s: Float[np.ndarray, " N"]
+    truth: Labels
+    probabilities: Float[np.ndarray, "N K"]
+
+    def count(self, predicted: Labels, background: int | None = None) -> "Counts":
+        """Return the counts of a predicted timeline."""
+        known = self.truth >= 0
+        return count(self.truth[known], predicted[known], self.probabilities.shape[1], background)
+
+
+def timelines_of(
+    probabilities: Float[np.ndarray, "M K"],
+    windows: Sequence[Video],
+    truths: Mapping[str, Sequence[Stretch]],
+    class_names: Sequence[str],
+    background: str | None,
+    step_s: float | int,
+) -> list[FileTimeline]:
+    """Return the timeline of each file, up to the end of its last window.
+
+    Args:
+        probabilities: of the windows.
+        windows: segments of files.
+        truths: the labels of each file, by its path.
+        class_names: in label order; other labels are background.
+        background: the label where there is none; None: such instants have no label.
+        step_s: between instants.
+    """
+    of_file: dict[Path, list[int]] = {}
+    for position, window in enumerate(windows):
+        of_file.setdefault(window.path, []).append(position)
+    label_of = {name: label for label, name in enumerate(class_names)}
+    timelines = []
+    for path, positions in of_file.items():
+        starts_s, ends_s = (
+            np.asarray([getattr(windows[n], key) for n in positions], float) for key in ("start_s", "end_s")
+        )
+        times_s = instants(float(ends_s.max()), step_s)
+        truth = [label_of.get(name, -1) for name in labels_at(truths[str(path)], times_s, background or "")]
+        averaged = average_windows(probabilities[positions], starts_s, ends_s, times_s)
+        timelines.append(FileTimeline(path, windows[positions[0]].unit, times_s, np.asarray(truth, int), averaged))
+    return timelines
+
+
+def score_timelines(
+    timelines: Sequence[FileTimeline], labels: Sequence[Int[np.ndarray, " _"]], background: int | None = None
+) -> Numbers:
+    """Return the scores of predicted labels, and `<score>_low` and `<score>_high`, their intervals over groups."""
+    counts = [timeline.count(one, background) for timeline, one in zip(timelines, labels, strict=True)]
+    intervals = intervals_over_groups(
+        [timeline.group for timeline in timelines], lambda weights: scores_of(Counts.total(counts, weights))
+    )
+    ends = {f"{name}_{end}": value for name, one in intervals.items() for end, value in one._asdict().items()}
+    return {**scores_of(Counts.total(counts)), **ends}
+
+
+def average_precisions(timelines: Sequence[FileTimeline]) -> list[float]:
+    """Return the average precision of each class over the instants of all files; NaN for one that is not there."""
+    truth = np.concatenate([one.truth[one.truth >= 0] for one in timelines])
+    probabilities = np.concatenate([one.probabilities[one.truth >= 0] for one in timelines])
+    return [
+        float(average_precision_score(truth == label, of_class)) if (truth == label).any() else float("nan")
+        for label, of_class in enumerate(probabilities.T)
+    ]
 
 
 def average_windows(
@@ -74,116 +144,6 @@ def _nearest(chosen: Int[np.ndarray, " M"], count: int) -> Int[np.ndarray, " N"]
     return chosen[np.searchsorted(middles, np.arange(count), side="right")]
 
 
-def bouts_of(labels: Labels) -> list[Bout]:
-    """Return the runs of equal labels, in order."""
-    starts = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)] if len(labels) else [0]
-    return [Bout(first, stop, int(labels[first])) for first, stop in pairwise(starts)]
-
-
-def edit_score(truth: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
-    """Return 1 - d / n: d is the edit distance of two sequences of segment labels, n the length of the longer."""
-    row = list(range(len(predicted) + 1))
-    for count, label in enumerate(truth, start=1):
-        before, row[0] = row[0], count
-        for column, other in enumerate(predicted, start=1):
-            before, row[column] = row[column], min(row[column] + 1, row[column - 1] + 1, before + (label != other))
-    return 1 - row[-1] / max(len(truth), len(predicted), 1)
-
-
-def match_segments(truth: Sequence[Bout], predicted: Sequence[Bout], overlap: float) -> tuple[int, int, int]:
-    """Return the numbers of hits, false alarms and misses.
-
-    Each predicted segment is compared with the true segment of its label that it overlaps most (intersection over
-    union). It is a hit if that is at least `overlap` and no earlier one has hit it.
-    """
-    hit: set[int] = set()
-    by_label: dict[int, list[int]] = {}
-    for number, bout in enumerate(truth):
-        by_label.setdefault(bout.label, []).append(number)
-    for bout in predicted:
-        shares = [(_overlap(truth[number], bout), -number) for number in by_label.get(bout.label, [])]
-        share, number = max(shares, default=(0.0, 0))
-        if share >= overlap and -number not in hit:
-            hit.add(-number)
-    return len(hit), len(predicted) - len(hit), len(truth) - len(hit)
-
-
-def _overlap(one: Bout, other: Bout) -> float:
-    common = min(one.stop, other.stop) - max(one.first, other.first)
-    return max(0, common) / (max(one.stop, other.stop) - min(one.first, other.first))
-
-
-@dataclass
-class Counts:
-    """What the scores of some timelines follow from; counts of several files add up.
-
-    Attributes:
-        confusion: the steps of each true and predicted class, (K, K).
-        segments: hits, false alarms and misses at each of `OVERLAPS`, (3, 3).
-        edit: the sum of the files' edit scores, and the number of files, (2,).
-        bouts: the number of true and of predicted bouts of each class, (2, K).
-    """
-
-    confusion: Float[np.ndarray, "K K"]
-    segments: Float[np.ndarray, "3 3"]
-    edit: Float[np.ndarray, " 2"]
-    bouts: Float[np.ndarray, "2 K"]
-
-    @classmethod
-    def total(cls, counts: Sequence["Counts"], weights: Sequence[float] | None = None) -> "Counts":
-        """Return the sum of counts, each taken `weights` times."""
-        taken = np.ones(len(counts)) if weights is None else np.asarray(weights, float)
-        stacks = (np.stack([getattr(one, field.name) for one in counts]) for field in fields(cls))
-        return cls(*(np.tensordot(taken, stack, 1) for stack in stacks))
-
-
-def count(truth: Labels, predicted: Labels, num_classes: int, background: int | None = None) -> Counts:
-    """Return the counts of one file; segments of the background count for no score of segments."""
-    confusion = np.zeros((num_classes, num_classes))
-    np.add.at(confusion, (truth, predicted), 1)
-    every = [bouts_of(labels) for labels in (truth, predicted)]
-    bouts = np.stack([np.bincount([bout.label for bout in one], minlength=num_classes) for one in every]).astype(float)
-    true, found = ([bout for bout in one if bout.label != background] for one in every)
-    segments = np.asarray([match_segments(true, found, overlap) for overlap in OVERLAPS], float)
-    edit = edit_score([bout.label for bout in true], [bout.label for bout in found])
-    return Counts(confusion, segments, np.asarray([edit, 1.0]), bouts)
-
-
-def scores_of(counts: Counts) -> Numbers:
-    """Return the scores that counts give, over all files and classes; a class that is not in the truth has no F1."""
-    true, predicted, right = counts.confusion.sum(1), counts.confusion.sum(0), counts.confusion.diagonal()
-    f1 = 2 * right / np.maximum(true + predicted, 1)
-    hits, alarms, misses = counts.segments.T
-    segment_f1 = 2 * hits / np.maximum(2 * hits + alarms + misses, 1)
-    return {
-        "frame_accuracy": float(right.sum() / max(true.sum(), 1)),
-        "frame_macro_f1": float(f1[true > 0].mean()) if true.any() else 0.0,
-        **{
-            f"segment_f1_{overlap:.0%}".rstrip("%"): float(f1) for overlap, f1 in zip(OVERLAPS, segment_f1, strict=True)
-        },
-        "edit": float(counts.edit[0] / max(counts.edit[1], 1)),
-    }
-
-
-def rows_of_classes(counts: Counts, class_names: Sequence[str], step_s: float | int) -> list[dict[str, object]]:
-    """Return precision, recall, F1, bouts and the time budget of each class."""
-    true, predicted, right = counts.confusion.sum(1), counts.confusion.sum(0), counts.confusion.diagonal()
-    rows: list[dict[str, object]] = []
-    for label, name in enumerate(class_names):
-        num_true, num_predicted = counts.bouts[:, label]
-        row = {"class": name, "precision": right[label] / max(predicted[label], 1)}
-        row |= {"recall": right[label] / max(true[label], 1)}
-        row |= {"f1": 2 * right[label] / max(true[label] + predicted[label], 1)}
-        row |= {"true_s": true[label] * step_s, "predicted_s": predicted[label] * step_s}
-        row |= {"true_bouts": int(num_true), "predicted_bouts": int(num_predicted)}
-        row |= {
-            "true_bout_s": row["true_s"] / max(num_true, 1),
-            "predicted_bout_s": row["predicted_s"] / max(num_predicted, 1),
-        }
-        rows.append(row)
-    return rows
-
-
 def intervals_over_groups(
     groups: Sequence[Hashable], score: Callable[[Sequence[float]], Numbers], seed: int = 0, draws: int = NUM_DRAWS
 ) -> dict[str, Interval]:
@@ -207,18 +167,13 @@ def intervals_over_groups(
 
 
 def choose_cleaning(
-    probabilities: Sequence[Float[np.ndarray, "_ K"]],
-    truths: Sequence[Labels],
-    step_s: float | int,
-    background: int | None = None,
+    timelines: Sequence[FileTimeline], step_s: float | int, background: int | None = None
 ) -> tuple[float, float]:
     """Return (smooth_s, min_bout_s) with the highest segment F1 at 50 % overlap; of equal ones, the smallest."""
 
     def f1(choice: tuple[float, float]) -> float:
-        timelines = [clean(one, *choice, step_s) for one in probabilities]
-        num_classes = probabilities[0].shape[1]
-        pairs = zip(truths, timelines, strict=True)
-        return scores_of(Counts.total([count(*pair, num_classes, background) for pair in pairs]))["segment_f1_50"]
+        counts = [one.count(clean(one.probabilities, *choice, step_s), background) for one in timelines]
+        return scores_of(Counts.total(counts))["segment_f1_50"]
 
     return max(product(SMOOTH_S, MIN_BOUT_S), key=f1)
 
@@ -229,39 +184,3 @@ def clean(
     """Return the most probable label at each instant, after smoothing, without short bouts."""
     labels = smooth(probabilities, max(1, round(smooth_s / step_s))).argmax(axis=1)
     return drop_short(labels, round(min_bout_s / step_s))
-
-
-def cohen_kappa(
-    first: Sequence[Sequence[str]], second: Sequence[Sequence[str]], groups: Sequence[Hashable], draws: int = 200
-) -> dict[str, tuple[float, Interval | None]]:
-    """Return how far two coders agree beyond chance, and the interval over groups: of each class, and "all" classes.
-
-    Args:
-        first: the first coder's label at every step of each file.
-        second: the second coder's.
-        groups: of each file.
-        draws: of the bootstrap.
-    """
-    cells: list[tuple[str, str, int, int]] = []  # labels, file, number of steps
-    for file, (one, other) in enumerate(zip(first, second, strict=True)):
-        pairs, counts = np.unique(np.asarray([one, other]), axis=1, return_counts=True)
-        cells += [(a, b, file, int(number)) for (a, b), number in zip(pairs.T.tolist(), counts, strict=True)]
-    names = sorted({name for a, b, *_ in cells for name in (a, b)})
-
-    def kappas(weights: Sequence[float]) -> Numbers:
-        steps = [weights[file] * number for _, _, file, number in cells]
-        ones, others = [a for a, *_ in cells], [b for _, b, *_ in cells]
-        found = {name: _kappa([a == name for a in ones], [b == name for b in others], steps) for name in names}
-        return {"all": _kappa(ones, others, steps), **found}
-
-    intervals = intervals_over_groups(groups, kappas, draws=draws)
-    return {name: (kappa, intervals.get(name)) for name, kappa in kappas([1.0] * len(first)).items()}
-
-
-def _kappa(ones: Sequence[object], others: Sequence[object], steps: Sequence[float]) -> float:
-    """Return Cohen's kappa; NaN if both coders give one label throughout, which says nothing."""
-    ones, others = list(ones), list(others)
-    used = {
-        label for pair, number in zip(zip(ones, others, strict=True), steps, strict=True) if number for label in pair
-    }
-    return float(cohen_kappa_score(ones, others, sample_weight=steps)) if len(used) > 1 else float("nan")

@@ -39,9 +39,6 @@ def calibrate(
         corpus: only its training part is read.
         seed: determines the frames.
         root: folder of the feature store; the ranges are kept in its `calibrations`.
-
-    Raises:
-        VidclfError: the training part has too few frames, or the network cannot be exported.
     """
     frames = _draw(corpus, seed)
     key = {
@@ -110,5 +107,5 @@ def _batches(
 def _read(path: Path) -> Ranges | None:
     try:
         return checked_ranges(json.loads(path.read_bytes()))
-    except (OSError, ValueError, VidclfError):  # an unreadable file is calibrated anew
+    except (OSError, ValueError, RecursionError, VidclfError):  # an unreadable file is calibrated anew
         return None

@@ -54,9 +54,6 @@ class Extractor:
         device: where it computes.
         num_threads: videos decoded at once.
         compile: True, False, or `auto`: if it pays.
-
-    Raises:
-        VidclfError: `compile` is something else.
     """
 
     paths: Sequence[Path] | Mapping[int, Path]

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -57,13 +58,12 @@ class FeatureStore:
         self.shape = shape
         name = re.sub(r"[^\w.-]+", "-", name).lstrip(".")[:100] or "backbone"
         self.folder = Path(root) / f"{name}-{recipe.digest}"
-        self._index = Records(self.folder / "index.sqlite", REMEDY)
+        self._index = Records(self.folder / "index.sqlite", REMEDY, _is_entry)
         self._unsaved: dict[str, list] = {}  # of the index
         with writing_to(self.folder, REMEDY):
             self.folder.mkdir(parents=True, exist_ok=True)
             check_links(self.folder, within=Path(root))
             if not (self.folder / "recipe.json").exists():
-                _report_other_formats(Path(root), name, recipe)
                 write_atomically(self.folder / "recipe.json", json.dumps(asdict(recipe), indent=2).encode())
 
     def missing_of_all(self, wanted: Sequence[tuple[str, Int[Tensor, "_ t"]]]) -> list[Int[Tensor, "_ t"]]:
@@ -181,6 +181,15 @@ class FeatureStore:
                 self._index.put(dict(unsaved))  # another thread may still hold it
 
 
+def _is_entry(value: Any) -> bool:
+    """Return whether a value of the index is a file's [size, time in ns, rows]."""
+    return (
+        isinstance(value, list)
+        and [*map(type, value)] == [int, int, list]
+        and all(isinstance(row, list) and {*map(type, row)} <= {int} for row in value[2])
+    )
+
+
 def _name(content: str, length: int) -> str:
     return f"{content}-{length}.safetensors"
 
@@ -224,17 +233,3 @@ def _checksum(rows: Tensor, features: Tensor) -> str:
         checksum = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), checksum)
         checksum = zlib.crc32(tensor.view(torch.uint8).numpy().data, checksum)
     return f"{checksum:08x}"
-
-
-def _report_other_formats(root: Path, name: str, recipe: Recipe) -> None:
-    """Say which folders hold features of another version of the store."""
-    for path in root.glob(f"{name}-*/recipe.json"):
-        try:
-            old = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            continue
-        if isinstance(old, dict) and old.get("format") != recipe.format:
-            say(
-                f"{path.parent}: features in format {old.get('format')} of the store, which this version of vidclf "
-                f"does not read (it writes {recipe.format}). They are computed again; delete the folder to free space."
-            )

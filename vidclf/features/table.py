@@ -43,9 +43,6 @@ def write_table(path: Path, corpus: Corpus, source: StoredFeatures) -> int:
     Columns: `video` (its name), `label` (the class's name), `group`, `side` (the part), `view` (the crops of view v are
     the views v * crops and following), `start_s` (the time of the view's first frame) and `embedding`: D numbers, or S
     lists of D if the backbone gives several steps.
-
-    Raises:
-        VidclfError: the disk refuses, or there is no view.
     """
     from pyarrow import Table
     from pyarrow.parquet import ParquetWriter

@@ -21,7 +21,8 @@ from vidclf.data.events import Event, write_events
 from vidclf.data.timelines import TIME_DIGITS, duration_of, instants
 from vidclf.errors import VidclfError, VideoError
 from vidclf.evaluation.calibration import confidence
-from vidclf.evaluation.timeline import average_windows, bouts_of, drop_short, smooth
+from vidclf.evaluation.segments import bouts_of
+from vidclf.evaluation.timeline import average_windows, drop_short, smooth
 from vidclf.prediction.files import Predictor, inspect_files
 from vidclf.prediction.windows import Windows, score_windows
 from vidclf.system.terminal import say, track

@@ -53,11 +53,7 @@ class Run:
 
 
 def load_best(folder: Path, num_steps: int, classifier: nn.Module) -> Run:
-    """Load the best checkpoint of a training into its classifier; return the run.
-
-    Raises:
-        VidclfError: no checkpoint was written in `num_steps`.
-    """
+    """Load the best checkpoint of a training into its classifier; return the run."""
     if not (folder / "checkpoints" / "best.ckpt").is_file():
         raise VidclfError(
             f"Training ended after {num_steps} steps, before its first validation, so nothing was kept. Train longer "
@@ -84,11 +80,7 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_of(path: Path) -> Path:
-    """Return the best checkpoint of the run that `path` names: its folder, a checkpoint in it, or a link to either.
-
-    Raises:
-        VidclfError: `path` names no run.
-    """
+    """Return the best checkpoint of the run that `path` names: its folder, a checkpoint in it, or a link to either."""
     best = _checkpoints(path) / "best.ckpt"
     if best.is_file():
         return best
@@ -103,11 +95,7 @@ def checkpoint_of(path: Path) -> Path:
 
 
 def checkpoint_to_resume(path: Path) -> Path:
-    """Return the checkpoint to go on from: last.ckpt of the run that `path` names, or another one that it names.
-
-    Raises:
-        VidclfError: `path` names no such checkpoint.
-    """
+    """Return the checkpoint to go on from: last.ckpt of the run that `path` names, or another one that it names."""
     named = path.resolve()
     last = _checkpoints(path) / "last.ckpt"
     chosen = named if named.is_file() and named.name != "best.ckpt" else last

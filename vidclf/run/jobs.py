@@ -29,11 +29,7 @@ class Progress(Enum):
 
 @contextmanager
 def job_of_sweep(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[Progress, Run | None]]:
-    """Lock the job of a sweep in `folder`; yield how far it has come, and the run to go on from.
-
-    Raises:
-        VidclfError: see `read_job`.
-    """
+    """Lock the job of a sweep in `folder`; yield how far it has come, and the run to go on from."""
     check_links(folder, within=folder.parent)
     # Jobs outlive a killed sweep that ran several at once.
     with locked(folder / ".lock", f"{folder}: another process is training this job; waiting for it."):

@@ -1,6 +1,7 @@
 """The folder of a sweep: its jobs, which of them are complete, and why the others are not."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,30 +13,25 @@ MAX_REASON = 500  # characters of it that are shown
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the runs that `paths` name or, being sweeps, hold; and the jobs of those sweeps that left no run.
+    """Return the runs that `paths` name or, being sweeps, hold; and what is no complete run.
 
     Raises:
-        VidclfError: a path is neither a run nor a sweep.
+        VidclfError: the only path is neither a run nor a sweep.
     """
-    runs, incomplete = list[Path](), list[Path]()
+    runs, others = list[Path](), list[Path]()
     for path in paths:
         if is_run(path) or path.is_file():
             runs.append(path)
             continue
-        if path.is_dir() and is_run(path.parent):
-            raise VidclfError(
-                f"{path}: this holds results of a run, not the run. Name the run, {path.parent}. Scores under other "
-                f"settings, such as sampling.rate_hz=5, are in {path}/metrics.json."
-            )
-        if not path.is_dir():
-            raise VidclfError(f"{path}: no such folder. Give runs, or the folder of a sweep, below runs/.")
-        check_links(path)
-        jobs = jobs_of(path)
-        if not jobs:
-            raise VidclfError(f"{path}: neither a run (it has no checkpoints/best.ckpt) nor a sweep with runs in it.")
+        jobs = jobs_of(path) if path.is_dir() else []
+        if jobs:
+            check_links(path)
+        if not jobs and len(paths) == 1:
+            raise VidclfError(f"{path}: {why_missing(path)}")
         for job in jobs:
-            (runs if is_complete(job) else incomplete).append(job)
-    return runs, incomplete
+            (runs if is_complete(job) else others).append(job)
+        others += [] if jobs else [path]
+    return runs, others
 
 
 def is_run(path: Path) -> bool:
@@ -48,12 +44,27 @@ def is_complete(job: Path) -> bool:
     return is_run(job) and (job / "metrics.json").is_file()
 
 
-def why_missing(job: Path) -> str:
-    """Return why a job is not complete, as far as its folder says."""
-    if not (job / ERROR).is_file():
+def why_missing(path: Path) -> str:
+    """Return why a path is no complete run, as far as its folder says."""
+    if not path.is_dir():
+        return "no such folder. Give runs, or the folder of a sweep, below runs/."
+    if is_run(path.parent):
+        return (
+            f"this holds results of a run, not the run. Name the run, {path.parent}. Scores under other settings, such "
+            f"as sampling.rate_hz=5, are in {path}/metrics.json."
+        )
+    if (path / ERROR).is_file():
+        with (path / ERROR).open(encoding="utf-8", errors="replace") as file:
+            return f"failed: {' '.join(file.read(MAX_REASON).split())}"
+    if (path / ".hydra").is_dir():
         return "not trained to the end. To go on, repeat the sweep's command with its hydra.sweep.dir."
-    with (job / ERROR).open(encoding="utf-8", errors="replace") as file:
-        return f"failed: {' '.join(file.read(MAX_REASON).split())}"
+    return "neither a run (it has no checkpoints/best.ckpt) nor a sweep with runs in it."
+
+
+def remove_unused(folder: Path) -> None:
+    """Remove the folder of a run into which only Hydra has written, so that a failed command leaves none."""
+    if folder.is_dir() and {path.name for path in folder.iterdir()} == {".hydra"}:
+        shutil.rmtree(folder)
 
 
 def write_failure(job: Path, reason: str) -> None:

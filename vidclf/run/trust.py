@@ -54,11 +54,7 @@ def check_trusted(config: Mapping[str, Any], conf: Path, trust: bool) -> None:
 
 
 def walk(config: Mapping[str, Any]) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield (path, value) of everything in nested mappings and lists.
-
-    Raises:
-        VidclfError: it is too deep or too large for the configuration of a run.
-    """
+    """Yield (path, value) of everything in nested mappings and lists."""
     todo: list[tuple[tuple[Any, ...], Any]] = [((), config)]
     for _ in range(MAX_SETTINGS):
         if not todo:

@@ -1,58 +1,77 @@
 """Check that settings are of the types that the program and the constructors state, before anything is made of them."""
 
 import math
+import os
+import sys
+import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
-from inspect import formatannotation, signature
+from functools import reduce
+from inspect import Parameter, formatannotation, signature
+from operator import or_
 from pathlib import Path
+from pkgutil import resolve_name
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from vidclf.command.keys import value_at
+from vidclf.command.mistakes import did_you_mean
+from vidclf.command.verbs import read_verb, settings_of
 from vidclf.errors import VidclfError
 from vidclf.run.trust import targets_of, walk
 from vidclf.system.text import sanitize
 
-SETTINGS: dict[str, Any] = {  # that are no stage's
-    "seed": int,
-    "batch_size": int,
-    "scaling": str,
-    "layer_decay": float,
-    "num_threads": int | None,
-    "num_workers": int | None,
-    "features": str,
-    "compile": bool | str,
-    "store": {"root": str, "draws": int},
-    "timeline": {"step_s": float, "smooth_s": float | None, "min_bout_s": float | None},
-    "resume": str | None,
-    "trust": bool,
-    "part": str,
-    "source": str,
-    "window_s": float | None,
-    "stride_s": float | None,
-    "threshold": float | None,
-    "shard": str | int,
+KINDS: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": bool,
+    "list": list,
+    "None": NoneType,
+}  # in a verb's `types`
+PLAIN_NAMES: dict[Any, str] = {
+    **{int: "a whole number", float: "a number", bool: "true or false"},
+    **{str: "text", Path: "text", dict: "settings of its own"},
+}
+MINIMUM = {
+    **{"batch_size": 1, "num_threads": 1, "num_workers": 0, "store.draws": 1},
+    **{"timeline.step_s": 0.001, "timeline.smooth_s": 0, "timeline.min_bout_s": 0},
 }
 MAX_INT = 2**63 - 1  # of torch
 
 
-def check_settings(config: Mapping[str, Any], types: Mapping[str, Any] = SETTINGS, prefix: str = "") -> None:
-    """Raise VidclfError if a setting that is no stage's has a value of another type."""
-    for key, annotation in types.items():
-        if key in config and isinstance(annotation, dict):
-            _check(prefix + key, config[key], dict)
-            check_settings(config[key], annotation, f"{prefix}{key}.")
-        elif key in config:
-            _check(prefix + key, config[key], annotation)
+def check_settings(config: Mapping[str, Any], verb: str) -> None:
+    """Raise VidclfError if a setting of the verb, or of train, that is no stage's has a value of another type."""
+    for name in dict.fromkeys(("train", verb)):
+        _check_like(config, settings_of(name), read_verb(name).types)
+    for key, minimum in MINIMUM.items():
+        if (value := value_at(config, key)) is not None and value < minimum:
+            raise VidclfError(f"{key}={value}: must be {minimum} or more.")
 
 
-def check_types(node: Mapping[str, Any], conf: Path) -> None:
+def _check_like(
+    config: Mapping[str, Any], defaults: Mapping[str, Any], types: Mapping[str, str], prefix: str = ""
+) -> None:
+    """Raise VidclfError if a setting is neither of its default's type nor of those that its verb's YAML names."""
+    for name, default in defaults.items():
+        key = prefix + name
+        if name not in config:
+            continue
+        kinds = [KINDS[kind] for kind in types[key].split(" | ")] if key in types else [type(default)]
+        _check(key, config[name], reduce(or_, kinds))
+        if default and config[name] == "":
+            raise VidclfError(f"{key}=: must not be empty.")
+        if isinstance(default, dict):
+            _check_like(config[name], default, types, f"{key}.")
+
+
+def check_types(node: Mapping[str, Any], conf: Path, stage: str = "") -> None:
     """Raise VidclfError if a value in a stage's configuration is not of its parameter's annotated type.
 
     Args:
         node: plain data with a `_target_`, or nodes by name, as callbacks are.
         conf: vidclf's conf/, whose folders name the stages.
+        stage: the name of the node's; empty: it follows from its class, if that is one of vidclf's.
     """
-    from hydra.utils import get_object
-
     nodes = [node] if "_target_" in node else node.values()
     if not all(isinstance(below, Mapping) and "_target_" in below for below in nodes):
         shown = ", ".join(f"{key}={value}" for key, value in node.items())
@@ -61,21 +80,78 @@ def check_types(node: Mapping[str, Any], conf: Path) -> None:
         target = value.get("_target_") if isinstance(value, Mapping) else None
         if not isinstance(target, str):
             continue
+        stages = (
+            [stage]
+            if stage
+            else [folder.name for folder in sorted(conf.iterdir()) if target in targets_of(conf, folder.name)]
+        )
+        name = ".".join([*stages[:1], *map(str, path)]) or target.rpartition(".")[2]
         try:
-            parameters = signature(get_object(target), eval_str=True).parameters
-        except Exception:  # what cannot be imported, or says nothing of its arguments, is reported when it is called
+            parameters = signature(_locate(f"{name}._target_", target), eval_str=True).parameters
+        except (TypeError, ValueError, NameError):  # it says nothing of its arguments
             continue
-        stages = [folder.name for folder in sorted(conf.iterdir()) if target in targets_of(conf, folder.name)]
-        names = [*stages[:1], *map(str, path)] or [target.rpartition(".")[2]]
+        _check_names(name, target, value, parameters)
         for key in value.keys() & parameters.keys():
             if value[key] != parameters[key].default:
-                _check(".".join([*names, key]), value[key], parameters[key].annotation)
+                _check(f"{name}.{key}", value[key], parameters[key].annotation)
+
+
+def _locate(key: str, target: str) -> Any:
+    """Return the class or function that a `_target_` names; an error while its module is imported is the module's."""
+    try:
+        part = resolve_name(target)
+    except ModuleNotFoundError as error:
+        if not error.name or not f"{target}.".startswith(f"{error.name}."):
+            raise
+        packages = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+        folders = dict.fromkeys(os.path.abspath(path) for path in sys.path if os.path.isdir(path or "."))
+        searched = [path for path in folders if not path.startswith(tuple(packages))]
+        raise VidclfError(
+            f"{key}={target}: there is no module {error.name}, neither installed nor in {', '.join(searched)}. "
+            "Start vidclf in the folder of that file, or name the folder in PYTHONPATH."
+        ) from None
+    except (AttributeError, ValueError) as error:
+        module, _, name = target.rpartition(".")
+        meant = did_you_mean(name, vars(sys.modules.get(module, sys)))
+        raise VidclfError(f"{key}={target}: {error}.{meant} Choose another class or function.") from None
+    if not callable(part):
+        raise VidclfError(f"{key}={target}: a {type(part).__name__}, not a class or function. Write {target}.NAME.")
+    return part
+
+
+def _check_names(name: str, target: str, node: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> None:
+    """Raise VidclfError if a key is no parameter of its target."""
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    takes = [key for key, parameter in parameters.items() if parameter.default is not Parameter.empty or key in node]
+    for key in node.keys() - parameters.keys():
+        if key.startswith("_"):
+            continue
+        meant = did_you_mean(key, takes)
+        if not meant and key in settings_of("train"):
+            meant = f" Did you mean {key}={node[key]}?"
+        taker, names = target.rpartition(".")[2], ", ".join(takes) or "nothing"
+        raise VidclfError(f"{name}.{key}: {taker} takes no {key}.{meant} It takes {names}.")
 
 
 def _check(key: str, value: object, annotation: Any) -> None:
     if not fits(value, annotation):
         shown = sanitize(str(value))[:200]
-        raise VidclfError(f"{key}={shown}: must be {formatannotation(annotation).replace('typing.', '')}.")
+        example = f" Write {key}=[{shown}]." if fits([value], annotation) and not fits([[]], annotation) else ""
+        raise VidclfError(f"{key}={shown}: must be {name_of(annotation)}.{example}")
+
+
+def name_of(annotation: Any) -> str:
+    """Return what an annotation says of plain data, in words: `a whole number or null`."""
+    kind, arguments = get_origin(annotation) or annotation, get_args(annotation)
+    if kind in (Union, UnionType):
+        names = dict.fromkeys(name_of(argument) for argument in arguments if not _is_of_torch(argument))
+        return " or ".join(name for name in names if not (name == PLAIN_NAMES[int] and PLAIN_NAMES[float] in names))
+    if kind is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if kind in (list, tuple, Sequence, Iterable):
+        return f"a list (each item {name_of(arguments[0])})" if arguments else "a list"
+    return PLAIN_NAMES.get(kind, "null" if kind in (None, NoneType) else formatannotation(annotation))
 
 
 def fits(value: Any, annotation: Any) -> bool:
@@ -98,6 +174,8 @@ def fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, str | Path) and "\0" not in str(value)
     if kind in (bool, dict, None, NoneType):
         return isinstance(value, NoneType if kind is None else kind)
-    if isinstance(kind, type) and kind.__module__.startswith("torch"):
-        return isinstance(value, kind)
-    return True
+    return isinstance(value, kind) if _is_of_torch(kind) else True
+
+
+def _is_of_torch(kind: Any) -> bool:
+    return isinstance(kind, type) and kind.__module__.startswith("torch")

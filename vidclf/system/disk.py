@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     import torch
 
 _TEMPORARY = re.compile(r"\.(.+)\.(?:[0-9a-f]{32}|part)", re.DOTALL)  # part: of earlier versions
-WRITTEN_IN_PLACE = (".log", ".yaml")  # files of a run that Hydra writes: no other name may lead to them
 _REFUSALS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
@@ -75,11 +74,11 @@ def locked(path: Path, waiting_message: str = "") -> Iterator[bool]:
         lock.release()
 
 
-def check_links(folder: Path, within: Path | None = None) -> None:
+def check_links(folder: Path, within: Path | None = None, in_place: tuple[str, ...] = ()) -> None:
     """Raise VidclfError if a link inside `folder`, which may come from anyone, leads out of it.
 
     The folder itself may be a link, because its user has named it; with `within`, the folder that was named, it must
-    lie in that.
+    lie in that. Files that are written in place, which end in one of `in_place`, may have no second name either.
     """
     root, todo = (within or folder).resolve(), [str(folder.resolve())]
 
@@ -98,7 +97,7 @@ def check_links(folder: Path, within: Path | None = None) -> None:
                     check(Path(entry.path))
                 elif entry.is_dir():
                     todo.append(entry.path)
-                elif entry.name.endswith(WRITTEN_IN_PLACE):
+                elif entry.name.endswith(in_place):
                     check_sole_name(Path(entry.path))
 
 
@@ -200,11 +199,7 @@ def require_space(folder: Path, num_bytes: int, remedy: str) -> None:
 
 
 def empty_on_disk(folder: Path, shape: Sequence[int], dtype: "torch.dtype", remedy: str) -> "torch.Tensor":
-    """Return a tensor in a mapped file, which disappears with the last tensor on it or with the process.
-
-    Raises:
-        VidclfError: the disk has no room for it.
-    """
+    """Return a tensor in a mapped file, which disappears with the last tensor on it or with the process."""
     import torch
 
     num_bytes = math.prod(shape) * dtype.itemsize
@@ -217,11 +212,7 @@ def empty_on_disk(folder: Path, shape: Sequence[int], dtype: "torch.dtype", reme
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write sorted JSON.
-
-    Raises:
-        VidclfError: a number is not finite, which JSON cannot say.
-    """
+    """Write sorted JSON."""
     try:
         text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
     except ValueError as error:

@@ -130,9 +130,6 @@ def choose_device(accelerator: object, devices: object) -> "torch.device":
     Args:
         accelerator: auto, cpu, gpu, cuda, mps.
         devices: how many, -1 or auto for all, or which: [0, 2] or "0,2"; on a CPU, the number of processes.
-
-    Raises:
-        VidclfError: this machine has no such device.
     """
     import torch
 

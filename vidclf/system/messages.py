@@ -25,7 +25,8 @@ def message_for(error: BaseException) -> str | None:
 
     cause = error.__cause__
     if isinstance(error, InstantiationException) and cause is not None:
-        return message_for(cause) or (None if raised_in_user_code(cause) else _in_one_line(error))
+        target = (re.findall("'(.+?)'", str(error)) or ["a class"])[0].rpartition(".")[2]
+        return message_for(cause) or (None if raised_in_user_code(cause) else f"{target}: {_in_one_line(cause)}")
     if isinstance(error, OSError) and error.errno in UNUSABLE:
         return f"{str(error.filename)[:MAX_SHOWN]}: cannot be used ({error.strerror}). Choose another path."
     if isinstance(error, OSError) and error.errno in NO_ACCESS:
@@ -41,14 +42,10 @@ def message_for(error: BaseException) -> str | None:
             "Another process of this run ended (killed? out of memory?), so all have stopped. Everything written so "
             f"far is kept; resume=DIR goes on. ({str(error).splitlines()[0][:200]})"
         )
-    if isinstance(error, HydraException) and re.search("hydra/launcher/(joblib|submitit)", str(error)):
-        return f"{type(error).__name__}: {error}\nThe launchers of sweeps are an extra: pip install 'vidclf[sweep]'"
     if isinstance(error, RuntimeError) and '"srun"' in str(error):  # submitit's
         return (
             "sweep=slurm: this machine has no srun, so no SLURM. Start it where SLURM is, or use sweep=local_parallel."
         )
-    if isinstance(error, HydraException) and "'head.scaling'" in str(error):
-        return "head.scaling: scaling is a stage before the head. Use scaling=auto, standard, max or none."
     if not isinstance(error, VidclfError) and _restores_a_checkpoint(error):
         return f"resume: the checkpoint does not fit this training, or is damaged ({_in_one_line(error)}). Train again."
     if isinstance(error, VidclfError | HydraException | OmegaConfBaseException) or rejects_a_setting(error):
@@ -57,9 +54,12 @@ def message_for(error: BaseException) -> str | None:
 
 
 def refusal_of(constructor: Callable, settings: Mapping[str, object], error: Exception) -> str:
-    """Return the sentence for a constructor's refusal of its settings."""
-    values = ", ".join(f"{key}={value}" for key, value in settings.items())[:MAX_SHOWN]
-    return f"{constructor.__qualname__}({values}): {_in_one_line(error)}. Change these settings."
+    """Return the sentence for a constructor's refusal of its settings: those that it mentions, otherwise all."""
+    reason = _in_one_line(error).rstrip(".")
+    words = {*re.findall(r"[\w.-]+", reason)} - {"0", "1", "0.0", "1.0", "None", "True", "False"}
+    named = [key for key in settings if key in words] or [key for key, value in settings.items() if str(value) in words]
+    values = ", ".join(f"{key}={settings[key]}" for key in named or settings)[:MAX_SHOWN]
+    return f"{constructor.__qualname__}({values}): {reason}. Change these settings."
 
 
 def _in_one_line(error: BaseException) -> str:

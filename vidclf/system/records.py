@@ -7,7 +7,7 @@ value does not grow with their number. Its default journal works wherever the fi
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ class Records:
     Args:
         path: of the file, which is made by the first `put`.
         remedy: what to do where it cannot be written.
+        is_valid: value -> whether it has the form of those that were put; the file may come from anyone.
     """
 
-    def __init__(self, path: Path, remedy: str) -> None:
-        self.path, self.remedy = path, remedy
+    def __init__(self, path: Path, remedy: str, is_valid: Callable[[Any], bool]) -> None:
+        self.path, self.remedy, self.is_valid = path, remedy, is_valid
 
     def get(self, keys: Iterable[str]) -> Iterator[Any]:
         """Yield the value of each key in order; None where there is none.
@@ -46,14 +47,11 @@ class Records:
                     if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
                         raise VidclfError(f"{self.path}: cannot read ({error}). {self.remedy}") from error
                     rows = []
-                yield _unpack(key, rows[0][0]) if rows else None
+                value = _unpack(key, rows[0][0]) if rows else None
+                yield value if self.is_valid(value) else None
 
     def put(self, values: Mapping[str, Any]) -> None:
-        """Write all values or none.
-
-        Raises:
-            VidclfError: the disk refuses.
-        """
+        """Write all values or none."""
         self._check_files()
         rows = [(key, _pack(key, value)) for key, value in zip(map(_encode, values), values.values(), strict=True)]
         try:
@@ -95,4 +93,7 @@ def _unpack(key: bytes, packed: Any) -> Any:
     """Return the value, or None if it is not as it was packed."""
     if not isinstance(packed, bytes) or zlib.crc32(key + packed[4:]).to_bytes(4, "big") != packed[:4]:
         return None
-    return json.loads(packed[4:])
+    try:
+        return json.loads(packed[4:])
+    except (ValueError, RecursionError):
+        return None

@@ -24,9 +24,6 @@ def seed_all(seed: object) -> None:
     """Seed Python, NumPy, torch, and the processes that Lightning starts.
 
     Lightning's `seed_everything` does the same, but takes seconds to import.
-
-    Raises:
-        VidclfError: the seed is not a whole number of 32 bits.
     """
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise VidclfError(f"seed={seed}: must be a whole number from 0 to {2**32 - 1}.")

@@ -5,15 +5,19 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from vidclf.system.ranks import is_rank_zero
 from vidclf.system.text import sanitize
 
-if TYPE_CHECKING:
-    from lightning.pytorch.callbacks import Callback
-
 Item = TypeVar("Item")
+
+INTERVAL_S = 60  # between two lines on work that takes long
+
+
+def shows_bars() -> bool:
+    """Return whether progress is drawn, on a terminal or in a notebook, and not written in lines."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 def track(
@@ -24,7 +28,7 @@ def track(
     part: str = "",
     count_parts: Callable[[Item], int] = lambda item: 0,
 ) -> Iterator[Item]:
-    """Yield `items`; show a bar on a terminal, elsewhere a line before. Show nothing for a total of 0.
+    """Yield `items`; show a bar on a terminal, elsewhere a line before and one a minute. Show nothing for a total of 0.
 
     With `part`, the name of what an item consists of, a line after says the rates of items and parts.
     """
@@ -32,20 +36,36 @@ def track(
         yield from items
         return
     started, num_items, num_parts = time.perf_counter(), 0, 0
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import track as show_bar
-
-        items = show_bar(items, f"{doing} {total} {unit}", total, console=Console(stderr=True))
+    if shows_bars():
+        items = _draw_bar(items, total, f"{doing} {total} {unit}")
     else:
-        print(f"{doing} {total} {unit}", file=sys.stderr)
+        items = _write_lines(items, total, f"{doing} {total} {unit}")
     for item in items:
         num_items, num_parts = num_items + 1, num_parts + count_parts(item)
         yield item
     if part:
         elapsed_s = max(time.perf_counter() - started, 1e-9)
         rates = f"{num_items / elapsed_s:.1f} {unit}/s, {num_parts / elapsed_s:.1f} {part}/s"
-        print(f"{num_items} {unit} in {elapsed_s:.1f} s: {rates}", file=sys.stderr)
+        say(f"{num_items} {unit} in {elapsed_s:.1f} s: {rates}")
+
+
+def _draw_bar(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # Results that are printed meanwhile stay on stdout, which may be a file.
+    with Progress(console=Console(stderr=True), redirect_stdout=False, redirect_stderr=True) as progress:
+        yield from progress.track(items, total, description=title)
+
+
+def _write_lines(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
+    say(title)
+    started = said = time.monotonic()
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number < total and (now := time.monotonic()) - said >= INTERVAL_S:
+            said, left_s = now, (now - started) / number * (total - number)
+            say(f"{title}: {number} done, about {max(1, round(left_s / 60))} min left")
 
 
 def say(sentence: str) -> None:
@@ -73,22 +93,6 @@ def table(title: str, rows: Mapping[str, object], last: str = "") -> None:
     Console().print(grid)
     if last:
         print(last)
-
-
-def progress_bar() -> "list[Callback]":
-    """Return Lightning's bar with rates and time left, on stderr; none if that is not a terminal."""
-    if not (sys.stderr.isatty() and is_rank_zero()):
-        return []
-    from lightning.pytorch.callbacks import RichProgressBar
-
-    class Bar(RichProgressBar):
-        def _get_train_description(self, current_epoch: int) -> str:
-            """Count epochs from 1, as results do."""
-            last = self.trainer.max_epochs or 0
-            return f"Epoch {current_epoch + 1}{f'/{last}' if last > 0 else ''}".ljust(len(self.validation_description))
-
-    # Drawn at every batch, the bar takes longer than a batch of stored features.
-    return [Bar(refresh_rate=10, console_kwargs={"stderr": True})]
 
 
 def quiet_lightning() -> None:

@@ -12,10 +12,11 @@ from jaxtyping import Float
 from vidclf.contracts import Video
 from vidclf.data.catalogue import VideoFacts
 from vidclf.data.decoding import VideoInfo, inspect
-from vidclf.data.events import Event, formats, in_seconds, parse_events
+from vidclf.data.events import Event, parse_tables, retime
 from vidclf.data.films import find_files, group_files, part_of_files
 from vidclf.data.listing import check_choice, check_custom_classes, choose_classes, sort_names
 from vidclf.data.timelines import (
+    NEGLIGIBLE_S,
     ROUNDING,
     TIME_DIGITS,
     Labelled,
@@ -123,7 +124,7 @@ class Events:
         self.root = folder if root is None else Path(root).expanduser()
         if not self.root.is_dir():
             raise VidclfError(f"dataset.root={self.root}: there is no such folder. Set it to the folder of the videos.")
-        self._tables = [table for file in files for table in _read_tables(file, format, len(files) > 1)]
+        self._tables = [table for file in files for table in parse_tables(file, format, len(files) > 1)]
         self.coders = list(dict.fromkeys(event.coder for _, events in self._tables for event in events))
         self.coder = self.coders[0] if coder is None else coder
         if self.coder not in self.coders:
@@ -131,7 +132,8 @@ class Events:
         mine = [event for _, events in self._tables for event in events if event.coder == self.coder]
         labels = {event.label for event in mine if point_s or event.start_s < event.end_s}
         if unknown := [label for label in self.priority if label not in labels]:
-            raise VidclfError(f"dataset.priority: there is no label {first_five(unknown)}. Allowed: {sorted(labels)}.")
+            allowed = ", ".join(sort_names(labels))
+            raise VidclfError(f"dataset.priority: there is no label {first_five(unknown)}. Allowed: {allowed}.")
         chosen = choose_classes(classes, sort_names(labels))
         self.class_names = sort_names({*chosen, *([] if background is None else [background])})
         check_custom_classes(self.class_names, self.file)
@@ -190,6 +192,8 @@ class Events:
     def coded_twice(self, step_s: float | int = 0.1, look_up: LookUp | None = None) -> list[Coded]:
         """Return what the used coder and the next one say of each file that both have seen, every `step_s` seconds."""
         other = next((coder for coder in self.coders if coder != self.coder), None)
+        if other is None:
+            return []
         events, infos = self._locate(look_up or _inspect_all)
         mine, others = ([event for event in events if event.coder == coder] for coder in (self.coder, other))
         groups = group_files(mine, self.group, self.root)
@@ -218,7 +222,7 @@ class Events:
         located: list[Event] = []
         for per_frame, events in self._tables:
             here = [replace(event, path=paths[event.path]) for event in events]
-            located += in_seconds(here, infos.__getitem__) if per_frame else here
+            located += retime(here, infos.__getitem__) if per_frame else here
         return located, infos
 
     def _timelines(self, events: Sequence[Event], infos: Mapping[str, VideoInfo | None]) -> dict[str, list[Stretch]]:
@@ -256,8 +260,11 @@ class Events:
     def _labels(self, stretches: Sequence[Stretch], starts_s: Float[np.ndarray, " W"]) -> list[str | None]:
         """Return the label of each window, or `background`."""
         covered = cover(stretches, starts_s, self.window_s, self.class_names)
-        is_covered = covered.max(axis=1) >= self.min_cover * self.window_s - ROUNDING
-        names = [self.class_names[column] for column in covered.argmax(axis=1)]
+        most = covered.max(axis=1)
+        # A tool that rounds times to milliseconds changes no label.
+        is_covered = (most > 0) & (most >= self.min_cover * self.window_s - NEGLIGIBLE_S)
+        first = (covered >= most[:, None] - NEGLIGIBLE_S).argmax(axis=1)
+        names = [self.class_names[column] for column in first]
         return [name if enough else self.background for name, enough in zip(names, is_covered, strict=True)]
 
     def _num_points(self, events: Sequence[Event]) -> int:
@@ -283,23 +290,6 @@ class Events:
         say(f"{self.file}: {total_s:.1f} s of {len(durations)} video(s): {', '.join([*labelled, nothing])}.")
         shown = [f"{name} {time_s:.1f} s" for name, time_s in of_group.items()]
         say(f"{self.file}: {len(of_group)} group(s): {first_five(shown)}.")
-
-
-def _read_tables(file: Path, format: str | None, is_coder: bool) -> list[tuple[bool, list[Event]]]:
-    """Return whether times are frames, and the events, of a table or of each table in a folder."""
-    files = [file]
-    if file.is_dir():
-        endings = {ending for chosen in formats().values() for ending in chosen.ENDINGS}
-        files = sorted(path for path in file.iterdir() if path.is_file() and path.suffix.lower() in endings)
-        if not files:
-            raise VidclfError(f"dataset.file={file}: there is no table of events in this folder. Name a table.")
-    tables = []
-    for path in files:
-        chosen, events = parse_events(path, format)
-        if is_coder:
-            events = [replace(event, coder=event.coder or file.stem) for event in events]
-        tables.append((chosen.PER_FRAME, events))
-    return tables
 
 
 def _inspect_all(paths: Sequence[Path]) -> list[VideoFacts | VideoError]:

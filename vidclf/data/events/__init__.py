@@ -10,8 +10,7 @@ A format's module has
     write(path, events, videos)     bytes, given each video's `VideoInfo`
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
@@ -19,7 +18,6 @@ from itertools import groupby
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
-from typing import Any
 
 from vidclf.data.decoding import VideoInfo
 from vidclf.data.listing import read_text
@@ -87,39 +85,58 @@ def read_events(
         return events
     if info_of is None:
         raise VidclfError(f"{file}: it counts frames, so that the videos' rates are needed. Give `info_of`.")
-    return in_seconds(events, info_of)
+    return retime(events, info_of)
 
 
 def parse_events(file: Path, format: str | None = None) -> tuple[ModuleType, list[Event]]:
     """Return the format of a file, and its events with times as they are written."""
-    text = _read(file)
+    text = _text_of(file)
     chosen = _choose(file, text, format)
     events: list[Event] = []
-    for event in chosen.read(file, text):
+    for event in _read(chosen, file, text):
         check_num_rows(file, len(events) + 1, MAX_EVENTS)
-        if not event.label.strip():
-            raise VidclfError(f"{file}, {event.where}: the label is empty. Fill it or remove the event.")
-        if event.end_s < event.start_s:
-            unit = "frame " if chosen.PER_FRAME else ""
-            raise VidclfError(
-                f"{file}, {event.where}: {event.label} stops at {unit}{event.end_s:g}, before it starts at "
-                f"{unit}{event.start_s:g}. Correct the times."
-            )
         events.append(event)
     if not events:
         raise VidclfError(f"{file}: there are no events in it. Choose a table with at least two classes.")
     return chosen, events
 
 
-def in_seconds(events: Sequence[Event], info_of: Callable[[str], VideoInfo | None]) -> list[Event]:
-    """Return events whose times are frames with times in seconds; those of videos without facts stay as they are."""
+def parse_tables(file: Path, format: str | None, is_coder: bool) -> list[tuple[bool, list[Event]]]:
+    """Return whether times are frames, and the events, of a table, or of each table in a folder.
+
+    Args:
+        file: a table, or a folder, in which files with the ending of a format are tables.
+        format: as in `read_events`.
+        is_coder: whether all events without a coder are of the one that the file is named after.
+    """
+    files = [file]
+    if file.is_dir():
+        endings = {ending for module in formats().values() for ending in module.ENDINGS}
+        files = sorted(path for path in file.iterdir() if path.is_file() and path.suffix.lower() in endings)
+        if not files:
+            raise VidclfError(f"dataset.file={file}: there is no table of events in this folder. Name a table.")
+    tables = []
+    for path in files:
+        chosen, events = parse_events(path, format)
+        if is_coder:
+            events = [replace(event, coder=event.coder or file.stem) for event in events]
+        tables.append((chosen.PER_FRAME, events))
+    return tables
+
+
+def retime(
+    events: Sequence[Event],
+    info_of: Callable[[str], VideoInfo | None],
+    convert: Callable[[VideoInfo, Sequence[float | int]], list[float]] = times_of,
+) -> list[Event]:
+    """Return events with times in seconds that were frames, or what `convert` says; those without facts unchanged."""
     converted: list[Event] = []
     for path, of_path in groupby(events, lambda event: event.path):
         run = list(of_path)
         if (info := info_of(path)) is None:
             converted += run
             continue
-        times = times_of(info, [frame for event in run for frame in (event.start_s, event.end_s)])
+        times = convert(info, [time for event in run for time in (event.start_s, event.end_s)])
         pairs = zip(times[::2], times[1::2], strict=True)
         converted += [replace(e, start_s=start, end_s=end) for e, (start, end) in zip(run, pairs, strict=True)]
     return converted
@@ -138,28 +155,6 @@ def write_events(path: Path, events: Sequence[Event], videos: Mapping[str, Video
     write_atomically(path, writers[path.suffix.lower()].write(path, in_order, videos))
 
 
-def load_json(file: Path, text: str) -> Any:
-    """Return the content of a JSON file.
-
-    Raises:
-        VidclfError: it is no JSON, or nested too deeply.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise VidclfError(f"{file}: its JSON is nested too deeply for a table of events. Export it again.") from error
-    except ValueError as error:
-        raise VidclfError(f"{file}: it is no JSON ({error}). Export it again.") from error
-
-
-def check_shape(file: Path, value: object, kind: type, what: str) -> Any:
-    """Return a value from a file; raise VidclfError if it is not of the kind that the format has there."""
-    if not isinstance(value, kind) or isinstance(value, bool):
-        names = {dict: "an object", list: "a list", str: "text", float: "a number"}
-        raise VidclfError(f"{file}: {what} must be {names.get(kind, kind.__name__)}. Export it again.")
-    return value
-
-
 def number(file: Path, value: object, what: str) -> float:
     """Return a finite number from a file, 0 or more; raise VidclfError if it is none."""
     try:
@@ -171,7 +166,30 @@ def number(file: Path, value: object, what: str) -> float:
     return result
 
 
-def _read(file: Path) -> str:
+def _read(chosen: ModuleType, file: Path, text: str) -> Iterator[Event]:
+    """Yield the events in a file's text.
+
+    Raises:
+        VidclfError: also where a value is of another kind than the format has there.
+    """
+    try:
+        for event in chosen.read(file, text):
+            if not event.label.strip():
+                raise VidclfError(f"{file}, {event.where}: the label is empty. Fill it or remove the event.")
+            if not 0 <= event.start_s <= event.end_s:
+                times = f"{event.label} stops at {event.end_s:g}, before it starts at {event.start_s:g}"
+                unit = ", in frames" if chosen.PER_FRAME else ""
+                raise VidclfError(f"{file}, {event.where}: {times}{unit}. Correct the times.")
+            yield event
+    except VidclfError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise VidclfError(
+            f"{file}: it is not a {chosen.NAME} file as its program writes it ({error}). Export it again."
+        ) from error
+
+
+def _text_of(file: Path) -> str:
     if not file.is_file():
         raise VidclfError(f"{file}: there is no such file. Set dataset.file to a table of events.")
     with file.open("rb") as opened:
@@ -192,14 +210,13 @@ def _choose(file: Path, text: str, name: str | None) -> ModuleType:
         if name not in formats():
             raise VidclfError(f"dataset.format={name}: must be one of {', '.join(formats())}.")
         return formats()[name]
-    fitting = [module for module in formats().values() if module.fits(text)]
-    for module in fitting:
-        if ending not in module.ENDINGS:
-            say(f"{file}: it is read as {module.NAME}, which fits its content; its ending does not say so.")
-        return module
-    for module in reversed(formats().values()):  # its own message says what is wrong
-        if ending in module.ENDINGS:
-            return module
+    fitting = next((module for module in formats().values() if module.fits(text)), None)
+    if fitting is not None:
+        if ending not in fitting.ENDINGS:
+            say(f"{file}: it is read as {fitting.NAME}, which fits its content; its ending does not say so.")
+        return fitting
+    if ending in formats()["table"].ENDINGS:  # whose message says which columns there should be
+        return formats()["table"]
     raise VidclfError(
         f"{file}: none of the known formats fits its content ({', '.join(formats())}). Choose one with "
         "dataset.format=..., or write a CSV table with the columns path, start_s, end_s and label."

@@ -6,8 +6,9 @@ has none). Source: the EAF schema, https://www.mpi.nl/tools/elan/EAFv3.0.xsd
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from mimetypes import guess_type
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.parse import quote, unquote, urlparse
 from xml.etree.ElementTree import Element, ParseError, SubElement, tostring
 
 from defusedxml import DefusedXmlException
@@ -35,15 +36,13 @@ def read(file: Path, text: str) -> Iterator[Event]:
     except (DefusedXmlException, ParseError, ValueError) as error:
         what = "it defines entities" if isinstance(error, DefusedXmlException) else f"it is no XML ({error})"
         raise VidclfError(f"{file}: {what}. Save it again in ELAN.") from error
-    films, slots = (
-        _films(file, root),
-        {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")},
-    )
-    of_tier = {
-        str(item.get("NAME")).removeprefix(VIDEO): item.text or ""
-        for item in root.iter("PROPERTY")
-        if str(item.get("NAME")).startswith(VIDEO)
-    }
+    slots = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")}
+    films = [_path(media) for media in root.iter("MEDIA_DESCRIPTOR")]
+    film_of = {item.get("NAME", "").removeprefix(VIDEO): item.text or "" for item in root.iter("PROPERTY")}
+    if not films:
+        raise VidclfError(f"{file}: it names no media file. Link the video in ELAN (Edit, Linked files).")
+    if len(films) > 1 and films[0] not in film_of.values():
+        say(f"{file}: it shows {len(films)} media files side by side; {films[0]}, the first, is used.")
     for tier in root.iter("TIER"):
         name = tier.get("TIER_ID", "")
         for row, annotation in enumerate(tier.iter("ALIGNABLE_ANNOTATION"), start=1):
@@ -52,26 +51,20 @@ def read(file: Path, text: str) -> Iterator[Event]:
                 number(file, slots.get(annotation.get(key)) or "no time", where) / 1000
                 for key in ("TIME_SLOT_REF1", "TIME_SLOT_REF2")
             )
-            label = annotation.findtext("ANNOTATION_VALUE") or ""
+            text = annotation.findtext("ANNOTATION_VALUE") or ""
+            label = text if text.strip() else name
             who = {"subject": tier.get("PARTICIPANT", ""), "coder": tier.get("ANNOTATOR", "")}
-            path = of_tier.get(name, films[0])
-            yield Event(path, start_s, end_s, label if label.strip() else name, **who, where=where)
+            yield Event(
+                film_of.get(name, films[0]), start_s, end_s, label if label.strip() else name, **who, where=where
+            )
     if num := sum(1 for _ in root.iter("REF_ANNOTATION")):
         say(f"{file}: {num} annotations of other annotations have no times of their own and are left out.")
 
 
-def _films(file: Path, root: Element) -> list[str]:
-    """Return the paths of the media files; one that lies beside the .eaf file by its relative path."""
-    films = []
-    for media in root.iter("MEDIA_DESCRIPTOR"):
-        url = media.get("RELATIVE_MEDIA_URL") or media.get("MEDIA_URL") or ""
-        path = unquote(urlparse(url).path if url.startswith("file:") else url).replace("\\", "/")
-        films.append(path.removeprefix("./"))
-    if not films:
-        raise VidclfError(f"{file}: it names no media file. Link the video in ELAN (Edit, Linked files).")
-    if len(films) > 1 and not any(str(item.get("NAME")).startswith(VIDEO) for item in root.iter("PROPERTY")):
-        say(f"{file}: it shows {len(films)} media files side by side; {films[0]}, the first, is used.")
-    return films
+def _path(media: Element) -> str:
+    url = media.get("RELATIVE_MEDIA_URL") or media.get("MEDIA_URL") or ""
+    path = unquote(urlparse(url).path) if url.startswith("file:") else url
+    return path.replace("\\", "/").removeprefix("./")
 
 
 def write(path: Path, events: Sequence[Event], videos: Mapping[str, VideoInfo]) -> bytes:
@@ -81,9 +74,9 @@ def write(path: Path, events: Sequence[Event], videos: Mapping[str, VideoInfo]) 
     header = SubElement(root, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
     films = sorted({event.path for event in events})
     for film in films:
-        mime_type = "video/mp4" if film.lower().endswith((".mp4", ".m4v", ".mov")) else "video/*"
-        url = film if film.startswith("/") else f"./{film}"
-        SubElement(header, "MEDIA_DESCRIPTOR", {"MEDIA_URL": url, "RELATIVE_MEDIA_URL": url, "MIME_TYPE": mime_type})
+        url = f"file://{quote(film)}" if film.startswith("/") else f"./{film}"
+        media = {"MEDIA_URL": url, "RELATIVE_MEDIA_URL": url, "MIME_TYPE": guess_type(film)[0] or "video/*"}
+        SubElement(header, "MEDIA_DESCRIPTOR", media)
     order, tiers = SubElement(root, "TIME_ORDER"), dict[tuple[str | int, ...], Element]()
     kinds = [(event.path, event.subject, event.coder, event.label) for event in events]
     for count, (event, kind, lane) in enumerate(zip(events, kinds, lanes(events, kinds), strict=True), start=1):
@@ -97,11 +90,11 @@ def write(path: Path, events: Sequence[Event], videos: Mapping[str, VideoInfo]) 
             if len(films) > 1:
                 SubElement(header, "PROPERTY", {"NAME": f"{VIDEO}{name}"}).text = event.path
         start, end = round(event.start_s * 1000), round(event.end_s * 1000)
-        for slot, time in ((f"ts{2 * count - 1}", start), (f"ts{2 * count}", max(end, start + 1))):
+        slots = f"ts{2 * count - 1}", f"ts{2 * count}"
+        for slot, time in zip(slots, (start, max(end, start + 1)), strict=True):
             SubElement(order, "TIME_SLOT", {"TIME_SLOT_ID": slot, "TIME_VALUE": str(time)})
-        ends = {"TIME_SLOT_REF1": f"ts{2 * count - 1}", "TIME_SLOT_REF2": f"ts{2 * count}"}
-        outer = SubElement(tiers[key], "ANNOTATION")
-        annotation = SubElement(outer, "ALIGNABLE_ANNOTATION", {"ANNOTATION_ID": f"a{count}", **ends})
+        ends = {"ANNOTATION_ID": f"a{count}", "TIME_SLOT_REF1": slots[0], "TIME_SLOT_REF2": slots[1]}
+        annotation = SubElement(SubElement(tiers[key], "ANNOTATION"), "ALIGNABLE_ANNOTATION", ends)
         SubElement(annotation, "ANNOTATION_VALUE").text = event.label
     root.extend(tiers.values())
     SubElement(root, "LINGUISTIC_TYPE", {"LINGUISTIC_TYPE_ID": "event", "TIME_ALIGNABLE": "true"})

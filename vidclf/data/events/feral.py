@@ -14,7 +14,7 @@ import numpy as np
 
 from vidclf.contracts import PARTS
 from vidclf.data.decoding import VideoInfo
-from vidclf.data.events import Event, check_shape, load_json, number
+from vidclf.data.events import Event, retime
 from vidclf.data.timelines import frames_of, num_decoded, runs
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
@@ -30,13 +30,14 @@ def fits(text: str) -> bool:
 
 def read(file: Path, text: str) -> Iterator[Event]:
     """Yield the runs of equal labels, those of class 0 too; or the events that vidclf wrote beside them."""
-    content = check_shape(file, load_json(file, text), dict, "it")
-    names = check_shape(file, content.get("class_names"), dict, "class_names")
-    labels = check_shape(file, content.get("labels"), dict, "labels")
-    splits = check_shape(file, content.get("splits", {}), dict, "splits")
+    content = json.loads(text)
+    names, labels, splits = content["class_names"], content["labels"], content.get("splits", {})
     part_of = {path: part for part in PARTS for path in splits.get(part) or ()}
     matrices = {path: _matrix(file, path, frames, names) for path, frames in labels.items()}
-    exact = [_event(file, row, part_of) for row in content.get("events") or ()]
+    exact = [
+        Event(str(path), start, end, label, subject, coder=coder, part=part_of.get(path, ""), where=f"event {row}")
+        for row, (path, start, end, label, subject, coder) in enumerate(content.get("events", ()), start=1)
+    ]
     if exact:
         lengths = {path: len(matrix) for path, matrix in matrices.items()}
         written = _matrices(exact, lengths, list(map(str, names.values())))
@@ -53,26 +54,14 @@ def read(file: Path, text: str) -> Iterator[Event]:
 
 def _matrix(file: Path, path: str, frames: Any, names: Mapping[str, Any]) -> np.ndarray:
     """Return which classes each frame has, (F, K)."""
-    check_shape(file, frames, list, f"the labels of {path!r}")
     if frames and isinstance(frames[0], list):  # several classes at once
-        rows = [[bool(value) for value in frame] if isinstance(frame, list) else [] for frame in frames]
-        if any(len(row) != len(names) for row in rows):
-            raise VidclfError(f"{file}, video {path!r}: a frame has not {len(names)} values, one a class. Correct it.")
-        return np.asarray(rows, bool)
+        return np.asarray(frames, bool).reshape(len(frames), len(names))
     column_of = {key: column for column, key in enumerate(names)}
-    wrong = [(frame, label) for frame, label in enumerate(frames) if str(label) not in column_of]
-    if wrong:
-        raise VidclfError(f"{file}, video {path!r}, frame {wrong[0][0]}: there is no class {wrong[0][1]!r}.")
+    wrong = next((frame for frame, label in enumerate(frames) if str(label) not in column_of), None)
+    if wrong is not None:
+        raise VidclfError(f"{file}, video {path!r}, frame {wrong}: there is no class {frames[wrong]!r}. Name it.")
     columns = np.asarray([column_of[str(label)] for label in frames], int)
     return columns[:, None] == np.arange(len(names))
-
-
-def _event(file: Path, row: Any, part_of: Mapping[str, str]) -> Event:
-    if len(check_shape(file, row, list, "an event")) != 6:
-        raise VidclfError(f"{file}, event {row}: it must be [path, start, end, label, subject, coder] in frames.")
-    path, start, end, label, subject, coder = row
-    start, end = (number(file, time, f"event {row}") for time in (start, end))
-    return Event(path, start, end, label, subject, coder=coder, part=part_of.get(path, ""), where=f"event {row}")
 
 
 def _matrices(events: Sequence[Event], lengths: Mapping[str, int], names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -91,10 +80,7 @@ def write(path: Path, events: Sequence[Event], videos: Mapping[str, VideoInfo]) 
     """Return the labels of all frames of the events' videos, and the events."""
     names = [OTHER, *sorted({event.label for event in events} - {OTHER})]
     films = sorted({event.path for event in events})
-    in_frames = []
-    for event in events:
-        start, end = frames_of(videos[event.path], [event.start_s, event.end_s])
-        in_frames.append(Event(event.path, start, end, event.label, event.subject, coder=event.coder))
+    in_frames = retime(events, videos.__getitem__, frames_of)
     matrices = _matrices(in_frames, {film: num_decoded(videos[film]) for film in films}, names)
     several = any((matrix.sum(axis=1) > 1).any() for matrix in matrices.values())
     part_of = {event.path: event.part for event in events if event.part}
@@ -102,9 +88,7 @@ def write(path: Path, events: Sequence[Event], videos: Mapping[str, VideoInfo]) 
         "is_multilabel": several,
         "class_names": {str(number): name for number, name in enumerate(names)},
         "labels": {film: (m.astype(int) if several else m.argmax(axis=1)).tolist() for film, m in matrices.items()},
-        "splits": {
-            part: [film for film in films if part_of.get(film, "inference") == part] for part in (*PARTS, "inference")
-        },
+        "splits": {part: [f for f in films if part_of.get(f, "inference") == part] for part in (*PARTS, "inference")},
         "events": [[e.path, e.start_s, e.end_s, e.label, e.subject, e.coder] for e in in_frames],
     }
     return json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogateescape")

@@ -52,9 +52,6 @@ class Int8Backbone(nn.Module):
         precision: the number format of the features: bfloat16 where the CPU multiplies it, else float32.
         arithmetic: `exact sums` where the processor's own could overflow; slower.
         configuration: the ranges as text and the backbone's own configuration; part of the weights' hash.
-
-    Raises:
-        VidclfError: the backbone is trained or takes clips, the extra is not installed, or `ranges` are invalid.
     """
 
     compilable = False  # ONNX Runtime computes the layers
@@ -85,11 +82,7 @@ class Int8Backbone(nn.Module):
         return f"int8 {json.dumps(self.ranges, sort_keys=True)} {optional(self.backbone, Backbone, 'configuration')}"
 
     def calibrate(self, batches: Iterable[Float[Tensor, "N 1 3 h w"]]) -> Ranges:
-        """Measure, keep and return the range of each tensor on training images, in batches of one size.
-
-        Raises:
-            VidclfError: the backbone cannot be exported, or the exported network computes other features.
-        """
+        """Measure, keep and return the range of each tensor on training images, in batches of one size."""
         from onnxruntime.quantization import create_calibrator
 
         batches = iter(batches)
@@ -105,11 +98,7 @@ class Int8Backbone(nn.Module):
         return self.ranges
 
     def forward(self, images: Float[Tensor, "N 1 3 h w"]) -> Float[Tensor, "N S D"]:
-        """Return the features of each image; the network is exported for each new N and image size.
-
-        Raises:
-            VidclfError: the backbone was not calibrated, or the ranges are another network's.
-        """
+        """Return the features of each image; the network is exported for each new N and image size."""
         if images.shape not in self._sessions:
             self._sessions[images.shape] = self._build_session(images)
         (features,) = self._sessions[images.shape].run(None, {INPUT: images.float().numpy()})

@@ -7,6 +7,7 @@ that uses it can classify all.
 
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,15 +50,47 @@ class Demo(UCF101):
 
 
 def ensure_written(root: Path) -> None:
-    """Write the demo to `root` unless it exists: all or nothing, also if killed or run twice at once."""
-    if is_written(root):
+    """Write the demo to `root` unless it exists."""
+    if not is_written(root):
+        ensure_filled(root, ABOUT, NUM_BYTES, _write)
+
+
+def ensure_filled(root: Path, about: str, num_bytes: int, fill: Callable[[Path], None]) -> None:
+    """Fill a folder and mark it with `about`, unless it is: all or nothing, also if killed or run twice at once."""
+    if _is_marked(root, about):
         return
     with writing_to(root, REMEDY):
         root.parent.mkdir(parents=True, exist_ok=True)
-        require_space(root.parent, NUM_BYTES, REMEDY)
+        require_space(root.parent, num_bytes, REMEDY)
         with locked(root.with_name(f".{root.name}.lock")):
-            if not is_written(root):  # another process may have done so meanwhile
-                _write(root)
+            if _is_marked(root, about):  # another process has filled it meanwhile
+                return
+            partial = root.with_name(f".{root.name}.partial")
+            if partial.exists():  # left by a killed run
+                shutil.rmtree(partial)
+            partial.mkdir()
+            fill(partial)
+            (partial / ABOUT_FILE).write_text(about, encoding="utf-8")
+            if root.exists():  # and is empty
+                root.rmdir()
+            partial.rename(root)
+
+
+def _is_marked(root: Path, about: str) -> bool:
+    """Return whether a folder is marked with `about`; False if it is empty or missing.
+
+    Raises:
+        VidclfError: it holds anything else.
+    """
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    marker = root / ABOUT_FILE
+    if not marker.is_file() or marker.read_text(encoding="utf-8", errors="replace") != about:
+        raise VidclfError(
+            f"{root}: it is not empty and does not hold this edition of the demo data set. "
+            "Set dataset.root to a new folder, or delete this one if you need nothing in it."
+        )
+    return True
 
 
 def is_written(root: Path) -> bool:
@@ -66,14 +99,8 @@ def is_written(root: Path) -> bool:
     Raises:
         VidclfError: it holds anything else.
     """
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+    if not _is_marked(root, ABOUT):
         return False
-    about = root / ABOUT_FILE
-    if not about.is_file() or about.read_text(encoding="utf-8", errors="replace") != ABOUT:
-        raise VidclfError(
-            f"{root}: it is not empty and does not hold this edition of the demo data set. "
-            "Set dataset.root to a new folder, or delete this one if you need nothing in it."
-        )
     if sum(1 for _ in root.glob("*/*.avi")) == NUM_CLIPS:
         return True
     names = [name for scene in scenes() for name in scene.names()]
@@ -86,22 +113,14 @@ def is_written(root: Path) -> bool:
     return True
 
 
-def _write(root: Path) -> None:
-    """Write next to `root`, then rename; the caller holds the lock."""
-    partial = root.with_name(f".{root.name}.partial")
-    if partial.exists():  # left by a killed run
-        shutil.rmtree(partial)
+def _write(folder: Path) -> None:
     todo = scenes()
     for name in {Path(name).parent for scene in todo for name in scene.names()}:
-        (partial / name).mkdir(parents=True)
+        (folder / name).mkdir()
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        written = threads.map(lambda scene: _write_scene(partial, scene), todo)
+        written = threads.map(lambda scene: _write_scene(folder, scene), todo)
         for _ in track(written, len(todo), "Writing the demo data set:", "scenes"):
             pass
-    (partial / ABOUT_FILE).write_text(ABOUT, encoding="utf-8")
-    if root.exists():  # and is empty
-        root.rmdir()
-    partial.rename(root)
 
 
 def _write_scene(folder: Path, scene: Scene) -> None:
