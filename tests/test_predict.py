@@ -103,7 +103,7 @@ def test_a_damaged_file_is_an_error_after_the_files_before_it_or_is_skipped(
     outcome = predict(folder)
     assert outcome.status == 1
     assert [json.loads(line)["path"] for line in outcome.out.splitlines()] == [str(path) for path in paths[:3]]
-    assert outcome.err.startswith(f"VideoError: {paths[3]}: ")
+    assert outcome.err.startswith(f"Labelling 10 videos\nVideoError: {paths[3]}: ")
     assert "Traceback" not in outcome.err
 
     outcome = predict(folder, "dataset.on_error=skip")
@@ -178,7 +178,8 @@ def test_a_pipe_into_a_new_process_gives_json_lines_and_imports_nothing_that_tra
     command = (sys.executable, "-c", code, f"run={trained.run}", "source=-")
     with (clips / "Archery" / "v_Archery_g01_c01.avi").open("rb") as stdin:
         result = subprocess.run(command, stdin=stdin, capture_output=True, text=True, cwd=trained.run, check=False)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.returncode == 0
+    assert result.stderr == f"predict: {trained.run} -> standard output, or what to=FILE names\n"
     text, modules = result.stdout.splitlines()
     line = json.loads(text)
     assert (line["path"], line["start_s"]) == ("-", 0)
