@@ -238,7 +238,7 @@ def test_a_table_is_not_overwritten_and_names_that_are_not_utf_8_are_refused(
     assert not (tmp_path / "new.csv").exists()
 
 
-@pytest.mark.parametrize("given", ["0", "1", "2.5", "far"])
+@pytest.mark.parametrize("given", ["0", "1", "2.5"])
 def test_check_alike_must_be_between_0_and_1(given: str, check: Callable[..., Outcome]):
     outcome = check(f"check.alike={given}")
     assert outcome.status == 1

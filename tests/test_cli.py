@@ -159,7 +159,7 @@ def test_ctrl_c_before_training_is_a_message_too(vidclf: Callable[..., Outcome],
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vidclf.train.build_backbone", interrupt)
+    monkeypatch.setattr("vidclf.train.build_corpus", interrupt)
     outcome = vidclf("train")
     assert outcome.status == 130
     assert outcome.err.startswith("Interrupted.")

@@ -60,5 +60,5 @@ def test_a_mistyped_key_of_the_demo_is_refused_before_anything_runs(
 
 
 def test_the_help_of_the_demo_runs_nothing(commands: list[list[str]], vidclf: Callable[..., Outcome]):
-    assert vidclf("demo", "--help").out.startswith("vidclf demo key=value ...")
+    assert vidclf("demo", "--help").out.startswith("vidclf demo: train, evaluate and predict")
     assert commands == []

@@ -210,7 +210,9 @@ def test_a_folder_that_is_not_a_run_is_an_error(vidclf: Callable[..., Outcome], 
 
 
 def test_a_run_must_be_given(vidclf: Callable[..., Outcome]):
-    assert vidclf("evaluate") == (1, "", "VidclfError: run must be given: vidclf evaluate run=...\n")
+    outcome = vidclf("evaluate")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err.startswith("VidclfError: run must be given: vidclf evaluate run=...")
 
 
 def refused(outcome: Outcome, sentence: str) -> None:

@@ -103,7 +103,7 @@ def test_a_damaged_file_is_an_error_after_the_files_before_it_or_is_skipped(
     outcome = predict(folder)
     assert outcome.status == 1
     assert [json.loads(line)["path"] for line in outcome.out.splitlines()] == [str(path) for path in paths[:3]]
-    assert outcome.err.startswith(f"Labelling 10 videos\nVideoError: {paths[3]}: ")
+    assert f"VideoError: {paths[3]}: " in outcome.err
     assert "Traceback" not in outcome.err
 
     outcome = predict(folder, "dataset.on_error=skip")

@@ -13,9 +13,10 @@ import torch
 from verbs import Outcome
 
 from vidclf.errors import VidclfError
-from vidclf.run.config import CONF, prepare_arguments
+from vidclf.run.config import CONF
 from vidclf.run.sweep import jobs_of
 from vidclf.run.trust import check_plain, check_trusted
+from vidclf.run.words import prepare_arguments
 from vidclf.system.disk import check_links
 
 CHECKPOINT = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint"}

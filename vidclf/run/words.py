@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 
 from vidclf.command.keys import escape, is_deletion, is_override, key_of, sets_run_key
 from vidclf.command.mistakes import check_flag, check_word
-from vidclf.command.verbs import OPTIONAL_GROUPS, read_verb
+from vidclf.command.verbs import OPTIONAL_GROUPS, groups_of, read_verb
 from vidclf.errors import VidclfError
 from vidclf.run.sweep import find_runs, jobs_of, why_missing
 from vidclf.system.disk import check_links
@@ -76,6 +76,8 @@ def prepare_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
 
 def _check_words(verb: str, arguments: Sequence[str]) -> None:
     """Raise VidclfError for a word that Hydra could not use, or a folder that it must not write to."""
+    names = {argument.partition("=")[0] for argument in arguments}
+    has_own_options = bool(names & {"-cd", "--config-dir", "hydra.searchpath"})  # which Hydra finds, or not
     for before, argument, after in zip(["", *arguments], arguments, [*arguments[1:], ""], strict=False):
         key, _, value = argument.partition("=")
         if key in ("hydra.run.dir", "hydra.sweep.dir") and any(
@@ -86,7 +88,8 @@ def _check_words(verb: str, arguments: Sequence[str]) -> None:
             continue
         if argument.startswith("-"):
             check_flag(verb, argument, after)
-        check_word(verb, argument, after)
+        if not (has_own_options and key in groups_of("train")):
+            check_word(verb, argument, after)
 
 
 def _in_the_runs_folder(arguments: Sequence[str]) -> list[str]:
