@@ -56,6 +56,11 @@ def fit_temperature(
     return temperature
 
 
+def confidence(log_probabilities: Float[Tensor, "*M K"], temperature: float | None) -> Float[Tensor, "*M"]:
+    """Return the calibrated probability of each prediction; without a temperature, as it is."""
+    return (log_probabilities.double() / (temperature or 1.0)).softmax(-1).amax(-1)
+
+
 def _bin_predictions(
     log_probabilities: Float[Tensor, "M K"], labels: Int[Tensor, " M"]
 ) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, " M"], Int[np.ndarray, " M"]]:

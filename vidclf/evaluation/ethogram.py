@@ -1,6 +1,5 @@
 """Score and draw the labels of long videos along their time, beside what the clock alone would say."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from vidclf.contracts import PARTS, Dataset, optional
 from vidclf.data.corpus import Corpus
 from vidclf.data.opening import open_video
 from vidclf.data.timelines import duration_of, instants, labels_at
-from vidclf.errors import VidclfError, VideoError
+from vidclf.errors import VideoError
+from vidclf.evaluation.calibration import confidence
+from vidclf.evaluation.cleaning import CHOSEN, DEFAULT, chosen_in, cleaning_of, step_of
 from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
 from vidclf.evaluation.scores import VideoPredictions
 from vidclf.evaluation.segments import Counts, bouts_of, rows_of_classes, scores_of
@@ -31,10 +32,8 @@ from vidclf.evaluation.timeline import (
     timelines_of,
 )
 from vidclf.system.disk import write_csv
-from vidclf.system.terminal import say
 from vidclf.system.text import sanitize
 
-CHOSEN = ("smooth_s", "min_bout_s")  # on val, and kept in metrics.json
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 MAX_LEAVES, MIN_LEAF_S = 32, 2.0  # of the tree that sees the clock
 MAX_DRAWN = 20  # videos
@@ -63,10 +62,8 @@ def report_timelines(
     """
     if optional(corpus.dataset, Dataset, "timelines") is None:
         return {}
-    settings = settings or {"step_s": 0.1, "smooth_s": None, "min_bout_s": None}
-    step_s, names = settings["step_s"], corpus.class_names
-    if not 0 < step_s <= 10:
-        raise VidclfError(f"timeline.step_s={step_s}: must be above 0 and at most 10 seconds.")
+    settings = settings or DEFAULT
+    step_s, names = step_of(settings), corpus.class_names
     background = optional(corpus.dataset, Dataset, "background")
     label = names.index(background) if background in names else None
     windows = [corpus.videos[position] for position in predictions.positions]
@@ -74,8 +71,8 @@ def report_timelines(
     probabilities = predictions.log_probabilities.exp().numpy()
     films = timelines_of(probabilities, windows, truths, names, background, step_s)
     best = None if val else choose_cleaning(films, step_s, label)
-    chosen = dict(zip(CHOSEN, best, strict=True)) if best else _chosen_in(val or folder)
-    cleaning = {key: settings[key] if settings[key] is not None else chosen[key] for key in CHOSEN}
+    chosen = dict(zip(CHOSEN, best, strict=True)) if best else chosen_in(val or folder)
+    cleaning = cleaning_of(settings, chosen)
     predicted = [clean(film.probabilities, **cleaning, step_s=step_s) for film in films]
     metrics = {**score_timelines(films, predicted, label), **cleaning}
     metrics |= _baselines(films, corpus, step_s, label)
@@ -86,16 +83,6 @@ def report_timelines(
     _write_timelines(folder, films, predicted, names, step_s)
     draw_ethogram(films, predicted, names, step_s, label).savefig(folder / "ethogram.png", dpi=120)
     return metrics
-
-
-def _chosen_in(folder: Path) -> dict[str, float]:
-    """Return the smoothing that was chosen on val, from metrics.json; none where it was not."""
-    try:
-        metrics = json.loads((folder / "metrics.json").read_text())
-        return {key: float(metrics[key]) for key in CHOSEN}
-    except (OSError, ValueError, TypeError, KeyError):
-        say(f"{folder}: no smoothing was chosen on val, so timelines are not smoothed. Evaluate part=val first.")
-        return dict.fromkeys(CHOSEN, 0.0)
 
 
 def _class_rows(
@@ -185,8 +172,7 @@ def write_coverage(folder: Path, predictions: VideoPredictions, temperature: flo
 
     A row has the threshold, the share of windows that reach it, their accuracy, and its interval over groups.
     """
-    log_probabilities = (predictions.log_probabilities.double() / (temperature or 1.0)).log_softmax(1)
-    probability = log_probabilities.max(1).values.exp().numpy()
+    probability = confidence(predictions.log_probabilities, temperature).numpy()
     rows: list[tuple[object, ...]] = []
     for threshold in THRESHOLDS:
         reached = probability >= threshold

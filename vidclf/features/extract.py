@@ -99,6 +99,33 @@ class Extractor:
         assembly.flush()
         yield from assembly.finished(wait=True)
 
+    def follow(self, video: VideoViews) -> Iterator[tuple[Int[Tensor, " r"], Float[Tensor, "r crops S D"]]]:
+        """Yield positions in a long video's units, and their features, while it is decoded; memory is bounded.
+
+        Raises:
+            VideoError: the file is damaged.
+        """
+        self.backbone.to(self.device).eval()
+        crop, normalize = halves_of(self.transform)
+        assembly = _Assembly(self.backbone, normalize, self.device)
+
+        def decode(path: Path) -> Iterator[tuple[Tensor, Tensor]]:
+            with errors_name_video(path):
+                yield from images_of(path, video.frames, crop)
+
+        def finished(wait: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+            for piece, features in assembly.finished(wait):
+                assert isinstance(features, Tensor)
+                yield piece.views, features
+
+        for _, (positions, images) in run_ahead(decode, [self.paths[video.video]], 1):
+            ordered = positions.sort().values  # as `finished` orders features
+            assembly.add(positions, images)
+            assembly.end(replace(video, views=ordered, frames=video.frames[ordered]), None)
+            yield from finished()
+        assembly.flush()
+        yield from finished(wait=True)
+
     def compile_if_it_pays(self, num_images: int) -> None:
         """Compile the backbone with torch.compile if `compile` is True, or `auto` and there is enough work."""
         if not isinstance(self.backbone, FrozenBackbone) or self.compile is False:

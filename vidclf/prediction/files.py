@@ -38,13 +38,17 @@ class Predictor:
         self.class_names, self.device = class_names, device
 
     @torch.no_grad()
-    def label(self, features: Float[Tensor, "V S D"], name: str) -> dict[str, Any]:
-        """Return the label of a video from the features of its views; `name` is for error messages."""
+    def score(self, features: Float[Tensor, "V S D"], name: str) -> Float[Tensor, " K"]:
+        """Return the log-probabilities of a video from the features of its views; `name` is for error messages."""
         zeros = torch.zeros(len(features), dtype=torch.int64)  # a single video without a label
         batch = Views(features.to(self.device), zeros, zeros, zeros)
         logits = self.classifier.predict_logits(batch.inputs).cpu()
         self.classifier.check_finite(logits, name, [batch])
-        top5 = most_probable(self.classifier.aggregation(logits), self.class_names)
+        return self.classifier.aggregation(logits)
+
+    def label(self, features: Float[Tensor, "V S D"], name: str) -> dict[str, Any]:
+        """Return the label of a video, and the five most probable."""
+        top5 = most_probable(self.score(features, name), self.class_names)
         lines = [{"label": label, "probability": probability} for label, probability in top5]
         return {**lines[0], "top5": lines}
 
@@ -64,7 +68,7 @@ class Predictor:
         backbone = self.classifier.backbone
 
         def views() -> Iterator[VideoViews]:
-            for number, info in run_ahead(lambda number: [_inspect(paths[number])], range(len(paths)), num_threads):
+            for number, (_, info) in enumerate(inspect_files(paths, num_threads)):
                 if isinstance(info, VideoError):
                     errors[number] = info
                     continue
@@ -85,12 +89,17 @@ class Predictor:
         yield from ((paths[number], errors[number]) for number in numbers)
 
 
-def _inspect(path: Path) -> VideoInfo | VideoError:
-    try:
-        with errors_name_video(path):
-            return inspect(path)
-    except VideoError as error:
-        return error
+def inspect_files(paths: Sequence[Path], num_threads: int) -> Iterator[tuple[Path, VideoInfo | VideoError]]:
+    """Yield each file in order with its facts, or with what is wrong with it; decoding runs ahead."""
+
+    def look(path: Path) -> Iterator[VideoInfo | VideoError]:
+        try:
+            with errors_name_video(path):
+                yield inspect(path)
+        except VideoError as error:
+            yield error
+
+    return run_ahead(look, paths, num_threads)
 
 
 def skip_damaged(labels: Iterable[tuple[Path, dict[str, Any] | VideoError]], skip: bool) -> Iterator[dict[str, Any]]:
