@@ -17,6 +17,7 @@ from verbs import Outcome
 from videos import encode_video, numbered_frame
 
 from vidclf.audit import findings
+from vidclf.audit.page import shortcut_sentences
 from vidclf.audit.shortcuts import (
     LabelledVideos,
     Shortcut,
@@ -98,6 +99,12 @@ def test_a_class_that_its_files_give_away_is_reported(check: Callable[..., Outco
     outcome = check("split.test_fraction=0.5")
     assert "its file's container alone" not in outcome.err  # said once, as a problem
     assert "a small decision tree classifies 100% of the test videos" in outcome.err
+
+
+def test_a_shortcut_that_a_problem_tells_is_not_called_unmeasured():
+    corpus = object.__new__(findings.CheckedCorpus)
+    shortcuts = {"container": Shortcut(0.9, 0.8, 0.95, 0.5)}
+    assert shortcut_sentences(findings.Findings(corpus, {}, [], [], [], shortcuts)) == []
 
 
 def test_a_shortcut_is_measured_on_test_videos():
@@ -353,6 +360,8 @@ def test_what_cannot_be_split_or_trained_on_is_a_finding_and_everything_else_is_
         assert text in outcome.err
         assert text in page
     assert "run: videos 5, groups 5, shortest 0.2 s" in outcome.err
+    assert "empty: videos 0, groups 0, shortest -, median -, longest -" in outcome.err
+    assert "is not measured: there is no split." in outcome.err
     assert "videos 10\n" in outcome.out
     assert "copied files 2\nlook-alike pairs 0\nleaks between parts no split\n" in outcome.out
     outcome = vidclf("check", *settings, "split=grouped")

@@ -155,7 +155,9 @@ def test_sigterm_in_training_is_a_message_and_status_143(vidclf: Callable[..., O
     assert "Traceback" not in outcome.err
 
 
-def test_ctrl_c_before_training_is_a_message_too(vidclf: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch):
+def test_ctrl_c_before_training_is_a_message_too_and_leaves_no_folder(
+    vidclf: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -164,6 +166,7 @@ def test_ctrl_c_before_training_is_a_message_too(vidclf: Callable[..., Outcome],
     assert outcome.status == 130
     assert outcome.err.startswith("Interrupted.")
     assert outcome.err.count("\n") == 1
+    assert [*tmp_path.glob("runs/*/*")] == []
 
 
 def test_a_closed_pipe_ends_the_verb_silently(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

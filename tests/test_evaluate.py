@@ -154,6 +154,7 @@ def test_a_sweep_of_evaluations_writes_a_folder_for_each(evaluate: Callable[...,
     }
     assert {path.name for path in tmp_path.iterdir()} - before == set()  # no multirun.yaml
     assert not [*run.glob("multirun.yaml"), *run.glob(".sweep-*")]
+    assert "HYDRA" not in outcome.err
 
 
 @pytest.mark.parametrize("name", FOLDERS)

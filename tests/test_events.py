@@ -204,7 +204,7 @@ def test_files_with_a_subject_in_common_are_one_group(listed: Any):
         (ROWS, {"point_s": -1.0}, r"dataset\.point_s=-1\.0: must be above 0"),
         (ROWS, {"overlap": "last"}, r"dataset\.overlap=last: must be first or shortest"),
         (ROWS, {"priority": ["fly"]}, r"dataset\.priority: there is no label fly"),
-        (ROWS, {"coder": "eva"}, r"dataset\.coder=eva: must be one of ''"),
+        (ROWS, {"coder": "eva"}, r"dataset\.coder=eva: .*events\.csv names no coder"),
         (ROWS, {"group": "parent"}, r"group=parent: 1 of 2 videos are in no sub-folder of dataset\.root: .*a\.avi"),
         (ROWS, {"group": "("}, r"dataset\.group=\(: not a regular expression"),
         (ROWS, {"group": "day"}, r"dataset\.group=day: must be file, subject, parent, or a regular"),

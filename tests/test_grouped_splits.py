@@ -11,6 +11,7 @@ from sklearn.model_selection import GroupShuffleSplit
 from vidclf.contracts import PARTS, Video
 from vidclf.data.splits import Given, Grouped, KFold, Split
 from vidclf.data.splits.drawing import random_state
+from vidclf.data.splits.parts import say_fractions
 from vidclf.errors import VidclfError
 
 
@@ -160,6 +161,8 @@ def test_the_fractions_are_reported(capsys: pytest.CaptureFixture):
     split_of(Grouped(), videos)
     said = capsys.readouterr().err
     assert "Split: train 60% (72 videos of 12 groups, 60% to 60% of a class), val 20% (24 videos of 4 groups" in said
+    say_fractions(videos[:1], ["train"])
+    assert "Split: train 100% (1 video of 1 group, " in capsys.readouterr().err
 
 
 def with_parts(videos: list[Video], part_of: dict[str, str | None]) -> list[Video]:

@@ -3,11 +3,13 @@
 import sys
 
 import pytest
+from hydra.errors import MissingConfigException
 
 from vidclf import api
 from vidclf.cli import main
 from vidclf.command.mistakes import did_you_mean
 from vidclf.errors import VidclfError
+from vidclf.run.config import explain
 from vidclf.run.words import prepare_arguments
 
 OF_HYDRA = ("Hydra", "hydra.cc", "search path", "override", "Traceback", "mismatched", "Lexer", "full_key", "struct")
@@ -85,6 +87,12 @@ def test_a_setting_that_does_not_exist_is_answered_in_a_sentence(command: str, s
         api.compose(verb, words)
     assert sentence in str(caught.value)
     assert [term for term in OF_HYDRA if term in str(caught.value).replace("+override", "")] == []
+
+
+def test_a_file_of_settings_that_does_not_exist_is_answered_in_a_sentence():
+    error = MissingConfigException("Cannot find primary config 'mine'. Check that it's in your config search path.\n")
+    message = str(explain(error, "train", ["--config-name", "mine"]))
+    assert message == "mine.yaml: --config-name and --config-path name no such file. Leave them out."
 
 
 @pytest.mark.parametrize(

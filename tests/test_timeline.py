@@ -12,6 +12,7 @@ from vidclf.contracts import Video
 from vidclf.data.timelines import Stretch
 from vidclf.evaluation import timeline
 from vidclf.evaluation.agreement import cohen_kappa
+from vidclf.evaluation.ethogram import _write_timelines
 from vidclf.evaluation.segments import (
     Bout,
     Counts,
@@ -157,7 +158,7 @@ def test_smoothing_and_the_shortest_bout_are_chosen_by_segment_f1():
     noisy[[10, 30, 70, 90, 120]] ^= 1
     probabilities = 0.2 + 0.6 * np.eye(2)[noisy]
     times_s = (np.arange(150) + 0.5) * 0.1
-    of_file = timeline.FileTimeline(Path("a.mp4"), "a", times_s, truth, probabilities)
+    of_file = timeline.FileTimeline(Path("a.mp4"), "a.mp4", "a", times_s, truth, probabilities)
     smooth_s, min_bout_s = timeline.choose_cleaning([of_file], 0.1)
     assert (smooth_s, min_bout_s) == (0.0, 0.5)
     assert text_of(timeline.clean(probabilities, smooth_s, min_bout_s, 0.1)) == text_of(truth)
@@ -183,6 +184,16 @@ def test_timelines_of_files_are_made_of_their_windows():
     assert (scores["frame_accuracy_low"], scores["frame_accuracy_high"]) == (0, 1)
 
 
+def test_files_of_one_name_in_two_folders_are_told_apart_in_the_tables(tmp_path: Path):
+    windows = [window("cam1/day.mp4", 0.0, "g1"), window("cam2/day.mp4", 0.0, "g2")]
+    truths = {str(one.path): [Stretch(0, 2, "walk")] for one in windows}
+    films = timeline.timelines_of(np.eye(2), windows, truths, ["other", "walk"], "other", 1.0)
+    _write_timelines(tmp_path, films, [one.truth for one in films], ["other", "walk"], 1.0)
+    for table in ("timeline.csv", "bouts.csv"):
+        rows = (tmp_path / table).read_text().splitlines()[1:]
+        assert {row.partition(",")[0] for row in rows} == {"cam1/day.mp4", "cam2/day.mp4"}
+
+
 def test_kappa_is_that_of_scikit_learn_of_all_steps():
     first, second = [list("aabbbccc"), list("abab")], [list("aabbcccc"), list("abbb")]
     kappas = cohen_kappa(first, second, ["g1", "g2"], draws=50)
@@ -202,7 +213,7 @@ def test_coders_who_give_one_label_throughout_have_no_kappa():
 def test_average_precision_is_over_the_instants_that_have_a_label():
     probabilities = np.asarray([[0.9, 0.1, 0], [0.4, 0.6, 0], [0.2, 0.8, 0], [0.3, 0.7, 0]])
     truth = np.asarray([0, 0, 1, -1])
-    one = timeline.FileTimeline(Path("a.mp4"), "g", (np.arange(4) + 0.5) * 0.5, truth, probabilities)
+    one = timeline.FileTimeline(Path("a.mp4"), "a.mp4", "g", (np.arange(4) + 0.5) * 0.5, truth, probabilities)
     # Of class 1: the highest probability is right. Of class 0, both are before the wrong one. Class 2 is not there.
     assert timeline.average_precisions([one, one])[:2] == [1, 1]
     assert np.isnan(timeline.average_precisions([one])[2])

@@ -135,6 +135,8 @@ def _job(verb: str, typed: list[str], progress: Progress) -> Callable[[Any], Non
             module.run(config, run)
         except (KeyboardInterrupt, SystemExit):
             progress.go_on = _how_to_go_on(verb, typed) or progress.go_on
+            if not is_sweep() and read_verb(verb).starts_from == "resume":
+                remove_unused(output_folder())
             raise
         except Exception as error:
             error = explain(error, verb, typed)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vidclf.audit.containers import Container, describe
 from vidclf.audit.lookalikes import Pair, Unit, choose_frames, find_pairs, join_units
 from vidclf.audit.shortcuts import LabelledVideos, Shortcut, measure_containers, measure_one_frame
-from vidclf.contracts import Source, Video, VideoViews
+from vidclf.contracts import Dataset, Source, Video, VideoViews, optional
 from vidclf.data.corpus import Corpus, window_of
 from vidclf.data.decoding import errors_name_video
 from vidclf.data.listing import DatasetError
@@ -272,9 +272,11 @@ def _leaks(findings: Findings) -> Iterator[str]:
     if copies := [" = ".join(names[video] for video in videos) for videos in findings.crossing_copies]:
         yield f"{len(copies)} file(s) are in several parts of the split under different names: {first_five(copies)}."
     if pairs := [f"{names[pair.first]} ~ {names[pair.second]}" for pair in findings.crossing_pairs]:
+        is_of_windows = optional(corpus.dataset, Dataset, "timelines") is not None
+        how = "dataset.group, or the column group" if is_of_windows else "out=... writes a table that does"
         yield (
             f"{len(pairs)} pair(s) of videos in different parts of the split look alike: {first_five(pairs)}. See the "
-            "page; if they show one scene, give them one group (out=... writes a table that does)."
+            f"page; if they show one scene, give them one group ({how})."
         )
     ambiguous = [videos for videos in findings.copies if len({corpus.videos[video].label for video in videos}) > 1]
     if ambiguous:

@@ -40,7 +40,8 @@ def table_of_classes(findings: Findings) -> Table:
         positions = _videos_of(corpus, label)
         parts = Counter(corpus.split.parts[position] for position in positions)
         groups = {corpus.videos[position].unit for position in positions}
-        spread = [f"{duration:.1f} s" for duration in _spread(corpus, positions)]
+        is_readable = any(position in corpus.facts for position in positions)
+        spread = [f"{duration:.1f} s" if is_readable else "-" for duration in _spread(corpus, positions)]
         rows.append([name, len(positions), len(groups), *(parts[part] for part in shown_parts), *spread])
     return Table(["class", "videos", "groups", *shown_parts, "shortest", "median", "longest"], rows)
 
@@ -54,7 +55,10 @@ def shortcut_sentences(findings: Findings) -> list[str]:
         for name, shortcut in findings.shortcuts.items()
         if not (name == "container" and shortcut.is_significant)  # a problem says that
     ]
-    return sentences or ["What the container or one frame tells of the label is not measured: test has too few groups."]
+    if not findings.shortcuts:
+        why = "test has too few groups" if findings.corpus.is_divided else "there is no split"
+        return [f"What the container or one frame tells of the label is not measured: {why}."]
+    return sentences
 
 
 def _videos_of(corpus: Corpus, label: int) -> list[int]:

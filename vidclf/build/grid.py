@@ -29,6 +29,7 @@ from vidclf.models.grid import Grid
 from vidclf.models.scaling import METHODS
 from vidclf.system.machine import free_memory
 from vidclf.system.terminal import say
+from vidclf.system.text import plural
 
 OPTIMIZER_KEYS = ("weight_decay", "lr")
 FACTORS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10)  # of optimizer.lr, where nothing is varied
@@ -253,7 +254,7 @@ class ChooseHead(Checkpoint):
         for number, logits in self.best_logits.items():
             self.best[number]["val/top1"] = grid.top1(logits).item()
         num_heads, num_epochs = len(self.candidates), max(self.num_epochs)
-        chosen = f"the best of {num_heads} head{'s' * (num_heads > 1)} x {num_epochs} epoch{'s' * (num_epochs > 1)}"
+        chosen = f"the best of {plural(num_heads, 'head')} x {plural(num_epochs, 'epoch')}"
         return [
             {
                 **candidate.settings,

@@ -11,6 +11,7 @@ from vidclf.errors import VidclfError
 from vidclf.pages.rendering import print_table, print_text
 from vidclf.run.sweep import find_runs, is_run, why_missing
 from vidclf.system.terminal import say
+from vidclf.system.text import plural
 
 MAX_PAIRS = 10  # that are printed
 
@@ -27,8 +28,7 @@ def show(paths: Sequence[Path], part: str, seeds: bool = False, to: Path | None 
     for reason in left_out:
         say(f"left out: {reason}")
     board = build_leaderboard(scored, pool_seeds=not seeds)
-    num_settings, num_runs = len(board.settings), len(scored)
-    title = f"{num_settings} setting{'s' * (num_settings > 1)} ({num_runs} run{'s' * (num_runs > 1)}) on {part}"
+    title = f"{plural(len(board.settings), 'setting')} ({plural(len(scored), 'run')}) on {part}"
     notes = [*notes_on(board, part)]
     print_text(f"Compared: {title}, the best first")
     print_table(settings_table(board), breaks=(2, 5))

@@ -6,7 +6,7 @@ from vidclf.comparison.differences import Difference
 from vidclf.comparison.leaderboard import Leaderboard, Pair, Setting, Videos, why_not_paired
 from vidclf.evaluation.intervals import Interval
 from vidclf.pages.rendering import Table
-from vidclf.system.text import first_five
+from vidclf.system.text import first_five, plural
 
 SCORE_COLUMNS = ("", "name", "top1", "n", "seeds")  # of settings_table, before the settings that vary
 PAIR_COLUMNS = ("first", "second", "difference", "p", "verdict")
@@ -77,8 +77,8 @@ def notes_on(board: Leaderboard, part: str) -> Iterator[str]:
     """Yield sentences on how to read the tables."""
     best, by_videos = board.settings[0], _by_videos(board)
     yield (
-        f"n: {part} videos; those of the first are of {len(best.predictions.clusters)} groups. The 95 % intervals are "
-        "over groups, not single videos, and hold for these trained models."
+        f"n: {part} videos; those of the first are of {plural(len(best.predictions.clusters), 'group')}. The 95 % "
+        "intervals are over groups, not single videos, and hold for these trained models."
     )
     if baselines := [f"{name} {best.metrics[key]:.3f}" for key, name in BASELINES.items() if key in best.metrics]:
         yield f"For comparison, the top1 of {', '.join(baselines)}."

@@ -31,6 +31,7 @@ PART_OF = {
 }
 SEPARATORS = ("|", ";", ",")  # between several labels in one cell
 MAX_GRADES = 10  # numbers that are plausible classes, such as grades
+ZIP = b"PK\x03\x04"  # the first bytes of .xlsx, .ods and .zip
 NO_VALUES = {"nan", "none", "null", "na", "n/a", "<na>"}  # what programs write for a missing label
 
 
@@ -113,6 +114,8 @@ def read_text(path: Path, remedy: str = "Give a text file.") -> str:
     """
     try:
         content = path.read_bytes()
+        if content.startswith(ZIP):
+            raise VidclfError(f"{path}: a workbook or an archive, not text. Save its table as CSV, in UTF-8.")
         is_utf_16 = content.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
         text = content.decode("utf-16" if is_utf_16 else "utf-8-sig")
     except OSError as error:
@@ -204,7 +207,7 @@ def _several_labels(names: Sequence[str]) -> list[str]:
         several += [
             name for name, of_name in pieces.items() if len(of_name) > 1 and any(counts[piece] > 1 for piece in of_name)
         ]
-    return several
+    return list(dict.fromkeys(several))
 
 
 def _are_measurements(names: Sequence[str]) -> bool:

@@ -97,10 +97,8 @@ def csv_lines(file: Path, text: str, delimiter: str) -> Iterator[tuple[int, list
 
 
 def find_delimiter(text: str, required: Sequence[str]) -> str:
-    """Return what separates the columns: the comma, unless only another character gives the required columns."""
-    names = {delimiter: header_of(text, delimiter) for delimiter in DELIMITERS}
-    fitting = [delimiter for delimiter, found in names.items() if {*required} <= found]
-    return fitting[0] if fitting else ","
+    """Return what separates the columns: the comma, unless another character gives more of the required columns."""
+    return max(DELIMITERS, key=lambda delimiter: len({*required} & header_of(text, delimiter)))
 
 
 def header_of(text: str, delimiter: str) -> set[str]:

@@ -193,12 +193,12 @@ def _write_timelines(
     for film, labels in zip(films, predicted, strict=True):
         columns = zip(film.times_s.tolist(), film.truth, labels, film.probabilities.tolist(), strict=True)
         for time_s, truth, label, probabilities in columns:
-            row = film.path.name, round(time_s, 4), names[truth] if truth >= 0 else "", names[label]
+            row = film.name, round(time_s, 4), names[truth] if truth >= 0 else "", names[label]
             instants_rows.append((*row, *(round(probability, 4) for probability in probabilities)))
         for source, of_source in (("truth", film.truth), ("prediction", labels)):
             for first, stop, label in (bout for bout in bouts_of(of_source) if bout.label >= 0):
                 start_s, end_s = film.times_s[first] - step_s / 2, film.times_s[stop - 1] + step_s / 2
-                bouts.append((film.path.name, source, round(float(start_s), 4), round(float(end_s), 4), names[label]))
+                bouts.append((film.name, source, round(float(start_s), 4), round(float(end_s), 4), names[label]))
     header = ("path", "time_s", "truth", "predicted", *(f"p_{name}" for name in names))
     write_csv(folder / "timeline.csv", header, instants_rows)
     write_csv(folder / "bouts.csv", ("path", "source", "start_s", "end_s", "label"), bouts)
@@ -227,7 +227,7 @@ def draw_ethogram(
         axis.imshow(strips, aspect="auto", interpolation="nearest", cmap=cmap, vmin=0, vmax=len(names) + 1,
                     extent=(0, end_s, 2.5, -0.5))  # fmt: skip
         axis.set(xlim=(0, longest_s), yticks=[0, 1, 2], yticklabels=["truth", "prediction", "differ"])
-        axis.set_title(sanitize(film.path.name), fontsize=8, loc="left", parse_math=False)
+        axis.set_title(sanitize(film.name), fontsize=8, loc="left", parse_math=False)
         axis.tick_params(labelsize=7)
     axis.set_xlabel("seconds")
     figure.legend(

@@ -21,7 +21,7 @@ from vidclf.models.classifier import most_probable
 from vidclf.system.disk import replacing, write_atomically, write_csv
 from vidclf.system.ranks import is_rank_zero
 from vidclf.system.terminal import table
-from vidclf.system.text import sanitize
+from vidclf.system.text import plural, sanitize
 
 PREDICTIONS = ("video", "label", "predicted", "probability", "group", "shared", "content")
 CLASSES = ("class", "videos", "groups", "precision", "recall", "recall_low", "recall_high", "rough", "f1")
@@ -41,7 +41,7 @@ def summarize(metrics: Mapping[str, float]) -> dict[str, str]:
     rows = {name: score_of(metrics, name) for name in shown}
     baselines = [f"{words} {metrics[key]:.3f}" for key, words in BASELINES.items() if key in metrics]
     num_groups = metrics.get("num_groups")
-    groups = f" in {num_groups} group{'s' * (num_groups > 1)}" if num_groups else ""
+    groups = f" in {plural(int(num_groups), 'group')}" if num_groups else ""
     rows["top1"] += f" on {metrics['num_videos']} videos{groups}" + (f" ({', '.join(baselines)})" if baselines else "")
     return rows | {name: str(metrics[name]) for name in ("num_failed", "num_skipped") if metrics.get(name)}
 

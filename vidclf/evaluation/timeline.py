@@ -31,6 +31,7 @@ class FileTimeline:
 
     Attributes:
         path: of the file.
+        name: of the file, as in the names of its windows; files in several folders may have one file name.
         group: of the file.
         times_s: the instants, the middles of steps.
         truth: the true label at each instant; -1: none, which is not scored.
@@ -38,6 +39,7 @@ class FileTimeline:
     """
 
     path: Path
+    name: str
     group: Hashable
     times_s: Float[np.ndarray, " N"]
     truth: Labels
@@ -79,7 +81,9 @@ def timelines_of(
         times_s = instants(float(ends_s.max()), step_s)
         truth = [label_of.get(name, -1) for name in labels_at(truths[str(path)], times_s, background or "")]
         averaged = average_windows(probabilities[positions], starts_s, ends_s, times_s)
-        timelines.append(FileTimeline(path, windows[positions[0]].unit, times_s, np.asarray(truth, int), averaged))
+        first = windows[positions[0]]
+        name = first.name.rpartition("#")[0]
+        timelines.append(FileTimeline(path, name, first.unit, times_s, np.asarray(truth, int), averaged))
     return timelines
 
 

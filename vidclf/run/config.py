@@ -44,6 +44,10 @@ SENTENCES = (
     (r"An item is already at '(.+?)'", "+{0}: this setting exists. Leave out the +."),
     (r"Could not delete (?:from config. )?'(.+?)'", "~{0}: there is no such setting to delete."),
     (r"Could not find '(.+?)'", "{0}: there is no such option."),
+    (
+        r"Cannot find primary config '(.+?)'",
+        "{0}.yaml: --config-name and --config-path name no such file. Leave them out.",
+    ),
     (r"Multiple values for ([\w/@]+)", "{0}: set more than once. Set it once."),
     (
         r"Interpolation key '(.+?)' not found",

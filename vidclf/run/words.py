@@ -16,7 +16,7 @@ from vidclf.errors import VidclfError
 from vidclf.run.sweep import find_runs, jobs_of, why_missing
 from vidclf.system.disk import check_links
 from vidclf.system.terminal import say
-from vidclf.system.text import first_five
+from vidclf.system.text import first_five, plural
 
 # Values of these keys are paths, like those a verb lists in its YAML. Hydra's grammar has its own uses for = , ( ~ and
 # spaces, so where such a value exists on disk, or the grammar cannot parse it, it is quoted.
@@ -119,7 +119,7 @@ def _as_jobs(runs: Sequence[str]) -> list[str]:
         raise VidclfError(
             f"run={', '.join(runs)}: none of {len(incomplete)} folders holds a complete run. Their reasons are above."
         )
-    say(f"{len(complete)} runs, one after the other: {first_five([str(run) for run in complete])}")
+    say(f"{plural(len(complete), 'run')}, one after the other: {first_five([str(run) for run in complete])}")
     names = ",".join(_in_quotes(str(run)) for run in complete)
     return [f"run={names}", f"hydra.sweep.dir={_in_quotes(str(complete[0].absolute().parent))}"]
 

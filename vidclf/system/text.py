@@ -1,4 +1,4 @@
-"""Text for messages: names from strangers made safe to show, long lists made short."""
+"""Text for messages: names from strangers made safe to show, long lists made short, nouns in the plural."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -18,6 +18,11 @@ def sanitize(text: str, keep: str = "") -> str:
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in UNSAFE and char not in keep else char
         for char in text
     )
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 run`, `2 runs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def first_five(names: Sequence[str]) -> str:

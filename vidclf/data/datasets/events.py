@@ -127,6 +127,8 @@ class Events:
         self._tables = [table for file in files for table in parse_tables(file, format, len(files) > 1)]
         self.coders = list(dict.fromkeys(event.coder for _, events in self._tables for event in events))
         self.coder = self.coders[0] if coder is None else coder
+        if self.coders == [""] and coder:
+            raise VidclfError(f"dataset.coder={coder}: {self.file} names no coder. Leave dataset.coder out.")
         if self.coder not in self.coders:
             raise VidclfError(f"dataset.coder={coder}: must be one of {', '.join(map(repr, self.coders))}.")
         mine = [event for _, events in self._tables for event in events if event.coder == self.coder]

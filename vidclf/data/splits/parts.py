@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from vidclf.contracts import PARTS, Video
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
-from vidclf.system.text import first_five
+from vidclf.system.text import first_five, plural
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ def say_fractions(videos: Sequence[Video], parts: Sequence[str]) -> None:
         chosen = [video for video, part_of_video in zip(videos, parts, strict=True) if part_of_video == part]
         counts = Counter(video.label for video in chosen)
         shares = [counts[label] / total for label, total in totals.items()]
+        size = f"{plural(len(chosen), 'video')} of {plural(len({video.unit for video in chosen}), 'group')}"
         texts.append(
-            f"{part} {len(chosen) / len(videos):.0%} ({len(chosen)} videos of {len({video.unit for video in chosen})} "
-            f"groups, {min(shares):.0%} to {max(shares):.0%} of a class)"
+            f"{part} {len(chosen) / len(videos):.0%} ({size}, {min(shares):.0%} to {max(shares):.0%} of a class)"
         )
     say(f"Split: {', '.join(texts)}.")
 
