@@ -24,6 +24,8 @@ from vidclf.system.machine import num_cores
 from vidclf.system.terminal import say, table
 from vidclf.system.text import sanitize
 
+MAX_LINES = 10  # of files that cannot be read, and of what stops a training
+
 
 def run(config: Config, run: Run | None) -> None:
     """Print the findings; write them as a page, and write a table of readable videos if `out` names one."""
@@ -82,9 +84,14 @@ def _print_findings(findings: Findings) -> None:
     for name, *counts in classes.rows:
         text = ", ".join(f"{key} {value}" for key, value in zip(classes.header[1:], counts, strict=True))
         say(sanitize(f"{name}: {text}"))
-    for error in findings.corpus.failed.values():
-        say(sanitize(f"cannot be read: {error}"))
-    for sentence in (*findings.problems, *shortcut_sentences(findings), *agreement_sentences(findings.corpus)):
+    failed = [f"cannot be read: {error}" for error in findings.corpus.failed.values()]
+    others = findings.problems[len(findings.corpus.problems) :]
+    for sentences in (failed, findings.corpus.problems):
+        for sentence in sentences[:MAX_LINES]:
+            say(sanitize(sentence))
+        if len(sentences) > MAX_LINES:
+            say(f"... and {len(sentences) - MAX_LINES} more of this kind; the page lists all.")
+    for sentence in (*others, *shortcut_sentences(findings), *agreement_sentences(findings.corpus)):
         say(sanitize(sentence))
 
 

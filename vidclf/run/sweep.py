@@ -56,7 +56,7 @@ def why_missing(path: Path) -> str:
     if (path / ERROR).is_file():
         with (path / ERROR).open(encoding="utf-8", errors="replace") as file:
             return f"failed: {' '.join(file.read(MAX_REASON).split())}"
-    if (path / ".hydra").is_dir():
+    if (path / ".hydra").is_dir() or (path / "checkpoints").is_dir():
         return "not trained to the end. To go on, repeat the sweep's command with its hydra.sweep.dir."
     return "neither a run (it has no checkpoints/best.ckpt) nor a sweep with runs in it."
 

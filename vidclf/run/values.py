@@ -32,9 +32,10 @@ PLAIN_NAMES: dict[Any, str] = {
     **{int: "a whole number", float: "a number", bool: "true or false"},
     **{str: "text", Path: "text", dict: "settings of its own"},
 }
-MINIMUM = {
-    **{"batch_size": 1, "num_threads": 1, "num_workers": 0, "store.draws": 1},
-    **{"timeline.step_s": 0.001, "timeline.smooth_s": 0, "timeline.min_bout_s": 0},
+LIMITS = {  # the least and the most
+    **{"batch_size": (1, math.inf), "num_threads": (1, math.inf), "num_workers": (0, math.inf)},
+    **{"store.draws": (1, math.inf), "timeline.step_s": (0.001, 10)},
+    **{"timeline.smooth_s": (0, math.inf), "timeline.min_bout_s": (0, math.inf)},
 }
 MAX_INT = 2**63 - 1  # of torch
 
@@ -43,9 +44,10 @@ def check_settings(config: Mapping[str, Any], verb: str) -> None:
     """Raise VidclfError if a setting of the verb, or of train, that is no stage's has a value of another type."""
     for name in dict.fromkeys(("train", verb)):
         _check_like(config, settings_of(name), read_verb(name).types)
-    for key, minimum in MINIMUM.items():
-        if (value := value_at(config, key)) is not None and value < minimum:
-            raise VidclfError(f"{key}={value}: must be {minimum} or more.")
+    for key, (least, most) in LIMITS.items():
+        if (value := value_at(config, key)) is not None and not least <= value <= most:
+            allowed = f"{least} or more" if most == math.inf else f"from {least} to {most}"
+            raise VidclfError(f"{key}={value}: must be {allowed}.")
 
 
 def _check_like(

@@ -110,7 +110,7 @@ class Events:
         check_choice("on_error", on_error, ("raise", "skip"))
         if overlap is not None:
             check_choice("overlap", overlap, ("first", "shortest"))
-        _check_above_0(window_s=window_s, stride_s=stride_s, min_cover=min_cover, point_s=point_s)
+        check_above_0(window_s=window_s, stride_s=stride_s, min_cover=min_cover, point_s=point_s)
         if min_cover > 1:
             raise VidclfError(f"dataset.min_cover={min_cover}: must be at most 1, which is the whole window.")
         self.window_s, self.stride_s, self.min_cover, self.rate_hz = window_s, stride_s, min_cover, rate_hz
@@ -167,6 +167,11 @@ class Events:
             if (info := infos[path]) is None:  # damaged, which the corpus reports
                 videos.append(window(0, class_name=self.class_names[0]))
                 continue
+            if self.stride_s * info.fps < 1:
+                raise VidclfError(
+                    f"dataset.stride_s={self.stride_s:g}: is shorter than a frame of {path}, {1 / info.fps:.3g} s. "
+                    "Choose a longer stride, such as half a window."
+                )
             starts_s = window_starts(info, self.window_s, self.stride_s, self.rate_hz)
             short += [] if len(starts_s) else [f"{path} ({duration_of(info):.2f} s)"]
             for start_s, label in zip(starts_s.tolist(), self._labels(timelines[path], starts_s), strict=True):
@@ -305,7 +310,8 @@ def _inspect_all(paths: Sequence[Path]) -> list[VideoFacts | VideoError]:
     return facts
 
 
-def _check_above_0(**settings: float | int | None) -> None:
+def check_above_0(**settings: float | int | None) -> None:
+    """Raise VidclfError if a setting of the data set has a value that is not above 0."""
     for key, value in settings.items():
         if value is not None and not 0 < value < float("inf"):
             unit = "" if key == "min_cover" else ", in seconds"

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from vidclf.data.datasets.demo import ensure_filled
 from vidclf.data.datasets.demo.clips import CREDIT, FPS, PAIRS, TEST_GROUPS, scenes
-from vidclf.data.datasets.events import Events
+from vidclf.data.datasets.events import Events, check_above_0
 from vidclf.data.events import Event, write_events
 from vidclf.system.terminal import track
 
@@ -52,6 +52,7 @@ class DemoEvents(Events):
         rate_hz: float | int | None = None,
         on_error: str = "raise",
     ) -> None:
+        check_above_0(window_s=window_s, stride_s=stride_s, min_cover=min_cover)  # before films are written
         folder = Path(root).expanduser().resolve()
         ensure_filled(folder, ABOUT, NUM_BYTES, _write_films)
         settings = {"window_s": window_s, "stride_s": stride_s, "min_cover": min_cover, "rate_hz": rate_hz}
