@@ -419,3 +419,20 @@ def test_scores_of_shortcuts_are_kept_for_the_same_videos_in_the_same_parts(clip
     assert kept_shortcuts(tmp_path, make_corpus(clips, store=tmp_path, split=Official(2))) == {}
     corpus.facts[0] = replace(corpus.facts[0], content="other")
     assert kept_shortcuts(tmp_path, corpus) == {}
+
+
+def test_events_that_do_not_fit_are_findings_and_the_windows_are_examined(
+    vidclf: Callable[..., Outcome], tmp_path: Path
+):
+    rows = ["path,start_s,end_s,label"]
+    for number in range(4):
+        encode_video(tmp_path / f"{number}.mp4", 100, seed=number, codec="libx264")
+        rows += [f"{number}.mp4,0,2,walk", f"{number}.mp4,2,4,run"]
+    (tmp_path / "events.csv").write_text("\n".join([*rows, "0.mp4,1,3,run", "1.mp4,3,9,walk"]))
+    settings = ("dataset=events", f"dataset.file={tmp_path}/events.csv", "split=grouped", "backbone=pixels")
+    outcome = vidclf("check", *settings)
+    assert outcome.status == 1
+    assert "walk ends at 9 s, and the video" in outcome.err
+    assert "seconds carry two different labels" in outcome.err
+    assert "videos 12\n" in outcome.out  # windows
+    assert "cannot be split" not in outcome.err

@@ -1,11 +1,11 @@
 """From the names, subjects and parts in a table of events to files, groups and parts of a split."""
 
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vidclf.data.events import Event
+from vidclf.data.grouping import group_rule
 from vidclf.data.listing import VIDEO_ENDINGS, find_videos, leads_out, part_named
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
@@ -82,7 +82,7 @@ def group_files(events: Sequence[Event], group: str | None, root: Path) -> dict[
         for event in events:
             keys_of[event.path].add(getattr(event, key))
         return _components(keys_of)
-    group_of = _parent if group == "parent" else _pattern(str(group))
+    group_of = group_rule(group, parent=lambda name: name.rpartition("/")[0])
     groups = {path: group_of(_below(path, root)) for path in paths}
     if without := [path for path, found in groups.items() if not found]:
         what = "are in no sub-folder of dataset.root" if group == "parent" else "do not match it"
@@ -121,27 +121,6 @@ def part_of_files(file: Path, events: Sequence[Event], may_cross: bool) -> dict[
 
 def _below(path: str, root: Path) -> str:
     return Path(path).relative_to(root).as_posix() if Path(path).is_relative_to(root) else path
-
-
-def _parent(name: str) -> str | None:
-    return name.rpartition("/")[0] or None
-
-
-def _pattern(text: str) -> Callable[[str], str | None]:
-    """Return a function from a path to what a regular expression's only group finds in it."""
-    try:
-        pattern = re.compile(text)
-    except re.error as error:
-        raise VidclfError(
-            f"dataset.group={text}: not a regular expression ({error}). Allowed are file, subject, parent, or a "
-            "regular expression with one group, such as '(cage\\d+)'."
-        ) from error
-    if pattern.groups != 1:
-        raise VidclfError(
-            f"dataset.group={text}: must be file, subject, parent, or a regular expression with exactly one group in "
-            "parentheses, such as '(cage\\d+)'."
-        )
-    return lambda name: (match[1] or None) if (match := pattern.search(name)) else None
 
 
 def _components(keys_of: Mapping[str, set[str]]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from vidclf.system.terminal import say
 GROUPS = """dataset.group must say which videos belong together, so that a split keeps them in the same part:
   dataset.group=parent             videos in the same folder (dataset=folder: in the same sub-folder of a class)
   "dataset.group='(person\\d+)'"   videos with the same match of this regular expression in the path
+  dataset.group=subject            dataset=events: videos with a subject in common
   dataset.group=file               none: each file is a group"""
 
 

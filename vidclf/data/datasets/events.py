@@ -14,7 +14,7 @@ from vidclf.data.catalogue import VideoFacts
 from vidclf.data.decoding import VideoInfo, inspect
 from vidclf.data.events import Event, parse_tables, retime
 from vidclf.data.films import find_files, group_files, part_of_files
-from vidclf.data.listing import check_choice, check_custom_classes, choose_classes, sort_names
+from vidclf.data.listing import DatasetError, check_choice, check_custom_classes, choose_classes, sort_names
 from vidclf.data.timelines import (
     NEGLIGIBLE_S,
     ROUNDING,
@@ -147,8 +147,8 @@ class Events:
             look_up: returns the facts of files; None: every file is decoded.
 
         Raises:
-            VidclfError: a video is missing or damaged, an event does not fit its video, or labels contradict each
-                other.
+            VidclfError: a video is missing or damaged, or an argument does not fit the videos.
+            DatasetError: an event does not fit its video, or labels contradict each other.
         """
         events, infos = self._locate(look_up or _inspect_all)
         if len(self.coders) > 1:
@@ -159,7 +159,8 @@ class Events:
         mine = [event for event in events if event.coder == self.coder]
         groups = group_files(mine, self.group, self.root)
         parts = part_of_files(self.file, mine, self.group == "file")
-        timelines = self.timelines = self._timelines(mine, infos)
+        timelines, problems = self._timelines(mine, infos)
+        self.timelines = timelines
         videos: list[Video] = []
         short, num_left_out = list[str](), 0
         for path, group in groups.items():
@@ -194,6 +195,8 @@ class Events:
         for what, count in left_out.items():
             if count:
                 say(f"{self.file}: {count} {what} are left out.")
+        if problems:
+            raise DatasetError(problems, videos)
         return videos
 
     def coded_twice(self, step_s: float | int = 0.1, look_up: LookUp | None = None) -> list[Coded]:
@@ -204,7 +207,7 @@ class Events:
         events, infos = self._locate(look_up or _inspect_all)
         mine, others = ([event for event in events if event.coder == coder] for coder in (self.coder, other))
         groups = group_files(mine, self.group, self.root)
-        first, second = (self._timelines(of_coder, infos) for of_coder in (mine, others))
+        first, second = (self._timelines(of_coder, infos)[0] for of_coder in (mine, others))
         coded = []
         for path in first:
             if path in second and (info := infos[path]):
@@ -232,28 +235,33 @@ class Events:
             located += retime(here, infos.__getitem__) if per_frame else here
         return located, infos
 
-    def _timelines(self, events: Sequence[Event], infos: Mapping[str, VideoInfo | None]) -> dict[str, list[Stretch]]:
-        """Return the labels of each readable file: stretches that do not overlap, in order."""
+    def _timelines(
+        self, events: Sequence[Event], infos: Mapping[str, VideoInfo | None]
+    ) -> tuple[dict[str, list[Stretch]], list[str]]:
+        """Return the labels of each readable file, stretches in order that do not overlap, and problems of events."""
+        problems: list[str] = []
         of_file: dict[str, list[Event]] = {event.path: [] for event in events if infos[event.path]}
         for event in events:
             if (info := infos[event.path]) and event.label in self.class_names:
-                of_file[event.path] += self._fitted(event, duration_of(info))
+                duration_s = duration_of(info)
+                of_file[event.path] += self._fitted(event, duration_s)
+                if event.end_s > duration_s + SLACK_S:
+                    problems.append(
+                        f"{self.file}, {event.where}: {event.label} ends at {event.end_s:g} s, and the video "
+                        f"{event.path} is {duration_s:.2f} s long. Correct the time, or see whether it is the "
+                        "annotated video."
+                    )
         settled = {path: settle(of_path, self._rank) for path, of_path in of_file.items()}
         contradictions = {path: found for path, (_, found) in settled.items()}
         if any(contradictions.values()):
-            raise VidclfError(
+            problems.append(
                 f"{self.file}: {describe(contradictions, self.root)}. Correct the events, or choose a label with "
                 "dataset.overlap=first, dataset.overlap=shortest or dataset.priority=[...]."
             )
-        return {path: stretches for path, (stretches, _) in settled.items()}
+        return {path: stretches for path, (stretches, _) in settled.items()}, problems
 
     def _fitted(self, event: Event, duration_s: float) -> list[Event]:
         """Return the event within its video; nothing for a point event, unless it gets a duration."""
-        if event.end_s > duration_s + SLACK_S:
-            raise VidclfError(
-                f"{self.file}, {event.where}: {event.label} ends at {event.end_s:g} s, and the video {event.path} is "
-                f"{duration_s:.2f} s long. Correct the time, or check that it is the video that was annotated."
-            )
         half_s = (self.point_s or 0) / 2 if event.start_s == event.end_s else 0
         start_s, end_s = max(0.0, event.start_s - half_s), min(event.end_s + half_s, duration_s)
         return [replace(event, start_s=start_s, end_s=end_s)] if start_s < end_s else []

@@ -6,7 +6,7 @@ with capitalised columns and parts. The deviations are reported.
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from vidclf.contracts import PARTS, Video
 from vidclf.data.grouping import GROUPS, group_rule
@@ -128,7 +128,7 @@ class Manifest:
             return lambda path: path
         if group is None:
             raise VidclfError(f"{GROUPS}\nOr add a column group to {self.file}.")
-        return group_rule(group, parent=lambda path: PurePosixPath(path).parent.as_posix().removeprefix("."))
+        return group_rule(group, parent=lambda path: path.rpartition("/")[0])
 
     def _path(self, written: str) -> Path:
         path = self.root / written
