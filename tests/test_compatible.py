@@ -251,3 +251,9 @@ def test_a_run_is_complete_when_its_epochs_are_done_or_it_was_stopped(
     else:
         assert not is_complete(run, config, callbacks)
     assert not is_complete(run, {"trainer": {"max_epochs": 3, "min_epochs": 3}}, callbacks)
+
+
+def test_another_smoothing_has_a_folder_of_its_own_and_does_not_overwrite_the_scores():
+    run = replace(RUN, config={"timeline": {"smooth_s": None}, "seed": 0})
+    config = {"timeline": {"smooth_s": 0}, "seed": 1}
+    assert differences(run, config, ["timeline.smooth_s=0", "seed=1"], True) == ["timeline.smooth_s=0"]

@@ -88,7 +88,8 @@ def _write_scores(
     corpus: Corpus,
 ) -> None:
     """Write the scores, tables and figures of a part, and print the scores."""
-    val = run.folder / results_name("val", changed) if changed else run.folder
+    on_val = [text for text in changed if not text.startswith("timeline.")]  # which changes no window's score
+    val = run.folder / results_name("val", on_val) if on_val else run.folder
     temperature = temperature_in(val)
     aggregations = build_aggregations()
     metrics = compute_metrics(view_logits, predictions, corpus, part, aggregations, temperature)

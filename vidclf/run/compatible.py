@@ -40,7 +40,7 @@ def differences(run: Run, config: Mapping[str, Any], explicit: Sequence[str], sa
 
     A path affects none if the videos there are the same, as files that have moved; weights are compared by their hash.
     """
-    scoring = [override for override in explicit if key_of(override).partition(".")[0] in SCORED_BY]
+    scoring = [override for override in explicit if key_of(override).partition(".")[0] in (*SCORED_BY, "timeline")]
     if same_videos:
         scoring = [override for override in scoring if key_of(override) not in PLACES]
     return [text for text in scoring if value_at(config, key_of(text)) != value_at(run.config, key_of(text))]
