@@ -1,5 +1,5 @@
 # Each target installs what it needs into .venv. Set PYTHON to choose the interpreter (3.11 or newer).
-# TORCH_INDEX=URL takes torch from another index first: pytorch.org names one of CPU builds, which are 0.9 GB smaller to fetch.
+# TORCH_INDEX=URL takes torch from another index first: pytorch.org names one of CPU builds, which need no CUDA.
 PYTHON ?= python3
 BIN := .venv/bin
 # uv installs faster than pip, where it is there and reaches the same packages.

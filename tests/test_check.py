@@ -104,7 +104,7 @@ def test_a_class_that_its_files_give_away_is_reported(check: Callable[..., Outco
 def test_a_shortcut_that_a_problem_tells_is_not_called_unmeasured():
     corpus = object.__new__(findings.CheckedCorpus)
     shortcuts = {"container": Shortcut(0.9, 0.8, 0.95, 0.5)}
-    assert shortcut_sentences(findings.Findings(corpus, {}, [], [], [], shortcuts)) == []
+    assert shortcut_sentences(findings.Findings(corpus, {}, [], [], [], shortcuts, [])) == []
 
 
 def test_a_shortcut_is_measured_on_test_videos():

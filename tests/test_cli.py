@@ -12,7 +12,7 @@ from hydra.errors import InstantiationException
 from verbs import SMALL, Outcome, copy_package, run_copy
 
 from vidclf import __version__, cli
-from vidclf.cli import main, report, verbs
+from vidclf.cli import _may_name_own_classes, main, report, verbs
 from vidclf.command.verbs import read_verb
 from vidclf.errors import VidclfError
 
@@ -210,3 +210,19 @@ def test_an_error_that_the_user_can_fix_is_a_message(
 def test_an_error_in_code_prints_its_stack_trace(error: Exception, capsys: pytest.CaptureFixture[str]):
     report(error)
     assert f"{type(error).__name__}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "is_searched"),
+    [
+        (["run=x"], False),
+        (["run=x", "trust=false"], False),
+        (["run=x", "trust=true"], True),
+        (["head=custom", "head._target_=my_heads.Mine"], True),
+        (["+callbacks.mine._target_=my_callbacks.Mine"], True),
+        (["--config-dir=conf", "experiment=mine"], True),
+    ],
+)
+def test_the_current_folder_is_searched_for_classes_only_where_a_person_names_some(words: list[str], is_searched: bool):
+    """A folder of a stranger's may hold a module that a library would import if it were there."""
+    assert _may_name_own_classes(words) is is_searched

@@ -57,7 +57,7 @@ def shown(videos: list[Video]) -> list[tuple]:
 
 
 def test_a_window_has_the_label_that_covers_most_of_it(listed: Any):
-    """Of a.avi walk covers 0 to 3 and run 3 to 5.5; of b.avi run 1 to 4. Half a window is enough."""
+    """Walk covers 0 to 3 of a.avi and run 3 to 5.5; run covers 1 to 4 of b.avi. Half a window is enough."""
     dataset = listed(*ROWS)
     assert dataset.class_names == ["other", "run", "walk"]
     videos = dataset.videos(look_up)

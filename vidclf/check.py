@@ -6,7 +6,6 @@ from hydra import compose
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from vidclf.audit.agreement import agreement_sentences
 from vidclf.audit.findings import CheckedCorpus, Findings, find_problems
 from vidclf.audit.lookalikes import ALIKE, ALIKE_IN_PIXELS
 from vidclf.audit.page import shortcut_sentences, table_of_classes, write_manifest, write_page
@@ -91,7 +90,7 @@ def _print_findings(findings: Findings) -> None:
             say(sanitize(sentence))
         if len(sentences) > MAX_LINES:
             say(f"... and {len(sentences) - MAX_LINES} more of this kind; the page lists all.")
-    for sentence in (*others, *shortcut_sentences(findings), *agreement_sentences(findings.corpus)):
+    for sentence in (*others, *shortcut_sentences(findings), *findings.agreement):
         say(sanitize(sentence))
 
 

@@ -28,7 +28,7 @@ HELP = ("--help", "-h", "help")
 
 @dataclass
 class Progress:
-    """What is known of the jobs of this process when it ends: the errors, and the command that goes on."""
+    """The state of this process's jobs when it ends: the errors, and the command that goes on."""
 
     go_on: str
     failures: list[Exception] = field(default_factory=list)
@@ -117,8 +117,8 @@ def _job(verb: str, typed: list[str], progress: Progress) -> Callable[[Any], Non
             die_with_parent()
         sys.argv[1:] = [verb, *typed]
         os.chdir(HydraConfig.get().runtime.cwd)  # paths are relative to it, whatever hydra.job.chdir says
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # for your own classes; last, so that they hide no installed module
+        if _may_name_own_classes(typed) and os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # last, so that its files hide no installed module
         keep_memory()  # before the first tensor, in each process that a launcher starts
         try:
             _check_sweep(cfg.trainer)
@@ -148,6 +148,14 @@ def _job(verb: str, typed: list[str], progress: Progress) -> Callable[[Any], Non
                 remove_unused(output_folder())
 
     return job
+
+
+def _may_name_own_classes(typed: Sequence[str]) -> bool:
+    """Return whether a person asks for classes of the current folder; a folder of a stranger's is not searched."""
+    from vidclf.command.keys import has_own_options
+
+    names = {word.lstrip("+").partition("=")[0] for word in typed}
+    return "trust=true" in typed or any(name.endswith("_target_") for name in names) or has_own_options(typed)
 
 
 def _announce(cfg: Any, verb: str) -> None:

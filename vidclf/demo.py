@@ -14,7 +14,7 @@ from vidclf.run.config import Config, explicit_overrides
 from vidclf.run.folder import Run
 
 CLIP = Path("data/demo/SpinClockwise/v_SpinClockwise_g01_c01.avi")
-CEILING = 5 / 8  # two classes are told by their digit; of three pairs, half can be guessed
+CEILING = 5 / 8  # two classes differ in their digit; of three pairs, half can be guessed
 
 
 def run(config: Config, run: Run | None) -> None:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidclf.audit.agreement import agreement_sentences
 from vidclf.audit.containers import Container, describe
 from vidclf.audit.lookalikes import Pair, Unit, choose_frames, find_pairs, join_units
 from vidclf.audit.shortcuts import LabelledVideos, Shortcut, measure_containers, measure_one_frame
@@ -70,6 +71,7 @@ class Findings:
             classes connect groups only if that is wanted, because a chain of them soon holds half the data.
         shortcuts: through the `container`, and through the features of `one_frame` (not for clip backbones); empty if
             nothing can be fitted, or test has few groups.
+        agreement: a sentence on two coders of the same videos; empty for one coder.
     """
 
     corpus: CheckedCorpus
@@ -78,6 +80,7 @@ class Findings:
     pairs: Sequence[Pair]
     joined: Sequence[Sequence[Unit]]
     shortcuts: Mapping[str, Shortcut]
+    agreement: Sequence[str]
 
     @property
     def crossing_copies(self) -> list[Sequence[int]]:
@@ -141,7 +144,7 @@ def find_problems(
     joined = join_units(units, connected)
     takes_clips = picture_format_of(backbone).clip_length > 1
     shortcuts = _measure_shortcuts(corpus, containers, videos, features, takes_clips)
-    return Findings(corpus, containers, copies, pairs, joined, shortcuts)
+    return Findings(corpus, containers, copies, pairs, joined, shortcuts, agreement_sentences(corpus))
 
 
 def _features_of(

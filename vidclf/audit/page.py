@@ -13,7 +13,6 @@ from statistics import median
 import torch
 from torchvision.transforms.v2.functional import resize, to_pil_image
 
-from vidclf.audit.agreement import agreement_sentences
 from vidclf.audit.findings import Findings, duration_s
 from vidclf.audit.lookalikes import Unit
 from vidclf.contracts import PARTS, Dataset, VideoViews, optional
@@ -36,8 +35,7 @@ def table_of_classes(findings: Findings) -> Table:
     """Return each class's numbers of videos and groups, in total and in each part, and the durations in s."""
     corpus, rows = findings.corpus, []
     shown_parts = PARTS if corpus.is_divided else ()
-    for label, name in enumerate(corpus.class_names):
-        positions = _videos_of(corpus, label)
+    for name, positions in zip(corpus.class_names, _videos_of_classes(corpus), strict=True):
         parts = Counter(corpus.split.parts[position] for position in positions)
         groups = {corpus.videos[position].unit for position in positions}
         is_readable = any(position in corpus.facts for position in positions)
@@ -61,8 +59,12 @@ def shortcut_sentences(findings: Findings) -> list[str]:
     return sentences
 
 
-def _videos_of(corpus: Corpus, label: int) -> list[int]:
-    return [position for position, video in enumerate(corpus.videos) if video.label == label]
+def _videos_of_classes(corpus: Corpus) -> list[list[int]]:
+    """Return the positions of each class's videos."""
+    videos: list[list[int]] = [[] for _ in corpus.class_names]
+    for position, video in enumerate(corpus.videos):
+        videos[video.label].append(position)
+    return videos
 
 
 def _spread(corpus: Corpus, positions: Sequence[int]) -> tuple[float, float, float]:
@@ -103,17 +105,18 @@ def write_page(path: Path, findings: Findings) -> None:
     crossing = {pair[:2] for pair in findings.crossing_pairs}
     pairs = sorted(findings.pairs, key=lambda pair: pair[:2] not in crossing)[:MAX_PAIRS]
     strips = _strips(findings, {video for pair in pairs for video in pair[:2]})
+    classes = table_of_classes(findings)
     page = render_page(
         "check.html",
         title=f"{type(corpus.dataset).__name__} {optional(corpus.dataset, Dataset, 'root') or ''}",
         num_videos=len(names),
         num_groups=len({video.unit for video in corpus.videos}),
         problems=findings.problems,
-        header=table_of_classes(findings).header,
-        classes=_class_rows(findings),
+        header=classes.header,
+        classes=_class_rows(findings, classes),
         formats=table_of_formats(findings),
         shortcuts=shortcut_sentences(findings),
-        agreement=agreement_sentences(corpus),
+        agreement=findings.agreement,
         failed=Table(
             ["video", "reason"], [[names[video], str(error)] for video, error in sorted(corpus.failed.items())]
         ),
@@ -187,16 +190,16 @@ def _name_unit(findings: Findings, unit: Unit) -> str:
     return group if label < 0 else f"{findings.corpus.class_names[label]}/{group}"
 
 
-def _class_rows(findings: Findings) -> list[dict[str, object]]:
+def _class_rows(findings: Findings, classes: Table) -> list[dict[str, object]]:
     """Return the rows of the page's table of classes: cells, a still, and two bars in percent of the longest."""
     corpus, rows = findings.corpus, list[dict[str, object]]()
-    spreads = [_spread(corpus, _videos_of(corpus, label)) for label in range(len(corpus.class_names))]
-    longest = max(longest for _, _, longest in spreads) or 1.0
-    most = max(Counter(video.label for video in corpus.videos).values())
+    videos = _videos_of_classes(corpus)
+    spreads = [_spread(corpus, positions) for positions in videos]
+    longest, most = max(longest for _, _, longest in spreads) or 1.0, max(map(len, videos))
     views_of_label = {views.label: views for views in reversed(corpus.all_views())}  # of its first readable video
-    for label, (cells, spread) in enumerate(zip(table_of_classes(findings).rows, spreads, strict=True)):
+    for label, (cells, spread) in enumerate(zip(classes.rows, spreads, strict=True)):
         low, middle, high = (100 * seconds / longest for seconds in spread)
-        share = 100 * len(_videos_of(corpus, label)) / most
+        share = 100 * len(videos[label]) / most
         views = views_of_label.get(label)
         still = views and _strip(corpus.videos[views.video].path, views, num_frames=1)
         rows.append({"cells": cells, "still": still, "share": share, "low": low, "middle": middle, "high": high})

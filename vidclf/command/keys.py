@@ -1,7 +1,7 @@
 """Dotted keys in nested plain data, and the overrides of a command line that set them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -72,3 +72,8 @@ def has(config: Mapping[str, Any], key: str) -> bool:
     """Return whether nested mappings have a dotted key."""
     parent, name = parent_of(config, key)
     return name in parent
+
+
+def has_own_options(words: Sequence[str]) -> bool:
+    """Return whether a command line names a folder with options of the user's."""
+    return bool({word.partition("=")[0] for word in words} & {"-cd", "--config-dir", "hydra.searchpath"})

@@ -68,7 +68,7 @@ def _overlap(one: Bout, other: Bout) -> float:
 
 @dataclass
 class Counts:
-    """What the scores of some timelines follow from; counts of several files add up.
+    """The counts that the scores of timelines follow from; those of several files add up.
 
     Attributes:
         confusion: the steps of each true and predicted class, (K, K).

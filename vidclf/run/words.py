@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-from vidclf.command.keys import escape, is_deletion, is_override, key_of, sets_run_key
+from vidclf.command.keys import escape, has_own_options, is_deletion, is_override, key_of, sets_run_key
 from vidclf.command.mistakes import check_flag, check_word
 from vidclf.command.verbs import OPTIONAL_GROUPS, groups_of, read_verb
 from vidclf.errors import VidclfError
@@ -76,8 +76,6 @@ def prepare_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
 
 def _check_words(verb: str, arguments: Sequence[str]) -> None:
     """Raise VidclfError for a word that Hydra could not use, or a folder that it must not write to."""
-    names = {argument.partition("=")[0] for argument in arguments}
-    has_own_options = bool(names & {"-cd", "--config-dir", "hydra.searchpath"})  # which Hydra finds, or not
     for before, argument, after in zip(["", *arguments], arguments, [*arguments[1:], ""], strict=False):
         key, _, value = argument.partition("=")
         if key in ("hydra.run.dir", "hydra.sweep.dir") and any(
@@ -88,7 +86,7 @@ def _check_words(verb: str, arguments: Sequence[str]) -> None:
             continue
         if argument.startswith("-"):
             check_flag(verb, argument, after)
-        if not (has_own_options and key in groups_of("train")):
+        if not (has_own_options(arguments) and key in groups_of("train")):  # which Hydra finds, or not
             check_word(verb, argument, after)
 
 

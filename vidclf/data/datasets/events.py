@@ -39,7 +39,7 @@ LookUp = Callable[[Sequence[Path]], Sequence[VideoFacts | VideoError]]
 
 
 class Coded(NamedTuple):
-    """What two coders say of one file, at every step of time."""
+    """The labels of two coders for one file, at every step of time."""
 
     group: str
     first: list[str]
