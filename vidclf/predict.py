@@ -97,7 +97,7 @@ def _keep_labels(config: Config, run: Run, paths: list[Path], failures: Failures
                 rows.append(line)
             elif error is not None:
                 rows.discard(path)
-    print(f"{plural(len(paths), 'video')}, {failures.num_failed} failed\nresults {to}")
+    print(f"{failures.num_files - failures.num_failed} of {plural(len(paths), 'video')} have labels\nresults {to}")
 
 
 def _open_store(config: Config, predictor: Predictor) -> "tuple[FeatureStore | None, Catalogue | None]":

@@ -172,7 +172,8 @@ class Failures:
 
     Args:
         num_files: of the job.
-        skip: whether a file that fails is left out with a notice, and is then no failure.
+        skip: whether files that fail are left out with a notice, and are no error.
+        num_failed: so far.
     """
 
     num_files: int
@@ -181,18 +182,15 @@ class Failures:
 
     def line(self, path: Path, error: VideoError) -> dict[str, Any] | None:
         """Return what is printed or kept of a file that fails, or None; raise the error of an only file."""
-        if self.skip:
-            say(f"left out: {error}")
-            return None
-        if self.num_files == 1:
+        if self.num_files == 1 and not self.skip:
             raise error
-        say(f"failed: {error}")
         self.num_failed += 1
-        return {"path": str(path), "error": str(error).removeprefix(f"{path}: ")}
+        say(f"{'left out' if self.skip else 'failed'}: {error}")
+        return None if self.skip else {"path": str(path), "error": str(error).removeprefix(f"{path}: ")}
 
     def check(self) -> None:
-        """Raise VidclfError if a file failed."""
-        if self.num_failed:
+        """Raise VidclfError if a file failed and is not to be skipped."""
+        if self.num_failed and not self.skip:
             raise VidclfError(
                 f"{self.num_failed} of {self.num_files} videos failed, for the reasons above; the others are done. "
                 "Replace them and call again, or pass dataset.on_error=skip."
