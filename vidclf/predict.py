@@ -203,9 +203,13 @@ def _num_threads(config: Config) -> int:
     return config["num_threads"] or num_cores()
 
 
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
 def _print_lines(lines: Iterable[Mapping[str, Any]]) -> None:
     """Print JSON lines, each at once; on a terminal a table at the end, however the work ends."""
-    if not sys.stdout.isatty():
+    if not _is_terminal():
         for line in lines:
             print(json.dumps(line), flush=True)  # ASCII: any file name, on any terminal
         return
