@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from verbs import Outcome
 from videos import encode_video
 
