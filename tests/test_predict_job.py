@@ -238,7 +238,7 @@ def test_on_a_terminal_there_is_a_table(predict: Callable[..., Outcome], videos:
     monkeypatch.setattr("vidclf.predict._is_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     outcome = predict(videos)
-    assert re.search(r"g\.avi\s+(label )?A\S+\s+(probability )?0\.\d{3}\s+(second )?A\S+ 0\.\d{3}\n", outcome.out)
+    assert re.search(r"g\.avi\s+(label )?A\S+\s+(probability )?0\.\d{3}\s*\n", outcome.out)
     assert max(map(len, outcome.out.splitlines())) <= 80
     assert "d.avi" not in outcome.out
     assert "d.avi" in outcome.err
