@@ -35,7 +35,7 @@ def name_words(verb: str, arguments: Sequence[str]) -> list[str]:
         return [*arguments]
 
     def is_alone(argument: str, before: str) -> bool:
-        return _is_value(argument) and (not before.startswith("-") or before in FLAGS_WITHOUT_VALUE)
+        return _is_value(argument) and (not before.startswith("-") or before in ("-", *FLAGS_WITHOUT_VALUE))
 
     pairs = zip(arguments, ["", *arguments], strict=False)
     return [f"{key}={argument}" if is_alone(argument, before) else argument for argument, before in pairs]
