@@ -24,7 +24,7 @@ def charts_of(curves: Curves) -> list[dict[str, Any]]:
     """Return a chart for each measure, with the ends of its axes: the curves of train and val are in one."""
     by_measure: dict[str, list[tuple[str, list[tuple[int, float]]]]] = {}
     for name in sorted(curves):
-        if name != "epoch":
+        if name.startswith(("train/", "val/")):
             by_measure.setdefault(name.rpartition("/")[2], []).append((name, curves[name]))
     charts = []
     for title, lines in by_measure.items():
@@ -35,7 +35,7 @@ def charts_of(curves: Curves) -> list[dict[str, Any]]:
 
 
 def _read_events(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     files = [path for path in folder.glob("*.tfevents.*") if path.is_file()]

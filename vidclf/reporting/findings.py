@@ -42,8 +42,8 @@ def leaks(results: Results) -> Iterator[Finding]:
     both = sum("+" in row.get("side", "") for row in results.split)
     if both:
         yield Finding(
-            f"Views of {plural(both, 'video')} are in train and in val at once: validation scores are of videos that were "
-            "trained on.",
+            f"Views of {plural(both, 'video')} are in train and in val at once: validation scores are of videos that "
+            "were trained on.",
             "data",
         )
     parts: dict[tuple[str, ...], set[str]] = {}

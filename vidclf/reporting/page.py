@@ -1,7 +1,7 @@
 """Put what is known of a run into plain data, which its page shows and carries as JSON."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from vidclf.reporting.timelines import budget_of, timelines_of
 from vidclf.reporting.videos import MAX_STRIPS, Pictures, draw, find_videos, folder_of
 from vidclf.system.text import sanitize
 
-MAX_MISTAKES, MAX_UNSURE, MAX_LABEL_ERRORS = 240, 20, 40  # that are shown
+MAX_MISTAKES, MAX_UNSURE, MAX_LABEL_ERRORS = 240, 12, 40  # that are shown
+MAX_OVERRIDES_BYTES = 1_000_000
 PROBE_SCORES = ("top1", "temporal_gain", "temporal_gain_low", "temporal_gain_high")
 STAGES = ("dataset", "split", "sampling", "backbone", "head", "aggregation")
 
@@ -73,7 +74,7 @@ def describe_run(results: Results, root: Path | None, store: Path) -> tuple[dict
 
 def _background(results: Results) -> int | None:
     """Return the class that stands for no event, if the data set has one."""
-    name = (results.scored.config.get("dataset") or {}).get("background")
+    name = (results.scored.config.get("dataset") or {}).get("background", "other" if results.tables["bouts"] else None)
     return results.names.index(name) if name in results.names else None
 
 
@@ -113,15 +114,14 @@ def _commands(folder: Path, part: str) -> list[str]:
     """Return the commands that made the run, as Hydra has noted them: text, which is never executed."""
     path = folder / ".hydra" / "overrides.yaml"
     try:
-        words = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+        is_short = path.is_file() and path.stat().st_size < MAX_OVERRIDES_BYTES
+        words = yaml.safe_load(path.read_text(encoding="utf-8")) if is_short else None
     except (OSError, ValueError, yaml.YAMLError):
         words = None
-    trained = [shlex.join(["vidclf", "train", *words])] if isinstance(words, list) and _are_texts(words) else []
-    return [*trained, f"vidclf evaluate run={folder.name}" + ("" if part == "test" else f" part={part}")]
-
-
-def _are_texts(words: Sequence[object]) -> bool:
-    return all(isinstance(word, str) for word in words)
+    is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
+    trained = [shlex.join(["vidclf", "train", *words])] if is_list else []
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder.name
+    return [*trained, f"vidclf evaluate run={shown}" + ("" if part == "test" else f" part={part}")]
 
 
 def _calibration(results: Results) -> dict[str, Any]:

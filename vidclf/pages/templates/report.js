@@ -1,7 +1,7 @@
 
 "use strict";
 const data = JSON.parse(document.getElementById("data-of-page").textContent).run;
-const clips = [...document.querySelectorAll("#mistaken > .clip, #unsure > .clip")];
+const clips = [...document.querySelectorAll("#mistakes .clip")];
 const chosen = document.getElementById("chosen"), others = document.getElementById("others");
 
 function choose(cell) {
@@ -13,6 +13,7 @@ function choose(cell) {
     clip.hidden = Number(clip.dataset.label) !== label || Number(clip.dataset.predicted) !== predicted;
     if (!clip.hidden) shown.add(Number(clip.id.slice(1)));
   }
+  document.querySelectorAll("#mistakes details").forEach(more => { more.open = true; });
   others.replaceChildren();
   data.videos.forEach(([name, trueLabel, guess, probability], number) => {
     if (trueLabel !== label || guess !== predicted || shown.has(number)) return;
