@@ -1,6 +1,6 @@
 """Folders of runs as train and evaluate write them: a checkpoint without weights, and scores of made-up videos."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ def write_run(
     videos_a_group: int = 3,
     first: int = 0,
     content: str = "c",
+    more_metrics: Mapping[str, float] | None = None,
     **config: Any,
 ) -> Path:
     """Write a run that classifies videos `first`, `first + 1`, ... correctly or not; groups lie inside classes.
@@ -38,6 +39,7 @@ def write_run(
         videos_a_group: how many videos are of one group.
         first: number of the first video.
         content: the beginning of the files' hashes.
+        more_metrics: in metrics.json.
         config: settings that differ from CONFIG.
     """
     from vidclf.evaluation.results import PREDICTIONS  # not above: after jaxtyping's hook is set
@@ -59,7 +61,8 @@ def write_run(
     write_csv(results / "predictions.csv", PREDICTIONS, rows)
     top1 = float(np.mean(is_correct))
     metrics = {"top1": top1, "top5": 1.0, "mean_class": top1, "loss": 1.0, "ece": 0.1, "num_failed": 0}
-    write_json(results / "metrics.json", metrics | {"num_videos": len(rows), "chance_top1": 1 / len(classes)})
+    metrics |= {"num_videos": len(rows), "chance_top1": 1 / len(classes), **(more_metrics or {})}
+    write_json(results / "metrics.json", metrics)
     return folder
 
 

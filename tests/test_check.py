@@ -12,6 +12,7 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+import torch
 from doubles import halve, make_corpus
 from verbs import Outcome
 from videos import encode_video, numbered_frame
@@ -26,6 +27,7 @@ from vidclf.audit.shortcuts import (
     measure_containers,
     measure_one_frame,
 )
+from vidclf.contracts import Video
 from vidclf.data.splits import Official
 
 HOSTILE = "<script>alert(1)</script>"
@@ -436,3 +438,12 @@ def test_events_that_do_not_fit_are_findings_and_the_windows_are_examined(
     assert "seconds carry two different labels" in outcome.err
     assert "videos 12\n" in outcome.out  # windows
     assert "cannot be split" not in outcome.err
+
+
+def test_windows_of_the_background_are_not_compared_and_others_are():
+    """Two events and two windows of background, each pair identical, and 20 other events."""
+    videos = {n: Video(Path(f"{n}.mp4"), int(n not in (1, 3)), f"g{n}") for n in range(24)}
+    features = torch.randn(1, 24, 8, 16, generator=torch.Generator().manual_seed(0))
+    features[:, 2], features[:, 3] = features[:, 0], features[:, 1]
+    for background, expected in ((0, [(0, 2)]), (None, [(0, 2), (1, 3)])):
+        assert [pair[:2] for pair in findings._lookalikes(videos, features, 0.5, background)] == expected

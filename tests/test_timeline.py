@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import cohen_kappa_score, f1_score
+from sklearn.metrics import average_precision_score, cohen_kappa_score, f1_score
 
 from vidclf.contracts import Video
 from vidclf.data.timelines import Stretch
@@ -106,7 +106,7 @@ def test_scores_of_two_files_by_hand():
     """First file: 8 of 10 steps; second: 4 of 5. Segments without background 0: 3 true, 3 predicted, all overlap."""
     first = count(labels("0011112222"), labels("0001112222")[::1], 3, background=0)
     second = count(labels("11100"), labels("11110"), 3, background=0)
-    scores = scores_of(Counts.total([first, second]))
+    scores = scores_of(Counts.stack([first, second]).total())
     assert scores["frame_accuracy"] == pytest.approx(13 / 15)
     assert scores["segment_f1_50"] == 1
     assert scores["edit"] == 1
@@ -140,10 +140,12 @@ def test_a_row_of_a_class_has_its_time_budget_and_bouts():
 
 
 def test_intervals_draw_whole_groups():
-    counts = [count(labels("01" * 10), labels(("01" if right else "10") * 10), 2) for right in (1, 1, 0, 0)]
+    counts = Counts.stack(
+        [count(labels("01" * 10), labels(("01" if right else "10") * 10), 2) for right in (1, 1, 0, 0)]
+    )
 
     def score(weights: list[float]) -> dict[str, float]:
-        return scores_of(Counts.total(counts, weights))
+        return scores_of(counts.total(weights))
 
     assert timeline.intervals_over_groups("aabb", score)["frame_accuracy"] == (0, 1)  # both groups may be the same
     assert timeline.intervals_over_groups("aaaa", score) == {}
@@ -210,10 +212,34 @@ def test_coders_who_give_one_label_throughout_have_no_kappa():
     assert np.isnan(cohen_kappa([["a", "a"]], [["a", "a"]], ["g"])["all"][0])
 
 
+def film_of(truth: np.ndarray, probabilities: np.ndarray, group: str = "g") -> timeline.FileTimeline:
+    times_s = (np.arange(len(truth)) + 0.5) * 0.5
+    return timeline.FileTimeline(Path("a.mp4"), "a.mp4", group, times_s, truth, probabilities)
+
+
 def test_average_precision_is_over_the_instants_that_have_a_label():
     probabilities = np.asarray([[0.9, 0.1, 0], [0.4, 0.6, 0], [0.2, 0.8, 0], [0.3, 0.7, 0]])
-    truth = np.asarray([0, 0, 1, -1])
-    one = timeline.FileTimeline(Path("a.mp4"), "a.mp4", "g", (np.arange(4) + 0.5) * 0.5, truth, probabilities)
+    films = [film_of(np.asarray([0, 0, 1, -1]), probabilities)] * 2
     # Of class 1: the highest probability is right. Of class 0, both are before the wrong one. Class 2 is not there.
-    assert timeline.average_precisions([one, one])[:2] == [1, 1]
-    assert np.isnan(timeline.average_precisions([one])[2])
+    ranked = [timeline.RankedInstants(films, label) for label in range(3)]
+    assert [one.average_precision() for one in ranked[:2]] == [1, 1]
+    assert np.isnan(ranked[2].average_precision())
+
+
+@pytest.mark.parametrize("max_ranks", [2000, 50])
+def test_average_precision_of_a_mixture_of_films_is_that_of_scikit_learn(max_ranks, monkeypatch):
+    monkeypatch.setattr(timeline, "MAX_RANKS", max_ranks)
+    random = np.random.default_rng(0)
+    films = []
+    for _ in range(3):
+        truth = random.integers(0, 2, 200)
+        of_class = (0.3 * truth + random.random(200)).round(2 if max_ranks == 2000 else 6)  # ties, or more than ranks
+        films.append(film_of(truth, np.stack([1 - of_class, of_class], axis=1)))
+    weights = [2.0, 0.0, 1.0]
+    chosen = [film for film, weight in zip(films, weights, strict=True) for _ in range(int(weight))]
+    expected = average_precision_score(
+        np.concatenate([film.truth for film in chosen]) == 1,
+        np.concatenate([film.probabilities[:, 1] for film in chosen]),
+    )
+    found = timeline.RankedInstants(films, 1).average_precision(weights)
+    assert found == pytest.approx(expected, abs=1e-9 if max_ranks == 2000 else 0.01)

@@ -62,6 +62,7 @@ MEASURES = {
     "keras_end_to_end": Measure("run_keras", "end_to_end", keeps_memory=False),
     "end_to_end": Measure("verbs", "end_to_end", keeps_memory=False),
     "end_to_end_int8": Measure("verbs", "end_to_end_int8", keeps_memory=False),
+    "timeline": Measure("timeline", "timeline"),
     "start_up": Measure("verbs", "start_up", keeps_memory=False),
 }
 

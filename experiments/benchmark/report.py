@@ -140,6 +140,12 @@ def networks(results: Results) -> Iterable[tuple[str, str]]:
             for side in ("int8", "bfloat16")
         )
         yield f"extraction in int8 and in bfloat16, {name}", "; ".join(sides)
+    for name, film in results.get("timeline", {}).items():
+        yield (
+            f"labelling a film of 10 minutes along its time, {name}",
+            f"{film['predict_s']:.1f} s; decoding it once and the backbone {film['decoding_and_backbone_s']:.1f} s; "
+            f"looking at it {film['looking_s']:.1f} s",
+        )
 
 
 def whole(results: Results) -> Iterable[tuple[str, str]]:

@@ -195,4 +195,10 @@ RATIOS = (
         )
         for name, most in (("1280 x 8", 3.5), ("25088 x 8", 6), ("1280 x 101", inf), ("25088 x 101", inf))
     ),
+    Ratio(
+        "labelling a film of 10 minutes along its time over decoding it once and the backbone alone, the worse network",
+        ("timeline",),
+        lambda films: max(film["predict_s"] / film["decoding_and_backbone_s"] for film in films.values()),
+        high=1.15,
+    ),
 )

@@ -1,10 +1,11 @@
 """Join clips into films whose events are known to the frame, with the truth in every format that vidclf writes.
 
-    python -m experiments.events.make root=UCF-101 to=films classes=A,B,C background=black minutes=2 seed=0
+    python -m experiments.events.make root=UCF-101 to=films classes=A,B,C background=black gap_s=1,6 minutes=2 seed=0
 
 A film holds clips of one group of each class, so films are independent, and a film is a group. Test films are those of
 the groups that split 1 of UCF101 tests. The first class is the most frequent: each further one has `RARER` times its
-clips, down to one a film. Between clips there is background: black, or clips of the class that `background` names.
+clips, down to one a film. Between clips there is background of `gap_s` seconds: black, or clips of the class that
+`background` names.
 Even groups become XVID with B-frames in AVI at 25 frames a second, odd ones H.264 in MP4 at 30000/1001.
 """
 
@@ -24,13 +25,14 @@ from vidclf.data.decoding import decode_frames, inspect
 from vidclf.data.events import Event, formats, write_events
 
 RARER = 0.4
-GAP_S = (1.0, 6.0)  # of background between two clips
 SIZE = (320, 240)
 NUM_VAL = 4  # of the groups that are not test
 CODECS = ((".avi", "mpeg4", Fraction(25)), (".mp4", "libx264", Fraction(30000, 1001)))
 
 
-def make_films(root: Path, to: Path, classes: list[str], background: str, minutes: float, seed: int) -> list[Event]:
+def make_films(
+    root: Path, to: Path, classes: list[str], background: str, gap_s: list[float], minutes: float, seed: int
+) -> list[Event]:
     """Write a film of each group that has every class, and return the events of all films."""
     dataset = UCF101(root, classes=[*classes, *([] if background == "black" else [background])])
     clips: dict[str, dict[str, list[Video]]] = {}
@@ -43,7 +45,7 @@ def make_films(root: Path, to: Path, classes: list[str], background: str, minute
     for number, (group, of_class) in enumerate(complete.items()):
         ending, codec, fps = CODECS[number % 2]
         path = to / f"{group}{ending}"
-        pieces = _pieces(of_class, classes, background, minutes, fps, np.random.default_rng([seed, number]))
+        pieces = _pieces(of_class, classes, background, gap_s, minutes, fps, np.random.default_rng([seed, number]))
         for label, start, stop in write_film(path, codec, fps, pieces):
             if label in classes:
                 times = float(start / fps), float(stop / fps)
@@ -63,6 +65,7 @@ def _pieces(
     of_class: dict[str, list[Video]],
     classes: list[str],
     background: str,
+    gap_s: list[float],
     minutes: float,
     fps: Fraction,
     random: np.random.Generator,
@@ -72,7 +75,7 @@ def _pieces(
     order = [*random.permutation(classes), *random.choice(classes, 1000, p=weights / weights.sum())]
     num_frames = 0
     for label in map(str, order):
-        gap = round(random.uniform(*GAP_S) * float(fps))
+        gap = round(random.uniform(*gap_s) * float(fps))
         if clips := of_class.get(background):
             yield "background", _frames_of(clips[random.integers(len(clips))])[:gap]
         else:
@@ -93,14 +96,23 @@ def _frames_of(clip: Video) -> np.ndarray:
 
 def main() -> None:
     """Make the films that the command line describes."""
-    defaults = {"root": "", "to": "films", "classes": "", "background": "black", "minutes": "2", "seed": "0"}
+    defaults = {
+        "root": "",
+        "to": "films",
+        "classes": "",
+        "background": "black",
+        "gap_s": "1,6",
+        "minutes": "2",
+        "seed": "0",
+    }
     settings = {**defaults, **dict(argument.split("=", 1) for argument in sys.argv[1:])}
     if not (settings["root"] and settings["classes"]) or settings.keys() - defaults.keys():
         sys.exit(__doc__)
     to = Path(settings["to"])
     to.mkdir(parents=True, exist_ok=True)
     classes, minutes, seed = settings["classes"].split(","), float(settings["minutes"]), int(settings["seed"])
-    events = make_films(Path(settings["root"]), to, classes, settings["background"], minutes, seed)
+    gap_s = [float(end) for end in settings["gap_s"].split(",")]
+    events = make_films(Path(settings["root"]), to, classes, settings["background"], gap_s, minutes, seed)
     infos = {name: inspect(to / name) for name in dict.fromkeys(event.path for event in events)}
     for ending in sorted({ending for module in formats().values() for ending in module.WRITES}):
         if ending in (".eaf", ".srt", ".vtt"):  # about one video each

@@ -66,7 +66,8 @@ class Findings:
         corpus: of the data.
         containers: by position in the list of videos; damaged videos have none.
         copies: positions of videos with identical files, two or more each.
-        pairs: look-alikes in different groups that are not copies; overlapping segments have closeness 1.
+        pairs: look-alikes in different groups that are not copies; overlapping segments have closeness 1. Background
+            is not compared.
         joined: groups that copies and pairs connect, two or more each; they are probably one group. Videos of different
             classes connect groups only if that is wanted, because a chain of them soon holds half the data.
         shortcuts: through the `container`, and through the features of `one_frame` (not for clip backbones); empty if
@@ -129,9 +130,9 @@ def find_problems(
     units = [video.unit for video in corpus.videos]
     copies, overlapping = _same_frames(corpus, containers)
     original = {video: same[0] for same in copies for video in same}
-    labels = [corpus.videos[video].label for video in videos]
-    similar = find_pairs(features, [units[video] for video in videos], labels, at_least)
-    lookalikes = [Pair(videos[pair.first], videos[pair.second], pair.closeness) for pair in similar]
+    background = optional(corpus.dataset, Dataset, "background")
+    no_label = corpus.class_names.index(background) if background in corpus.class_names else None
+    lookalikes = _lookalikes({video: corpus.videos[video] for video in videos}, features, at_least, no_label)
     pairs = [Pair(*pair, 1.0) for pair in sorted(overlapping) if units[pair[0]] != units[pair[1]]]
     pairs += [
         pair
@@ -145,6 +146,17 @@ def find_problems(
     takes_clips = picture_format_of(backbone).clip_length > 1
     shortcuts = _measure_shortcuts(corpus, containers, videos, features, takes_clips)
     return Findings(corpus, containers, copies, pairs, joined, shortcuts, agreement_sentences(corpus))
+
+
+def _lookalikes(
+    videos: Mapping[int, Video], features: Float[Tensor, "crops M F D"], at_least: float, background: int | None
+) -> list[Pair]:
+    """Return the pairs of alike videos, by position; those of the background, which looks the same, are left out."""
+    rows = [row for row, video in enumerate(videos.values()) if video.label != background]
+    compared = [position for position, video in videos.items() if video.label != background]
+    units, labels = ([getattr(videos[position], key) for position in compared] for key in ("unit", "label"))
+    similar = find_pairs(features[:, rows], units, labels, at_least)
+    return [Pair(compared[pair.first], compared[pair.second], pair.closeness) for pair in similar]
 
 
 def _features_of(

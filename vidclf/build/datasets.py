@@ -9,6 +9,7 @@ from vidclf.contracts import Augmentation, Backbone, Source, Transform, optional
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.corpus import Corpus
 from vidclf.data.frames import FrameReader, num_workers_for
+from vidclf.data.splits import FewerGroups
 from vidclf.errors import VidclfError
 from vidclf.features.batches import StoredFeatures
 from vidclf.features.extract import Extractor
@@ -30,6 +31,8 @@ def build_corpus(config: Config, shard: tuple[int, int] = (1, 1), kind: type[Cor
     with writing_to(root, REMEDY):
         root.mkdir(parents=True, exist_ok=True)
     dataset, split, sampling = (build_node(config[key]) for key in ("dataset", "split", "sampling"))
+    if num_groups := config.get("train_groups"):
+        split = FewerGroups(split, num_groups, config["seed"])
     return kind(dataset, split, sampling, Catalogue(root), config["seed"], _num_threads(config), shard)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from vidclf.comparison.curve import sentences_on
 from vidclf.comparison.files import check_target, write_comparison
 from vidclf.comparison.leaderboard import build_leaderboard
 from vidclf.comparison.scored import ScoredRun, read_scored
@@ -29,7 +30,7 @@ def show(paths: Sequence[Path], part: str, seeds: bool = False, to: Path | None 
         say(f"left out: {reason}")
     board = build_leaderboard(scored, pool_seeds=not seeds)
     title = f"{plural(len(board.settings), 'setting')} ({plural(len(scored), 'run')}) on {part}"
-    notes = [*notes_on(board, part)]
+    notes = [*sentences_on(board), *notes_on(board, part)]
     print_text(f"Compared: {title}, the best first")
     print_table(settings_table(board), breaks=(2, 5))
     for note in notes:

@@ -24,9 +24,10 @@ from vidclf.evaluation.scores import VideoPredictions
 from vidclf.evaluation.segments import Counts, bouts_of, rows_of_classes, scores_of
 from vidclf.evaluation.timeline import (
     FileTimeline,
-    average_precisions,
+    RankedInstants,
     choose_cleaning,
     clean,
+    count_files,
     intervals_over_groups,
     score_timelines,
     timelines_of,
@@ -37,7 +38,7 @@ from vidclf.system.text import sanitize
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 MAX_LEAVES, MIN_LEAF_S = 32, 2.0  # of the tree that sees the clock
 MAX_DRAWN = 20  # videos
-WITH_INTERVAL = ("precision", "recall", "f1", "predicted_s", "predicted_bouts")
+WITH_INTERVAL = ("precision", "recall", "f1", "average_precision", "predicted_s", "predicted_bouts")
 Labels = Int[np.ndarray, " N"]
 
 
@@ -76,9 +77,7 @@ def report_timelines(
     predicted = [clean(film.probabilities, **cleaning, step_s=step_s) for film in films]
     metrics = {**score_timelines(films, predicted, label), **cleaning}
     metrics |= _baselines(films, corpus, step_s, label)
-    rows = _class_rows(
-        films, [film.count(one, label) for film, one in zip(films, predicted, strict=True)], names, step_s
-    )
+    rows = _class_rows(films, count_files(films, predicted, label), names, step_s)
     write_csv(folder / "timeline_classes.csv", tuple(rows[0]), (tuple(row.values()) for row in rows))
     _write_timelines(folder, films, predicted, names, step_s)
     draw_ethogram(films, predicted, names, step_s, label).savefig(folder / "ethogram.png", dpi=120)
@@ -86,21 +85,28 @@ def report_timelines(
 
 
 def _class_rows(
-    films: Sequence[FileTimeline], counts: Sequence[Counts], names: Sequence[str], step_s: float
+    films: Sequence[FileTimeline], counts: Counts, names: Sequence[str], step_s: float
 ) -> list[dict[str, object]]:
     """Return the rows of timeline_classes.csv: scores, bouts and seconds of each class, with intervals over groups."""
+    is_there = counts.total().confusion.sum(1) > 0
+    ranked = [RankedInstants(films, label) if there else None for label, there in enumerate(is_there)]
+
+    def rows_of(weights: Sequence[float] | None = None) -> list[dict[str, Any]]:
+        rows = rows_of_classes(counts.total(weights), names, step_s)
+        for row, one in zip(rows, ranked, strict=True):
+            row["average_precision"] = one.average_precision(weights) if one else ""
+        return rows
 
     def scores(weights: Sequence[float]) -> dict[str, float]:
-        rows: list[dict[str, Any]] = rows_of_classes(Counts.total(counts, weights), names, step_s)
-        return {f"{key} {row['class']}": float(row[key]) for row in rows for key in WITH_INTERVAL}
+        return {
+            f"{key} {row['class']}": row[key] for row in rows_of(weights) for key in WITH_INTERVAL if row[key] != ""
+        }
 
     intervals = intervals_over_groups([film.group for film in films], scores)
-    rows = rows_of_classes(Counts.total(counts), names, step_s)
-    for row, precision in zip(rows, average_precisions(films), strict=True):
-        row["average_precision"] = "" if np.isnan(precision) else precision
+    rows = rows_of()
+    for row in rows:
         for key in WITH_INTERVAL:
-            interval = intervals.get(f"{key} {row['class']}")
-            row[f"{key}_low"], row[f"{key}_high"] = interval or ("", "")
+            row[f"{key}_low"], row[f"{key}_high"] = intervals.get(f"{key} {row['class']}", ("", ""))
     return rows
 
 
@@ -143,8 +149,7 @@ def _baselines(
     }
     found: dict[str, float] = {}
     for name, guessed in guesses.items():
-        counts = [film.count(labels, background) for film, labels in zip(films, guessed, strict=True)]
-        scores = scores_of(Counts.total(counts))
+        scores = scores_of(count_files(films, guessed, background).total())
         found |= {f"{name}_{key}": scores[key] for key in ("frame_accuracy", "frame_macro_f1")}
     return found
 

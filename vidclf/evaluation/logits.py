@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vidclf.contracts import Source, Video, VideoViews, Views
 from vidclf.data.corpus import Corpus
+from vidclf.data.splits.parts import groups_per_class
 from vidclf.errors import VidclfError
 from vidclf.evaluation.calibration import fit_temperature
 from vidclf.evaluation.intervals import effective_number
@@ -120,6 +121,7 @@ def compute_metrics(
         metrics[name] = score
         metrics |= {end: bounds[end] for end in (f"{name}_low", f"{name}_high") if end in bounds}
     metrics |= {**_baselines(predictions, corpus), **view_logits.counts, "num_groups": len(predictions.clusters)}
+    metrics["num_train_groups"] = groups_per_class(corpus.videos, corpus.split.parts, "train")
     if part == "val":
         views = view_logits.logits, view_logits.labels, view_logits.video
         metrics |= {f"top1/{name}": top1 for name, top1 in score_aggregations(*views, aggregations).items()}

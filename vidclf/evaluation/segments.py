@@ -68,7 +68,7 @@ def _overlap(one: Bout, other: Bout) -> float:
 
 @dataclass
 class Counts:
-    """The counts that the scores of timelines follow from; those of several files add up.
+    """The counts that the scores of timelines follow from: of one file, of several files stacked, or their total.
 
     Attributes:
         confusion: the steps of each true and predicted class, (K, K).
@@ -77,17 +77,20 @@ class Counts:
         bouts: the number of true and of predicted bouts of each class, (2, K).
     """
 
-    confusion: Float[np.ndarray, "K K"]
-    segments: Float[np.ndarray, "3 3"]
-    edit: Float[np.ndarray, " 2"]
-    bouts: Float[np.ndarray, "2 K"]
+    confusion: Float[np.ndarray, "*files K K"]
+    segments: Float[np.ndarray, "*files 3 3"]
+    edit: Float[np.ndarray, "*files 2"]
+    bouts: Float[np.ndarray, "*files 2 K"]
 
     @classmethod
-    def total(cls, counts: Sequence["Counts"], weights: Sequence[float] | None = None) -> "Counts":
-        """Return the sum of counts, each taken `weights` times."""
-        taken = np.ones(len(counts)) if weights is None else np.asarray(weights, float)
-        stacks = (np.stack([getattr(one, field.name) for one in counts]) for field in fields(cls))
-        return cls(*(np.tensordot(taken, stack, 1) for stack in stacks))
+    def stack(cls, counts: Sequence["Counts"]) -> "Counts":
+        """Return the counts of several files with the files as the first dimension."""
+        return cls(*(np.stack([getattr(one, field.name) for one in counts]) for field in fields(cls)))
+
+    def total(self, weights: Sequence[float] | None = None) -> "Counts":
+        """Return the sum over the first dimension, each file taken `weights` times."""
+        taken = np.ones(len(self.edit)) if weights is None else np.asarray(weights, float)
+        return Counts(*(np.tensordot(taken, getattr(self, field.name), 1) for field in fields(self)))
 
 
 def count(truth: Labels, predicted: Labels, num_classes: int, background: int | None = None) -> Counts:

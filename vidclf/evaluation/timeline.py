@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.ndimage import uniform_filter1d
-from sklearn.metrics import average_precision_score
 
 from vidclf.contracts import Video
 from vidclf.data.timelines import Stretch, instants, labels_at
@@ -19,6 +18,7 @@ from vidclf.evaluation.intervals import LEVEL, Interval
 from vidclf.evaluation.segments import Counts, Numbers, bouts_of, count, scores_of
 
 NUM_DRAWS = 1000
+MAX_RANKS = 2000
 SMALLEST_WEIGHT = 1e-6  # at the ends of a window, so that every instant in it counts
 SMOOTH_S, MIN_BOUT_S = (0.0, 0.5, 1.0, 2.0, 4.0), (0.0, 0.5, 1.0, 2.0)  # that are tried on val
 
@@ -91,22 +91,46 @@ def score_timelines(
     timelines: Sequence[FileTimeline], labels: Sequence[Int[np.ndarray, " _"]], background: int | None = None
 ) -> Numbers:
     """Return the scores of predicted labels, and `<score>_low` and `<score>_high`, their intervals over groups."""
-    counts = [timeline.count(one, background) for timeline, one in zip(timelines, labels, strict=True)]
+    counts = count_files(timelines, labels, background)
     intervals = intervals_over_groups(
-        [timeline.group for timeline in timelines], lambda weights: scores_of(Counts.total(counts, weights))
+        [timeline.group for timeline in timelines], lambda weights: scores_of(counts.total(weights))
     )
     ends = {f"{name}_{end}": value for name, one in intervals.items() for end, value in one._asdict().items()}
-    return {**scores_of(Counts.total(counts)), **ends}
+    return {**scores_of(counts.total()), **ends}
 
 
-def average_precisions(timelines: Sequence[FileTimeline]) -> list[float]:
-    """Return the average precision of each class over the instants of all files; NaN for one that is not there."""
-    truth = np.concatenate([one.truth[one.truth >= 0] for one in timelines])
-    probabilities = np.concatenate([one.probabilities[one.truth >= 0] for one in timelines])
-    return [
-        float(average_precision_score(truth == label, of_class)) if (truth == label).any() else float("nan")
-        for label, of_class in enumerate(probabilities.T)
-    ]
+def count_files(
+    timelines: Sequence[FileTimeline], labels: Sequence[Int[np.ndarray, " _"]], background: int | None = None
+) -> Counts:
+    """Return the counts of the files' predicted labels, stacked."""
+    return Counts.stack([one.count(predicted, background) for one, predicted in zip(timelines, labels, strict=True)])
+
+
+class RankedInstants:
+    """The instants of several files in order of a class's probability: their average precision in any mixture of files.
+
+    Where there are more than `MAX_RANKS` distinct probabilities, neighbours share a rank.
+    """
+
+    def __init__(self, timelines: Sequence[FileTimeline], label: int) -> None:
+        known = [one.truth >= 0 for one in timelines]
+        probabilities = [one.probabilities[where, label] for one, where in zip(timelines, known, strict=True)]
+        ranks = np.unique(np.concatenate(probabilities))
+        if len(ranks) > MAX_RANKS:
+            ranks = np.unique(np.quantile(ranks, np.linspace(0, 1, MAX_RANKS), method="lower"))
+        self.counts = np.empty((len(timelines), 2, len(ranks)))  # of each file: instants of other classes, and of this
+        for one, where, of_file, counts in zip(timelines, known, probabilities, self.counts, strict=True):
+            rank = np.searchsorted(ranks, of_file, side="right") - 1
+            for is_label in (0, 1):
+                chosen = rank[(one.truth[where] == label) == is_label]
+                counts[is_label] = np.bincount(chosen, minlength=len(ranks))[::-1]
+
+    def average_precision(self, weights: Sequence[float] | None = None) -> float:
+        """Return the sum of precisions, each times the recall that its rank adds; NaN if the class is not there."""
+        taken = np.ones(len(self.counts)) if weights is None else np.asarray(weights)
+        negatives, positives = np.tensordot(taken, self.counts, 1)
+        found, reached = positives.cumsum(), (positives + negatives).cumsum()
+        return float((found / np.maximum(reached, 1) * positives).sum() / found[-1]) if found[-1] else float("nan")
 
 
 def average_windows(
@@ -176,8 +200,8 @@ def choose_cleaning(
     """Return (smooth_s, min_bout_s) with the highest segment F1 at 50 % overlap; of equal ones, the smallest."""
 
     def f1(choice: tuple[float, float]) -> float:
-        counts = [one.count(clean(one.probabilities, *choice, step_s), background) for one in timelines]
-        return scores_of(Counts.total(counts))["segment_f1_50"]
+        labels = [clean(one.probabilities, *choice, step_s) for one in timelines]
+        return scores_of(count_files(timelines, labels, background).total())["segment_f1_50"]
 
     return max(product(SMOOTH_S, MIN_BOUT_S), key=f1)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # scikit-learn, which splits, takes a second
 SCORED_BY = ("dataset", "split", "sampling", "transform", "backbone", "scaling", "head", "aggregation")
 TRAINED_BY = (
     *SCORED_BY,
-    *("optimizer", "scheduler", "seed", "batch_size", "augmentation", "mixing", "loss", "layer_decay"),
+    *("optimizer", "scheduler", "seed", "train_groups", "batch_size", "augmentation", "mixing", "loss", "layer_decay"),
 )
 TRAINER = (  # arguments of Lightning's Trainer that change what is learned
     *("precision", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "max_steps"),

@@ -34,7 +34,7 @@ PLAIN_NAMES: dict[Any, str] = {
 }
 LIMITS = {  # the least and the most
     **{"batch_size": (1, math.inf), "num_threads": (1, math.inf), "num_workers": (0, math.inf)},
-    **{"store.draws": (1, math.inf), "timeline.step_s": (0.001, 10)},
+    **{"train_groups": (1, math.inf), "store.draws": (1, math.inf), "timeline.step_s": (0.001, 10)},
     **{"timeline.smooth_s": (0, math.inf), "timeline.min_bout_s": (0, math.inf)},
 }
 MAX_INT = 2**63 - 1  # of torch

@@ -5,6 +5,7 @@ A split raises VidclfError where a group is in two parts, or a class has too few
 
 from vidclf.data.splits.drawing import hold_groups_back as hold_groups_back
 from vidclf.data.splits.parts import Split as Split
+from vidclf.data.splits.rules import FewerGroups as FewerGroups
 from vidclf.data.splits.rules import Given as Given
 from vidclf.data.splits.rules import Grouped as Grouped
 from vidclf.data.splits.rules import KFold as KFold

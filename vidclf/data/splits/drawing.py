@@ -43,6 +43,21 @@ def hold_groups_back(
     return [part if index in held else current_part for index, current_part in enumerate(parts)]
 
 
+def keep_groups(videos: Sequence[Video], parts: Sequence[str], num_groups: int, seed: int) -> list[str]:
+    """Return the parts with all train groups of each class but `num_groups` unused; more groups include fewer."""
+    units = list(_units(videos, [index for index, part in enumerate(parts) if part == "train"]).values())
+    taken, kept = Counter[int](), set[int]()
+    for position in np.random.RandomState(random_state(seed)).permutation(len(units)):
+        of_class = defaultdict(list)
+        for index in units[position]:
+            of_class[videos[index].label].append(index)
+        for label, indices in of_class.items():
+            if taken[label] < num_groups:
+                taken[label] += 1
+                kept |= {*indices}
+    return ["unused" if part == "train" and index not in kept else part for index, part in enumerate(parts)]
+
+
 def _draw_groups(groups: Sequence[str], fraction: float, num_left: int, state: int) -> set[str]:
     """Return groups with about `fraction` of a class's videos: one or more, so that `num_left` or more remain.
 

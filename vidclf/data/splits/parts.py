@@ -120,6 +120,13 @@ def say_fractions(videos: Sequence[Video], parts: Sequence[str]) -> None:
     say(f"Split: {', '.join(texts)}.")
 
 
+def groups_per_class(videos: Sequence[Video], parts: Sequence[str], part: str) -> float:
+    """Return how many groups of a part a class has, the mean over the classes."""
+    in_part = [video for video, part_of_video in zip(videos, parts, strict=True) if part_of_video == part]
+    num_classes = len({video.label for video in videos})
+    return len({(video.label, video.group) for video in in_part}) / num_classes
+
+
 def class_names(videos: Sequence[Video]) -> dict[int, str]:
     """Return the name of each label, for messages."""
     return {video.label: _class_name(video) for video in videos}

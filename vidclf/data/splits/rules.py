@@ -1,8 +1,8 @@
-"""The split rules of `split=`: official, grouped, kfold, given."""
+"""The split rules of `split=`: official, grouped, kfold, given; and a rule that keeps fewer groups to train on."""
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -10,8 +10,15 @@ from typing import ClassVar
 
 from sklearn.model_selection import train_test_split
 
-from vidclf.contracts import PARTS, OfficialParts, Video
-from vidclf.data.splits.drawing import NO_VIDEOS, complete_folds, hold_groups_back, random_state, require_groups
+from vidclf.contracts import DEFAULTS, PARTS, OfficialParts, SplitRule, Video, optional
+from vidclf.data.splits.drawing import (
+    NO_VIDEOS,
+    complete_folds,
+    hold_groups_back,
+    keep_groups,
+    random_state,
+    require_groups,
+)
 from vidclf.data.splits.parts import Split, check_groups_are_whole, checked_split, crossing_groups, say_fractions
 from vidclf.errors import VidclfError
 from vidclf.system.terminal import say
@@ -151,6 +158,29 @@ class Given:
             )
         check_groups_are_whole(videos, parts)
         return _with_val(videos, parts, num_views, 0.0 if "val" in parts else self.val_fraction, self.seed)
+
+
+@dataclass
+class FewerGroups:
+    """Another rule's split, of which training uses some groups of each class: see `train_groups`.
+
+    Args:
+        rule: the other rule, whose optional members it has.
+        num_groups: of each class, at most; the rest are unused.
+        seed: of the draw; of one seed, more groups include those of fewer.
+    """
+
+    rule: SplitRule
+    num_groups: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in DEFAULTS[SplitRule]:
+            setattr(self, name, optional(self.rule, SplitRule, name))
+
+    def __call__(self, videos: Sequence[Video], num_views: Sequence[int], *official: OfficialParts) -> Split:
+        split = self.rule(videos, num_views, *official)
+        return replace(split, parts=keep_groups(videos, split.parts, self.num_groups, self.seed))
 
 
 def _check_fraction(name: str, fraction: object) -> None:
