@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vidclf.errors import VidclfError
 from vidclf.features.store import read_means
-from vidclf.reporting.results import Results
+from vidclf.reporting.results import Results, Rows
 
 CONTENT = re.compile(r"[0-9a-f]{64}")  # of a whole file; those of segments have more
 MAX_BYTES = 1_000_000_000  # of features
@@ -30,15 +30,11 @@ class Neighbour(NamedTuple):
 
 def find_neighbours(results: Results, positions: Sequence[int], store: Path) -> Mapping[int, Neighbour]:
     """Return the closest training clip of each video, as far as the store has features of both; of segments, none."""
-    train = {
-        row["content"]: row["video"]
-        for row in results.split
-        if row.get("side") == "train" and CONTENT.fullmatch(row.get("content", "")) and not row.get("start_s")
-    }
+    train = train_videos(results.split)
     wanted = {results.scored.contents[position]: position for position in positions}
     wanted = {content: position for content, position in wanted.items() if CONTENT.fullmatch(content)}
     best: Mapping[int, Neighbour] = {}
-    for folder in _folders(store, results.description.get("weights_hash")) if wanted else ():
+    for folder in feature_folders(store, results.description.get("weights_hash")) if wanted else ():
         try:
             of_train, of_wanted = (read_means(folder, [*contents], MAX_BYTES) for contents in (train, wanted))
         except VidclfError:  # damaged, or too many
@@ -67,7 +63,16 @@ def _closest(
     return neighbours
 
 
-def _folders(store: Path, weights_hash: object) -> list[Path]:
+def train_videos(split: Rows) -> dict[str, str]:
+    """Return the names of the whole files in train, by content."""
+    return {
+        row["content"]: row["video"]
+        for row in split
+        if row.get("side") == "train" and CONTENT.fullmatch(row.get("content", "")) and not row.get("start_s")
+    }
+
+
+def feature_folders(store: Path, weights_hash: object) -> list[Path]:
     """Return the folders of the store with features of the run's backbone."""
     folders = []
     for path in sorted(store.glob("*/recipe.json")):
