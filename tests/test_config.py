@@ -131,6 +131,13 @@ def test_a_run_is_taken_as_it_is():
     assert (config["run"], config["part"]) == ("DIR", "test")
 
 
+def test_a_run_of_an_older_version_has_the_defaults_of_newer_settings():
+    older = {key: value for key, value in RUN.items() if key not in ("timeline", "train_groups")}
+    config = finished("timeline.step_s=0.2", run=older)
+    assert config["train_groups"] is None
+    assert config["timeline"] == {**RUN["timeline"], "step_s": 0.2}
+
+
 @pytest.mark.slow
 def test_a_key_is_set_in_the_run_and_a_group_composed_afresh():
     assert finished("sampling.num_frames=8")["sampling"] == {**RUN["sampling"], "num_frames": 8}

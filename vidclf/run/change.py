@@ -8,7 +8,7 @@ from typing import Any
 from vidclf import CONF
 from vidclf.command.keys import escaped, has, is_deletion, is_override, key_of, parent_of, sets_run_key, value_at
 from vidclf.command.mistakes import unknown_setting
-from vidclf.command.verbs import GLOBAL_GROUPS, known_keys, read_conf
+from vidclf.command.verbs import GLOBAL_GROUPS, known_keys, read_conf, settings_of
 from vidclf.errors import VidclfError
 from vidclf.run.trust import check_plain, check_trusted, walk
 
@@ -42,6 +42,7 @@ def apply_to_run(
         VidclfError: the run is not plain data or not trusted; a key is set or deleted that it does not have.
     """
     check_plain(run)
+    run = {**settings_of("train"), **run}  # an older version's run lacks newer settings
     set_here = [key for key in map(key_of, overrides) if key not in GLOBAL_GROUPS]
     deleted = [key_of(argument) for argument in typed if is_deletion(argument)]
     of_verb = [key for key in (*({*composed} - known_keys("train")), *CALL_KEYS) if has(composed, key)]
