@@ -40,7 +40,8 @@ def run(config: Config, run: Run | None) -> None:
     if to.suffix.lower() not in (".html", ".htm") or to.is_dir():
         raise VidclfError(f"to={to}: the name must end in .html. {REMEDY}")
     check_replaceable(to, "<title>vidclf review", "review")
-    rule = group_rule(config["group"], lambda name: os.path.dirname(name))
+    group = config["group"] or config["dataset"].get("group") or "file"
+    rule = _by_file if group in ("file", "subject") else group_rule(group, os.path.dirname, "group")
     sources = [config["source"]] if isinstance(config["source"], str) else [*map(str, config["source"])]
     paths = check_named(find_files(sources))
     predictor = LoadedRun(config, run).predictor
@@ -55,11 +56,16 @@ def run(config: Config, run: Run | None) -> None:
     found = [*find_candidates(predictor, paths, windows, num_threads, store, catalogue, failures)]
     if not found:
         raise VidclfError(f"source: none of {plural(len(paths), 'video')} can be read, for the reasons above.")
-    groups = [rule(candidate.video.path.as_posix()) or candidate.video.path.as_posix() for candidate in found]
+    names = [candidate.video.path.as_posix() for candidate in found]
+    groups = [rule(name) or name for name in names]
     features = torch.stack([candidate.features for candidate in found])
     labelled = _labelled(run, store, features.shape[1])
     chosen = choose(torch.stack([one.log_probabilities for one in found]), features, labelled, groups, number)
     _write(to, run, [found[position] for position in chosen], len(found), len(labelled))
+
+
+def _by_file(name: str) -> str:
+    return name
 
 
 def _windows_of(config: Config) -> Windows | None:
@@ -82,7 +88,8 @@ def _labelled(run: Run, store: FeatureStore | None, feature_dim: int) -> torch.T
 
 def _write(to: Path, run: Run, chosen: list[Candidate], num_found: int, num_labelled: int) -> None:
     page, images = describe(chosen, run.class_names)
-    title = f"{plural(len(chosen), 'video')} of {num_found}"
+    noun = "video" if chosen[0].video.start_s is None else "window"
+    title = f"{len(chosen)} of {plural(num_found, noun)}"
     content = render_page(
         "review.html", "review.js", title=title, run=run.folder.name, num_labelled=num_labelled, images=images,
         data=page, **page,
@@ -91,6 +98,7 @@ def _write(to: Path, run: Run, chosen: list[Candidate], num_found: int, num_labe
         to.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(to, content)
     print_text(
-        f"{title} to label on the page, a key for each class; it saves a table for dataset=manifest, or dataset=events."
+        f"{title} to label: the page has a key for each class, and saves labels.csv for "
+        f"dataset={'manifest' if noun == 'video' else 'events'}."
     )
     print_text(f"page {to}")

@@ -175,7 +175,7 @@ def _shown(page: Mapping[str, Any]) -> list[int]:
     return [*dict.fromkeys([*page["mistakes"], *doubtful, *page["unsure"]])][:MAX_STRIPS]
 
 
-def _line(results: Results, position: int) -> list[tuple[float, float]]:
+def _line(results: Results, position: int) -> list[list[float]]:
     """Return the probabilities of the predicted class and of the label in each view."""
     columns = [int(results.predicted[position]), int(results.labels[position])]
     return results.views[position][:, torch.tensor(columns)].tolist()
