@@ -66,6 +66,84 @@ def write_run(
     return folder
 
 
+def write_results(
+    folder: Path,
+    labels: Sequence[int],
+    probabilities: np.ndarray | torch.Tensor,
+    groups: Sequence[str] | None = None,
+    classes: Sequence[str] = CLASSES,
+    names: Sequence[str] | None = None,
+    part: str = "test",
+    contents: Sequence[str] | None = None,
+    metrics: dict[str, float] | None = None,
+    **config: Any,
+) -> Path:
+    """Write a run with all that `evaluate` writes and a report reads, for made-up videos.
+
+    Args:
+        folder: of the run.
+        labels: of the M videos.
+        probabilities: of the views (M, V, K), or of the only view of each (M, K).
+        groups: of the videos; by default, three videos of a class after each other are of one group.
+        classes: in label order.
+        names: of the videos.
+        part: that was evaluated.
+        contents: the hashes of the files.
+        metrics: more of them.
+        config: settings that differ from CONFIG.
+    """
+    from vidclf.contracts import Video
+    from vidclf.evaluation.logits import ViewLogits
+    from vidclf.evaluation.results import PREDICTIONS, write_logits
+    from vidclf.evaluation.scores import intervals_of, score_numbers_of_views, score_videos
+    from vidclf.models.aggregation import mean
+    from vidclf.models.classifier import most_probable
+    from vidclf.system.disk import write_csv, write_json
+
+    of_view = torch.as_tensor(probabilities).float()
+    of_view = of_view[:, None] if of_view.ndim == 2 else of_view
+    names = names or [f"{classes[label]}/v{number}.avi" for number, label in enumerate(labels)]
+    groups = groups or [f"g{number // 3}" for number in range(len(labels))]
+    contents = contents or [f"{number:064x}" for number in range(len(labels))]
+    videos = [
+        Video(Path(name), label, group, name=name) for name, label, group in zip(names, labels, groups, strict=True)
+    ]
+    if not (folder / "checkpoints").is_dir():
+        config = CONFIG | {"aggregation": {"_target_": "vidclf.models.aggregation.mean", "_partial_": True}} | config
+        _write_checkpoint(folder, {"format": 2, "class_names": list(classes), "config": config})
+        write_json(folder / "metrics.json", {"top1": 0.5})
+    results = folder if part == "val" else folder / part
+    results.mkdir(exist_ok=True)
+    num_views = of_view.shape[1]
+    video = torch.arange(len(labels)).repeat_interleave(num_views)
+    view_logits = ViewLogits(
+        of_view.clamp(min=1e-12).log().flatten(0, 1),
+        torch.tensor(labels).repeat_interleave(num_views),
+        video,
+        torch.arange(num_views).repeat(len(labels)),
+        0,
+    )
+    predictions = view_logits.aggregate(mean, videos)
+    write_logits(results, view_logits, videos)
+    rows = [
+        (one.name, classes[one.label], *most_probable(log, list(classes), 1)[0], one.group, "no", content)
+        for one, log, content in zip(videos, predictions.log_probabilities, contents, strict=True)
+    ]
+    write_csv(results / "predictions.csv", PREDICTIONS, rows)
+    write_csv(folder / "split.csv", ("video", "side", "content"), [(row[0], part, row[-1]) for row in rows])
+    by_views = score_numbers_of_views(
+        *[getattr(view_logits, key) for key in ("logits", "labels", "video")], mean, videos
+    )
+    rows_of_views = [(number, top1, *(interval or ("", ""))) for number, top1, interval in by_views]
+    write_csv(results / "views.csv", ("views", "top1", "top1_low", "top1_high"), rows_of_views)
+    write_csv(results / "failed.csv", ("video", "reason"), [])
+    scores = score_videos(predictions.log_probabilities, predictions.labels) | intervals_of(predictions)
+    write_json(
+        results / "metrics.json", scores | view_logits.counts | {"chance_top1": 1 / len(classes)} | (metrics or {})
+    )
+    return folder
+
+
 def _write_checkpoint(folder: Path, description: dict[str, Any]) -> None:
     description |= {"split_fingerprint": "", "weights_hash": ""}
     (folder / "checkpoints").mkdir(parents=True)

@@ -29,6 +29,7 @@ LEVELS = (
     {"pages"},
     {"evaluation"},
     {"audit", "comparison", "prediction"},
+    {"reporting"},
     {"api"},
 )
 TOP = len(LEVELS)  # the command line and its verbs

@@ -1,6 +1,5 @@
 """Write the findings of `vidclf check`: a page that loads and runs nothing, and a table of readable videos."""
 
-import base64
 import csv
 import io
 import os
@@ -10,15 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-import torch
-from torchvision.transforms.v2.functional import resize, to_pil_image
-
 from vidclf.audit.findings import Findings, duration_s
 from vidclf.audit.lookalikes import Unit
 from vidclf.contracts import PARTS, Dataset, VideoViews, optional
 from vidclf.data.corpus import Corpus
-from vidclf.data.decoding import decode_frames
 from vidclf.errors import VidclfError, VideoError
+from vidclf.pages.images import spread, strip_of
 from vidclf.pages.rendering import Table, render_page
 from vidclf.system.disk import write_atomically
 from vidclf.system.terminal import say
@@ -27,8 +23,6 @@ from vidclf.system.text import first_five, sanitize
 MAX_VALUES = 8  # of one property that are shown, the most frequent
 MAX_PAIRS = 40  # that are shown with their frames, those that cross parts of the split first
 STRIP_FRAMES = 8  # of a video
-HEIGHT = 144  # of an image in pixels; the page shows it smaller until it is opened
-MAX_WIDTH = 4 * HEIGHT  # of one frame: JPEG ends at 65,535 pixels
 
 
 def table_of_classes(findings: Findings) -> Table:
@@ -197,8 +191,8 @@ def _class_rows(findings: Findings, classes: Table) -> list[dict[str, object]]:
     spreads = [_spread(corpus, positions) for positions in videos]
     longest, most = max(longest for _, _, longest in spreads) or 1.0, max(map(len, videos))
     views_of_label = {views.label: views for views in reversed(corpus.all_views())}  # of its first readable video
-    for label, (cells, spread) in enumerate(zip(classes.rows, spreads, strict=True)):
-        low, middle, high = (100 * seconds / longest for seconds in spread)
+    for label, (cells, durations) in enumerate(zip(classes.rows, spreads, strict=True)):
+        low, middle, high = (100 * seconds / longest for seconds in durations)
         share = 100 * len(videos[label]) / most
         views = views_of_label.get(label)
         still = views and _strip(corpus.videos[views.video].path, views, num_frames=1)
@@ -218,17 +212,9 @@ def _strips(findings: Findings, videos: set[int]) -> Mapping[int, str]:
 
 
 def _strip(path: Path, views: VideoViews, num_frames: int = STRIP_FRAMES) -> str | None:
-    """Return a few frames of a video side by side, as JPEG in base64; None if it can no longer be read."""
+    """Return a few frames of a video side by side; None if it can no longer be read."""
     frames = views.frames.flatten()
-    num_frames = min(num_frames, len(frames))
-    places = (torch.arange(num_frames) + 0.5) * len(frames) / num_frames  # the middles of equal stretches
     try:
-        images = decode_frames(path, frames[places.long()], whole=True)
+        return strip_of(path, frames[spread(len(frames), num_frames)])
     except VideoError:
         return None
-    height, width = images.shape[-2:]
-    side = min(MAX_WIDTH, max(1, round(width * HEIGHT / height)))
-    small = resize(images, [HEIGHT, side], antialias=True)
-    jpeg = io.BytesIO()
-    to_pil_image(torch.cat(small.unbind(), dim=-1)).save(jpeg, "JPEG", quality=70)
-    return base64.b64encode(jpeg.getvalue()).decode()

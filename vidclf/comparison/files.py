@@ -1,14 +1,15 @@
 """Writes a comparison into one file: a page, Markdown, or CSV with all digits."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 from vidclf.comparison.leaderboard import Leaderboard, Setting, text_of
 from vidclf.comparison.tables import difference_of, exact_pairs, exact_settings, pairs_table, score_of, settings_table
 from vidclf.errors import VidclfError
 from vidclf.pages.rendering import as_csv, as_markdown, render_page
-from vidclf.system.disk import write_atomically, writing_to
+from vidclf.system.disk import check_replaceable, write_atomically, writing_to
 from vidclf.system.text import sanitize
 
 MAX_PAIRS = 50  # that a page and Markdown show; all are in the CSV
@@ -24,11 +25,7 @@ def check_target(path: Path) -> None:
     """
     if path.suffix not in SIGNS:
         raise VidclfError(f"to={path}: must end in .html (a page), .md (Markdown) or .csv (all digits). {REMEDY}")
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        if SIGNS[path.suffix] not in file.read(1000):
-            raise VidclfError(f"to={path}: exists, and compare did not write it. {REMEDY}")
+    check_replaceable(path, SIGNS[path.suffix], "compare")
 
 
 def write_comparison(path: Path, board: Leaderboard, title: str, notes: Sequence[str]) -> None:
@@ -47,24 +44,46 @@ def write_comparison(path: Path, board: Leaderboard, title: str, notes: Sequence
 
 
 def _page(board: Leaderboard, title: str, notes: Sequence[str]) -> bytes:
+    return render_page("compare.html", title=title, notes=notes, **page_of(board))
+
+
+def page_of(board: Leaderboard) -> dict[str, Any]:
+    """Return what a page shows of a leaderboard, as plain data."""
     shown = board.pairs[:MAX_PAIRS]
     ends = [abs(end) for pair in shown for end in pair.difference.interval or (pair.difference.value,)]
-    return render_page(
-        "compare.html",
-        title=title,
-        notes=notes,
-        settings=[(setting, score_of(setting), *_details(setting, board.keys)) for setting in board.settings],
-        pairs=[(pair, difference_of(pair.difference)) for pair in shown],
-        num_pairs=len(board.pairs),
-        reach=max(0.05, ceil(20 * max(ends, default=0)) / 20),  # of the pairs' axis, to both sides
-    )
+    return {
+        "settings": [_setting_of_page(setting, board.keys) for setting in board.settings],
+        "pairs": [
+            {
+                "first": pair.first.name,
+                "second": pair.second.name,
+                "text": difference_of(pair.difference),
+                "value": pair.difference.value,
+                "interval": pair.difference.interval,
+                "p": pair.difference.corrected,
+                "verdict": pair.difference.verdict,
+            }
+            for pair in shown
+        ],
+        "num_pairs": len(board.pairs),
+        "reach": max(0.05, ceil(20 * max(ends, default=0)) / 20),  # of the pairs' axis, to both sides
+    }
 
 
-def _details(setting: Setting, keys: Mapping[str, str]) -> Iterator[str]:
-    """Yield what varied, and the scores beside top1."""
-    yield text_of(setting.choices, keys)
+def _setting_of_page(setting: Setting, keys: Mapping[str, str]) -> dict[str, Any]:
     metrics = [f"{words} {setting.metrics[key]:.3f}" for key, words in METRICS.items() if key in setting.metrics]
     if setting.deviation is not None:
         metrics.append(f"seeds {min(setting.top1s):.3f} to {max(setting.top1s):.3f}, deviation {setting.deviation:.3f}")
     num_failed = round(sum(run.metrics.get("num_failed", 0) for run in setting.runs))
-    yield ", ".join([*metrics, *([f"{num_failed} failed videos"] if num_failed else [])])
+    return {
+        "name": setting.name,
+        "score": score_of(setting),
+        "choices": text_of(setting.choices, keys),
+        "metrics": ", ".join([*metrics, *([f"{num_failed} failed videos"] if num_failed else [])]),
+        "top1": setting.metrics["top1"],
+        "interval": setting.interval,
+        "chance": setting.metrics.get("chance_top1"),
+        "majority": setting.metrics.get("majority_top1"),
+        "num_videos": len(setting.videos.contents),
+        "num_seeds": len(setting.top1s),
+    }

@@ -6,6 +6,7 @@ import math
 import operator
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class ScoredRun:
         videos: their names, sorted by `contents`; the lists below have one value for each.
         labels: class names.
         predicted: class names.
+        probabilities: of the predicted classes.
         units: class and group, or "" and the group if it means one thing in all classes.
         contents: the hash of the file, and the segment of it: the same whatever the file's name.
     """
@@ -45,6 +47,7 @@ class ScoredRun:
     videos: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     predicted: list[str] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
     units: list[tuple[str, str]] = field(default_factory=list)
     contents: list[str] = field(default_factory=list)
 
@@ -84,10 +87,11 @@ def _read_predictions(path: Path, scored: ScoredRun) -> None:
         raise VidclfError(f"{path}: not the predictions that this version writes ({error}). {AGAIN}") from error
     keyed = [(f"{row[-1]}{''.join(SEGMENT.findall(row[0]))}", *row) for row in rows]
     for row in sorted(keyed):  # copies of one file by their names
-        content, video, label, predicted, _, group, shared, _ = map(sys.intern, row)  # runs share the text: less memory
+        content, video, label, predicted, probability, group, shared, _ = map(sys.intern, row)  # shared: less memory
         scored.videos.append(video)
         scored.labels.append(label)
         scored.predicted.append(predicted)
+        scored.probabilities.append(_probability(probability, path))
         scored.units.append(("" if shared == "yes" else label, group))
         scored.contents.append(content)
     unknown = sorted({*scored.labels, *scored.predicted} - {*scored.class_names})
@@ -100,6 +104,13 @@ def _read_predictions(path: Path, scored: ScoredRun) -> None:
             f"{path}: {len(rows)} videos with a top1 of {top1:.4f}, while metrics.json says "
             f"{scored.metrics.get('top1')}: they are not of one evaluation. {AGAIN}"
         )
+
+
+def _probability(text: str, path: Path) -> float:
+    with suppress(ValueError):
+        if 0 <= (probability := float(text)) <= 1 + 1e-5:  # rounding
+            return min(probability, 1.0)
+    raise VidclfError(f"{path}: {text[:50]!r} is no probability. {AGAIN}")
 
 
 def read_metrics(folder: Path) -> dict[str, float]:

@@ -25,7 +25,7 @@ def show(paths: Sequence[Path], part: str, seeds: bool = False, to: Path | None 
     """
     if to is not None:
         check_target(to)
-    scored, left_out = _read(paths, part)
+    scored, left_out = read_all(paths, part)
     for reason in left_out:
         say(f"left out: {reason}")
     board = build_leaderboard(scored, pool_seeds=not seeds)
@@ -47,7 +47,7 @@ def show(paths: Sequence[Path], part: str, seeds: bool = False, to: Path | None 
         print_text(f"results {to}")
 
 
-def _read(paths: Sequence[Path], part: str) -> tuple[list[ScoredRun], list[str]]:
+def read_all(paths: Sequence[Path], part: str) -> tuple[list[ScoredRun], list[str]]:
     """Return the scores of the runs, and why runs of sweeps are left out."""
     runs, incomplete = find_runs(paths)
     left_out = [f"{job}: {why_missing(job)}" for job in incomplete]

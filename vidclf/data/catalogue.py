@@ -77,15 +77,7 @@ class Catalogue:
         facts = {path: fact for facts_of_rank in gather(local_facts) for path, fact in facts_of_rank.items()}
         return [facts[path] for path in paths]
 
-    def _look_up(self, paths: Sequence[Path], num_threads: int) -> dict[Path, VideoFacts | VideoError]:
-        facts = self._known(paths)
-        if len(facts) < len(paths):
-            with self._lock_out_others(paths):
-                facts = self._known(paths)  # another process may have added facts meanwhile
-                facts |= self._examine([path for path in paths if path not in facts], num_threads)
-        return facts
-
-    def _known(self, paths: Sequence[Path]) -> dict[Path, VideoFacts | VideoError]:
+    def known(self, paths: Sequence[Path]) -> dict[Path, VideoFacts | VideoError]:
         """Return the stored facts of the files that have not changed since."""
         same: dict[Path, tuple[str, Stamp]] = {}
         for path, entry in zip(paths, self.records.get(map(os.path.abspath, paths)), strict=True):
@@ -98,6 +90,14 @@ class Catalogue:
             for (path, (content, stamp)), entry in zip(same.items(), entries, strict=True)
             if isinstance(entry, dict | str)
         }
+
+    def _look_up(self, paths: Sequence[Path], num_threads: int) -> dict[Path, VideoFacts | VideoError]:
+        facts = self.known(paths)
+        if len(facts) < len(paths):
+            with self._lock_out_others(paths):
+                facts = self.known(paths)  # another process may have added facts meanwhile
+                facts |= self._examine([path for path in paths if path not in facts], num_threads)
+        return facts
 
     def _examine(self, paths: Sequence[Path], num_threads: int) -> dict[Path, VideoFacts | VideoError]:
         with closing(self.examine(paths, num_threads)) as facts:

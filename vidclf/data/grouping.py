@@ -13,12 +13,15 @@ GROUPS = """dataset.group must say which videos belong together, so that a split
   dataset.group=file               none: each file is a group"""
 
 
-def group_rule(group: str | None, parent: Callable[[str], str]) -> Callable[[str], str | None]:
+def group_rule(
+    group: str | None, parent: Callable[[str], str], key: str = "dataset.group"
+) -> Callable[[str], str | None]:
     """Return the rule that `dataset.group` names: from a video's path to its group, or None where it does not fit.
 
     Args:
         group: "file", "parent", or a regular expression with one group in parentheses.
         parent: from a path to the name that "parent" stands for; "" where there is none.
+        key: of the setting, for messages.
 
     Raises:
         VidclfError: `group` is missing, or is no such expression.
@@ -36,10 +39,10 @@ def group_rule(group: str | None, parent: Callable[[str], str]) -> Callable[[str
     try:
         pattern = re.compile(str(group))
     except re.error as error:
-        raise VidclfError(f"dataset.group={group}: not a regular expression ({error}).\n{GROUPS}") from error
+        raise VidclfError(f"{key}={group}: not a regular expression ({error}).\n{GROUPS}") from error
     if pattern.groups != 1:
         raise VidclfError(
-            f"dataset.group={group}: it has {pattern.groups} groups in parentheses; it needs exactly one, around the "
+            f"{key}={group}: it has {pattern.groups} groups in parentheses; it needs exactly one, around the "
             f"name of the group.\n{GROUPS}"
         )
     return lambda name: (match[1] or None) if (match := pattern.search(name)) else None

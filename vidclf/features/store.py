@@ -191,6 +191,22 @@ class FeatureStore:
                 self._index.put(dict(unsaved))  # another thread may still hold it
 
 
+def read_means(folder: Path, contents: Sequence[str], max_bytes: int) -> dict[str, Float[Tensor, " D"]]:
+    """Return the mean of all stored features of each video, by content; a video without any is left out.
+
+    Raises:
+        VidclfError: a file is damaged, or there are more than `max_bytes` of them.
+    """
+    found = {content: sorted((folder / content[:2]).glob(f"{content}-*.safetensors")) for content in contents}
+    if sum(path.lstat().st_size for paths in found.values() for path in paths) > max_bytes:
+        raise VidclfError(f"{folder}: more than {max_bytes:,} bytes of features.")
+    means = {}
+    for content, paths in found.items():
+        if paths and (stored := _load(paths[0], None)):
+            means[content] = stored[1].float().flatten(0, -2).mean(0)
+    return means
+
+
 def _is_entry(value: Any) -> bool:
     """Return whether a value of the index is a file's [size, time in ns, rows]."""
     return (

@@ -1,6 +1,8 @@
 """Render pages that load and run nothing, and tables for a terminal, Markdown and CSV; names may hold anything."""
 
+import base64
 import csv
+import hashlib
 import io
 import re
 from collections.abc import Sequence
@@ -8,6 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as Grid
@@ -25,17 +28,33 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[object]]
 
 
-def render_page(template: str, **values: object) -> bytes:
-    """Return a page from a template in pages/templates/; its values are escaped."""
+def render_page(template: str, script: str = "", **values: object) -> bytes:
+    """Return a page from a template in pages/templates/; its values are escaped, and only our own script may run.
+
+    Args:
+        template: a file's name.
+        script: the name of the file that the page runs; empty: none.
+        values: of the template. `data | tojson` is harmless inside an element, whatever the names in it.
+    """
+    loader = PackageLoader("vidclf", "pages/templates")
     environment = Environment(
-        loader=PackageLoader("vidclf", "pages/templates"),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=lambda value: sanitize(value) if type(value) is str else value,  # not markup
     )
-    return environment.get_template(template).render(**values).encode()
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    parts = {"style": "page.css", "script": script}
+    texts = {name: loader.get_source(environment, file)[0] if file else "" for name, file in parts.items()}
+    allowed = "; ".join(f"{name}-src 'sha256-{_sha256(text)}'" for name, text in texts.items() if text)
+    markup = {name: Markup(text) for name, text in texts.items()}
+    return environment.get_template(template).render(**markup, allowed=Markup(allowed), **values).encode()
+
+
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def as_markdown(table: Table) -> str:

@@ -1,4 +1,4 @@
-"""Scores the windows of a long video in one pass; frames and features that windows share are computed once."""
+"""Embeds and scores windows of a long video in one pass; frames and features that they share are computed once."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -53,9 +53,21 @@ def score_windows(
     starts_s: Float[np.ndarray, " W"],
     ends_s: Float[np.ndarray, " W"],
 ) -> Iterator[Float[Tensor, " K"]]:
-    """Yield the log-probabilities of each window in order, with the same bits as evaluation.
+    """Yield the log-probabilities of each window in order, with the same bits as evaluation; see `embed_windows`."""
+    for features in embed_windows(predictor, path, info, starts_s, ends_s):
+        yield predictor.score(features, str(path))
 
-    Features are held until the last window that shares them is scored.
+
+def embed_windows(
+    predictor: Predictor,
+    path: Path,
+    info: VideoInfo,
+    starts_s: Float[np.ndarray, " W"],
+    ends_s: Float[np.ndarray, " W"],
+) -> Iterator[Float[Tensor, "views S D"]]:
+    """Yield the features of each window's views in order, with the same bits as evaluation.
+
+    Features are held until the last window that shares them is yielded.
 
     Raises:
         VideoError: the file is damaged.
@@ -79,7 +91,7 @@ def score_windows(
         while waiting and held.keys() >= {*waiting[0].tolist()}:
             needed = waiting.popleft()
             rows = torch.stack([held[position] for position in needed.tolist()])
-            yield predictor.score(views_of(rows, len(needed) // units_per_view), str(path))
+            yield views_of(rows, len(needed) // units_per_view)
             num_uses -= needed.bincount(minlength=len(units))
             for position in {*needed.tolist()}:
                 if not num_uses[position]:

@@ -114,6 +114,17 @@ def check_sole_name(path: Path) -> None:
             )
 
 
+def check_replaceable(path: Path, sign: str, verb: str) -> None:
+    """Raise VidclfError if a file exists at `path` that the verb did not write: its beginning holds no `sign`."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        if sign not in file.read(1000):
+            raise VidclfError(
+                f"to={path}: exists, and {verb} did not write it. Name another file with to=FILE, or delete it."
+            )
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield an empty temporary file beside `path`; rename it to `path` when the block ends without an error.
