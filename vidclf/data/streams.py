@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 import av
@@ -53,17 +53,15 @@ class Stream:
 
     def __init__(self, source: Source, stop: threading.Event) -> None:
         self.source = source
-        try:
-            self.container = _open(source, stop)
-        except (OSError, ValueError, av.FFmpegError) as error:
-            raise VideoError(why_not_opened(source, error)) from None  # PyAV's errors hold the address
-        try:
+        with ExitStack() as stack:
+            try:
+                self.container = stack.enter_context(_open(source, stop, stack))
+            except (OSError, ValueError, av.FFmpegError) as error:
+                raise VideoError(why_not_opened(source, error)) from None  # PyAV's errors hold the address
             self.stream: VideoStream = video_stream(source.name, self.container)
             rates = (self.stream.guessed_rate, self.stream.average_rate, self.stream.base_rate)
             self.fps = known_rate(source.name, fitting_rate(0, None, rates))
-        except BaseException:
-            self.container.close()
-            raise
+            self._stack = stack.pop_all()
         is_remote = bool(source.protocol) and not _size_of(self.container) > 0
         self.is_live = is_remote or source.is_camera or source.realtime
 
@@ -79,7 +77,7 @@ class Stream:
         # Raw frames carry no times, or those of a rate that is only a guess.
         is_timed = format_.name != "avi" and not (self.is_live and format_.flags & NO_TIMESTAMPS)
         seen_s = time.monotonic()
-        with self.container:
+        with self._stack:
             try:
                 for packet in self.container.demux():
                     for frame in _decode_if_possible(packet) if packet.stream is self.stream else ():
@@ -99,9 +97,11 @@ class Stream:
                 silent_s = f"{self.source.timeout_s:g}"
                 raise VideoError(f"{name}: silent for {silent_s} s. See whether it still runs.") from None
             except (OSError, av.FFmpegError) as error:
-                raise VideoError(f"{name}: the stream broke off ({error.strerror}). Start it again.") from None
+                raise VideoError(
+                    f"{name}: the stream broke off ({error.strerror}). See whether it still runs."
+                ) from None
         if self.is_live and not self.source.realtime:
-            raise VideoError(f"{name}: the stream has ended. Start it again.")
+            raise VideoError(f"{name}: the stream has ended. See whether it still runs.")
 
 
 class _Clock:
@@ -140,7 +140,7 @@ def _size_of(container: InputContainer) -> int:
     return 0
 
 
-def _open(source: Source, stop: threading.Event) -> InputContainer:
+def _open(source: Source, stop: threading.Event, stack: ExitStack) -> InputContainer:
     local: dict[str, Any] = {"options": restrict(), "metadata_errors": "replace"}
     if source.address == "-":
         return av.open(_readable(sys.stdin.buffer, source, stop), "r", **local)
@@ -149,10 +149,11 @@ def _open(source: Source, stop: threading.Event) -> InputContainer:
         options = {"framerate": "30"} if format_ == "avfoundation" else {}  # which has no default that fits
         return av.open(address, "r", format=format_, options=options)
     if not source.protocol and source.path.is_fifo():
-        pipe = os.fdopen(os.open(source.path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0)
+        descriptor = os.open(source.path, os.O_RDONLY | os.O_NONBLOCK)
+        pipe = stack.enter_context(os.fdopen(descriptor, "rb", buffering=0))
         return av.open(_readable(pipe, source, stop), "r", **local)
     if not source.protocol:
-        return av.open(FileForFFmpeg(source.path), "r", **local)
+        return av.open(stack.enter_context(FileForFFmpeg(source.path)), "r", **local)
     limits = limits_of(source)
     timeout = source.timeout_s, source.timeout_s
     return av.open(source.address, "r", options=limits, timeout=timeout, metadata_errors="replace")

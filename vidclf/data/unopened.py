@@ -3,6 +3,7 @@
 import errno
 import re
 import socket
+from contextlib import closing
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,10 +43,9 @@ def _answer_of(source: Source) -> str:
     parts = urlsplit(source.address)
     connect = HTTPSConnection if parts.scheme.lower() == "https" else HTTPConnection
     try:
-        connection = connect(parts.hostname or "", parts.port, timeout=source.timeout_s)
-        connection.request("GET", parts._replace(scheme="", netloc="", fragment="").geturl() or "/")
-        answer = connection.getresponse()
-        connection.close()
+        with closing(connect(parts.hostname or "", parts.port, timeout=source.timeout_s)) as connection:
+            connection.request("GET", parts._replace(scheme="", netloc="", fragment="").geturl() or "/")
+            answer = connection.getresponse()
     except socket.gaierror:
         return "there is no host of this name. Correct it"
     except (OSError, HTTPException, ValueError):
@@ -53,7 +53,7 @@ def _answer_of(source: Source) -> str:
     if 300 <= answer.status < 400:
         where = re.sub(r"[^!-~]", "", answer.headers.get("Location", "elsewhere"))
         return f"the server leads to {redact(where)}, which is not followed. If you trust it, give that address"
-    kind = answer.headers.get_content_type()
+    kind = answer.headers.get("Content-Type", "").partition(";")[0]
     if kind.startswith("text/"):
         return f"the server sends {kind}, a page and no video. Give the address of the video itself"
     return "what the server sends is no video, or damaged. Give a video that plays"

@@ -106,7 +106,7 @@ class LiveLabeller:
         self,
         predictor: Predictor,
         windows: Windows,
-        fps: float,
+        fps: float | int,
         *,
         loses_nothing: bool = False,
         name: str = "the stream",
@@ -130,7 +130,7 @@ class LiveLabeller:
 
     def _begin_segment(self) -> None:
         """Place windows anew, from the next frame on."""
-        self._first_s: float | None = None  # the time of the first frame
+        self._first_s: float | int | None = None  # the time of the first frame
         self._base = self._shown.position + 1 if self._shown else 0  # its position
         self._wanted: list[int] = []  # a heap of the positions that windows want
         self._begun: deque[_Window] = deque()  # windows that have begun and are not whole
@@ -147,7 +147,7 @@ class LiveLabeller:
             for part in {max(1, count // 2), count - 1}
         )
 
-    def push(self, time_s: float, frame: Frame, arrived_s: float | None = None) -> None:
+    def push(self, time_s: float | int, frame: Frame, arrived_s: float | None = None) -> None:
         """Take the next frame.
 
         Args:
@@ -168,7 +168,7 @@ class LiveLabeller:
                 self._hold(position)
             self._advance(position)
 
-    def restart(self, fps: float | None = None) -> None:
+    def restart(self, fps: float | int | None = None) -> None:
         """Begin a new window with the next frame, because the stream has changed: its size, or its rate."""
         with self._changed:
             self._end_segment()
@@ -198,7 +198,7 @@ class LiveLabeller:
         """Whether the stream has ended and all its windows have their labels."""
         return self._is_finished and not self._ready
 
-    def work(self, timeout_s: float) -> WindowLabel | None:
+    def work(self, timeout_s: float | int) -> WindowLabel | None:
         """Compute what is next: a whole window's label, or the features of a frame; wait for work up to `timeout_s`.
 
         Raises:
@@ -235,7 +235,7 @@ class LiveLabeller:
         names = self.predictor.class_names
         return WindowLabel(window.start_s, window.end_s, scores, names, arrived_s, self.num_dropped)
 
-    def _position_of(self, time_s: float) -> int:
+    def _position_of(self, time_s: float | int) -> int:
         """Return the place of a frame on the even time line: the next one where it is nearest, as in a file."""
         assert self._first_s is not None
         if self._shown is None:

@@ -26,6 +26,7 @@ from vidclf.system.text import sanitize
 
 WAIT_S = 0.2  # how often the main thread looks for Ctrl-C, errors and the end while nothing comes
 BAR_CHARS = 10
+TOLERANCE_S = 1e-3  # of the end of a file's window
 
 
 @dataclass
@@ -164,15 +165,14 @@ def label_stream(
     with recorder or nullcontext(), capture, receiver:
         while not receiver.is_done:
             window = receiver.work(WAIT_S)
-            is_live = receiver.is_live
-            if until_s is not None and (
-                time.monotonic() - began_s >= until_s if is_live else window is not None and window.end_s > until_s
-            ):
+            has_clock = receiver.is_live and not source.realtime
+            now_s = time.monotonic() - began_s if has_clock else window.end_s - TOLERANCE_S if window else 0.0
+            if until_s is not None and now_s >= until_s:
                 return
             if window is not None:
                 window = smoothing.smooth(window, windows.stride_s)
                 delay_s = time.monotonic() - window.arrived_s
-                line = Line(window, smoothing.is_sure(window), time.time() - delay_s if is_live else None, 0)
+                line = Line(window, smoothing.is_sure(window), time.time() - delay_s if has_clock else None, 0)
                 line = replace(line, delay_ms=round(1000 * delay_s))
                 if recorder:
                     recorder.show(line.label, line.probability)
