@@ -72,10 +72,11 @@ class Stream:
             VideoError: a stream without an end breaks off, is silent, or shows no picture.
         """
         name, format_ = self.source.name, self.container.format
-        clock = _Clock(self.fps, self.is_live)
+        has_end = not self.is_live or self.source.realtime
+        clock = _Clock(self.fps, not has_end)
         is_leading = self.stream.codec_context.name in SHOWN_WITHOUT_KEY
         # Raw frames carry no times, or those of a rate that is only a guess.
-        is_timed = format_.name != "avi" and not (self.is_live and format_.flags & NO_TIMESTAMPS)
+        is_timed = format_.name != "avi" and (has_end or not format_.flags & NO_TIMESTAMPS)
         seen_s = time.monotonic()
         with self._stack:
             try:
@@ -85,10 +86,10 @@ class Stream:
                         if is_leading:
                             continue
                         seen_s = time.monotonic()
-                        shown_s = frame.time if is_timed else seen_s if self.is_live else None
+                        shown_s = frame.time if is_timed else None if has_end else seen_s
                         yield StreamFrame(clock.time_of(shown_s, seen_s), frame, seen_s)
                         seen_s = time.monotonic()
-                    if self.is_live and time.monotonic() - seen_s > self.source.timeout_s:
+                    if not has_end and time.monotonic() - seen_s > self.source.timeout_s:
                         raise VideoError(
                             f"{name}: it sends data, but no picture for {self.source.timeout_s:g} s. See whether it "
                             "is a video that plays."
@@ -100,7 +101,7 @@ class Stream:
                 raise VideoError(
                     f"{name}: the stream broke off ({error.strerror}). See whether it still runs."
                 ) from None
-        if self.is_live and not self.source.realtime:
+        if not has_end:
             raise VideoError(f"{name}: the stream has ended. See whether it still runs.")
 
 
