@@ -106,9 +106,11 @@ def test_reconnecting_is_told_without_secrets(capsys: pytest.CaptureFixture[str]
 
 def test_a_change_of_size_is_a_new_beginning():
     images = [*jpegs(range(20)), *jpegs(range(20), (80, 64)), *jpegs(range(200))]
-    with serving(lambda connection, _: send_mjpeg(connection, images, fps=200)) as server:
-        with capturing(server.url) as (_, notes):
-            wait_until(lambda: len(notes.sizes) == 3)
+    with (
+        serving(lambda connection, _: send_mjpeg(connection, images, fps=200)) as server,
+        capturing(server.url) as (_, notes),
+    ):
+        wait_until(lambda: len(notes.sizes) == 3)
     assert notes.sizes == [(64, 48), (80, 64), (64, 48)]
 
 
