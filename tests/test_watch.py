@@ -97,7 +97,7 @@ def test_a_window_below_the_threshold_has_no_label(
 def test_a_line_on_a_terminal_fits_80_columns_and_moves_no_cursor():
     names = ["left\x1b[2J" * 30, "right"]
     for probability, clock_s in ((1.0, 0.0), (0.02, None)):
-        window = window_of(86_390.0, 86_400.0, probability, dropped=9_999_999)
+        window = window_of(86_390.0, 86_400.0, probability)
         window = WindowLabel(
             *(getattr(window, key) for key in ("start_s", "end_s", "log_probabilities")), names, 0.0, 9_999_999
         )

@@ -54,7 +54,7 @@ def run(config: Config, run: Run | None) -> None:
         _label_films(config, run, windows, num_threads, skip)
 
 
-def _choose_windows(config: Config, of_stream: bool = False) -> Windows | None:
+def _choose_windows(config: Config, is_live: bool) -> Windows | None:
     """Return the windows that get labels; None: each file gets one.
 
     Raises:
@@ -62,7 +62,7 @@ def _choose_windows(config: Config, of_stream: bool = False) -> Windows | None:
     """
     dataset = config["dataset"]
     of_run = {key: dataset.get(key) for key in ("window_s", "stride_s")}
-    if of_stream:
+    if is_live:
         of_run = {"window_s": dataset.get("window_s", STREAM_WINDOW_S)}
     chosen = {key: of_run.get(key) if config[key] is None else config[key] for key in ("window_s", "stride_s")}
     for key, value in chosen.items():
@@ -80,7 +80,7 @@ def _choose_windows(config: Config, of_stream: bool = False) -> Windows | None:
     if not window_s:
         return None
     rate_hz = dataset.get("rate_hz", config["sampling"].get("rate_hz"))
-    return Windows(window_s, stride_s or (window_s if of_stream else window_s / 2), rate_hz)
+    return Windows(window_s, stride_s or (window_s if is_live else window_s / 2), rate_hz)
 
 
 def _label_films(config: Config, run: Run, windows: Windows, num_threads: int, skip: bool) -> None:
