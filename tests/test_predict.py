@@ -93,7 +93,7 @@ def test_a_file_name_that_is_not_utf_8_is_predicted(predict: Callable[..., Outco
     assert line["path"] == str(path)
 
 
-def test_a_damaged_file_is_an_error_after_the_files_before_it_or_is_skipped(
+def test_a_damaged_file_is_a_line_with_its_error_and_the_others_go_on_or_it_is_skipped(
     predict: Callable[..., Outcome], clips: Path, tmp_path: Path
 ):
     folder = shutil.copytree(clips / "Archery", tmp_path / "clips")
@@ -102,8 +102,12 @@ def test_a_damaged_file_is_an_error_after_the_files_before_it_or_is_skipped(
     paths[5].write_text("no video")
     outcome = predict(folder)
     assert outcome.status == 1
-    assert [json.loads(line)["path"] for line in outcome.out.splitlines()] == [str(path) for path in paths[:3]]
-    assert f"VideoError: {paths[3]}: " in outcome.err
+    lines = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [line["path"] for line in lines] == [*map(str, paths)]
+    assert [list(line) for line in lines if "label" not in line] == [["path", "error"]] * 2
+    assert lines[5]["error"].startswith("FFmpeg finds no video in its 8 bytes")
+    assert f"failed: {paths[3]}: " in outcome.err
+    assert f"VidclfError: 2 of {len(paths)} videos failed, for the reasons above; the others are done." in outcome.err
     assert "Traceback" not in outcome.err
 
     outcome = predict(folder, "dataset.on_error=skip")

@@ -17,7 +17,7 @@ from vidclf.command.help import help_on
 from vidclf.command.verbs import read_verb
 from vidclf.data.datasets.ucf101 import UCF101
 from vidclf.run.config import CONF, HYDRA, check_keys
-from vidclf.run.words import name_folders
+from vidclf.run.words import name_words
 
 PROJECT = Path(__file__).parents[1]
 EXPERIMENT_READMES = (PROJECT / "experiments").glob("*/README.md")
@@ -72,7 +72,7 @@ def test_a_command_names_a_verb_and_keys_and_groups_that_exist(name: str, comman
         return
     assert verb in verbs()
     arguments = [
-        argument for argument in name_folders(verb, arguments) if not argument.startswith("-") and argument != "job"
+        argument for argument in name_words(verb, arguments) if not argument.startswith("-") and argument != "job"
     ]
     if read_verb(verb).takes_several_runs:  # folders become one list
         arguments = [*(argument for argument in arguments if not argument.startswith("run=")), "run=x"]

@@ -3,13 +3,14 @@
 import io
 import re
 import sys
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 from vidclf.cli import report
 from vidclf.errors import VidclfError
 from vidclf.system.epochs import EpochLines, progress_bars
-from vidclf.system.terminal import say, table, track
+from vidclf.system.terminal import duration, say, table, track
 
 ROWS = {"top1": 0.61234, "num_videos": 224}
 
@@ -79,7 +80,7 @@ def test_work_has_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch):
     terminal = open_terminal(monkeypatch)
     assert list(track(range(3), 3, "Examining", "videos")) == [0, 1, 2]
     assert "Examining" in terminal.getvalue()
-    assert "100%" in terminal.getvalue()
+    assert "3/3" in terminal.getvalue()
 
 
 def test_results_printed_beside_a_bar_stay_on_stdout(monkeypatch: pytest.MonkeyPatch):
@@ -90,14 +91,48 @@ def test_results_printed_beside_a_bar_stay_on_stdout(monkeypatch: pytest.MonkeyP
     assert results.getvalue() == "0\n1\n"
 
 
-def test_long_work_has_a_line_a_minute_without_a_terminal(
+class Clock:
+    """A clock that the work moves on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 0.0
+        monkeypatch.setattr("vidclf.system.terminal.time.monotonic", lambda: self.now_s)
+
+    def work(self, durations_s: Iterable[float]) -> Iterator[int]:
+        for number, duration_s in enumerate(durations_s):
+            self.now_s += duration_s
+            yield number
+
+
+def test_long_work_has_a_forecast_soon_and_a_line_a_minute_without_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    clock = iter(range(0, 1000, 25))  # seconds at which it is read
-    monkeypatch.setattr("vidclf.system.terminal.time.monotonic", lambda: next(clock))
-    assert list(track(range(6), 6, "Examining", "videos")) == [*range(6)]
-    lines = [f"Examining 6 videos{rest}" for rest in ("", ": 3 done, about 1 min left")]
+    work = Clock(monkeypatch).work([25] * 6)
+    assert list(track(work, 6, "Examining", "videos")) == [*range(6)]
+    lines = [f"Examining 6 videos{rest}" for rest in ("", ": 1 done, about 2 min left", ": 4 done, about 50 s left")]
     assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_a_forecast_forgets_what_took_no_time_at_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    work = Clock(monkeypatch).work([0] * 700 + [1] * 300)
+    assert len(list(track(work, 2000, "Labelling", "videos"))) == 1000
+    assert "Labelling 2,000 videos: 770 done, about 20 min left" in capsys.readouterr().err.splitlines()
+
+
+def test_a_bar_says_how_long_the_rest_will_take(monkeypatch: pytest.MonkeyPatch):
+    terminal = open_terminal(monkeypatch)
+    list(track(Clock(monkeypatch).work([25]), 6, "[b]{x}", "\033[31m"))
+    assert "[b]{x} 6 \ufffd[31m" in terminal.getvalue()
+    assert "1/6 about 2 min left" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", terminal.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "1 s"), (89.4, "89 s"), (90.0, "2 min"), (720.0, "12 min"), (5400.0, "1.5 h")]
+)
+def test_a_duration_is_said_in_its_unit(seconds: float, text: str):
+    assert duration(seconds) == text
 
 
 def test_lightning_has_bars_on_a_terminal_and_in_a_notebook_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch):

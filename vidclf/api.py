@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vidclf.build.parts import build_device, build_node, build_transform, restore_classifier
 from vidclf.errors import VideoError
-from vidclf.prediction.files import Predictor
+from vidclf.prediction.files import Predictor, look_at
 from vidclf.run.config import CONF, HYDRA, Config, configure, explain
 from vidclf.run.folder import Run
-from vidclf.run.words import name_folders, prepare_arguments
+from vidclf.run.words import name_words, prepare_arguments
 from vidclf.system.machine import num_cores
 
 
@@ -50,7 +50,8 @@ class LoadedRun:
         Raises:
             VideoError: as `predict`, in the file's turn.
         """
-        for path, label in self.predictor.label_files([Path(path) for path in paths], self._num_threads):
+        looked = look_at([Path(path) for path in paths], self._num_threads)
+        for path, label in self.predictor.label_files(looked, self._num_threads):
             if isinstance(label, VideoError):
                 raise label
             yield {"path": str(path), **label}
@@ -61,7 +62,8 @@ class LoadedRun:
         Raises:
             VideoError: the file is not a video, or is damaged.
         """
-        ((_, features),) = self.predictor.embed_files([Path(path)], self._num_threads)
+        ((_, _, features),) = self.predictor.embed(look_at([Path(path)], self._num_threads), self._num_threads)
+        assert features is not None
         if isinstance(features, VideoError):
             raise features
         return features
@@ -96,7 +98,7 @@ def compose(verb: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def _configure(verb: str, overrides: Sequence[str]) -> tuple[Config, Run | None]:
-    typed = name_folders(verb, overrides)
+    typed = name_words(verb, overrides)
     before = HydraConfig.instance().cfg
     try:
         with initialize_config_dir(CONF, **HYDRA):

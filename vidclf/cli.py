@@ -61,7 +61,7 @@ def call(verb: str, arguments: list[str]) -> int:
     import hydra
 
     from vidclf.run.config import HYDRA, explain
-    from vidclf.run.words import name_folders, prepare_arguments
+    from vidclf.run.words import name_words, prepare_arguments
     from vidclf.system.ranks import die_with_rank_zero, is_launched_externally, is_rank_zero, shut_down
     from vidclf.system.terminal import say
 
@@ -71,7 +71,7 @@ def call(verb: str, arguments: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us, not Hydra's own printer
     typed = arguments
     try:
-        typed = name_folders(verb, arguments)
+        typed = name_words(verb, arguments)
         sys.argv[1:] = prepare_arguments(verb, typed)
         if is_launched_externally() and not is_rank_zero():  # rank zero has the folder
             sys.argv += ["hydra.output_subdir=null", "hydra.run.dir=."]

@@ -81,7 +81,26 @@ def build_stored_features(
     training: bool = False,
 ) -> StoredFeatures:
     """Return the source of stored features; call `why_not_storable` first."""
-    network, root, draws = backbone.backbone, Path(config["store"]["root"]), config["store"]["draws"]
+    draws = config["store"]["draws"]
+    if training and corpus.is_random:
+        say(f"features are stored: epoch e uses draw e modulo {draws} of the training views (store.draws).")
+    paths = [video.path for video in corpus.videos]
+    extractor = Extractor(paths, transform, backbone, device, _num_threads(config), config["compile"])
+    return StoredFeatures(
+        build_store(config, backbone, transform, device),
+        extractor,
+        corpus.facts,
+        corpus.exclude,
+        draws if corpus.is_random else 1,
+        config["seed"],
+    )
+
+
+def build_store(
+    config: Config, backbone: FrozenBackbone | TunedBackbone, transform: Transform, device: torch.device
+) -> FeatureStore:
+    """Return the store of the features that `backbone` computes on `device`; call `why_not_storable` first."""
+    network = backbone.backbone
     default_format = set_number_formats(device.type)
     number_format = optional(network, Backbone, "precision") or default_format
     recipe = recipe_of(
@@ -94,18 +113,8 @@ def build_stored_features(
         device.type,
         fixed_batch(device.type, backbone.picture_format.clip_length),
     )
-    if training and corpus.is_random:
-        say(f"features are stored: epoch e uses draw e modulo {draws} of the training views (store.draws).")
-    paths = [video.path for video in corpus.videos]
-    extractor = Extractor(paths, transform, backbone, device, _num_threads(config), config["compile"])
-    return StoredFeatures(
-        FeatureStore(root, recipe, backbone.name, (extractor.num_crops, backbone.feature_dim)),
-        extractor,
-        corpus.facts,
-        corpus.exclude,
-        draws if corpus.is_random else 1,
-        config["seed"],
-    )
+    shape = optional(transform, Transform, "num_crops"), backbone.feature_dim
+    return FeatureStore(Path(config["store"]["root"]), recipe, backbone.name, shape)
 
 
 def _choose_features(features: str, obstacle: str | None) -> bool:

@@ -28,6 +28,7 @@ class Verb:
         stages: the groups that its first line names, where it starts from no run.
         paths: keys of the verb whose values are paths, taken literally.
         types: of keys whose default does not show it, such as `int | None` of one that may be null.
+        positional: a key whose values may stand alone on the command line, several of them.
         example: arguments for the help, a line for each example.
     """
 
@@ -36,6 +37,7 @@ class Verb:
     stages: Sequence[str] = ("dataset", "backbone", "head")
     paths: Sequence[str] = ()
     types: Mapping[str, str] = field(default_factory=dict)
+    positional: str = ""
     example: str = ""
 
     @property

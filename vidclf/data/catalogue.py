@@ -7,8 +7,8 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,22 +100,25 @@ class Catalogue:
         }
 
     def _examine(self, paths: Sequence[Path], num_threads: int) -> dict[Path, VideoFacts | VideoError]:
-        """Examine files and store their facts, but not the errors of files that could not be read this time."""
-        facts: dict[Path, VideoFacts | VideoError] = {}
-        results = track(run_ahead(self._examine_file, paths, num_threads), len(paths), "Examining", "videos")
+        with closing(self.examine(paths, num_threads)) as facts:
+            return dict(track(facts, len(paths), "Examining", "videos"))
+
+    def examine(
+        self, paths: Sequence[Path], num_threads: int
+    ) -> Generator[tuple[Path, VideoFacts | VideoError], None, None]:
+        """Yield each file with its facts, and store them, but not the errors of files that could not be read now."""
         try:
-            for path, result in results:
+            for path, result in run_ahead(self._examine_file, paths, num_threads):
                 if isinstance(result, VideoError):
-                    facts[path] = result
+                    yield path, result
                     continue
                 content, entry, stamp = result
-                facts[path] = _facts(path, content, entry, stamp)
                 self._unsaved |= {content: entry, os.path.abspath(path): [*stamp[:2], content]}
                 if len(self._unsaved) >= SAVE_EVERY:
                     self._save()
+                yield path, _facts(path, content, entry, stamp)
         finally:
             self._save()
-        return facts
 
     def _save(self) -> None:
         self.records.put(self._unsaved)
@@ -124,7 +127,7 @@ class Catalogue:
     def _examine_file(self, path: Path) -> Iterator[tuple[str, Entry, Stamp] | VideoError]:
         try:
             with errors_name_video(path):
-                content, stamp = _content_and_stamp(path)
+                content, stamp = hash_file(path)
                 entry = self._unsaved.get(content) or next(self.records.get([content])) or _decode(path)
                 if stamp_of(path) != stamp:
                     raise _changed(path)
@@ -180,7 +183,12 @@ def _facts(path: Path, content: str, entry: Entry, stamp: Stamp) -> VideoFacts |
     return VideoFacts(content, VideoInfo(**{**entry, "shown_from": tuple(entry["shown_from"])}), stamp)
 
 
-def _content_and_stamp(path: Path) -> tuple[str, Stamp]:
+def hash_file(path: Path) -> tuple[str, Stamp]:
+    """Return a file's content, the sha256 in hex, and its stamp.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
     try:
         check_regular(path)
         status = path.stat()

@@ -22,6 +22,7 @@ Result = Float[Tensor, "R crops S D"] | VideoError
 
 FRAMES_AT_ONCE = 32  # decoded frames of a video that are passed on together
 JOINED = 32  # batches of a long video whose features are joined
+MAX_WAITING = 4  # videos that wait for a full batch, in batches
 IN_FLIGHT = 2  # batches that a GPU may hold before the oldest is waited for
 COMPILE = ("auto", True, False)
 # Compiling takes half a minute, and pays above so many floating-point operations. VGG16 is then 19 % faster with AMX
@@ -75,7 +76,8 @@ class Extractor:
     def compute(self, units: Iterable[VideoViews]) -> Iterator[tuple[VideoViews, Result]]:
         """Yield each video with the features of its units (R, t), on the CPU, or with its error, in order.
 
-        Decoding runs ahead in threads, which pass on bytes if the transform has two halves. Batches span videos.
+        Decoding runs ahead in threads, which pass on bytes if the transform has two halves. Batches span videos. A
+        video without units is not opened.
         """
         self.backbone.to(self.device).eval()
         crop, normalize = halves_of(self.transform)
@@ -85,7 +87,8 @@ class Extractor:
             path = self.paths[video.video]
             try:
                 with errors_name_video(path):
-                    yield from images_of(path, video.frames, crop)
+                    if len(video.frames):
+                        yield from images_of(path, video.frames, crop)
                 yield None
             except VideoError as error:
                 yield error
@@ -95,6 +98,8 @@ class Extractor:
                 assembly.add(*result)
             else:
                 assembly.end(video, result)
+            if len(assembly.ended) > MAX_WAITING * assembly.batch:  # videos without units fill no batch
+                assembly.flush()
             yield from assembly.finished()
         assembly.flush()
         yield from assembly.finished(wait=True)
@@ -227,6 +232,9 @@ class _Assembly:
             rows = list(self._take(count))
             if error is not None:
                 yield video, error
+                continue
+            if not positions:
+                yield video, torch.empty(0, self.crops, 0, 0)
                 continue
             features = torch.cat(rows).unflatten(0, (-1, self.crops))
             order = torch.cat(positions).argsort()

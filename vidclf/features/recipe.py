@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -105,6 +106,23 @@ def hash_sources(modules: Iterable[str]) -> str:
     """Return the sha256 of the modules' source, in hex; empty without modules."""
     sources = "".join(inspect.getsource(sys.modules[name]) for name in dict.fromkeys(modules))
     return hashlib.sha256(sources.encode()).hexdigest() if sources else ""
+
+
+def describe_stages(nodes: Mapping[str, Any], stages: Iterable[object]) -> str:
+    """Return what determines the results of stages, besides their weights: settings, number format, users' own code.
+
+    Args:
+        nodes: the configuration of each stage, by its name.
+        stages: the objects made of them.
+    """
+    settings = [
+        f"{name} {_as_json(node)} {node.get('precision')}" if isinstance(node, Mapping) else f"{name} {node}"
+        for name, node in sorted(nodes.items())
+    ]
+    sources = ""
+    with suppress(OSError, TypeError):  # typed into an interpreter
+        sources = hash_sources(_user_modules(stages, nodes))
+    return "\n".join([*settings, sources])
 
 
 def _as_json(node: Mapping[str, Any]) -> str:

@@ -109,6 +109,16 @@ class FeatureStore:
             ) from None
         return features.index_select(0, torch.tensor(order))
 
+    def find(self, content: str, units: Int[Tensor, "R t"]) -> Float[Tensor, "R crops S D"] | None:
+        """Return what `read` does, or None where a unit is not stored; a damaged file is reported and removed."""
+        try:
+            return self.read(content, units)
+        except FeatureError as error:
+            say(f"{error} They are computed anew.")
+        except VidclfError:
+            pass
+        return None
+
     def add(self, content: str, units: Int[Tensor, "R t"], features: Float[Tensor, "R crops S D"]) -> None:
         """Merge new units into the video's file: lock, read again, write, sync, rename."""
         length = units.shape[1]

@@ -4,18 +4,20 @@ The steps are those of `vidclf.evaluation.timeline`, which sees a whole video at
 consecutive instants when they are settled, so that memory does not grow with the length of the video.
 """
 
+import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vidclf.data.catalogue import VideoFacts
 from vidclf.data.decoding import VideoInfo
 from vidclf.data.events import Event, write_events
 from vidclf.data.timelines import TIME_DIGITS, duration_of, instants
@@ -23,10 +25,12 @@ from vidclf.errors import VidclfError, VideoError
 from vidclf.evaluation.calibration import confidence
 from vidclf.evaluation.segments import bouts_of
 from vidclf.evaluation.timeline import average_windows, drop_short, smooth
-from vidclf.prediction.files import Predictor, inspect_files
+from vidclf.prediction.files import Failures, Predictor, look_at
 from vidclf.prediction.windows import Windows, score_windows
-from vidclf.system.terminal import say, track
+from vidclf.system.disk import write_atomically
+from vidclf.system.terminal import track
 
+LINES = ".jsonl"  # the ending of a file of all bouts; others are of events
 Block = Float[np.ndarray, "_ K"]  # probabilities of consecutive instants
 
 
@@ -51,7 +55,6 @@ class Timeliner:
         min_bout_s: shorter bouts get their neighbour's label.
         threshold: a window whose calibrated probability is lower has no label; None: all have one.
         temperature: that calibrates; None: 1.
-        shows_progress: whether the windows are counted on stderr.
     """
 
     predictor: Predictor
@@ -61,7 +64,6 @@ class Timeliner:
     min_bout_s: float | int = 0.0
     threshold: float | int | None = None
     temperature: float | None = None
-    shows_progress: bool = False
 
     def bouts(self, path: Path, info: VideoInfo) -> Iterator[LabelledBout]:
         """Yield the bouts of a video, which cover it without gaps, in order.
@@ -72,10 +74,8 @@ class Timeliner:
         starts_s, ends_s = self.windows.times_of(path, info)
         duration_s = duration_of(info)
         times_s = instants(duration_s, self.step_s)
-        scored: Iterable[Tensor] = score_windows(self.predictor, path, info, starts_s, ends_s)
-        if self.shows_progress:
-            scored = track(scored, len(starts_s), f"{path}: labelling", "windows")
-        windows = map(self._probabilities, scored)
+        scored = score_windows(self.predictor, path, info, starts_s, ends_s)
+        windows = map(self._probabilities, track(scored, len(starts_s), f"{path}: labelling", "windows"))
         averaged = average_settled(windows, starts_s, ends_s, times_s)
         smoothed = smooth_settled(averaged, max(1, round(self.smooth_s / self.step_s)))
         cleaned = clean_settled(smoothed, round(self.min_bout_s / self.step_s))
@@ -99,49 +99,73 @@ class Timeliner:
 
 
 def look_at_films(
-    paths: Sequence[Path], windows: Windows, num_threads: int, skip: bool
-) -> Iterator[tuple[Path, VideoInfo]]:
-    """Yield each video with its facts; one that is damaged or too short raises, or is left out with a notice."""
-    for path, info in inspect_files(paths, num_threads):
+    paths: Sequence[Path], windows: Windows, num_threads: int
+) -> Iterator[tuple[Path, VideoInfo | VideoError]]:
+    """Yield each video with its facts, or with what is wrong with it; it may be too short."""
+    for path, facts in look_at(paths, num_threads):
+        try:
+            if isinstance(facts, VideoError):
+                raise facts
+            assert isinstance(facts, VideoFacts)
+            windows.times_of(path, facts.info)
+        except VideoError as error:
+            yield path, error
+        else:
+            yield path, facts.info
+
+
+def bouts_of_films(
+    timeliner: Timeliner, films: Iterable[tuple[Path, VideoInfo | VideoError]], failures: Failures
+) -> Iterator[dict[str, Any]]:
+    """Yield a line for each bout of each film; a film that fails is a line with its error, or left out."""
+    for path, info in films:
         try:
             if isinstance(info, VideoError):
                 raise info
-            windows.times_of(path, info)
+            for bout in timeliner.bouts(path, info):
+                yield {"path": str(path), **bout._asdict()}
         except VideoError as error:
-            if not skip:
-                raise
-            say(f"left out: {error}")
-        else:
-            yield path, info
+            if line := failures.line(path, error):
+                yield line
 
 
 def check_target(to: Path, paths: Sequence[Path]) -> None:
-    """Raise VidclfError unless events of the videos can be written to the file `to`: now, not after hours."""
+    """Raise VidclfError unless bouts of the videos can be written to the file `to`: now, not after hours."""
     if to.exists():
         raise VidclfError(f"to={to}: the file exists. Choose another name or delete it.")
     if not to.parent.is_dir():
         raise VidclfError(f"to={to}: there is no folder {to.parent}. Make it, or choose another.")
-    names = [_name_beside(to, path) for path in paths]
-    write_events(to, [Event(name, 0.0, 1.0, "label") for name in names], dict.fromkeys(names, VideoInfo(1, 1.0, 1, 1)))
+    if to.suffix.lower() == LINES:
+        write_atomically(to, b"")
+    else:
+        names = [_name_beside(to, path) for path in paths]
+        infos = dict.fromkeys(names, VideoInfo(1, 1.0, 1, 1))
+        write_events(to, [Event(name, 0.0, 1.0, "label") for name in names], infos)
     to.unlink()
 
 
 def write_bouts(
-    to: Path, bouts: Iterable[tuple[Path, VideoInfo, LabelledBout]], background: str | None
-) -> tuple[int, int]:
-    """Write the bouts that have a label other than `background` as events; return how many, and of how many videos.
+    to: Path, lines: Iterable[Mapping[str, Any]], films: Mapping[Path, VideoInfo], background: str | None
+) -> int:
+    """Write lines, or the bouts that have a label other than `background` as events; return how many.
 
-    A video is named by its path below the file's folder, or by its whole path.
+    In events, a video is named by its path below the file's folder, or by its whole path.
     """
+    if to.suffix.lower() == LINES:
+        written = [json.dumps(line) for line in lines]
+        write_atomically(to, "".join(f"{line}\n" for line in written).encode())
+        return len(written)
+    names = {str(path): _name_beside(to, path) for path in films}
+    infos = {names[str(path)]: info for path, info in films.items()}
     events: list[Event] = []
-    infos: dict[str, VideoInfo] = {}
-    for path, info, bout in bouts:
-        name = _name_beside(to, path)
-        infos[name] = info
-        if bout.label is not None and bout.label != background:
-            events.append(Event(name, bout.start_s, bout.end_s, bout.label))
-    write_events(to, events, infos)
-    return len(events), len(infos)
+    for line in lines:
+        name = names[line["path"]]
+        if "error" in line:  # the file has changed since it was looked at
+            del infos[name]
+        elif line["label"] not in (None, background):
+            events.append(Event(name, line["start_s"], line["end_s"], line["label"]))
+    write_events(to, [event for event in events if event.path in infos], infos)
+    return len(events)
 
 
 def _name_beside(to: Path, path: Path) -> str:

@@ -28,16 +28,22 @@ FLAGS_WITH_VALUE = (
 )
 
 
-def name_folders(verb: str, arguments: Sequence[str]) -> list[str]:
-    """Put `run=` before each folder that stands alone, where the verb takes several runs."""
-    if not read_verb(verb).takes_several_runs:
+def name_words(verb: str, arguments: Sequence[str]) -> list[str]:
+    """Put the key before each word that stands alone: `run=` where the verb takes several runs, or its positional."""
+    key = positional_of(verb)
+    if not key:
         return [*arguments]
 
     def is_alone(argument: str, before: str) -> bool:
-        return _is_folder(argument) and (not before.startswith("-") or before in FLAGS_WITHOUT_VALUE)
+        return _is_value(argument) and (not before.startswith("-") or before in FLAGS_WITHOUT_VALUE)
 
     pairs = zip(arguments, ["", *arguments], strict=False)
-    return [f"run={argument}" if is_alone(argument, before) else argument for argument, before in pairs]
+    return [f"{key}={argument}" if is_alone(argument, before) else argument for argument, before in pairs]
+
+
+def positional_of(verb: str) -> str:
+    """Return the key that a verb's words without `=` set; empty where there is none."""
+    return "run" if read_verb(verb).takes_several_runs else read_verb(verb).positional
 
 
 def prepare_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
@@ -50,11 +56,12 @@ def prepare_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
         VidclfError: a word is no setting, names a group's option that does not exist, or cannot be read.
     """
     _check_words(verb, arguments)
-    facts = read_verb(verb)
-    runs = [argument.partition("=")[2] for argument in arguments if key_of(argument) == "run"]
-    several = {"all_runs": _as_list, "each_run": _as_jobs}.get(facts.starts_from, lambda runs: [])(runs)
+    facts, key = read_verb(verb), positional_of(verb)
+    values = [argument.partition("=")[2] for argument in arguments if key_of(argument) == key]
+    is_one = len(values) <= 1 and facts.starts_from != "all_runs"
+    several = _as_jobs(values) if facts.starts_from == "each_run" else [] if is_one else _as_list(key, values)
     if several:
-        arguments = [argument for argument in arguments if key_of(argument) != "run"]
+        arguments = [argument for argument in arguments if key_of(argument) != key]
     literal = ("run", "resume", *facts.paths)
     quoted = [*(_quote(argument, literal) for argument in sorted(arguments, key=is_override)), *several]
     for argument in filter(is_override, quoted):
@@ -98,9 +105,9 @@ def _in_the_runs_folder(arguments: Sequence[str]) -> list[str]:
     return [f"hydra.run.dir={_in_quotes(str(folder))}", "hydra.output_subdir=null"] if is_there else []
 
 
-def _as_list(runs: Sequence[str]) -> list[str]:
-    """Return the override that sets `run` to a list of folders."""
-    return [f"run=[{','.join(map(_in_quotes, runs))}]"] if runs else []
+def _as_list(key: str, values: Sequence[str]) -> list[str]:
+    """Return the override that sets a key to a list of texts."""
+    return [f"{key}=[{','.join(map(_in_quotes, values))}]"] if values else []
 
 
 def _as_jobs(runs: Sequence[str]) -> list[str]:
@@ -126,8 +133,9 @@ def _in_quotes(path: str) -> str:
     return QuotedString(text=escape(path), quote=Quote.single).with_quotes()
 
 
-def _is_folder(argument: str) -> bool:
-    return not argument.startswith(("-", "~", "+")) and ("=" not in argument or os.path.isdir(argument))
+def _is_value(argument: str) -> bool:
+    is_word = argument == "-" or not argument.startswith(("-", "~", "+"))
+    return is_word and ("=" not in argument or os.path.exists(argument))
 
 
 def _quote(argument: str, literal: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -12,7 +13,8 @@ from vidclf.system.text import redact, sanitize
 
 Item = TypeVar("Item")
 
-INTERVAL_S = 60  # between two lines on work that takes long
+FIRST_S, INTERVAL_S = 10, 60  # until the first line on work that takes long, and between two lines
+RECENT = 50  # items whose time says how long the rest will take: the first may be quick, or slow to start
 
 
 def shows_bars() -> bool:
@@ -30,16 +32,15 @@ def track(
 ) -> Iterator[Item]:
     """Yield `items`; show a bar on a terminal, elsewhere a line before and one a minute. Show nothing for a total of 0.
 
-    With `part`, the name of what an item consists of, a line after says the rates of items and parts.
+    Both say how long the rest will take. With `part`, the name of what an item consists of, a line after says the
+    rates of items and parts.
     """
     if total == 0 or not is_rank_zero():
         yield from items
         return
     started, num_items, num_parts = time.perf_counter(), 0, 0
-    if shows_bars():
-        items = _draw_bar(items, total, f"{doing} {total} {unit}")
-    else:
-        items = _write_lines(items, total, f"{doing} {total} {unit}")
+    title = f"{doing} {total:,} {unit}"
+    items = _draw_bar(items, total, title) if shows_bars() else _write_lines(items, total, title)
     for item in items:
         num_items, num_parts = num_items + 1, num_parts + count_parts(item)
         yield item
@@ -51,21 +52,42 @@ def track(
 
 def _draw_bar(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+    name, left = (TextColumn(f"{{task.{text}}}", markup=False) for text in ("description", "fields[left]"))
+    columns = name, BarColumn(20), MofNCompleteColumn(), left
     # Results that are printed meanwhile stay on stdout, which may be a file.
-    with Progress(console=Console(stderr=True), redirect_stdout=False, redirect_stderr=True) as progress:
-        yield from progress.track(items, total, description=title)
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False, redirect_stderr=True) as progress:
+        bar = progress.add_task(sanitize(title), total=total, left="")
+        for item, left_s in _forecast(items, total):
+            yield item
+            progress.update(bar, advance=1, left=f"about {duration(left_s)} left" if left_s else "")
 
 
 def _write_lines(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
     say(title)
-    started = said = time.monotonic()
-    for number, item in enumerate(items, start=1):
+    due = time.monotonic() + FIRST_S
+    for number, (item, left_s) in enumerate(_forecast(items, total), start=1):
         yield item
-        if number < total and (now := time.monotonic()) - said >= INTERVAL_S:
-            said, left_s = now, (now - started) / number * (total - number)
-            say(f"{title}: {number} done, about {max(1, round(left_s / 60))} min left")
+        if left_s and (now := time.monotonic()) >= due:
+            due = now + INTERVAL_S
+            say(f"{title}: {number:,} done, about {duration(left_s)} left")
+
+
+def _forecast(items: Iterable[Item], total: int) -> Iterator[tuple[Item, float | None]]:
+    """Yield each item with the seconds that the rest will take, as long as the last ones took; None: not yet known."""
+    ends: deque[float] = deque([time.monotonic()], maxlen=RECENT)
+    for number, item in enumerate(items, start=1):
+        ends.append(time.monotonic())
+        mean_s = (ends[-1] - ends[0]) / (len(ends) - 1)
+        yield item, mean_s * (total - number) if ends[-1] > ends[0] else None
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def say(sentence: str) -> None:
