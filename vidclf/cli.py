@@ -4,6 +4,7 @@ The configuration is composed, applied to a run's where the verb starts from one
 trust. Only then is `vidclf/VERB.py` imported, and its `run(config, run)` called.
 """
 
+import atexit
 import importlib
 import multiprocessing
 import os
@@ -45,8 +46,26 @@ def main() -> None:
     elif verb not in verbs():
         meant = f" Put a verb before it: vidclf train {redact(verb)}." if "=" in verb else did_you_mean(verb, verbs())
         sys.exit(f"vidclf: {redact(verb)} is no verb.{meant} There are {', '.join(verbs())}. See vidclf --help.")
-    elif status := call(verb, arguments):
-        sys.exit(status)
+    else:
+        end = _QuickEnd()
+        if end.status := call(verb, arguments):
+            sys.exit(end.status)
+
+
+class _QuickEnd:
+    """Ends an interrupted process without taking torch apart, which takes seconds, after all else that ends with it."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        main_file = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
+        if "vidclf" in (main_file.stem, main_file.parent.name):  # not in a test, or another program that calls a verb
+            atexit.register(self)  # before torch is imported: the first to register is the last to be called
+
+    def __call__(self) -> None:
+        if self.status in (INTERRUPTED, TERMINATED):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self.status)
 
 
 def _help_or_exit(topic: str) -> str:

@@ -90,7 +90,7 @@ def _label_stream(config: Config, run: Run, windows: Windows | None, sources: li
             print(line.as_text() if _is_terminal() else json.dumps(line.as_json(source.name)), flush=True)
 
 
-def _read_seconds(key: str, value: str | float | None) -> float | None:
+def _read_seconds(key: str, value: str | float | int | None) -> float | int | None:
     """Return a time such as 60s, 5min or 2h in seconds."""
     if value is None:
         return None
