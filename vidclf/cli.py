@@ -48,7 +48,8 @@ def main() -> None:
         sys.exit(f"vidclf: {redact(verb)} is no verb.{meant} There are {', '.join(verbs())}. See vidclf --help.")
     else:
         end = _QuickEnd()
-        if end.status := call(verb, arguments):
+        end.status = call(verb, arguments)
+        if end.status:
             sys.exit(end.status)
 
 
