@@ -1,6 +1,7 @@
 """Servers on loopback that send what they are told, stall, break off and lie; and frames as cameras send them."""
 
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -102,3 +103,27 @@ def send_paced(connection: Any, content: bytes, duration_s: float) -> None:
     for start in range(0, len(content), step):
         time.sleep(max(0.0, began_s + start / len(content) * duration_s - time.monotonic()))
         connection.sendall(content[start : start + step])
+
+
+def serve_rtsp(connection: socket.socket, content: bytes, duration_s: float) -> None:
+    """Answer an RTSP client, whose first request was read, and send an MPEG-TS file in RTP through the connection."""
+    sdp = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:track\r\n"
+    answers = {
+        "OPTIONS": "Public: OPTIONS, DESCRIBE, SETUP, PLAY\r\n\r\n",
+        "DESCRIBE": f"Content-Type: application/sdp\r\nContent-Length: {len(sdp)}\r\n\r\n{sdp}",
+        "SETUP": "Session: 1\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n",
+        "PLAY": "Session: 1\r\n\r\n",
+    }
+    method, number = "OPTIONS", "1"  # what was read
+    while method != "PLAY":
+        connection.sendall(f"RTSP/1.0 200 OK\r\nCSeq: {number}\r\n{answers[method]}".encode())
+        request = connection.recv(4096).decode()
+        method, number = request.split()[0], request.partition("CSeq: ")[2].split()[0]
+    connection.sendall(f"RTSP/1.0 200 OK\r\nCSeq: {number}\r\n{answers[method]}".encode())
+    began_s, size = time.monotonic(), 7 * 188
+    for index, start in enumerate(range(0, len(content), size)):
+        elapsed_s = start / len(content) * duration_s
+        time.sleep(max(0.0, began_s + elapsed_s - time.monotonic()))
+        payload = content[start : start + size]
+        header = struct.pack(">BBHII", 0x80, 33, index, round(elapsed_s * 90_000), 1)
+        connection.sendall(struct.pack(">cBH", b"$", 0, len(header) + len(payload)) + header + payload)

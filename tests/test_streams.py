@@ -14,7 +14,7 @@ from typing import Any
 import av
 import pytest
 from av.video.reformatter import VideoReformatter
-from servers import OK, answering, jpegs, send_mjpeg, send_paced, serving, silent
+from servers import OK, answering, jpegs, send_mjpeg, send_paced, serve_rtsp, serving, silent
 from videos import encode_video, read_frame_number
 
 from vidclf.data import streams
@@ -134,6 +134,24 @@ def test_an_mpeg_ts_server_that_goes_on_is_live_and_one_that_knows_the_size_is_a
         file = open_stream(server.url)
         assert numbers_of(file.frames()) == list(range(40))
     assert (stream.is_live, file.is_live) == (True, False)
+
+
+def test_an_rtsp_camera_is_read_through_its_own_connection(tmp_path: Path):
+    content = encode_video(tmp_path / "a.ts", 60, **TS).read_bytes()
+
+    def answer(connection: socket.socket, number: int) -> None:
+        serve_rtsp(connection, content, 0.6)
+        silent(connection, number)
+
+    with serving(answer) as server:
+        stream = open_stream(server.url.replace("http", "rtsp"), timeout_s=0.5)
+        frames = stream.frames()
+        assert numbers_of(itertools.islice(frames, 50)) == list(range(50))
+        assert stream.is_live
+        with pytest.raises(VideoError, match=r"silent for 0\.5 s|broke off"):
+            list(frames)
+    with serving(answering(b"RTSP/1.0 401 Unauthorized\r\nCSeq: 1\r\n")) as server:
+        assert "401 Unauthorized" in refusal_of(server.url.replace("http", "rtsp"))
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def label_stream(
             capture.check_camera()
         if capture.error:
             raise capture.error
-        if not receiver.has_label and not capture.error:
+        if receiver.labeller is None:
             raise VideoError(f"{source.name}: it ended without a picture. Give a video that plays.")
 
 
@@ -190,7 +190,7 @@ class _Receiver:
     def __init__(self, predictor: Predictor, windows: Windows, name: str, recorder: Recorder | None) -> None:
         self.predictor, self.windows, self.name, self.recorder = predictor, windows, name, recorder
         self.labeller: LiveLabeller | None = None
-        self.is_live = self.has_label = False
+        self.is_live = False
         self._reformatter = VideoReformatter()
         self._has_begun = threading.Event()
 
@@ -210,9 +210,7 @@ class _Receiver:
         """See `LiveLabeller.work`."""
         if not self._has_begun.wait(timeout_s) or self.labeller is None:
             return None
-        label = self.labeller.work(timeout_s)
-        self.has_label |= label is not None
-        return label
+        return self.labeller.work(timeout_s)
 
     def begin(self, stream: Stream) -> None:
         if self.labeller is not None:
