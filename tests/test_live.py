@@ -214,6 +214,21 @@ def test_the_frames_at_the_end_of_a_file_are_a_window_of_their_own(sampling: Any
     assert [number for number in backbone.seen if number][-len(numbers) :] == numbers
 
 
+@pytest.mark.parametrize("sampling", [Rate(1), Uniform(3)])
+def test_frames_that_a_whole_window_has_seen_are_no_window_of_their_own(sampling: Any):
+    labeller = LiveLabeller(predictor_of(Numbers(), sampling, Self()), Windows(1.0, 0.5, 1), 10, loses_nothing=True)
+    labels: list[WindowLabel] = []
+    thread = threading.Thread(target=lambda: labels.extend(labels_of(labeller)))
+    thread.start()
+    for number in range(38):
+        labeller.push(number / 10, grey(number))
+    labeller.finish()
+    thread.join()
+    ends = [label.end_s for label in labels]
+    assert ends[-2:] == [3.5, 3.8]
+    assert labels[-1].start_s == 3.5
+
+
 def test_the_end_of_a_live_stream_has_no_label():
     labeller = LiveLabeller(predictor_of(Numbers(), Rate(5), Self()), Windows(1.0, 1.0), 10)
     for number in range(15):

@@ -101,6 +101,7 @@ MISTAKES = [
     "--source=rtsp://admin:hunter2@host/live",
     "source=[http://admin:hunter2@host/live",
     "source=http://admin:hunter2@host/${x}",
+    "-m source=rtsp://admin:hunter2@host/a,rtsp://admin:hunter2@host/b",
     "source.x=http://admin:hunter2@host/",
     "+new=http://127.0.0.1:1/x?password=hunter2",
 ]
@@ -109,8 +110,9 @@ MISTAKES = [
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_no_mistake_shows_a_secret(mistake: str, vidclf: Callable[..., Outcome], trained: Outcome):
     words = [] if "source=" in mistake and "--" not in mistake else ["source=-"]
-    outcome = vidclf("predict", f"run={trained.run}", *words, mistake)
+    outcome = vidclf("predict", f"run={trained.run}", *words, *mistake.split(" ", mistake.startswith("-m")))
     assert outcome.status == 1
+    assert not (trained.run / "multirun.yaml").exists()
     assert "Error" in outcome.err
     assert "Traceback" not in outcome.err
     assert not any(secret in outcome.out + outcome.err for secret in SECRETS)

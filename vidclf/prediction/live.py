@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vidclf.contracts import VideoViews
-from vidclf.data.timelines import TIME_DIGITS, place_windows
+from vidclf.data.timelines import ROUNDING, TIME_DIGITS, place_windows
 from vidclf.data.transforms import halves_of
 from vidclf.errors import VidclfError
 from vidclf.features.extract import units_of, views_of
@@ -134,7 +134,7 @@ class LiveLabeller:
         self._base = self._shown.position + 1 if self._shown else 0  # its position
         self._wanted: list[int] = []  # a heap of the positions that windows want
         self._begun: deque[_Window] = deque()  # windows that have begun and are not whole
-        self._covered_s = 0.0  # up to where windows are whole
+        self._last_whole: int | None = None  # the number of the last whole window
         self._shown = None
         self._next = self._place_window(0)
 
@@ -315,7 +315,7 @@ class LiveLabeller:
             self._changed.wait_for(lambda: len(self._ready) < NUM_WAITING or self._is_closed)
         elif self._shown.position < window.first:
             return  # none of its frames has come
-        self._covered_s = window.end_s
+        self._last_whole = window.number
         start_s, end_s = (round(self._first_s + time_s, TIME_DIGITS) for time_s in (window.start_s, window.end_s))
         self._ready.append((window._replace(start_s=start_s, end_s=end_s), self._shown.arrived_s))
         while len(self._ready) > 1 and not self.loses_nothing:
@@ -328,10 +328,11 @@ class LiveLabeller:
         if self._shown is None or not self.loses_nothing:
             return
         stop = self._shown.position + 1
-        window = next((one for one in self._begun if one.start_s >= self._covered_s - self._slack_s), None)
-        end_s = round((stop - self._base) / self.fps, TIME_DIGITS)
-        if window is None or end_s <= self._covered_s:
+        least = 0 if self._last_whole is None else self._last_whole + self.windows.window_s / self.windows.stride_s
+        window = next((one for one in self._begun if one.number >= least - ROUNDING), None)
+        if window is None:
             return
+        end_s = round((stop - self._base) / self.fps, TIME_DIGITS)
         if self._holds_all is False and not self._grows():
             say(f"{self.name}: the last {end_s - window.start_s:.2f} s, less than a window, have no label.")
             return
@@ -341,11 +342,6 @@ class LiveLabeller:
             before = held[max(0, int(np.searchsorted(held, position, side="right")) - 1)]
             self._frames[position] = self._frames[before]
         self._add_ready(window)
-
-    @property
-    def _slack_s(self) -> float:
-        """How much earlier than its stride a window may begin: at a frame that sampling=rate takes."""
-        return 0.5 / (self.windows.rate_hz or self.fps) + 1 / self.fps
 
     def _units_ahead(self) -> Iterator[Unit]:
         """Yield the units of windows that are not whole, whose frames have come and whose features are missing."""
