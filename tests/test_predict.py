@@ -143,10 +143,19 @@ def test_a_stream_is_labelled_window_by_window(
     clip = encode_video(tmp_path / "clip.avi", 60)
     with clip.open("rb") as stdin:
         monkeypatch.setattr(sys, "stdin", SimpleStdin(stdin))
-        lines = lines_of(predict("-", "window_s=1"))
-    assert [line["start_s"] for line in lines] == [0, 1, 2]  # 60 frames at 25 a second
+        lines = lines_of(predict("-", "window_s=1", f"to={tmp_path / 'labels.csv'}"))
+    # 60 frames at 25 a second; the second window begins at the nearest frame that sampling=rate takes.
+    assert [(line["start_s"], line["end_s"], line["time"]) for line in lines] == [
+        (0, 1, 1),
+        (1.04, 2.04, 2.04),
+        (2, 2.4, 2.4),
+    ]
     assert [line["path"] for line in lines] == ["-"] * 3
     assert len({line["probability"] for line in lines}) > 1
+    assert [line["dropped"] for line in lines] == [0, 0, 0]
+    with (tmp_path / "labels.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert [(float(row["end_s"]), row["label"]) for row in rows] == [(line["end_s"], line["label"]) for line in lines]
 
 
 class SimpleStdin:
@@ -160,8 +169,8 @@ def test_a_window_of_a_stream_is_labelled_as_a_file_of_its_frames(
     predict: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     lossless = {"codec": "ffv1", "pix_fmt": "bgr0"}
-    whole = encode_video(tmp_path / "whole.mkv", 50, **lossless)
-    second = (numbered_frame(number) for number in range(25, 50))
+    whole = encode_video(tmp_path / "whole.mkv", 52, **lossless)
+    second = (numbered_frame(number) for number in range(26, 51))
     (file,) = lines_of(predict(encode_video(tmp_path / "second.mkv", frames=second, **lossless)))
     with whole.open("rb") as stdin:
         monkeypatch.setattr(sys, "stdin", SimpleStdin(stdin))
@@ -191,12 +200,6 @@ def test_a_pipe_into_a_new_process_gives_json_lines_and_imports_nothing_that_tra
     heavy = {"lightning", "torchmetrics", "sklearn", "scipy", "matplotlib", "tensorboard", "jinja2", "rich"}
     assert not heavy & set(modules.split())
     assert "vidclf.models.classifier" in modules.split()
-
-
-def test_a_setting_of_timelines_is_refused_for_a_stream(predict: Callable[..., Outcome]):
-    outcome = predict("-", "stride_s=1")
-    assert outcome[:2] == (1, "")
-    assert outcome.err.startswith("VidclfError: stride_s=1: the windows of a stream follow each other")
 
 
 def test_an_empty_source_is_an_error(run: Path, vidclf: Callable[..., Outcome]):

@@ -3,21 +3,24 @@
 import hashlib
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidclf.api import LoadedRun
+from vidclf.data.addresses import Source, is_stream
 from vidclf.data.catalogue import Catalogue
-from vidclf.data.streams import is_stream
 from vidclf.errors import VidclfError, VideoError
 from vidclf.features.recipe import describe_stages, why_not_storable
+from vidclf.prediction.drawing import Recorder
 from vidclf.prediction.files import Failures, Predictor, append_labels, look_at
-from vidclf.prediction.live import label_stream
 from vidclf.prediction.rows import RowFile
 from vidclf.prediction.sources import find_files
 from vidclf.prediction.tables import check_target
+from vidclf.prediction.watch import Smoothing, label_stream
 from vidclf.prediction.windows import Windows
 from vidclf.run.config import Config
 from vidclf.run.folder import Run
@@ -45,7 +48,7 @@ def run(config: Config, run: Run | None) -> None:
     if config["source_is"] not in (None, "list"):
         raise VidclfError(f"source_is={config['source_is']}: must be list, for one path a line, or be left out.")
     are_lists = config["source_is"] == "list"
-    streams = [] if are_lists else [source for source in sources if is_stream(source)]
+    streams = [] if are_lists else [source for source in sources if config["realtime"] or is_stream(source)]
     windows = _choose_windows(config, bool(streams))
     if streams:
         _label_stream(config, run, windows, sources)
@@ -62,12 +65,39 @@ def run(config: Config, run: Run | None) -> None:
 
 
 def _label_stream(config: Config, run: Run, windows: Windows | None, sources: list[str]) -> None:
+    """Print a line for each window of a stream, and keep it in the table that `to` names."""
     assert windows is not None
     if len(sources) > 1:
-        stream = next(filter(is_stream, sources))
+        stream = next(filter(is_stream, sources), sources[0])
         raise VidclfError(f"source={stream}: a stream is labelled alone. Leave the other sources out.")
-    of_windows = label_stream(LoadedRun(config, run).predictor, sources[0], windows.window_s)
-    _print_lines({"path": sources[0], **label} for label in of_windows)
+    protocols = config["protocols"] or ()
+    protocols = protocols.split(",") if isinstance(protocols, str) else protocols
+    source = Source(sources[0], tuple(protocols), config["timeout_s"], config["realtime"])
+    source.check()
+    until_s = _read_seconds("until", config["until"])
+    step_s, cleaning = _choose_cleaning(config, run)
+    smoothing = Smoothing(cleaning["smooth_s"], step_s, config["threshold"], _read_temperature(config, run))
+    save, to = (Path(config[key]).expanduser() if config[key] else None for key in ("save", "to"))
+    if to:
+        check_target(to)
+    recorder = Recorder(save) if save else None
+    predictor = LoadedRun(config, run).predictor
+    lines = label_stream(predictor, source, windows, smoothing, until_s, recorder)
+    with RowFile(to, run.class_names, _fingerprint(config, run, predictor)) if to else nullcontext() as rows:
+        for line in lines:
+            if rows:
+                rows.append(line.as_row(source.name))
+            print(line.as_text() if _is_terminal() else json.dumps(line.as_json(source.name)), flush=True)
+
+
+def _read_seconds(key: str, value: str | float | int | None) -> float | int | None:
+    """Return a time such as 60s, 5min or 2h in seconds."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|h|)", str(value))
+    if not match or not float(match[1]):
+        raise VidclfError(f"{key}={value}: must be a time, such as 60s, 5min or 2h.")
+    return float(match[1]) * {"min": 60, "h": 3600}.get(match[2], 1)
 
 
 def _print_labels(config: Config, run: Run, paths: list[Path], failures: Failures) -> None:
@@ -129,7 +159,9 @@ def _choose_windows(config: Config, is_live: bool) -> Windows | None:
         VidclfError: a setting has a value that is not allowed, or does nothing here.
     """
     dataset = config["dataset"]
-    of_run = {"window_s": STREAM_WINDOW_S} if is_live else {key: dataset.get(key) for key in ("window_s", "stride_s")}
+    of_run = {key: dataset.get(key) for key in ("window_s", "stride_s")}
+    if is_live:
+        of_run = {"window_s": dataset.get("window_s", STREAM_WINDOW_S)}
     chosen = {key: of_run.get(key) if config[key] is None else config[key] for key in ("window_s", "stride_s")}
     for key, value in chosen.items():
         if value is not None and not (fits(value, float) and SHORTEST_S <= value < math.inf):
@@ -137,19 +169,16 @@ def _choose_windows(config: Config, is_live: bool) -> Windows | None:
     window_s, stride_s = chosen.values()
     if config["threshold"] is not None and not 0 < config["threshold"] <= 1:
         raise VidclfError(f"threshold={config['threshold']}: must be above 0 and at most 1, a probability.")
-    settings = (*OF_WINDOWS, "to") if is_live else OF_WINDOWS
-    useless = [f"{key}={config[key]}" for key in settings if config[key] is not None and (is_live or not window_s)]
+    useless = [f"{key}={config[key]}" for key in OF_WINDOWS if config[key] is not None and not window_s]
     if useless:
-        why = (
-            "the windows of a stream follow each other, and their labels are printed. Leave it out"
-            if is_live
-            else "each file gets one label, as this run was trained on clips. Add window_s=2, or leave it out"
+        raise VidclfError(
+            f"{useless[0]}: each file gets one label, as this run was trained on clips. Add window_s=2, or leave it "
+            "out."
         )
-        raise VidclfError(f"{useless[0]}: {why}.")
     if not window_s:
         return None
     rate_hz = dataset.get("rate_hz", config["sampling"].get("rate_hz"))
-    return Windows(window_s, stride_s or window_s / 2, rate_hz)
+    return Windows(window_s, stride_s or (window_s if is_live else window_s / 2), rate_hz)
 
 
 def _label_films(config: Config, run: Run, windows: Windows, paths: list[Path], failures: Failures) -> None:
@@ -179,24 +208,38 @@ def _label_films(config: Config, run: Run, windows: Windows, paths: list[Path], 
 
 
 def _build_timeliner(config: Config, run: Run, windows: Windows) -> "Timeliner":
-    from vidclf.comparison.scored import temperature_in
-    from vidclf.evaluation.cleaning import CHOSEN, DEFAULT, chosen_in, cleaning_of, step_of
     from vidclf.prediction.timeline import Timeliner
 
-    settings: Mapping[str, Any] = config.get("timeline") or DEFAULT
-    step_s = step_of(settings)
+    step_s, cleaning = _choose_cleaning(config, run)
     if windows.window_s < 2 * step_s:
         raise VidclfError(
             f"window_s={windows.window_s:g}: must be at least {2 * step_s:g}, which is twice timeline.step_s."
         )
-    knows_films = "window_s" in config["dataset"]
-    cleaning = cleaning_of(settings, chosen_in(run.folder) if knows_films else dict.fromkeys(CHOSEN, 0.0))
-    threshold = config["threshold"]
-    temperature = temperature_in(run.folder) if threshold is not None else None
-    if threshold is not None and temperature is None:
-        say(f"threshold={threshold}: {run.folder} has no temperature, so probabilities are used as they are.")
+    threshold, temperature = config["threshold"], _read_temperature(config, run)
     predictor = LoadedRun(config, run).predictor
     return Timeliner(predictor, windows, step_s, **cleaning, threshold=threshold, temperature=temperature)
+
+
+def _choose_cleaning(config: Config, run: Run) -> tuple[float | int, dict[str, float]]:
+    """Return the step of timelines, and how they are cleaned."""
+    from vidclf.evaluation.cleaning import CHOSEN, DEFAULT, chosen_in, cleaning_of, step_of
+
+    settings: Mapping[str, Any] = config.get("timeline") or DEFAULT
+    knows_films = "window_s" in config["dataset"]
+    cleaning = cleaning_of(settings, chosen_in(run.folder) if knows_films else dict.fromkeys(CHOSEN, 0.0))
+    return step_of(settings), cleaning
+
+
+def _read_temperature(config: Config, run: Run) -> float | None:
+    """Return the temperature that calibrates probabilities for the threshold; None where there is none."""
+    if config["threshold"] is None:
+        return None
+    from vidclf.comparison.scored import temperature_in
+
+    temperature = temperature_in(run.folder)
+    if temperature is None:
+        say(f"threshold={config['threshold']}: {run.folder} has no temperature, so probabilities are used as they are.")
+    return temperature
 
 
 def _num_threads(config: Config) -> int:

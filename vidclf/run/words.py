@@ -16,7 +16,7 @@ from vidclf.errors import VidclfError
 from vidclf.run.sweep import find_runs, jobs_of, why_missing
 from vidclf.system.disk import check_links
 from vidclf.system.terminal import say
-from vidclf.system.text import first_five, plural
+from vidclf.system.text import first_five, plural, redact
 
 # Values of these keys are paths, like those a verb lists in its YAML. Hydra's grammar has its own uses for = , ( ~ and
 # spaces, so where such a value exists on disk, or the grammar cannot parse it, it is quoted.
@@ -91,6 +91,8 @@ def _check_words(verb: str, arguments: Sequence[str]) -> None:
             map(os.path.exists, (f"{value}/checkpoints", f"{value}/multirun.yaml"))
         ):
             check_links(Path(value), in_place=(".yaml", ".log"))  # Hydra writes there first
+        if key == "source" and {"-m", "--multirun"} & {*arguments} and redact(argument) != argument:
+            raise VidclfError(f"{argument}: Hydra would write its password into multirun.yaml. Leave out -m.")
         if key in (*FLAGS_WITHOUT_VALUE, *FLAGS_WITH_VALUE) or before in FLAGS_WITH_VALUE:
             continue
         if argument.startswith("-"):
