@@ -56,7 +56,7 @@ class Transformer(nn.Module):
         steps = self.projection(self.inputs(features))  # (N, S, width)
         steps = steps + F.gelu(self.neighbours(steps.transpose(1, 2))).transpose(1, 2)
         steps = steps + sinusoidal_positions(steps.shape[1], steps.shape[2]).to(steps)
-        tokens = torch.cat([self.class_token.expand(len(steps), 1, -1), steps], dim=1)
+        tokens = torch.cat([self.class_token.expand(steps.shape[0], 1, -1), steps], dim=1)
         return self.classifier(self.encoder(tokens)[:, 0])
 
 
