@@ -7,6 +7,7 @@ take longer.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -52,12 +53,7 @@ class Crop(nn.Module):
 
     def forward(self, frames: UInt8[Tensor, "V T 3 H W"]) -> UInt8[Tensor, "views T 3 h w"]:
         """Return images of `picture_format.size`, the crops of a view next to each other."""
-        sides, resize = frames.shape[-2:], self.pictures.resize
-        if isinstance(resize, int):
-            shorter = torch.sym_min(*sides)
-            resized = tuple(resize * side // shorter for side in sides)
-        else:
-            resized = resize
+        sides, resized = frames.shape[-2:], self._resized(*frames.shape[-2:])
         (rows, row_unit), (columns, column_unit) = (self._weights(*pair) for pair in zip(sides, resized, strict=True))
         inside = torch.arange(self.pictures.size)
         values, crops = frames.double(), []
@@ -67,6 +63,13 @@ class Crop(nn.Module):
             crops.append(crop.transpose(-1, -2).to(torch.uint8))
         crops += [crop.flip(-1) for crop in crops] if self.transform.mirrored else []
         return torch.stack(crops, dim=1).flatten(0, 1)
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        resize: Any = self.pictures.resize
+        if isinstance(resize, int):
+            shorter: Any = torch.sym_min(height, width)
+            return resize * height // shorter, resize * width // shorter
+        return resize
 
     def _weights(self, length: int, resized: int) -> tuple[Float[Tensor, "resized length"], Float[Tensor, ""]]:
         kernel, reach = KERNELS[self.pictures.interpolation][self.pictures.is_antialiased]
@@ -111,7 +114,9 @@ def interpolating_weights(length: int, resized: int, kernel: Kernel, reach: int)
     return weights
 
 
-def _places(length: int, resized: int) -> tuple[Float[Tensor, " length"], Float[Tensor, "resized 1"], Float[Tensor, ""]]:
+def _places(
+    length: int, resized: int
+) -> tuple[Float[Tensor, " length"], Float[Tensor, "resized 1"], Float[Tensor, ""]]:
     """Return the pixels' numbers, the centers of the resized ones among them, and how many pixels make one."""
     pixels, numbers = (torch.arange(count, dtype=torch.float64) for count in (length, resized))
     scale = torch.full((), length, dtype=torch.float64) / torch.full((), resized, dtype=torch.float64)

@@ -145,7 +145,7 @@ def save(program: ExportedProgram, path: Path, names: tuple[str, str] = (INPUT, 
         ) from error
 
 
-def open_model(path: Path) -> Call:
+def open_model(path: Path, arithmetic: str = "") -> Call:
     """Return the function in a file that `save` wrote.
 
     Raises:
@@ -154,7 +154,7 @@ def open_model(path: Path) -> Call:
     if path.suffix == ENDINGS["torch"]:
         return torch.export.load(path).module()
     try:
-        session = open_session(path)
+        session = open_session(path, arithmetic)
     except Exception as error:  # classes of onnxruntime's own
         raise VidclfError(
             f"format=onnx: ONNX Runtime cannot run this classifier ({_reason(error)}). Use format=torch."
@@ -169,19 +169,19 @@ def _export_int8(classifier: Classifier, normalize: Call | None, frames: Tensor,
 
     if path.suffix != ENDINGS["onnx"]:
         raise VidclfError("format=torch: ONNX Runtime computes the int8 backbone of this run. Use format=onnx.")
-    network = classifier.backbone.backbone
+    network: Any = classifier.backbone.backbone
     before, after = Before(normalize, 1), After(classifier, num_units=frames.shape[1])
     images = before(frames)
-    features = torch.zeros(4 * frames.shape[1], *network(images[:1]).shape[1:])
+    features = torch.zeros(len(images), *network(images).shape[1:])
     with quiet() as folder:
         save(trace(before, frames, {0: Dim.DYNAMIC}), folder / "before.onnx", (INPUT, IMAGES))
-        save(trace(after, features, {0: Dim.DYNAMIC}), folder / "after.onnx", (FEATURES, OUTPUT))
-        quantised = network.quantise(images, folder, of_any_number=True)
+        save(trace(after, features, {0: Dim.AUTO}), folder / "after.onnx", (FEATURES, OUTPUT))
+        quantised = onnx.load(network.quantise(images, folder, of_any_number=True))
         first, last = (
-            compose.add_prefix(onnx.load(folder / f"{name}.onnx"), f"{name}_", rename_inputs=False, rename_outputs=False)
+            compose.add_prefix(onnx.load(folder / f"{name}.onnx"), name, rename_inputs=False, rename_outputs=False)
             for name in ("before", "after")
         )
-        joined = compose.merge_models(first, onnx.load(quantised), [(IMAGES, int8.INPUT)])
+        joined = compose.merge_models(first, quantised, [(IMAGES, int8.INPUT)])
         onnx.save(compose.merge_models(joined, last, [(int8.OUTPUT, FEATURES)]), path)
 
 
