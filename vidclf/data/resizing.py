@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vidclf.contracts import Transform
 from vidclf.data.transforms import BackboneTransform, TutorialTransform
 
+Length = int | torch.SymInt  # a trace's lengths vary
 Kernel = Callable[[Float[Tensor, "*places"]], Float[Tensor, "*places"]]
 
 MAX_BITS, MAX_WEIGHT = 22, 2**15
@@ -64,19 +65,19 @@ class Crop(nn.Module):
         crops += [crop.flip(-1) for crop in crops] if self.transform.mirrored else []
         return torch.stack(crops, dim=1).flatten(0, 1)
 
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
+    def _resized(self, height: Length, width: Length) -> tuple[Length, Length]:
         resize: Any = self.pictures.resize
         if isinstance(resize, int):
             shorter: Any = torch.sym_min(height, width)
             return resize * height // shorter, resize * width // shorter
         return resize
 
-    def _weights(self, length: int, resized: int) -> tuple[Float[Tensor, "resized length"], Float[Tensor, ""]]:
+    def _weights(self, length: Length, resized: Length) -> tuple[Float[Tensor, "resized length"], Float[Tensor, ""]]:
         kernel, reach = KERNELS[self.pictures.interpolation][self.pictures.is_antialiased]
         make = smoothing_weights if self.pictures.is_antialiased else interpolating_weights
         return _in_whole_numbers(make(length, resized, kernel, reach))
 
-    def _corners(self, height: int, width: int) -> list[tuple[Tensor, Tensor]]:
+    def _corners(self, height: Length, width: Length) -> list[tuple[Tensor, Tensor]]:
         """Return the top left corner of each crop of a resized frame."""
         size = self.pictures.size
         spare = [torch.full((), side, dtype=torch.int64) - size for side in (height, width)]
@@ -92,7 +93,7 @@ class Crop(nn.Module):
         return [(begin[0], begin[1]), (middle[0], middle[1]), (end[0], end[1])]
 
 
-def smoothing_weights(length: int, resized: int, kernel: Kernel, reach: int) -> Float[Tensor, "resized length"]:
+def smoothing_weights(length: Length, resized: Length, kernel: Kernel, reach: int) -> Float[Tensor, "resized length"]:
     """Return the weight of each pixel in each resized one, for a kernel as wide as a resized pixel (antialiasing)."""
     pixels, centers, scale = _places(length, resized)
     stretch = scale.clamp(min=1)
@@ -103,7 +104,9 @@ def smoothing_weights(length: int, resized: int, kernel: Kernel, reach: int) -> 
     return weights / weights.sum(1, keepdim=True)
 
 
-def interpolating_weights(length: int, resized: int, kernel: Kernel, reach: int) -> Float[Tensor, "resized length"]:
+def interpolating_weights(
+    length: Length, resized: Length, kernel: Kernel, reach: int
+) -> Float[Tensor, "resized length"]:
     """Return the same for a kernel as wide as a pixel: weights of the nearest pixels, the outermost repeated."""
     pixels, centers, _ = _places(length, resized)
     before = (centers - 0.5).floor()
@@ -115,7 +118,7 @@ def interpolating_weights(length: int, resized: int, kernel: Kernel, reach: int)
 
 
 def _places(
-    length: int, resized: int
+    length: Length, resized: Length
 ) -> tuple[Float[Tensor, " length"], Float[Tensor, "resized 1"], Float[Tensor, ""]]:
     """Return the pixels' numbers, the centers of the resized ones among them, and how many pixels make one."""
     pixels, numbers = (torch.arange(count, dtype=torch.float64) for count in (length, resized))

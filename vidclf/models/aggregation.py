@@ -71,6 +71,6 @@ def _log_mean(log_probabilities: Float[Tensor, "V K"]) -> Float[Tensor, " K"]:
     return log_probabilities.logsumexp(0) - _log(log_probabilities.shape[0])
 
 
-def _log(count: int) -> Float[Tensor, ""]:
+def _log(count: int | torch.SymInt) -> Float[Tensor, ""]:
     """Return a logarithm as a tensor, because the number of views varies in an exported model."""
     return torch.full((), count, dtype=torch.float64).log()

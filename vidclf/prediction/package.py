@@ -96,6 +96,7 @@ log_probabilities = model(images)
 best = int(log_probabilities.argmax())
 print(json.dumps({{"label": labels[best], "probability": float(np.exp(log_probabilities[best]))}}))
 '''
+NORMALISED = "- The model normalises bytes itself.\n"
 RESIZING = "- `resize` gives the bytes of torchvision's `resize` and `center_crop`, and takes one view or several.\n"
 CARD = """# Video classifier
 
@@ -117,9 +118,7 @@ optimistic.
 
 - `{input}`: {kind} (V, T, 3, {size}, {size}), RGB. V views of a video, any number; T frames of a view, {frames}.
 - `{output}`: float32 (K,), of the whole video. All its views go in at once.
-- {normalised}
-{resizing}- Frames are counted as they decode, and upright. `vidclf predict` also turns a phone's frames and evens out their
-  times; `example.py` does not.
+{details}- `vidclf predict` turns the frames of a phone upright and mends uneven times; `example.py` does neither.
 
 ## Compared with the run
 
@@ -220,8 +219,7 @@ class Package:
             kind="uint8" if self.takes_bytes else "float32",
             size=self.backbone.picture_format.size,
             frames="any number" if self.num_frames is None else self.num_frames,
-            normalised="It normalises the bytes itself." if self.takes_bytes else "It takes normalised images.",
-            resizing=RESIZING if self.has_resize else "",
+            details=f"{NORMALISED if self.takes_bytes else ''}{RESIZING if self.has_resize else ''}",
             parity="".join(f"- {name}: {value}\n" for name, value in self.parity.items()),
             run=_as_code(self._facts()),
             classes=_as_code(self.run.class_names),

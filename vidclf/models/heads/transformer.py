@@ -68,7 +68,7 @@ def check_width(width: int, num_heads: int) -> None:
         )
 
 
-def sinusoidal_positions(num_steps: int, width: int) -> Float[Tensor, "S width"]:
+def sinusoidal_positions(num_steps: int | torch.SymInt, width: int) -> Float[Tensor, "S width"]:
     """Return sines and cosines of every step at wavelengths from 2 pi to 20,000 pi."""
     rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
     angles = torch.arange(num_steps)[:, None] * rates
