@@ -73,7 +73,7 @@ def export_classifier(classifier: Classifier, normalize: Call | None, num_frames
     """Write a classifier, in float32 or int8, to a file; return whether it takes views of any number of frames.
 
     Args:
-        classifier: on the CPU.
+        classifier: on the CPU; its parameters want no gradient afterwards.
         normalize: see `Before`.
         num_frames: of a view.
         path: ends in one of ENDINGS.
@@ -81,7 +81,7 @@ def export_classifier(classifier: Classifier, normalize: Call | None, num_frames
     Raises:
         VidclfError: it cannot be traced, or the format cannot hold it.
     """
-    classifier.eval()
+    classifier.eval().requires_grad_(False)
     size, kind = classifier.backbone.picture_format.size, torch.uint8 if normalize else torch.float32
     if isinstance(classifier.backbone.backbone, Int8Backbone):
         _export_int8(classifier, normalize, torch.zeros(2, num_frames, 3, size, size, dtype=kind), path)
