@@ -35,8 +35,11 @@ class Rate:
         _check_video(num_frames)
         if not 0 < fps < math.inf:
             raise VidclfError(f"The video has {fps} frames per second; sampling=rate needs a rate above 0.")
-        step = max(1, math.floor(fps / self.rate_hz))
-        return torch.arange(0, num_frames, step)[:, None]
+        return torch.arange(0, num_frames, self.step(fps))[:, None]
+
+    def step(self, fps: float | int) -> int:
+        """Return the number of frames from one view to the next."""
+        return max(1, math.floor(fps / self.rate_hz))
 
 
 @dataclass(frozen=True)

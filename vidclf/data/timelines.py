@@ -1,5 +1,6 @@
 """The time of one video: frames and seconds, events that contradict each other, windows, and labels at instants."""
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from vidclf.data.decoding import VideoInfo
 from vidclf.data.sampling import Rate
@@ -104,19 +105,27 @@ def describe(contradictions: Mapping[str, Sequence[Contradiction]], root: Path) 
 def window_starts(
     info: VideoInfo, window_s: Seconds, stride_s: Seconds, rate_hz: Seconds | None = None
 ) -> Float[np.ndarray, " W"]:
-    """Return when the windows of a video begin, in seconds; none if it is shorter than a window.
+    """Return when the windows of a video begin, in seconds; none if it is shorter than a window. See `place_windows`."""
+    last_s = duration_of(info) - window_s
+    if last_s < -ROUNDING:
+        return np.empty(0)
+    starts_s = place_windows(np.arange(int(last_s / stride_s + ROUNDING) + 1), info.fps, stride_s, rate_hz)
+    return np.round(starts_s[starts_s <= last_s + ROUNDING], TIME_DIGITS)
+
+
+def place_windows(
+    numbers: Int[np.ndarray, " W"], fps: Seconds, stride_s: Seconds, rate_hz: Seconds | None = None
+) -> Float[np.ndarray, " W"]:
+    """Return when windows begin, in seconds and not rounded, by their numbers.
 
     With `rate_hz`, each begins at the nearest frame that sampling=rate takes of the whole file, unless that takes less
     than a frame in each stride: windows then have no frame in common anyway.
     """
-    last_s = duration_of(info) - window_s
-    if last_s < -ROUNDING:
-        return np.empty(0)
-    starts_s = np.arange(int(last_s / stride_s + ROUNDING) + 1) * float(stride_s)
-    frames = Rate(rate_hz)(info.num_frames, info.fps)[:2, 0].tolist() if rate_hz else []
-    if len(frames) == 2 and frames[1] <= stride_s * info.fps:
-        starts_s = np.floor(starts_s * info.fps / frames[1] + 0.5) * frames[1] / info.fps
-    return np.round(starts_s[starts_s <= last_s + ROUNDING], TIME_DIGITS)
+    starts_s = numbers * float(stride_s)
+    step = Rate(rate_hz).step(fps) if rate_hz else math.inf
+    if step <= stride_s * fps:
+        starts_s = np.floor(starts_s * fps / step + 0.5) * step / fps
+    return starts_s
 
 
 def instants(duration_s: Seconds, step_s: Seconds) -> Float[np.ndarray, " N"]:
