@@ -21,6 +21,7 @@ from vidclf.command.help import help_on
 from vidclf.command.mistakes import did_you_mean
 from vidclf.command.verbs import read_verb, verbs
 from vidclf.errors import VidclfError
+from vidclf.system.text import redact
 
 INTERRUPTED, TERMINATED = 130, 143  # exit statuses after Ctrl-C and after SIGTERM
 HELP = ("--help", "-h", "help")
@@ -42,8 +43,8 @@ def main() -> None:
     elif verb == "--version":
         print(__version__)
     elif verb not in verbs():
-        meant = f" Put a verb before it: vidclf train {verb}." if "=" in verb else did_you_mean(verb, verbs())
-        sys.exit(f"vidclf: {verb} is no verb.{meant} There are {', '.join(verbs())}. See vidclf --help.")
+        meant = f" Put a verb before it: vidclf train {redact(verb)}." if "=" in verb else did_you_mean(verb, verbs())
+        sys.exit(f"vidclf: {redact(verb)} is no verb.{meant} There are {', '.join(verbs())}. See vidclf --help.")
     elif status := call(verb, arguments):
         sys.exit(status)
 
@@ -62,6 +63,7 @@ def call(verb: str, arguments: list[str]) -> int:
     from vidclf.run.config import HYDRA, explain
     from vidclf.run.words import name_folders, prepare_arguments
     from vidclf.system.ranks import die_with_rank_zero, is_launched_externally, is_rank_zero, shut_down
+    from vidclf.system.terminal import say
 
     progress = Progress(shlex.join(["vidclf", verb, *arguments]))
     die_with_rank_zero()
@@ -79,9 +81,8 @@ def call(verb: str, arguments: list[str]) -> int:
         # Lightning makes a SystemExit of Ctrl-C.
         if isinstance(end, SystemExit) and not (is_terminated or isinstance(end.__context__, KeyboardInterrupt)):
             raise
-        if is_rank_zero():
-            how = "Terminated" if is_terminated else "Interrupted"
-            print(f"{how}. What was written is kept. To go on: {progress.go_on}", file=sys.stderr)
+        how = "Terminated" if is_terminated else "Interrupted"
+        say(f"{how}. What was written is kept. To go on: {progress.go_on}")
         return TERMINATED if is_terminated else INTERRUPTED
     except Exception as error:
         report(explain(error, verb, typed))
@@ -127,7 +128,7 @@ def _job(verb: str, typed: list[str], progress: Progress) -> Callable[[Any], Non
                 _announce(cfg, verb)
             config, run = configure(cfg, verb, typed)
             if "--cfg" in typed:
-                print(as_yaml(config), end="")
+                print(redact(as_yaml(config)), end="")
                 return
             limit_threads()
             module = importlib.import_module(f"vidclf.{verb}")
@@ -234,6 +235,6 @@ def report(error: Exception) -> None:
         return
     message = message_for(error)
     if message is None:
-        traceback.print_exception(error)
+        print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     else:
-        print(sanitize(f"{prefix}{message}", keep="\n\t"), file=sys.stderr)
+        print(sanitize(f"{prefix}{redact(message)}", keep="\n\t"), file=sys.stderr)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from vidclf.system.ranks import is_rank_zero
-from vidclf.system.text import sanitize
+from vidclf.system.text import redact, sanitize
 
 Item = TypeVar("Item")
 
@@ -69,9 +69,9 @@ def _write_lines(items: Iterable[Item], total: int, title: str) -> Iterator[Item
 
 
 def say(sentence: str) -> None:
-    """Print a notice on stderr; only the first process prints."""
+    """Print a notice on stderr, without secrets; only the first process prints."""
     if is_rank_zero():
-        print(sanitize(sentence, keep="\n\t"), file=sys.stderr)
+        print(sanitize(redact(sentence), keep="\n\t"), file=sys.stderr)
 
 
 def table(title: str, rows: Mapping[str, object], last: str = "") -> None:

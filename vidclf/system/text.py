@@ -1,9 +1,23 @@
 """Text for messages: names from strangers made safe to show, long lists made short, nouns in the plural."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
+# Where secrets stand in addresses, from most to least certain. What is hidden may be more than the secret, never less.
+SECRETS = (
+    (re.compile(r"(:/+)[^\n]*@"), r"\1***@"),  # user and password; a password may hold any character
+    (re.compile(r"(?<![^\s=\"'(\[,])[^\s:=/\"'@]+:[^\s/@]+@"), "***@"),  # the same without a protocol
+    (re.compile(r"(:/+[^\s?]*\?)[^\s\"',)\]]*[^\s\"',)\].:;]"), r"\1***"),  # a query, which may hold a token
+)
 UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible format characters, undecoded bytes, line separators
+
+
+def redact(text: str) -> str:
+    """Hide what may be secret in the addresses of a text: user and password, and the query."""
+    for pattern, replacement in SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
 
 
 def sanitize(text: str, keep: str = "") -> str:
