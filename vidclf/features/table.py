@@ -16,6 +16,7 @@ from vidclf.errors import VidclfError
 from vidclf.features.batches import StoredFeatures
 from vidclf.system.disk import replacing, writing_to
 from vidclf.system.extras import PYARROW, require
+from vidclf.system.text import as_utf8
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
@@ -90,7 +91,7 @@ def _batches(corpus: Corpus, source: StoredFeatures) -> Iterator["RecordBatch"]:
                 "group": video.group,
                 "side": part,
             }
-            columns = {key: array([_as_utf8(text)] * len(features), string()) for key, text in texts.items()}
+            columns = {key: array([as_utf8(text)] * len(features), string()) for key, text in texts.items()}
             columns |= {"view": array(numbers.numpy()), "start_s": array(starts_s.numpy())}
             yield record_batch({**columns, "embedding": _as_lists(features)})
 
@@ -110,8 +111,3 @@ def _as_lists(features: Float[Tensor, "N S D"]) -> Any:
     for size in (features.shape[2], *([features.shape[1]] if features.shape[1] > 1 else [])):
         values = ListArray.from_arrays(array(range(0, len(values) + 1, size), "int32"), values)
     return values
-
-
-def _as_utf8(text: str) -> str:
-    """Return a name as UTF-8; other bytes of a file's name are written as \\x.."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +54,10 @@ def writing_to(path: Path, remedy: str) -> Iterator[None]:
 
 
 @contextmanager
-def locked(path: Path, waiting_message: str = "") -> Iterator[bool]:
+def locked(path: Path, waiting_message: str = "", busy: str = "") -> Iterator[bool]:
     """Hold the lock file `path`; where another process holds it, say so and wait. Yield whether this waited.
 
-    The lock ends with the `with` block, or with the process.
+    The lock ends with the `with` block, or with the process. With `busy`, that is raised as a VidclfError instead.
     """
     check_sole_name(path)
     lock = FileLock(path)
@@ -64,6 +65,8 @@ def locked(path: Path, waiting_message: str = "") -> Iterator[bool]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
+        if busy:
+            raise VidclfError(busy) from None
         has_waited = True
         if waiting_message:
             say(waiting_message)
@@ -231,8 +234,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Write a table, UTF-8."""
-    write_atomically(path, csv_bytes(header, rows))
+    """Write a table, UTF-8; rows are not held in memory."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        csv.writer(file).writerows(chain([header], rows))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def csv_bytes(header: Iterable[str], rows: Iterable[Iterable[object]]) -> bytes:

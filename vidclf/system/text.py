@@ -34,6 +34,11 @@ def sanitize(text: str, keep: str = "") -> str:
     )
 
 
+def as_utf8(text: str) -> str:
+    """Return a name as UTF-8; other bytes of a file's name are written as \\x.."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def plural(number: int, noun: str) -> str:
     """Return a number with its noun: `1 run`, `2 runs`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
