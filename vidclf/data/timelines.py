@@ -105,7 +105,7 @@ def describe(contradictions: Mapping[str, Sequence[Contradiction]], root: Path) 
 def window_starts(
     info: VideoInfo, window_s: Seconds, stride_s: Seconds, rate_hz: Seconds | None = None
 ) -> Float[np.ndarray, " W"]:
-    """Return when the windows of a video begin, in seconds; none if it is shorter than a window. See `place_windows`."""
+    """Return when the windows of a video begin, in seconds; none if it is shorter. See `place_windows`."""
     last_s = duration_of(info) - window_s
     if last_s < -ROUNDING:
         return np.empty(0)

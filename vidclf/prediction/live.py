@@ -59,7 +59,7 @@ class WindowLabel:
 
 
 class _Window(NamedTuple):
-    """A window: its number, its time, its frames (positions `first` to `stop`), and the backbone's units of its views."""
+    """A window: its number, its time, its frames (from position `first` to `stop`), the units of its views."""
 
     number: int
     start_s: float
@@ -123,7 +123,7 @@ class LiveLabeller:
         self._features: dict[Unit, Tensor] = {}  # each (crops, S, D)
         self._used: set[int] = set()  # positions of frames that the backbone has seen
         self._ready: deque[tuple[_Window, float]] = deque()  # whole windows without a label, and when they became whole
-        self._is_finished = self._is_closed = False
+        self._is_finished = self._is_closed = self._is_busy = False
         self._holds_all: bool | None = None if loses_nothing and not self._grows() else False
         self._shown: _Shown | None = None
         self._begin_segment()
@@ -188,6 +188,11 @@ class LiveLabeller:
             self._is_closed = True
             self._changed.notify_all()
 
+    def wait_for_labels(self) -> None:
+        """Wait until each whole window has its label, in the thread that pushes."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or not (self._ready or self._is_busy))
+
     @property
     def is_done(self) -> bool:
         """Whether the stream has ended and all its windows have their labels."""
@@ -200,6 +205,8 @@ class LiveLabeller:
             VidclfError: the network gives numbers that are not finite.
         """
         with self._changed:
+            self._is_busy = False
+            self._changed.notify_all()  # the label before has been used
             unit: Unit | None = None
 
             def has_work() -> bool:
@@ -208,6 +215,7 @@ class LiveLabeller:
                 return bool(self._ready or unit or self._is_finished or self._is_closed)
 
             self._changed.wait_for(has_work, timeout_s)
+            self._is_busy = bool(self._ready)
             window, arrived_s = self._ready.popleft() if self._ready else (None, 0.0)
             units = [unit] if unit else [*dict.fromkeys(window.units)] if window else []
             known = {unit: self._features[unit] for unit in units if unit in self._features}
@@ -279,7 +287,7 @@ class LiveLabeller:
         self._changed.notify_all()
 
     def _prepare(self, frame: UInt8[Tensor, "3 H W"]) -> Tensor:
-        """Return a frame cropped, (crops, 1, 3, h, w), or as it is where the transform wants whole clips, (1, 1, ...)."""
+        """Return a frame cropped, (crops, 1, 3, h, w), or as it is where the transform wants whole clips."""
         images = frame[None, None]
         prepared = self._crop(images) if self._crops_early else images
         if not self._frames and not self._features:
@@ -301,7 +309,8 @@ class LiveLabeller:
             )
 
     def _add_ready(self, window: _Window) -> None:
-        assert self._shown is not None and self._first_s is not None
+        assert self._shown is not None
+        assert self._first_s is not None
         if self.loses_nothing:
             self._changed.wait_for(lambda: len(self._ready) < NUM_WAITING or self._is_closed)
         elif self._shown.position < window.first:
