@@ -15,6 +15,7 @@ from vidclf.contracts import Backbone, Sampling, Video, optional
 from vidclf.data.catalogue import VideoFacts
 from vidclf.data.corpus import window_of
 from vidclf.data.decoding import decode_frames, inspect
+from vidclf.data.listing import find_videos
 from vidclf.data.resizing import traceable_crop
 from vidclf.data.transforms import halves_of
 from vidclf.errors import VidclfError, VideoError
@@ -22,7 +23,7 @@ from vidclf.models.backbones.int8 import Int8Backbone
 from vidclf.models.backbones.wrap import FrozenBackbone
 from vidclf.models.classifier import Classifier
 from vidclf.models.exported import ENDINGS, export_classifier, export_crop, open_model
-from vidclf.prediction.files import Predictor, list_videos
+from vidclf.prediction.files import Predictor
 from vidclf.prediction.package import Package
 from vidclf.run.compatible import read_split
 from vidclf.run.config import Config
@@ -120,7 +121,10 @@ def _choose_clips(config: Config, run: Run) -> list[Video]:
     """Return the clips to compare on: those that `clips` names, or validation videos of the run, up to NUM_CLIPS."""
     window_s = config["dataset"].get("window_s")
     if config["clips"]:
-        paths = list_videos(Path(config["clips"]).expanduser())
+        named = Path(config["clips"]).expanduser()
+        paths = find_videos(named)[0] if named.is_dir() else [named]
+        if not paths:
+            raise VidclfError(f"clips={named}: no video below this folder.")
         videos = [Video(path, 0, "", start_s=window_s and 0.0, end_s=window_s) for path in paths]
     else:
         names = {row["video"] for row in read_split(run) if "val" in row["side"].split("+")}
