@@ -82,7 +82,8 @@ def difference(
     """Export a classifier, and return how far the file's log-probabilities are from its own."""
     transform = BackboneTransform(classifier.backbone.picture_format)
     export_classifier(classifier, transform.normalize, num_frames, path)
-    exported, size = open_model(path), classifier.backbone.picture_format.size
+    size, network = classifier.backbone.picture_format.size, classifier.backbone.backbone
+    exported = open_model(path, network.arithmetic if isinstance(network, Int8Backbone) else "")
     largest = 0.0
     for num_views in numbers_of_views:
         shape = num_views, num_frames, 3, size, size
@@ -195,7 +196,7 @@ def test_names_of_strangers_stay_in_a_block_of_code():
         (["to=not/there"], "to=not/there: there is no folder not. Make it, or choose another."),
         (["to=file/new"], "to=file/new: there is no folder file."),
         (["to=new", "clips=there"], "no video below this folder"),
-        (["to=new", "dataset.root=there"], "clips=..."),
+        (["to=new", "dataset.root=there"], "Or compare on other videos: clips=FOLDER."),
     ],
 )
 def test_what_cannot_be_exported_is_an_error_and_leaves_no_folder(

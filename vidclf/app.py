@@ -113,7 +113,7 @@ class Labels:
         """Take a frame of the camera that has just come; return the newest window's label, if there is a new one."""
         if labeller is None:
             labeller = LiveLabeller(self.loaded.predictor, self.windows, CAMERA_HZ, name="the camera")
-        labeller.push(time.monotonic(), torch.from_numpy(image).permute(2, 0, 1).contiguous())
+        labeller.push(time.monotonic(), torch.tensor(image).permute(2, 0, 1).contiguous())
         done = [labeller.work(0), labeller.work(0)]  # the features of this frame, and the window that it ends
         return labeller, next((label for label in reversed(done) if label), None)
 
@@ -200,7 +200,7 @@ def build_page(labels: Labels, title: str) -> "gradio.Blocks":
             table = gr.Dataframe(
                 headers=["from (s)", "to (s)", "label", "probability"], visible=labels.timeliner is not None
             )
-            frames = gr.Gallery(label="Frames that were looked at", columns=8, interactive=False)
+            frames = gr.Gallery(label="Frames that were looked at", columns=8, height="auto", interactive=False)
             upload.upload(label_upload, upload, [upload, result, table, frames], concurrency_limit=1)
         with gr.Tab("Webcam"):
             camera = gr.Image(

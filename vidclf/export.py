@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from hydra.errors import InstantiationException
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -130,8 +131,8 @@ def _choose_clips(config: Config, run: Run) -> list[Video]:
         names = {row["video"] for row in read_split(run) if "val" in row["side"].split("+")}
         try:
             videos = [video for video in build_corpus(config).videos if video.name in names and video.path.is_file()]
-        except VidclfError as error:
-            raise VidclfError(f"The run's videos cannot be listed: {error} Or name others with clips=...") from error
+        except (VidclfError, InstantiationException) as error:
+            raise VidclfError(f"{error.__cause__ or error}\nOr compare on other videos: clips=FOLDER.") from error
         if not videos:
             raise VidclfError(
                 f"run={run.folder}: none of its {len(names)} validation videos is here, and the exported model is "

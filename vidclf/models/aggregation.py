@@ -26,7 +26,9 @@ def mode(logits: Float[Tensor, "V K"], ties: str = "mean") -> Float[Tensor, " K"
     log_share = mean(logits)
     if ties == "first":
         log_share = torch.full_like(log_share, -math.log(len(log_share)))
-    return torch.stack([votes.to(log_share).log(), log_share]).logsumexp(0) - _log(logits.shape[0] + 1)
+    # ONNX Runtime takes the sum of exponentials of minus infinity for minus infinity.
+    log_votes = torch.where(votes > 0, (votes + log_share.exp()).log(), log_share)
+    return log_votes - _log(logits.shape[0] + 1)
 
 
 def mean(logits: Float[Tensor, "V K"]) -> Float[Tensor, " K"]:
@@ -58,7 +60,7 @@ def topk_mean(logits: Float[Tensor, "V K"], k: int = 3) -> Float[Tensor, " K"]:
         raise VidclfError(f"aggregation.k={k}: must be 1 or more.")
     ordered = _log_probabilities(logits).sort(0, descending=True).values
     is_left_out = torch.arange(logits.shape[0], device=logits.device) >= k
-    return ordered.masked_fill(is_left_out[:, None], -torch.inf).logsumexp(0).log_softmax(0)
+    return ordered.masked_fill(is_left_out[:, None], torch.finfo(ordered.dtype).min).logsumexp(0).log_softmax(0)
 
 
 def _log_probabilities(logits: Float[Tensor, "V K"]) -> Float[Tensor, "V K"]:
