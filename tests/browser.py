@@ -38,15 +38,16 @@ IMAGES = """(() => {
 
 
 class Page:
-    """A page of a browser; `errors` come from its console and scripts."""
+    """A page of a browser; `errors` come from its console and scripts, `requests` are what it asks for."""
 
     def __init__(self, commands: IO[bytes], replies: IO[bytes]) -> None:
         self.errors: list[str] = []
+        self.requests: list[str] = []
         self._commands, self._replies = commands, replies
         self._number, self._session, self._read = 0, "", b""
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
             self.ask(f"{domain}.enable")
 
     def ask(self, method: str, **parameters: object) -> dict[str, Any]:
@@ -75,6 +76,19 @@ class Page:
             time.sleep(0.2)
         raise AssertionError(f"After {PATIENCE_S} s there is no {of or script}, but {value}")
 
+    def choose_file(self, selector: str, file: Path) -> None:
+        """Choose a file in an input field."""
+        self.wait_for(f"document.querySelector({selector!r}) != null")
+        root = self.ask("DOM.getDocument")["root"]["nodeId"]
+        node = self.ask("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.ask("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+
+    def click(self, text: str) -> None:
+        """Click on the button with a text, once it is there."""
+        found = f"[...document.querySelectorAll('button')].filter(one => one.textContent.trim() == {text!r}).at(-1)"
+        self.wait_for(f"{found} != null")
+        self.run(f"{found}.click()")
+
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._read:
             more = os.read(self._replies.fileno(), 1 << 16)
@@ -85,6 +99,8 @@ class Page:
 
     def _note(self, event: dict[str, Any]) -> None:
         about = event.get("params", {})
+        if event.get("method") == "Network.requestWillBeSent":
+            self.requests.append(about["request"]["url"])
         is_error = {
             "Runtime.exceptionThrown": True,
             "Runtime.consoleAPICalled": about.get("type") in ("error", "assert"),
@@ -100,11 +116,11 @@ def find_chromium() -> str | None:
 
 
 @contextmanager
-def open_page(chromium: str, folder: Path) -> Iterator[Page]:
+def open_page(chromium: str, folder: Path, *more_flags: str) -> Iterator[Page]:
     """Yield an empty page; the browser's profile is in `folder`, and it ends with the context."""
     (there, commands), (replies, back) = os.pipe(), os.pipe()
     flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--window-size=1600,1200")
-    browser = [chromium, *flags, f"--user-data-dir={folder}", "--remote-debugging-pipe"]
+    browser = [chromium, *flags, *more_flags, f"--user-data-dir={folder}", "--remote-debugging-pipe"]
     process = subprocess.Popen(
         [sys.executable, "-c", AS_3_AND_4, str(there), str(back), *browser],
         pass_fds=(there, back),

@@ -26,7 +26,15 @@ SLOW_FIXTURES = {
     *("alone", "tuned", "ordered", "check", "twins", "small_demo", "wheel", "source", "sound_bytes"),
 }
 SLOW_FILES = {
-    *("test_int8.py", "test_grid.py", "test_ranks.py", "test_demo.py", "test_wheel.py", "test_sequence_heads.py"),
+    *(
+        "test_export.py",
+        "test_int8.py",
+        "test_grid.py",
+        "test_ranks.py",
+        "test_demo.py",
+        "test_wheel.py",
+        "test_sequence_heads.py",
+    ),
     *("test_timm_models.py", "test_torchvision_models.py", "test_transformers_models.py"),
 }
 

@@ -258,7 +258,7 @@ class Augmentation(Protocol):
         ...
 
 
-@optional_members(name=None, precision=None, arithmetic="", configuration="", compilable=True)
+@optional_members(name=None, precision=None, arithmetic="", configuration="", compilable=True, licence="")
 @runtime_checkable
 class Backbone(Protocol):
     """A backbone is an nn.Module that turns images (N, T, 3, h, w) into features (N, S, D).
@@ -273,6 +273,7 @@ class Backbone(Protocol):
         arithmetic: text on how this machine's processor computes the features, where there are several ways.
         configuration: text that determines its features besides the weights.
         compilable: whether torch.compile can make its layers faster.
+        licence: of the weights, where it is known.
     """
 
     feature_dim: int

@@ -48,6 +48,7 @@ MEASURES = {
     "plain_training": Measure("plain_torch", "training", keeps_memory=False),
     "training": Measure("ours", "training"),
     "int8": Measure("int8", "int8"),
+    "exported": Measure("exported", "exported"),
     "bfloat16_error": Measure("ours", "bfloat16_error"),
     "missing": Measure("ours", "missing"),
     "gathering": Measure("ours", "gathering"),

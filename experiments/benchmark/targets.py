@@ -71,6 +71,14 @@ RATIOS = (
         lambda ours: ours["vgg16"]["int8_frames_per_s"] / ours["vgg16"]["int8_alone_frames_per_s"],
         low=0.9,
     ),
+    *(
+        Ratio(
+            f"frames a second of {name} in float32, exported to ONNX over the run itself",
+            ("exported",),
+            lambda sides, name=name: sides[name]["exported"] / sides[name]["run"],
+        )
+        for name in ("vgg16", "resnet50")
+    ),
     Ratio(
         "training step of the dense network at batch 128, ours over Keras",
         ("training", "keras_training"),

@@ -26,7 +26,9 @@ def mode(logits: Float[Tensor, "V K"], ties: str = "mean") -> Float[Tensor, " K"
     log_share = mean(logits)
     if ties == "first":
         log_share = torch.full_like(log_share, -math.log(len(log_share)))
-    return torch.logaddexp(votes.to(log_share).log(), log_share) - math.log(len(logits) + 1)
+    # ONNX Runtime takes the sum of exponentials of minus infinity for minus infinity.
+    log_votes = torch.where(votes > 0, (votes + log_share.exp()).log(), log_share)
+    return log_votes - _log(logits.shape[0] + 1)
 
 
 def mean(logits: Float[Tensor, "V K"]) -> Float[Tensor, " K"]:
@@ -47,7 +49,8 @@ def logit_mean(logits: Float[Tensor, "V K"]) -> Float[Tensor, " K"]:
 def median(logits: Float[Tensor, "V K"]) -> Float[Tensor, " K"]:
     """Return the median probability of each class (for an even V the mean of the middle two), normalised."""
     ordered = _log_probabilities(logits).sort(0).values
-    middle = ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1]  # one or two views
+    num_views = logits.shape[0]
+    middle = torch.stack([ordered[(num_views - 1) // 2], ordered[num_views // 2]])  # the same one for an odd V
     return _log_mean(middle).log_softmax(0)
 
 
@@ -56,14 +59,20 @@ def topk_mean(logits: Float[Tensor, "V K"], k: int = 3) -> Float[Tensor, " K"]:
     if k < 1:
         raise VidclfError(f"aggregation.k={k}: must be 1 or more.")
     ordered = _log_probabilities(logits).sort(0, descending=True).values
-    return _log_mean(ordered[:k]).log_softmax(0)
+    is_left_out = torch.arange(logits.shape[0], device=logits.device) >= k
+    return ordered.masked_fill(is_left_out[:, None], torch.finfo(ordered.dtype).min).logsumexp(0).log_softmax(0)
 
 
 def _log_probabilities(logits: Float[Tensor, "V K"]) -> Float[Tensor, "V K"]:
-    if not len(logits):
+    if not logits.shape[0]:
         raise VidclfError("logits: the shape is (0, K), so the video has no views. V must be 1 or more.")
     return logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
 def _log_mean(log_probabilities: Float[Tensor, "V K"]) -> Float[Tensor, " K"]:
-    return log_probabilities.logsumexp(0) - math.log(len(log_probabilities))
+    return log_probabilities.logsumexp(0) - _log(log_probabilities.shape[0])
+
+
+def _log(count: int | torch.SymInt) -> Float[Tensor, ""]:
+    """Return a logarithm as a tensor, because the number of views varies in an exported model."""
+    return torch.full((), count, dtype=torch.float64).log()

@@ -44,7 +44,7 @@ class Classifier(nn.Module):
     def features(self, inputs: Tensor) -> Float[Tensor, "N S D"]:
         """Return the features of images, or stored features as they are, in the head's number format."""
         features = self.backbone(inputs) if inputs.ndim == 5 else inputs
-        return features.to(_example_of(self.head, self.scaling).dtype)
+        return features.to(example_of(self.head, self.scaling).dtype)
 
     def predict_logits(self, inputs: Tensor) -> Float[Tensor, "N K"]:
         """Return the logits in float32, whatever the precision of training, so that evaluation and prediction agree."""
@@ -76,7 +76,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def _are_finite(self, batches: Iterable[Views]) -> bool:
-        device = _example_of(self).device
+        device = example_of(self).device
         return all(bool(self.features(batch.inputs.to(device)).isfinite().all()) for batch in batches)
 
 
@@ -90,7 +90,7 @@ def check_steps(head: object, num_steps: int) -> None:
         )
 
 
-def _example_of(*modules: nn.Module) -> Tensor:
+def example_of(*modules: nn.Module) -> Tensor:
     """Return a tensor with the modules' number format and device; without tensors, a float32 tensor on the CPU."""
     tensors = chain.from_iterable(chain(module.parameters(), module.buffers()) for module in modules)
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))

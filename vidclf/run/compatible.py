@@ -101,7 +101,7 @@ def check_split(run: Run, corpus: "Corpus", part: str) -> None:
     has_changed = corpus.split.fingerprint != run.split_fingerprint
     if not has_changed and not run.split_digest:  # an older run, which kept no contents
         return
-    old, new = _read_split(run), _rows_of(split_table(corpus))
+    old, new = read_split(run), _rows_of(split_table(corpus))
     by_name, by_content = {row["video"]: row for row in old}, defaultdict(list)
     for row in old:
         by_content[row.get("content", "")].append(row)
@@ -125,7 +125,7 @@ def check_split(run: Run, corpus: "Corpus", part: str) -> None:
         say(f"The data differ from the run's: {len(missing)} videos are missing, {len(added)} are new.")
 
 
-def _read_split(run: Run) -> list[dict[str, str]]:
+def read_split(run: Run) -> list[dict[str, str]]:
     """Return the rows of a run's split.csv, if they are those that training wrote."""
     path = run.folder / "split.csv"
     if not path.is_file():

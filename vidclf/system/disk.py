@@ -137,6 +137,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def making_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`; rename it to `path` when the block ends without an error."""
+    with _temporary(path, Path.mkdir) as temporary:
+        yield temporary
+        temporary.replace(path)
+
+
+@contextmanager
 def scratch_folder() -> Iterator[Path]:
     """Yield an empty folder in the system's folder for temporary files, for as long as the block lasts."""
     with _temporary(Path(tempfile.gettempdir(), "vidclf"), Path.mkdir) as folder:

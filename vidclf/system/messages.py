@@ -68,8 +68,16 @@ def _in_one_line(error: BaseException) -> str:
 
 def raised_in_user_code(error: BaseException) -> bool:
     """Return whether a file that is neither vidclf's nor an installed package's is on the way to `error`."""
+    return place_in_user_code(error) is not None
+
+
+def place_in_user_code(error: BaseException) -> str | None:
+    """Return the last such place, as `my_heads.py line 14`, or None."""
     installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
-    return any(not _is_inside(file, PACKAGE, *installed, *_folders("hydra", "omegaconf")) for file in _files_of(error))
+    folders = PACKAGE, *installed, *_folders("hydra", "omegaconf")
+    places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    users = [f"{os.path.basename(file)} line {line}" for file, line in places if not _is_inside(file, *folders)]
+    return users[-1] if users else None
 
 
 def rejects_a_setting(error: BaseException) -> bool:

@@ -36,7 +36,7 @@ Ranges = dict[str, list[float]]  # the smallest and largest value of each tensor
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 CARRIED = ("Relu", "Clip", "MaxPool", "AveragePool")  # stay in integers between products
 FASTER = ("vgg16", "resnet50", "efficientnet_lite0")  # at least 1.5 times bfloat16's rate: experiments/benchmark
-INPUT = "pictures"  # the name of the network's input, part of the ranges
+INPUT, OUTPUT = "pictures", "features"  # of the network; the input's name is part of the ranges
 EXPORT_ERROR = 1e-3  # allowed error of the exported network's features, relative to their norm
 
 
@@ -87,7 +87,7 @@ class Int8Backbone(nn.Module):
 
         batches = iter(batches)
         first = next(batches)
-        with _quiet() as folder:
+        with quiet() as folder:
             exported = _export(self.backbone, first, folder)
             _check_export(self.backbone, exported, first)
             calibrator = create_calibrator(exported, [*PRODUCTS, *CARRIED], str(folder / "augmented.onnx"))
@@ -109,21 +109,28 @@ class Int8Backbone(nn.Module):
         return {**self.__dict__, "_sessions": {}}
 
     def _build_session(self, images: Tensor) -> Any:
-        import onnxruntime
+        with quiet() as folder:
+            return open_session(self.quantise(images, folder), self.arithmetic)
 
+    def quantise(self, images: Tensor, folder: Path, of_any_number: bool = False) -> Path:
+        """Write the network for images of this shape, quantised, into `folder`; return the ONNX file."""
         if self.ranges is None:
             raise VidclfError(
                 "backbone.precision=int8 is calibrated on training images, by vidclf train and extract. "
                 "Use run=..., or another backbone.precision."
             )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        if self.arithmetic:
-            options.add_session_config_entry("session.x64quantprecision", "1")
-        with _quiet() as folder:
-            exported = _export(self.backbone, images, folder)
-            quantised = _quantise(exported, self.ranges)
-            return onnxruntime.InferenceSession(str(quantised), options, providers=["CPUExecutionProvider"])
+        return _quantise(_export(self.backbone, images, folder, of_any_number), self.ranges)
+
+
+def open_session(path: Path, arithmetic: str = "") -> Any:
+    """Return ONNX Runtime's session for a file; `arithmetic` as in `Int8Backbone`."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    if arithmetic:
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def checked_ranges(ranges: Any) -> Ranges:
@@ -138,16 +145,22 @@ def checked_ranges(ranges: Any) -> Ranges:
     )
 
 
-def _export(backbone: nn.Module, images: Tensor, folder: Path) -> Path:
+def _export(backbone: nn.Module, images: Tensor, folder: Path, of_any_number: bool = False) -> Path:
     """Export the backbone for images of this shape, fold batch normalisation, and return the ONNX file."""
     from onnxruntime.quantization import quant_pre_process
 
     name = type(backbone).__name__
     exported, folded = folder / "exported.onnx", folder / "folded.onnx"
-    example = torch.zeros(images.shape)
+    shapes = ({0: torch.export.Dim.DYNAMIC},) if of_any_number else None
     try:
         program = torch.onnx.export(
-            backbone, (example,), dynamo=True, verbose=False, input_names=[INPUT], output_names=["features"]
+            backbone,
+            (torch.zeros(images.shape),),
+            dynamo=True,
+            verbose=False,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=shapes,
         )
         assert program is not None
         program.save(str(exported))
@@ -164,9 +177,7 @@ def _export(backbone: nn.Module, images: Tensor, folder: Path) -> Path:
 
 def _check_export(backbone: nn.Module, exported: Path, images: Tensor) -> None:
     """Raise VidclfError unless the exported network computes what the backbone computes."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(exported), providers=["CPUExecutionProvider"])
+    session = open_session(exported)
     features = torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0])
     with torch.no_grad():
         expected = backbone(images)
@@ -209,7 +220,7 @@ def _quantise(exported: Path, ranges: Ranges) -> Path:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[Path]:
+def quiet() -> Iterator[Path]:
     """Silence the exporter and the quantiser (errors are still raised); yield a folder for their temporary files."""
     level, default_folder = logging.root.manager.disable, tempfile.tempdir
     logging.disable(logging.WARNING)

@@ -78,6 +78,7 @@ class TimmBackbone(LibraryBackbone):
             freeze_batchnorm,
         )
         self.features, self.configuration = features, description
+        self.licence = str(network.pretrained_cfg.get("license") or "") if weights == "DEFAULT" else ""
         if features == "cls" and getattr(network, "cls_token", None) is None:
             raise VidclfError(
                 f"backbone.features=cls: {self.name} has no class token. Use backbone.features=pooled or tokens."

@@ -43,6 +43,7 @@ class Tiny(nn.Module):
         if precision not in FORMATS:
             raise VidclfError(f"backbone.precision={precision}: allowed for tiny are {', '.join(FORMATS)}.")
         self.precision = precision
+        self.licence = "MIT, shipped with vidclf" if weights == "shipped" else ""
         widths = [width for stage in STAGES for width in (*stage, "M")]  # M: pooling, which halves the maps
         self.layers = make_layers(widths).to(memory_format=torch.channels_last)  # twice as fast
         side = self.picture_format.size // 2 ** len(STAGES)

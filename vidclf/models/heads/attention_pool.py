@@ -54,7 +54,7 @@ class AttentionPool(nn.Module):
         if self.positions:
             steps = steps + sinusoidal_positions(steps.shape[1], steps.shape[2]).to(steps)
         steps = self.norm(steps)
-        query = self.query.expand(len(steps), 1, -1)
+        query = self.query.expand(steps.shape[0], 1, -1)
         pooled = query + self.attention(query, steps, steps, need_weights=False)[0]  # (N, 1, width)
         pooled = pooled + self.network(pooled)
         return self.classifier(pooled[:, 0])

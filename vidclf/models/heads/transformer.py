@@ -56,7 +56,7 @@ class Transformer(nn.Module):
         steps = self.projection(self.inputs(features))  # (N, S, width)
         steps = steps + F.gelu(self.neighbours(steps.transpose(1, 2))).transpose(1, 2)
         steps = steps + sinusoidal_positions(steps.shape[1], steps.shape[2]).to(steps)
-        tokens = torch.cat([self.class_token.expand(len(steps), 1, -1), steps], dim=1)
+        tokens = torch.cat([self.class_token.expand(steps.shape[0], 1, -1), steps], dim=1)
         return self.classifier(self.encoder(tokens)[:, 0])
 
 
@@ -68,7 +68,7 @@ def check_width(width: int, num_heads: int) -> None:
         )
 
 
-def sinusoidal_positions(num_steps: int, width: int) -> Float[Tensor, "S width"]:
+def sinusoidal_positions(num_steps: int | torch.SymInt, width: int) -> Float[Tensor, "S width"]:
     """Return sines and cosines of every step at wavelengths from 2 pi to 20,000 pi."""
     rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
     angles = torch.arange(num_steps)[:, None] * rates
