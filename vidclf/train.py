@@ -19,7 +19,7 @@ from vidclf.build.parts import (
     prepare_backbone,
 )
 from vidclf.build.training import Describe, build_learner, build_training, check_stages
-from vidclf.comparison.settings import settings_of
+from vidclf.comparison.settings import defaults_of, settings_of
 from vidclf.contracts import Head, Loss, optional
 from vidclf.data.corpus import Corpus
 from vidclf.datamodule import VideoDataModule
@@ -196,7 +196,7 @@ def _write(
     write_scores(folder, metrics, corpus.videos, corpus.failed)
     (folder / PREVIOUS).unlink(missing_ok=True)
     tensorboard.log_views(trainer, corpus, view_logits, predictions)
-    tensorboard.log_run(trainer, as_yaml(config), settings_of(config), metrics)
+    tensorboard.log_run(trainer, as_yaml(config), defaults_of(config) | settings_of(config), metrics)
     if rows:
         write_csv(folder / "heads.csv", rows[0], (row.values() for row in rows))
         tensorboard.log_table(trainer.logger, "heads", rows)
