@@ -24,7 +24,9 @@ from vidclf.errors import VidclfError
 from vidclf.evaluation.figures import (
     MAX_FRAMES,
     MAX_NUMBERED,
-    TILE,
+    RIGHT,
+    WIDTH,
+    WRONG,
     ShownView,
     ViewSheets,
     choose_views,
@@ -105,10 +107,10 @@ def test_predictions_of_a_video_and_of_its_views_are_shown(root: Path):
     corpus = make_corpus(root, sampling=Rate(5))
     logits = torch.tensor([0.2, 0.8]).log()
     views = list(choose_views(corpus, "val", 99, *scored_with(corpus, "val", logits, num_crops=3)))
-    assert {view.colour for view in views} == {"darkgreen", "firebrick"}
+    assert {view.colour for view in views} == {RIGHT, WRONG}
     for view in views:
         assert view.title[1] == "predicted 0.80 Archery"
-        assert view.colour == ("darkgreen" if view.title[0] == "true Archery" else "firebrick")
+        assert view.colour == (RIGHT if view.title[0] == "true Archery" else WRONG)
         assert view.caption[1] == "0.80 Archery"
 
 
@@ -128,7 +130,7 @@ def test_clips_are_an_animation_and_images_are_not(root: Path):
     assert (len(still), len(film)) == (1, 4)
     assert len({image.tobytes() for image in film}) == 4
     assert {image.size for image in film} == {film[0].size}
-    assert film[0].width >= 4 * TILE
+    assert (film[0].width, still[0].width) == (WIDTH, WIDTH)  # as TensorBoard shows them
 
 
 def test_no_name_breaks_a_sheet(root: Path):
@@ -148,7 +150,7 @@ def test_a_sheet_of_no_views_is_refused():
 def test_a_video_of_two_rows_of_pixels_is_shown():
     view = ShownView(torch.zeros(1, 3, 2, 2000, dtype=torch.uint8), ["title"], ["caption"], "black")
     (sheet,) = draw_views([view])
-    assert sheet.width > TILE
+    assert sheet.width == WIDTH // 2
 
 
 def test_the_data_sets_credit_is_below(root: Path):

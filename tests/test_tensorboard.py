@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams.get_experiment import Handler as GetExperiment
 from tensorboard.plugins.hparams.list_session_groups import Handler as ListSessions
 from verbs import SMALL, Outcome
 
-from vidclf.comparison.settings import settings_of
+from vidclf.comparison.settings import defaults_of, settings_of
 from vidclf.evaluation.tensorboard import log_best
 from vidclf.run.config import CONF, HYDRA
 
@@ -90,6 +90,13 @@ def test_hparams_hold_what_another_run_may_vary(overrides: list[str]):
         *("optimizer", "optimizer.lr", "scheduler", "seed", "batch_size", "mixing", "loss", "trainer.max_epochs"),
     }
     assert not [key for key in settings if "_target_" in key or "_partial_" in key or key == "dataset.root"]
+
+
+def test_hparams_hold_the_defaults_of_settings_that_another_run_adds():
+    node = {"_target_": "vidclf.models.heads.recurrent.GRU", "_partial_": True, "hidden_dim": 9}
+    defaults = defaults_of({"head": node, "loss": {}, "seed": 0})
+    assert defaults["head.bidirectional"] in ("True", "False")
+    assert not defaults.keys() & {"head.hidden_dim", "head.feature_dim", "head.num_classes"}
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def run(config: Config, run: Run | None) -> None:
     findings = find_problems(corpus, source, backbone, alike, num_threads, config["check"]["join_classes"])
     _print_findings(findings)
     with writing_to(Path(config["store"]["root"]), "Name another folder with store.root=..."):
-        keep_shortcuts(Path(config["store"]["root"]), corpus, findings.shortcuts)
+        keep_shortcuts(Path(config["store"]["root"]), corpus, findings.shortcuts, findings.num_leaks)
     for path, write in ((page, write_page), (out, write_manifest)):
         if path is not None:
             with writing_to(path, "Name another file with check.page=... or out=..."):

@@ -20,7 +20,7 @@ from vidclf.evaluation.tensorboard import BEST, log_report
 from vidclf.models.classifier import Classifier
 from vidclf.run.compatible import check_classes, check_split, differences, results_name
 from vidclf.run.config import Config, explicit_overrides, is_sweep
-from vidclf.run.folder import Run, load_checkpoint, results_folder, write_scores
+from vidclf.run.folder import Run, load_checkpoint, results_folder, shown_folder, write_scores
 from vidclf.run.sweep import is_complete
 from vidclf.system.ranks import is_rank_zero, start_ranks
 from vidclf.system.terminal import say, table
@@ -107,3 +107,5 @@ def _write_scores(
     write_scores(results, metrics, corpus.videos, corpus.failed)
     print_warnings(predictions, corpus.class_names)
     print_scores(f"{part} part of {run.folder}", metrics, f"results {results}", in_one_line=is_sweep())
+    if not (is_sweep() or changed):
+        say(f"next: vidclf report {shown_folder(run.folder)}" + ("" if part == "test" else f" part={part}"))

@@ -19,7 +19,7 @@ from vidclf.build.parts import (
     prepare_backbone,
 )
 from vidclf.build.training import Describe, build_learner, build_training, check_stages
-from vidclf.comparison.settings import settings_of
+from vidclf.comparison.settings import defaults_of, settings_of
 from vidclf.contracts import Head, Loss, optional
 from vidclf.data.corpus import Corpus
 from vidclf.datamodule import VideoDataModule
@@ -34,7 +34,7 @@ from vidclf.models.classifier import Classifier
 from vidclf.models.learner import Learner
 from vidclf.run.compatible import split_table
 from vidclf.run.config import Config, as_yaml, is_sweep, output_folder
-from vidclf.run.folder import Run, load_best, load_trained, write_scores
+from vidclf.run.folder import Run, load_best, load_trained, shown_folder, write_scores
 from vidclf.run.jobs import Progress, job_of_sweep
 from vidclf.run.resume import PREVIOUS, check_resumed, is_complete, prepare_folder
 from vidclf.system.disk import write_atomically, write_csv
@@ -113,6 +113,8 @@ def _train(config: Config, before: Run | None) -> None:
         num_trained = max(trainer.current_epoch, before.num_epochs if before else 0)
         title = folder.name if is_sweep() else f"Validation{_chosen(best.num_epochs, num_trained, rows)}"
         print_scores(title, metrics, f"run {folder}", in_one_line=is_sweep())
+        if not is_sweep():
+            say(f"next: vidclf evaluate run={shown_folder(folder)}, then vidclf report {shown_folder(folder)}")
 
 
 def _fit(
@@ -194,7 +196,7 @@ def _write(
     write_scores(folder, metrics, corpus.videos, corpus.failed)
     (folder / PREVIOUS).unlink(missing_ok=True)
     tensorboard.log_views(trainer, corpus, view_logits, predictions)
-    tensorboard.log_run(trainer, as_yaml(config), settings_of(config), metrics)
+    tensorboard.log_run(trainer, as_yaml(config), defaults_of(config) | settings_of(config), metrics)
     if rows:
         write_csv(folder / "heads.csv", rows[0], (row.values() for row in rows))
         tensorboard.log_table(trainer.logger, "heads", rows)

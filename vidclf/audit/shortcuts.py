@@ -23,7 +23,7 @@ from vidclf.system.disk import write_json
 
 MAX_LEAVES = 32  # of the tree: no more than a person could notice
 MIN_LEAF_SIZE = 3  # videos
-NAMES = ("container", "one_frame")
+KEPT = ("container_top1", "one_frame_top1", "num_leaks")  # of metrics.json
 
 
 @dataclass(frozen=True)
@@ -99,19 +99,21 @@ def _measure(model: Any, table: Float[np.ndarray, "M D"], videos: LabelledVideos
     return float(is_correct.mean()), *interval, float((labels[is_test] == most_frequent).mean())
 
 
-def keep_shortcuts(root: Path, corpus: Corpus, shortcuts: Mapping[str, Shortcut]) -> None:
-    """Write the measured shortcuts below the store's `root`, for evaluate on the same videos and parts."""
-    if shortcuts:
+def keep_shortcuts(root: Path, corpus: Corpus, shortcuts: Mapping[str, Shortcut], num_leaks: int = 0) -> None:
+    """Write the shortcuts and the leaks below the store's `root`, for evaluate on the same videos and parts."""
+    kept = {f"{name}_top1": shortcut.top1 for name, shortcut in shortcuts.items()}
+    kept |= {"num_leaks": num_leaks} if num_leaks else {}
+    if kept:
         path = _path_of(root, corpus)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {f"{name}_top1": shortcut.top1 for name, shortcut in shortcuts.items()})
+        write_json(path, kept)
 
 
 def kept_shortcuts(root: Path, corpus: Corpus) -> dict[str, float]:
-    """Return `container_top1` and `one_frame_top1` as check last measured them for these videos and parts."""
+    """Return `container_top1`, `one_frame_top1` and `num_leaks` as check last found them for these videos and parts."""
     try:
         kept = json.loads(_path_of(root, corpus).read_text())
-        return {f"{name}_top1": float(kept[f"{name}_top1"]) for name in NAMES if f"{name}_top1" in kept}
+        return {key: float(kept[key]) for key in KEPT if key in kept}
     except (OSError, ValueError, TypeError):  # missing or damaged
         return {}
 

@@ -1,10 +1,13 @@
 """Names the settings of a run's configuration as the command line does: options and their values, no constructors."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from vidclf.run.compatible import TRAINED_BY, TRAINER, flatten
@@ -29,6 +32,22 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, str]:
     if isinstance(trainer, Mapping):
         settings |= {f"trainer.{key}": str(trainer.get(key)) for key in ("max_epochs", *TRAINER)}
     return {key: value for key, value in settings.items() if key not in PATHS and not key.startswith(MEASURED_KEYS)}
+
+
+def defaults_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the arguments that the stages' constructors have and a configuration does not set, as text.
+
+    The constructors are imported: the configuration must be one that this process has built already.
+    """
+    defaults: dict[str, str] = {}
+    for key in TRAINED_BY:
+        node = config.get(key)
+        if isinstance(node, Mapping) and "_target_" in node:
+            with suppress(ValueError):  # of a class in C, which does not say
+                for name, parameter in signature(get_object(node["_target_"])).parameters.items():
+                    if name not in node and isinstance(parameter.default, bool | int | float | str | None):
+                        defaults[f"{key}.{name}"] = str(parameter.default)
+    return {key: value for key, value in defaults.items() if key not in PATHS and not key.startswith(MEASURED_KEYS)}
 
 
 def option_of(group: str, node: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib import colormaps
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -19,6 +18,7 @@ from vidclf.data.timelines import duration_of, instants, labels_at
 from vidclf.errors import VideoError
 from vidclf.evaluation.calibration import confidence
 from vidclf.evaluation.cleaning import CHOSEN, DEFAULT, chosen_in, cleaning_of, step_of
+from vidclf.evaluation.figures import PALETTE, styled
 from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
 from vidclf.evaluation.scores import VideoPredictions
 from vidclf.evaluation.segments import Counts, bouts_of, rows_of_classes, scores_of
@@ -80,7 +80,7 @@ def report_timelines(
     rows = _class_rows(films, count_files(films, predicted, label), names, step_s)
     write_csv(folder / "timeline_classes.csv", tuple(rows[0]), (tuple(row.values()) for row in rows))
     _write_timelines(folder, films, predicted, names, step_s)
-    draw_ethogram(films, predicted, names, step_s, label).savefig(folder / "ethogram.png", dpi=120)
+    draw_ethogram(films, predicted, names, step_s, label).savefig(folder / "ethogram.png")
     return metrics
 
 
@@ -209,6 +209,7 @@ def _write_timelines(
     write_csv(folder / "bouts.csv", ("path", "source", "start_s", "end_s", "label"), bouts)
 
 
+@styled
 def draw_ethogram(
     films: Sequence[FileTimeline],
     predicted: Sequence[Labels],
@@ -219,8 +220,7 @@ def draw_ethogram(
     """Return a figure with a row a film: truth, prediction, and where they differ, in black."""
     shown = list(zip(films, predicted, strict=True))[:MAX_DRAWN]
     figure = Figure(figsize=(12, 1.2 + 0.8 * len(shown)), layout="constrained")
-    palette = colormaps["tab10" if len(names) <= 10 else "tab20"]
-    colours: list[Any] = [palette(number % palette.N) for number in range(len(names))]
+    colours = [PALETTE[number % len(PALETTE)] for number in range(len(names))]
     if background is not None:
         colours[background] = "lightgrey"
     cmap = ListedColormap([*colours, "black", "white"])
@@ -232,11 +232,10 @@ def draw_ethogram(
         axis.imshow(strips, aspect="auto", interpolation="nearest", cmap=cmap, vmin=0, vmax=len(names) + 1,
                     extent=(0, end_s, 2.5, -0.5))  # fmt: skip
         axis.set(xlim=(0, longest_s), yticks=[0, 1, 2], yticklabels=["truth", "prediction", "differ"])
-        axis.set_title(sanitize(film.name), fontsize=8, loc="left", parse_math=False)
-        axis.tick_params(labelsize=7)
+        axis.set_title(sanitize(film.name), loc="left", parse_math=False)
     axis.set_xlabel("seconds")
     figure.legend(
         handles=[Patch(color=colour, label=sanitize(name)) for colour, name in zip(colours, names, strict=True)],
-        loc="outside upper center", ncols=min(len(names), 6), fontsize=8,
+        loc="outside upper center", ncols=min(len(names), 6),
     )  # fmt: skip
     return figure

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -32,12 +34,26 @@ from vidclf.system.seeds import generator_for
 from vidclf.system.text import sanitize
 
 NUM_VIEWS = 16  # of a sheet
-MAX_VIEWS = 4  # of a video, spread over it; also the columns of a sheet
+MAX_VIEWS = 4  # of a video, spread over it
 MAX_FRAMES = 8  # of a clip, spread over it: 16 real clips of eight frames take 1.6 MB
-DPI, TILE, TEXT = 100, 160, 95  # pixels: per inch, the longer side of a view, the height of its title and caption
-MAX_CHARS, MAX_CREDIT_LINES = 32, 10  # of a line beside a view; of the data set's credit
+WIDTH = 350  # pixels: as wide as TensorBoard shows an image
+COLUMNS, TILE, TEXT = 2, 158, 105  # of a sheet; pixels of a view's longer side, and of its title and caption
+MAX_CHARS, MAX_CREDIT_LINES = 24, 10  # of a line beside a view; of the data set's credit
 FRAME_MS = 200  # of an animation
 MAX_NUMBERED = 20  # classes whose cells have room for a number
+MAX_SMALL, MAX_SMALL_CHARS = 12, 16  # classes of a matrix as wide as TensorBoard shows it, and characters of a name
+# All figures: text of 11 pixels or more, on white, in colours that colour-blind eyes tell apart (Okabe and Ito).
+DPI, FONT = 100, 8.0  # 11.1 pixels
+TEXTS = ("font.size", "axes.titlesize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize")
+STYLE: dict[Any, Any] = {
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+    "figure.facecolor": "white",
+    **dict.fromkeys(TEXTS, FONT),
+}
+RIGHT, WRONG = "#0072b2", "#c2500a"
+PALETTE = (RIGHT, "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a900", "#7f6bb3", "#8c564b", "#5f9ea0")
+styled = rc_context(STYLE)  # decorates a function that draws
 
 
 @dataclass(eq=False)
@@ -96,7 +112,7 @@ def choose_views(
         if view_logits and predictions:
             of_video = predictions.log_probabilities[predictions.positions.index(views.video)].exp()
             title.insert(1, f"predicted {_most_probable(of_video, names)}")
-            colour = "darkgreen" if of_video.argmax() == views.label else "firebrick"
+            colour = RIGHT if of_video.argmax() == views.label else WRONG
             probabilities = _probabilities(view_logits, views)
         for view, shown in zip(chosen.tolist(), frames, strict=True):
             first, last = int(views.frames[view, 0]), int(views.frames[view, -1])
@@ -122,21 +138,22 @@ def draw_sheet(
     return draw_views(views, optional(corpus.dataset, Dataset, "credit"))
 
 
+@styled
 def draw_views(views: Sequence[ShownView], credit: str = "") -> list[Image.Image]:
-    """Return an image of views in rows of four for each frame that the views have."""
-    num_rows, num_columns = ceil(len(views) / MAX_VIEWS), min(MAX_VIEWS, len(views))
+    """Return an image of views in rows of two for each frame that the views have."""
+    num_rows, num_columns = ceil(len(views) / COLUMNS), min(COLUMNS, len(views))
     below = textwrap.wrap(credit, MAX_CHARS * num_columns, max_lines=MAX_CREDIT_LINES, placeholder="...")
     row_height = TEXT + TILE * max(view.frames.shape[-2] / max(view.frames.shape[-2:]) for view in views)
-    size = (num_columns * 1.1 * TILE / DPI, (num_rows * row_height + 15 * len(below)) / DPI)
+    size = (WIDTH * num_columns / COLUMNS / DPI, (num_rows * row_height + 15 * len(below)) / DPI)
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     canvas, images, sheets = FigureCanvasAgg(figure), [], []
     for view, axis in zip(views, figure.subplots(num_rows, num_columns, squeeze=False).flat, strict=False):
         images.append(axis.imshow(view.frames[0].permute(1, 2, 0).numpy()))
-        axis.set_title("\n".join(map(_plain, view.title)), fontsize=7, color=view.colour, loc="left")
-        axis.set_xlabel("\n".join(map(_plain, view.caption)), fontsize=7, loc="left")
+        axis.set_title("\n".join(map(_plain, view.title)), color=view.colour, loc="left")
+        axis.set_xlabel("\n".join(map(_plain, view.caption)), loc="left")
     for number, axis in enumerate(figure.axes):
         axis.set(xticks=[], yticks=[], frame_on=False, visible=number < len(views))
-    figure.supxlabel("\n".join(_plain(line, len(line)) for line in below), fontsize=7)
+    figure.supxlabel("\n".join(_plain(line, len(line)) for line in below), fontsize=FONT)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names in any script
         canvas.draw()
@@ -182,19 +199,26 @@ def add_images(writer: SummaryWriter, name: str, images: Sequence[Image.Image], 
     writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=summary)]), step)
 
 
-def draw_confusion(labels: Int[Tensor, " M"], predicted: Int[Tensor, " M"], class_names: list[str]) -> Figure:
-    """Return the confusion matrix: rows are true classes, each summing to 1; columns are predicted classes."""
+@styled
+def draw_confusion(
+    labels: Int[Tensor, " M"], predicted: Int[Tensor, " M"], class_names: Sequence[str], is_small: bool = False
+) -> Figure:
+    """Return the confusion matrix: rows are true classes, each summing to 1; columns are predicted classes.
+
+    A small one is as wide as TensorBoard shows it.
+    """
     num_classes = len(class_names)
-    side = min(16.0, 3 + 0.45 * num_classes)  # inches
+    side = WIDTH / DPI if is_small else min(20.0, 3 + 0.4 * num_classes)  # inches
+    names = [_plain(name, MAX_SMALL_CHARS if is_small else len(name)) for name in class_names]
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
     ConfusionMatrixDisplay.from_predictions(
         labels.numpy(),
         predicted.numpy(),
         labels=list(range(num_classes)),
-        display_labels=[_plain(name, len(name)) for name in class_names],
+        display_labels=names,
         normalize="true",
-        include_values=num_classes <= MAX_NUMBERED,
+        include_values=num_classes <= (MAX_SMALL // 2 if is_small else MAX_NUMBERED),
         values_format=".2f",
         xticks_rotation="vertical",
         cmap="Blues",
@@ -202,5 +226,11 @@ def draw_confusion(labels: Int[Tensor, " M"], predicted: Int[Tensor, " M"], clas
         colorbar=False,
         ax=axis,
     )
-    axis.tick_params(labelsize=min(10, 640 / num_classes))  # points: a row is about 900 / num_classes high
     return figure
+
+
+def as_image(figure: Figure) -> Image.Image:
+    """Return a figure as an image."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -13,7 +13,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from vidclf.contracts import Video
 from vidclf.data.corpus import Corpus
 from vidclf.evaluation.calibration import reliability
-from vidclf.evaluation.figures import draw_confusion
+from vidclf.evaluation.figures import draw_confusion, styled
 from vidclf.evaluation.intervals import Clusters, interval_of_accuracy
 from vidclf.evaluation.logits import ViewLogits
 from vidclf.evaluation.scores import Aggregation, VideoPredictions, score_numbers_of_views
@@ -77,7 +77,7 @@ def write_report(
     write_reliability(folder, predictions)
     confusion = draw_confusion(predictions.labels, predictions.predicted, corpus.class_names)
     with replacing(folder / "confusion.png") as temporary:
-        confusion.savefig(temporary, format="png", dpi=120)
+        confusion.savefig(temporary, format="png")
 
 
 def write_aggregations(
@@ -135,6 +135,7 @@ def classes_of(predictions: VideoPredictions, class_names: Sequence[str]) -> lis
     return rows
 
 
+@styled
 def write_reliability(folder: Path, predictions: VideoPredictions) -> None:
     """Write reliability.csv and reliability.png: accuracy against the predicted probability."""
     bins = reliability(predictions.log_probabilities, predictions.labels)
@@ -146,7 +147,7 @@ def write_reliability(folder: Path, predictions: VideoPredictions) -> None:
     CalibrationDisplay(accuracy, probability, confidence).plot(ax=axis, name="run")
     axis.set(xlabel="probability of the predicted class", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     with replacing(folder / "reliability.png") as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+        figure.savefig(temporary, format="png")
 
 
 def _groups_of(predictions: VideoPredictions, corpus: Corpus) -> list[tuple[object, ...]]:

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from vidclf.data.corpus import Corpus
-from vidclf.evaluation.figures import ViewSheets, add_images, draw_sheet
+from vidclf.evaluation.figures import MAX_SMALL, ViewSheets, add_images, as_image, draw_confusion, draw_sheet
 from vidclf.evaluation.logits import ViewLogits
 from vidclf.evaluation.scores import VideoPredictions
 from vidclf.system.text import sanitize
@@ -49,11 +48,13 @@ def log_report(
 ) -> None:
     """Show an evaluation: views, the confusion matrix and, for the test part with the run's settings, the score.
 
-    `logs` is the run's TensorBoard folder, `best` the folder below it that HParams reads. `results` has confusion.png;
-    its name is the part and the settings that differ from the run's.
+    `logs` is the run's TensorBoard folder, `best` the folder below it that HParams reads. The name of `results` is the
+    part and the settings that differ from the run's.
     """
-    with SummaryWriter(str(logs)) as writer, Image.open(results / "confusion.png") as confusion:
-        add_images(writer, f"confusion/{results.name}", [confusion])
+    names = corpus.class_names
+    confusion = draw_confusion(predictions.labels, predictions.predicted, names, is_small=len(names) <= MAX_SMALL)
+    with SummaryWriter(str(logs)) as writer:
+        add_images(writer, f"confusion/{results.name}", [as_image(confusion)])
         sheet = draw_sheet(corpus, part, view_logits=view_logits, predictions=predictions)
         add_images(writer, f"views/{results.name}", sheet)
     if results.name == "test":

@@ -21,6 +21,7 @@ from vidclf.reporting.neighbours import find_neighbours
 from vidclf.reporting.results import Results, numbers_of, parts_of
 from vidclf.reporting.timelines import budget_of, timelines_of
 from vidclf.reporting.videos import MAX_STRIPS, Pictures, draw, find_videos, folder_of
+from vidclf.run.folder import shown_folder
 from vidclf.system.text import sanitize
 
 MAX_MISTAKES, MAX_UNSURE, MAX_LABEL_ERRORS = 240, 12, 40  # that are shown
@@ -118,9 +119,9 @@ def _commands(folder: Path, part: str) -> list[str]:
         words = yaml.safe_load(path.read_text(encoding="utf-8")) if is_short else None
     except (OSError, ValueError, yaml.YAMLError):
         words = None
-    is_list = isinstance(words, list) and all(isinstance(word, str) for word in words)
-    trained = [shlex.join(["vidclf", "train", *words])] if is_list else []
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder.name
+    words = words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
+    trained = [] if words is None else [shlex.join(["vidclf", "train", *words])]
+    shown = shown_folder(folder if folder.is_relative_to(Path.cwd()) else Path(folder.name))
     return [*trained, f"vidclf evaluate run={shown}" + ("" if part == "test" else f" part={part}")]
 
 

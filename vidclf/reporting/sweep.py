@@ -46,11 +46,11 @@ def _coordinates(board: Leaderboard) -> tuple[list[dict[str, Any]], list[dict[st
         values = [setting.choices.get(key, "-") for setting in board.settings]
         ordered = sorted({*values}, key=_by_number)
         height = {value: place / max(1, len(ordered) - 1) for place, value in enumerate(ordered)}
-        axes.append({"name": name, "values": [*height.items()]})
+        axes.append({"name": name, "places": [*height.items()]})
         columns.append([height[value] for value in values])
     top1s = [setting.metrics["top1"] for setting in board.settings]
     low, high = min(top1s), max(top1s)
-    axes.append({"name": "top1", "values": [(f"{value:.3f}", float(value == high)) for value in {low, high}]})
+    axes.append({"name": "top1", "places": [(f"{value:.3f}", float(value == high)) for value in {low, high}]})
     columns.append([(top1 - low) / ((high - low) or 1) for top1 in top1s])
     heights = zip(*columns, strict=True)
     return axes, [

@@ -13,6 +13,7 @@ error.txt                why a job of a sweep failed
 test/                    results of vidclf evaluate
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,11 @@ def _checkpoints(path: Path) -> Path:
     """Return the folder of checkpoints that a run's folder, or a checkpoint, belongs to; it may not exist."""
     parent = path.resolve().parent
     return parent if path.is_file() and parent.name == "checkpoints" else path / "checkpoints"
+
+
+def shown_folder(folder: Path) -> str:
+    """Return a folder as a person would type it here: below the current folder, relative to it."""
+    return shlex.quote(str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder))
 
 
 def results_folder(run: Run, name: str) -> Path:
