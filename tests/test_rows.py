@@ -68,7 +68,7 @@ def test_another_csv_reader_finds_the_same_bytes(tmp_path: Path):
 def test_rows_of_the_same_run_are_kept_and_a_file_keeps_its_place(ending: str, tmp_path: Path):
     to = tmp_path / f"out{ending}"
     with RowFile(to, NAMES, "a") as file:
-        file.append(failure_of("1.avi"))
+        file.append({**failure_of("1.avi"), "content": "one"})
         file.append(row_of("2.avi", "two"))
         file.append(row_of("3.avi", "three"))
     with RowFile(to, NAMES, "a") as file:
@@ -107,7 +107,9 @@ CONTENTS = {"1.avi": "one", "2\n.avi": "", "3.avi": "three", "copy.avi": "one", 
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_killed_after_any_byte_the_table_becomes_that_of_an_undisturbed_process(ending: str, tmp_path: Path):
+def test_killed_after_any_byte_the_table_becomes_that_of_an_undisturbed_process(
+    ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     undisturbed, killed = tmp_path / f"whole{ending}", tmp_path / f"killed{ending}"
     assert label_all(undisturbed, CONTENTS) == ["1.avi", "2\n.avi", "3.avi", "4.avi"]
     with RowFile(killed, NAMES, "a") as file:
@@ -124,6 +126,7 @@ def test_killed_after_any_byte_the_table_becomes_that_of_an_undisturbed_process(
         kept = [path for path, content in list(CONTENTS.items())[:num_whole] if content]
         assert not {*computed} & {*kept}
     assert {*os.listdir(tmp_path)} == {undisturbed.name, killed.name}
+    assert capsys.readouterr().err == ""  # half a line is what a kill leaves, and no damage
 
 
 def test_killed_between_table_and_journal_nothing_is_there_twice(tmp_path: Path):
