@@ -210,14 +210,17 @@ def test_what_a_server_names_is_never_opened(kind: str, tmp_path: Path):
     clip = encode_video(tmp_path / "a.ts", 40, **TS)
     with serving(answering(OK, clip.read_bytes())) as secret:
         if kind in PLAYLISTS:
-            text = PLAYLISTS[kind].format(url=secret.url, port=secret.port)
+            text = PLAYLISTS[kind].format(url=f"{secret.url}.ts", port=secret.port)
             answer = answering(OK + b"Content-Type: application/vnd.apple.mpegurl\r\n", text.encode())
         else:
-            targets = {"redirection": secret.url, "redirection to a file": f"file://{clip}"}
+            targets = {"redirection": f"{secret.url}?token=s3cret", "redirection to a file": f"file://{clip}"}
             target = targets.get(kind, f"concat:{clip}|{clip}")
             answer = answering(b"HTTP/1.0 302 Found\r\nLocation: " + target.encode() + b"\r\n")
         with serving(answer) as server:
-            assert refusal_of(server.url).startswith(("a playlist", "the server leads to", "what the server sends"))
+            ending = {"hls": ".m3u8", "sdp": ".sdp"}.get(kind, "")
+            sentence = refusal_of(server.url + ending)
+        assert sentence.startswith(("a playlist", "the server leads to", "what the server sends"))
+        assert "s3cret" not in sentence
         assert secret.num_connections == 0
 
 
