@@ -164,6 +164,7 @@ def test_an_rtsp_camera_is_read_through_its_own_connection(tmp_path: Path):
         ),
         (OK + b"Content-Type: text/html\r\n", b"<html>no video", "the server sends text/html, a page and no video."),
         (OK, bytes(range(256)) * 99, "what the server sends is no video, or damaged."),
+        (OK + b"Content-Length: 25344\r\n", bytes(range(256)) * 99, "what the server sends is no video, or damaged."),
         (OK, b"", "what the server sends is no video, or damaged."),
         (b"\x00\x01", b"\x02", "the answer of the server is none of HTTP."),
     ],
@@ -222,6 +223,17 @@ def test_what_a_server_names_is_never_opened(kind: str, tmp_path: Path):
         assert sentence.startswith(("a playlist", "the server leads to", "what the server sends"))
         assert "s3cret" not in sentence
         assert secret.num_connections == 0
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_a_playlist_in_a_pipe_opens_nothing(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with serving(silent) as server:
+        text = PLAYLISTS[kind].format(url=f"{server.url}.ts", port=server.port)
+        (tmp_path / "a.m3u8").write_text(text)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        for address in ("-", f"file://{tmp_path}/a.m3u8"):
+            assert refusal_of(address).startswith(("a playlist", "the stream cannot be opened (it holds no video)"))
+        assert server.num_connections == 0
 
 
 def test_a_playlist_is_read_where_that_is_asked_for_and_opens_no_file(tmp_path: Path):
