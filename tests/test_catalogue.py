@@ -202,7 +202,7 @@ def test_a_killed_run_keeps_the_facts_that_it_saved(
             Catalogue(folder).look_up(clips, num_threads=1)
     decoded.clear()
     Catalogue(folder).look_up(clips)
-    assert sorted(decoded) == ["2.avi", "3.avi"]
+    assert decoded == ["3.avi"]
 
 
 def test_facts_of_earlier_versions_are_taken_over(clips: list[Path], folder: Path, decoded: list[str]):

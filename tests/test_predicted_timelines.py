@@ -37,7 +37,6 @@ from vidclf.predict import _choose_windows
 from vidclf.prediction import timeline
 from vidclf.prediction.files import Predictor
 from vidclf.prediction.timeline import (
-    LabelledBout,
     Timeliner,
     average_settled,
     check_target,
@@ -226,7 +225,10 @@ def test_a_video_shorter_than_a_window_is_an_error(films: Path):
         ({"dataset": {"window_s": "long"}}, "window_s=long: must be a number"),
         ({"threshold": 1.5}, "threshold=1.5: must be above 0 and at most 1, a probability."),
         ({"threshold": 0}, "threshold=0: must be above 0 and at most 1, a probability."),
-        ({"to": "out.csv"}, "to=out.csv: each file gets one label, as this run was trained on clips. Add window_s=2"),
+        (
+            {"threshold": 0.5},
+            "threshold=0.5: each file gets one label, as this run was trained on clips. Add win",
+        ),
     ],
 )
 def test_a_setting_that_is_not_allowed_is_refused(setting: dict, message: str):
@@ -274,19 +276,25 @@ def test_a_file_that_cannot_be_written_is_refused_at_once(to: str, message: str,
 
 
 def test_a_video_is_named_by_its_path_below_the_events_or_by_its_whole_path(tmp_path: Path):
-    info = VideoInfo(100, 25.0, 32, 32)
-    bouts = [
-        (tmp_path / "deep" / "a.avi", info, LabelledBout(0.0, 2.0, "walk", 0.9)),
-        (tmp_path / "deep" / "a.avi", info, LabelledBout(2.0, 3.0, None, None)),
-        (tmp_path / "deep" / "a.avi", info, LabelledBout(3.0, 4.0, "other", 0.9)),
-        (Path("/elsewhere/b.avi"), info, LabelledBout(0.0, 4.0, "run", 0.9)),
+    paths = [tmp_path / "deep" / "a.avi", Path("/elsewhere/b.avi"), tmp_path / "c.avi"]
+    films = dict.fromkeys(paths, VideoInfo(100, 25.0, 32, 32))
+    a, b, c = map(str, paths)
+    lines = [
+        {"path": a, "start_s": 0.0, "end_s": 2.0, "label": "walk", "probability": 0.9},
+        {"path": a, "start_s": 2.0, "end_s": 3.0, "label": None, "probability": None},
+        {"path": a, "start_s": 3.0, "end_s": 4.0, "label": "other", "probability": 0.9},
+        {"path": b, "start_s": 0.0, "end_s": 4.0, "label": "run", "probability": 0.9},
+        {"path": c, "start_s": 0.0, "end_s": 1.0, "label": "run", "probability": 0.9},
+        {"path": c, "error": "it broke off"},
     ]
-    assert write_bouts(tmp_path / "out.csv", bouts, "other") == (2, 2)
+    assert write_bouts(tmp_path / "out.csv", lines, films, "other") == (2, 2)
     assert (tmp_path / "out.csv").read_text().splitlines() == [
         "path,start_s,end_s,label",
         "/elsewhere/b.avi,0,4,run",
         "deep/a.avi,0,2,walk",
     ]
+    assert write_bouts(tmp_path / "out.jsonl", lines, films, "other") == (2, 2)
+    assert list(map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())) == lines
 
 
 # The verb
@@ -343,6 +351,30 @@ def test_bouts_that_are_not_background_are_written_as_events(
     assert outcome.out == f"{len(shown)} events of 2 video(s)\nresults out.tsv\n"
     events = read_events(tmp_path / "out.tsv")
     assert [(event.path, event.start_s, event.end_s, event.label) for event in events] == shown
+
+
+@pytest.mark.slow
+def test_a_film_that_fails_does_not_end_the_others(predict: Callable[..., Outcome], films: Path, tmp_path: Path):
+    for name in "ac":
+        shutil.copy(films / f"{name}.avi", tmp_path / f"{name}.avi")
+    (tmp_path / "b.avi").write_bytes((films / "a.avi").read_bytes()[:2000])
+    printed = predict(tmp_path)
+    lines = [json.loads(line) for line in printed.out.splitlines()]
+    assert list(dict.fromkeys(Path(line["path"]).name for line in lines)) == ["a.avi", "b.avi", "c.avi"]
+    assert [list(line) for line in lines if "error" in line] == [["path", "error"]]
+    for to, found in (("out.jsonl", lines), ("out.tsv", None)):
+        outcome = predict(tmp_path, f"to={to}")
+        for failed in (printed, outcome):
+            assert failed.status == 1
+            assert f"failed: {tmp_path}/b.avi: " in failed.err
+            assert "VidclfError: 1 of 3 videos failed, for the reasons above; the others are done." in failed.err
+        assert outcome.err.index("failed: ") < outcome.err.index("labelling")
+        if found:
+            written = [json.loads(line) for line in (tmp_path / to).read_text().splitlines()]
+            assert sorted(written, key=str) == sorted(found, key=str)
+    assert {event.path for event in read_events(tmp_path / "out.tsv")} <= {"a.avi", "c.avi"}
+    assert predict(tmp_path, "dataset.on_error=skip", "to=skipped.tsv").status == 0
+    assert (tmp_path / "skipped.tsv").read_bytes() == (tmp_path / "out.tsv").read_bytes()
 
 
 @pytest.mark.slow

@@ -120,9 +120,10 @@ def test_a_table_without_paths_is_an_error(text: str, message: str, folder: Path
 
 
 def test_words_that_stand_alone_are_sources(folder: Path):
-    typed = name_words("predict", ["run=x", "a.mp4", *HARD_NAMES, "-", "--cfg", "job", "head=mlp", "to=out.csv"])
+    typed = name_words("predict", ["run=x", "a.mp4", *HARD_NAMES, "-", "b", "--cfg", "job", "head=mlp", "to=out.csv"])
     assert typed == [
-        *("run=x", "source=a.mp4", *(f"source={name}" for name in HARD_NAMES), "source=-", "--cfg", "job"),
+        *("run=x", "source=a.mp4", *(f"source={name}" for name in HARD_NAMES), "source=-", "source=b"),
+        *("--cfg", "job"),
         *("head=mlp", "to=out.csv"),
     ]
     (override,) = (word for word in prepare_arguments("predict", typed) if word.startswith("source="))

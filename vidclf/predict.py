@@ -203,8 +203,8 @@ def _label_films(config: Config, run: Run, windows: Windows, paths: list[Path], 
     films = sorted(films, key=lambda film: not isinstance(film[1], VideoError))
     lines = bouts_of_films(timeliner, films, failures)
     sound = {path: info for path, info in films if not isinstance(info, VideoError)}
-    num_bouts = write_bouts(to, lines, sound, config["dataset"].get("background"))
-    print(f"{num_bouts} events of {len(sound)} video(s)\nresults {to}")
+    num_events, num_films = write_bouts(to, lines, sound, config["dataset"].get("background"))
+    print(f"{num_events} events of {num_films} video(s)\nresults {to}")
 
 
 def _build_timeliner(config: Config, run: Run, windows: Windows) -> "Timeliner":

@@ -98,7 +98,11 @@ class Predictor:
                 yield path, facts, facts if isinstance(facts, VideoError) else None
                 continue
             result = computed if stored is None else stored
-            if store and result is computed and isinstance(result, Tensor):
+            try:
+                facts.check_unchanged(path)
+            except VideoError as error:
+                result = error
+            if store and isinstance(result, Tensor) and result is not stored:
                 store.add(facts.content, video.frames, result)
             yield path, facts, result if isinstance(result, VideoError) else views_of(result, num_views)
 
@@ -149,7 +153,7 @@ def append_labels(
     num_threads: int,
     store: FeatureStore | None = None,
 ) -> Iterator[tuple[Path, VideoError | None]]:
-    """Append or keep the row of each file; yield each in order with what is wrong with it, of which it has no row."""
+    """Append or keep the row of each file that can be labelled; yield each in order with what is wrong with it."""
     for path, facts, features in predictor.embed(looked, num_threads, store):
         if isinstance(features, VideoError):
             yield path, features

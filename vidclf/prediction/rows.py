@@ -63,6 +63,11 @@ class RowFile:
     def __enter__(self) -> "RowFile":
         lock = self.to.with_name(f".{self.to.name}.lock")
         busy = f"to={self.to}: another process writes this file. Wait until it ends, or choose another name."
+        try:
+            lock.touch()
+        except OSError as error:
+            what = f"no file can be written in {self.to.absolute().parent} ({error.strerror})"
+            raise VidclfError(f"to={self.to}: {what}. Choose another folder.") from error
         with ExitStack() as stack:
             stack.enter_context(writing_to(self.to, REMEDY))
             stack.enter_context(locked(lock, busy=busy))

@@ -9,26 +9,20 @@ from vidclf.pages.rendering import Table, print_table, print_text
 def print_lines(lines: Iterable[Mapping[str, Any]]) -> None:
     """Print a table of the lines that `predict` would write; also of those before an error or Ctrl-C.
 
-    A single file has a row for each of its most probable classes.
+    A path that all lines share stands above it. A single file has a row for each of its most probable classes.
     """
     taken: list[Mapping[str, Any]] = []
     try:
         taken.extend(line for line in lines if "error" not in line)  # which was said
     finally:
-        if len(taken) == 1 and "top5" in taken[0]:
+        hidden = {"top5"}
+        if len({line["path"] for line in taken}) == 1:
             print_text(taken[0]["path"])
-            taken = taken[0]["top5"]
+            taken = taken[0].get("top5", taken)
+            hidden.add("path")
         if taken:
-            rows = [_row_of(line) for line in taken]
-            print_table(Table([*rows[0]], [[*row.values()] for row in rows]), breaks=(1,))
-
-
-def _row_of(line: Mapping[str, Any]) -> dict[str, str]:
-    row = {key: _shown(value) for key, value in line.items() if key != "top5"}
-    if len(line.get("top5", ())) > 1:
-        second = line["top5"][1]
-        row["second"] = f"{second['label']} {second['probability']:.3f}"
-    return row
+            header = [key for key in taken[0] if key not in hidden]
+            print_table(Table(header, [[_shown(line[key]) for key in header] for line in taken]), breaks=(1,))
 
 
 def _shown(value: object) -> str:

@@ -31,7 +31,8 @@ def check_target(to: Path) -> None:
     """Raise VidclfError unless a file of this name can be a table."""
     ending = to.suffix.lower()
     if ending not in ENDINGS:
-        raise VidclfError(f"to={to}: the name must end in {', '.join(ENDINGS)}.")
+        endings = ", ".join(ENDINGS)
+        raise VidclfError(f"to={to}: the name must end in {endings}. Events along time (.boris, .srt) need window_s=2.")
     if not to.absolute().parent.is_dir():
         raise VidclfError(f"to={to}: there is no folder {to.absolute().parent}. Make it, or choose another.")
     if ending == ".parquet":

@@ -146,26 +146,27 @@ def check_target(to: Path, paths: Sequence[Path]) -> None:
 
 def write_bouts(
     to: Path, lines: Iterable[Mapping[str, Any]], films: Mapping[Path, VideoInfo], background: str | None
-) -> int:
-    """Write lines, or the bouts that have a label other than `background` as events; return how many.
+) -> tuple[int, int]:
+    """Write lines, or the bouts with a label other than `background` as events; return how many, of how many films.
 
     In events, a video is named by its path below the file's folder, or by its whole path.
     """
-    if to.suffix.lower() == LINES:
-        written = [json.dumps(line) for line in lines]
-        write_atomically(to, "".join(f"{line}\n" for line in written).encode())
-        return len(written)
     names = {str(path): _name_beside(to, path) for path in films}
     infos = {names[str(path)]: info for path, info in films.items()}
     events: list[Event] = []
+    written: list[str] = []
     for line in lines:
-        name = names[line["path"]]
-        if "error" in line:  # the file has changed since it was looked at
-            del infos[name]
+        written.append(json.dumps(line))
+        if "error" in line:
+            infos.pop(names.get(line["path"], ""), None)  # a film that has changed since it was looked at
         elif line["label"] not in (None, background):
-            events.append(Event(name, line["start_s"], line["end_s"], line["label"]))
-    write_events(to, [event for event in events if event.path in infos], infos)
-    return len(events)
+            events.append(Event(names[line["path"]], line["start_s"], line["end_s"], line["label"]))
+    events = [event for event in events if event.path in infos]
+    if to.suffix.lower() == LINES:
+        write_atomically(to, "".join(f"{line}\n" for line in written).encode())
+    else:
+        write_events(to, events, infos)
+    return len(events), len(infos)
 
 
 def _name_beside(to: Path, path: Path) -> str:

@@ -35,7 +35,7 @@ def name_words(verb: str, arguments: Sequence[str]) -> list[str]:
         return [*arguments]
 
     def is_alone(argument: str, before: str) -> bool:
-        return _is_value(argument) and (not before.startswith("-") or before in FLAGS_WITHOUT_VALUE)
+        return _is_value(argument) and (not before.startswith("-") or before in ("-", *FLAGS_WITHOUT_VALUE))
 
     pairs = zip(arguments, ["", *arguments], strict=False)
     return [f"{key}={argument}" if is_alone(argument, before) else argument for argument, before in pairs]
@@ -63,9 +63,10 @@ def prepare_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
     if several:
         arguments = [argument for argument in arguments if key_of(argument) != key]
     literal = ("run", "resume", *facts.paths)
-    quoted = [*(_quote(argument, literal) for argument in sorted(arguments, key=is_override)), *several]
+    quoted = [_quote(argument, literal) for argument in sorted(arguments, key=is_override)]
     for argument in filter(is_override, quoted):
         _check_readable(argument)
+    quoted += several
     if several and facts.starts_from == "each_run":
         quoted = ["--multirun", *(argument for argument in quoted if argument not in ("-m", "--multirun"))]
     if quoted[:2] == ["--cfg", "job"] and not any(argument.startswith("-") for argument in quoted[2:]):
@@ -83,6 +84,7 @@ def prepare_arguments(verb: str, arguments: Sequence[str]) -> list[str]:
 
 def _check_words(verb: str, arguments: Sequence[str]) -> None:
     """Raise VidclfError for a word that Hydra could not use, or a folder that it must not write to."""
+    may_add_options = has_own_options(arguments)
     for before, argument, after in zip(["", *arguments], arguments, [*arguments[1:], ""], strict=False):
         key, _, value = argument.partition("=")
         if key in ("hydra.run.dir", "hydra.sweep.dir") and any(
@@ -95,7 +97,7 @@ def _check_words(verb: str, arguments: Sequence[str]) -> None:
             continue
         if argument.startswith("-"):
             check_flag(verb, argument, after)
-        if not (has_own_options(arguments) and key in groups_of("train")):  # which Hydra finds, or not
+        if not (may_add_options and key in groups_of("train")):  # which Hydra finds, or not
             check_word(verb, argument, after)
 
 
