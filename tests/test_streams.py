@@ -164,6 +164,7 @@ def test_an_rtsp_camera_is_read_through_its_own_connection(tmp_path: Path):
         ),
         (OK + b"Content-Type: text/html\r\n", b"<html>no video", "the server sends text/html, a page and no video."),
         (OK, bytes(range(256)) * 99, "what the server sends is no video, or damaged."),
+        (OK + b"Content-Length: 25344\r\n", bytes(range(256)) * 99, "what the server sends is no video, or damaged."),
         (OK, b"", "what the server sends is no video, or damaged."),
         (b"\x00\x01", b"\x02", "the answer of the server is none of HTTP."),
     ],
@@ -210,15 +211,29 @@ def test_what_a_server_names_is_never_opened(kind: str, tmp_path: Path):
     clip = encode_video(tmp_path / "a.ts", 40, **TS)
     with serving(answering(OK, clip.read_bytes())) as secret:
         if kind in PLAYLISTS:
-            text = PLAYLISTS[kind].format(url=secret.url, port=secret.port)
+            text = PLAYLISTS[kind].format(url=f"{secret.url}.ts", port=secret.port)
             answer = answering(OK + b"Content-Type: application/vnd.apple.mpegurl\r\n", text.encode())
         else:
-            targets = {"redirection": secret.url, "redirection to a file": f"file://{clip}"}
+            targets = {"redirection": f"{secret.url}?token=s3cret", "redirection to a file": f"file://{clip}"}
             target = targets.get(kind, f"concat:{clip}|{clip}")
             answer = answering(b"HTTP/1.0 302 Found\r\nLocation: " + target.encode() + b"\r\n")
         with serving(answer) as server:
-            assert refusal_of(server.url).startswith(("a playlist", "the server leads to", "what the server sends"))
+            ending = {"hls": ".m3u8", "sdp": ".sdp"}.get(kind, "")
+            sentence = refusal_of(server.url + ending)
+        assert sentence.startswith(("a playlist", "the server leads to", "what the server sends"))
+        assert "s3cret" not in sentence
         assert secret.num_connections == 0
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_a_playlist_in_a_pipe_opens_nothing(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with serving(silent) as server:
+        text = PLAYLISTS[kind].format(url=f"{server.url}.ts", port=server.port)
+        (tmp_path / "a.m3u8").write_text(text)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        for address in ("-", f"file://{tmp_path}/a.m3u8"):
+            assert refusal_of(address).startswith(("a playlist", "the stream cannot be opened (it holds no video)"))
+        assert server.num_connections == 0
 
 
 def test_a_playlist_is_read_where_that_is_asked_for_and_opens_no_file(tmp_path: Path):

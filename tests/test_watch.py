@@ -80,6 +80,9 @@ def test_smoothing_averages_the_instants_before_the_end_from_windows_so_far():
     expected = average_windows(rows, np.asarray([0.0, 1.0, 2.0]), np.asarray([2.0, 3.0, 4.0]), times_s).mean(0)[0]
     assert smoothed == [pytest.approx(0.9), pytest.approx(0.6), pytest.approx(expected)]
     assert Smoothing(smooth_s=1.0).smooth(windows[0], 1.0) is windows[0]
+    for start in range(3, 30):
+        smoothing.smooth(window_of(float(start), start + 2.0, 0.5), 1.0)
+    assert len(smoothing._windows) == 2  # those that end in the last two seconds
 
 
 @pytest.mark.parametrize(
@@ -134,6 +137,14 @@ def test_a_recording_that_is_cut_off_is_playable_and_takes_other_sizes(tmp_path:
     recorder.write(1.0, frames[0])  # by the reader's thread, which has not ended yet
     with av.open(saved) as container:
         assert [(frame.width, frame.height) for frame in container.decode(video=0)] == [(64, 48)] * 10
+
+
+def test_a_recording_overwrites_no_file_that_was_made_meanwhile(tmp_path: Path):
+    recorder = Recorder(tmp_path / "out.mp4")
+    (tmp_path / "out.mp4").write_text("mine")
+    with pytest.raises(VidclfError, match="cannot write"), recorder:
+        pass
+    assert (tmp_path / "out.mp4").read_text() == "mine"
 
 
 def test_a_recording_without_a_picture_is_no_file(tmp_path: Path):

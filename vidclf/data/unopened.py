@@ -25,14 +25,15 @@ def why_not_opened(source: Source, error: Exception) -> str:
         found = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
         is_missing = f"there is no such camera. On Linux, cameras are /dev/video*; here: {found}"
         return f"{source.name}: {reasons.get(code or 0, is_missing)}."
+    if code == errno.EINVAL:  # its format is not on the whitelist
+        more = " If you trust it, pass protocols=hls or dash." if source.protocol else " Give the video itself."
+        return f"{source.name}: a playlist, which may name any address or file.{more}"
     if not source.protocol:
         reason = "it holds no video" if isinstance(error, av.InvalidDataError) else getattr(error, "strerror", error)
         return f"{source.name}: the stream cannot be opened ({reason}). Give a video that plays."
     if isinstance(error, av.ExitError | TimeoutError):
         silent = f"no picture came within {source.timeout_s:g} s"
         return f"{source.name}: {silent}. See whether it runs, or wait longer with timeout_s=60."
-    if isinstance(error, ValueError):
-        return f"{source.name}: a playlist, which may name any address. If you trust it, pass protocols=hls or dash."
     if source.protocol in ("http", "https") and (isinstance(error, av.InvalidDataError) or code == errno.EIO):
         return f"{source.name}: {_answer_of(source)}."
     return f"{source.name}: the stream cannot be opened ({getattr(error, 'strerror', error)}). See whether it runs."

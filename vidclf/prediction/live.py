@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vidclf.contracts import VideoViews
-from vidclf.data.timelines import ROUNDING, TIME_DIGITS, place_windows
-from vidclf.data.transforms import halves_of
+from vidclf.data.timelines import ROUNDING, TIME_DIGITS
 from vidclf.errors import VidclfError
-from vidclf.features.extract import units_of, views_of
+from vidclf.features.extract import views_of
 from vidclf.models.classifier import most_probable
+from vidclf.prediction.encoding import UnitEncoder
 from vidclf.prediction.files import Predictor
+from vidclf.prediction.plan import Plan, PlannedWindow, Unit
 from vidclf.prediction.windows import Windows
 from vidclf.system.terminal import say
 
@@ -27,7 +27,6 @@ HELD_BYTES = 2**30  # of frames, at most
 NUM_WAITING = 2  # whole windows that a file's reader may be ahead of the model
 EARLY = 0.1  # of a frame: a time that is nearer to the frame before has been rounded, see vidclf.data.timing
 
-Unit = tuple[int, ...]  # positions of the frames that the backbone sees at once
 Frame = UInt8[Tensor, "3 H W"] | Callable[[], UInt8[Tensor, "3 H W"]]  # a function is called if the frame is needed
 
 
@@ -56,18 +55,6 @@ class WindowLabel:
         """The five most probable classes, as `vidclf predict` prints them."""
         top = most_probable(self.log_probabilities, self.class_names)
         return [{"label": label, "probability": probability} for label, probability in top]
-
-
-class _Window(NamedTuple):
-    """A window: its number, its time, its frames (from position `first` to `stop`), the units of its views."""
-
-    number: int
-    start_s: float
-    end_s: float
-    first: int
-    stop: int
-    units: list[Unit]
-    num_views: int
 
 
 class _Shown(NamedTuple):
@@ -114,38 +101,27 @@ class LiveLabeller:
         self.predictor, self.windows, self.fps = predictor, windows, fps
         self.loses_nothing, self.name = loses_nothing, name
         self.num_dropped = 0
-        crop, self._normalize = halves_of(predictor.transform)
-        self._clip_length = predictor.classifier.backbone.picture_format.clip_length
-        self._crops_early = self._clip_length == 1 or self._normalize is not None
-        self._crop = crop
+        self._encoder = UnitEncoder(predictor, in_batches=loses_nothing)
         self._changed = threading.Condition()
-        self._frames: dict[int, Tensor] = {}  # by position, as `_prepare` returns them
+        self._frames: dict[int, Tensor] = {}  # by position, prepared by the encoder
         self._features: dict[Unit, Tensor] = {}  # each (crops, S, D)
         self._used: set[int] = set()  # positions of frames that the backbone has seen
-        self._ready: deque[tuple[_Window, float]] = deque()  # whole windows without a label, and when they became whole
+        self._ready: deque[tuple[PlannedWindow, float]] = deque()  # whole windows without a label; when they were whole
         self._is_finished = self._is_closed = self._is_busy = False
-        self._holds_all: bool | None = None if loses_nothing and not self._grows() else False
         self._shown: _Shown | None = None
         self._begin_segment()
+        self._holds_all: bool | None = None if loses_nothing and not self._plan.can_shorten() else False
 
     def _begin_segment(self) -> None:
         """Place windows anew, from the next frame on."""
         self._first_s: float | int | None = None  # the time of the first frame
-        self._base = self._shown.position + 1 if self._shown else 0  # its position
+        base = self._shown.position + 1 if self._shown else 0  # its position
+        self._plan = Plan(self.predictor.sampling, self.windows, self.fps, self._encoder.clip_length, base)
         self._wanted: list[int] = []  # a heap of the positions that windows want
-        self._begun: deque[_Window] = deque()  # windows that have begun and are not whole
+        self._begun: deque[PlannedWindow] = deque()  # windows that have begun and are not whole
         self._last_whole: int | None = None  # the number of the last whole window
         self._shown = None
-        self._next = self._place_window(0)
-
-    def _grows(self) -> bool:
-        """Return whether a part of a window needs the same frames as the whole window, so that it may end early."""
-        count = max(2, round(self.windows.window_s * self.fps))
-        whole = {*self.predictor.sampling(count, self.fps).flatten().tolist()}
-        return all(
-            {*self.predictor.sampling(part, self.fps).flatten().tolist()} == {at for at in whole if at < part}
-            for part in {max(1, count // 2), count - 1}
-        )
+        self._next = self._plan.place(0)
 
     def push(self, time_s: float | int, frame: Frame, arrived_s: float | None = None) -> None:
         """Take the next frame.
@@ -223,7 +199,7 @@ class LiveLabeller:
             images = [torch.cat([self._frames[at] for at in unit], dim=1) for unit in missing]
             self._used.update(at for unit in units for at in unit)
             self._changed.notify_all()  # there is room for a window
-        computed = self._compute(images) if images else []
+        computed = self._encoder.encode(images) if images else []
         known.update(zip(missing, computed, strict=True))
         with self._changed:
             self._features.update(known)
@@ -239,33 +215,18 @@ class LiveLabeller:
         """Return the place of a frame on the even time line: the next one where it is nearest, as in a file."""
         assert self._first_s is not None
         if self._shown is None:
-            return self._base
-        exact, following = self._base + (time_s - self._first_s) * self.fps, self._shown.position + 1
+            return self._plan.base
+        exact, following = self._plan.base + (time_s - self._first_s) * self.fps, self._shown.position + 1
         return following if abs(exact - following) < 0.5 else max(self._shown.position, int(np.ceil(exact - EARLY)))
-
-    def _place_window(self, number: int) -> _Window:
-        windows = self.windows
-        (start_s,) = place_windows(np.asarray([number]), self.fps, windows.stride_s, windows.rate_hz).tolist()
-        start_s = round(start_s, TIME_DIGITS)
-        end_s = round(start_s + windows.window_s, TIME_DIGITS)
-        first = round(start_s * self.fps)
-        num_frames = max(1, round(end_s * self.fps) - first)
-        return self._sample(_Window(number, start_s, end_s, self._base + first, self._base + first + num_frames, [], 0))
-
-    def _sample(self, window: _Window) -> _Window:
-        """Return the window with its units."""
-        frames = window.first + self.predictor.sampling(window.stop - window.first, self.fps)
-        units = units_of(VideoViews(0, -1, torch.arange(len(frames)), frames), self._clip_length).frames
-        return window._replace(units=[tuple(unit) for unit in units.tolist()], num_views=len(frames))
 
     def _advance(self, until: int) -> None:
         """Let the newest frame be shown up to a position; begin and end the windows there, one after the other."""
         while self._next.first <= until:
             self._show(self._next.first - 1)
             self._begun.append(self._next)
-            for position in {at for unit in self._next.units for at in unit}:
+            for position in self._next.positions:
                 heapq.heappush(self._wanted, position)
-            self._next = self._place_window(self._next.number + 1)
+            self._next = self._plan.place(self._next.number + 1)
         self._show(until)
 
     def _show(self, until: int) -> None:
@@ -282,17 +243,12 @@ class LiveLabeller:
             return
         held = self._frames.get(self._shown.position)
         if held is None or self._shown.position == position:
-            held = self._prepare(self._shown.frame() if callable(self._shown.frame) else self._shown.frame)
+            frame = self._shown.frame() if callable(self._shown.frame) else self._shown.frame
+            held = self._encoder.prepare(frame)
+            if not self._frames and not self._features:
+                self._check_memory(held.nbytes)
         self._frames[position] = held
         self._changed.notify_all()
-
-    def _prepare(self, frame: UInt8[Tensor, "3 H W"]) -> Tensor:
-        """Return a frame cropped, (crops, 1, 3, h, w), or as it is where the transform wants whole clips."""
-        images = frame[None, None]
-        prepared = self._crop(images) if self._crops_early else images
-        if not self._frames and not self._features:
-            self._check_memory(prepared.nbytes)
-        return prepared
 
     def _check_memory(self, num_bytes: int) -> None:
         """Decide whether all frames are held, for a window that may end early; raise VidclfError if none fits."""
@@ -300,7 +256,7 @@ class LiveLabeller:
         num_all = round((windows.window_s + windows.stride_s) * self.fps)
         if self._holds_all is None:
             self._holds_all = num_all * num_bytes <= HELD_BYTES
-        share = min(1.0, len({at for unit in self._next.units for at in unit}) / (windows.window_s * self.fps))
+        share = min(1.0, len(self._next.positions) / (windows.window_s * self.fps))
         if num_all * share * num_bytes > HELD_BYTES:
             raise VidclfError(
                 f"window_s={windows.window_s:g}: a window needs {num_all * share:,.0f} frames in memory, "
@@ -308,7 +264,7 @@ class LiveLabeller:
                 "Choose a shorter window_s, or a sampling of fewer frames."
             )
 
-    def _add_ready(self, window: _Window) -> None:
+    def _add_ready(self, window: PlannedWindow) -> None:
         assert self._shown is not None
         assert self._first_s is not None
         if self.loses_nothing:
@@ -332,13 +288,12 @@ class LiveLabeller:
         window = next((one for one in self._begun if one.number >= least - ROUNDING), None)
         if window is None:
             return
-        end_s = round((stop - self._base) / self.fps, TIME_DIGITS)
-        if self._holds_all is False and not self._grows():
-            say(f"{self.name}: the last {end_s - window.start_s:.2f} s, less than a window, have no label.")
+        window = self._plan.shorten(window, stop)
+        if self._holds_all is False and not self._plan.can_shorten():
+            say(f"{self.name}: the last {window.end_s - window.start_s:.2f} s, less than a window, have no label.")
             return
-        window = self._sample(window._replace(stop=stop, end_s=end_s))
         held = sorted(at for at in self._frames if at >= window.first)
-        for position in {at for unit in window.units for at in unit} - {*held}:
+        for position in window.positions - {*held}:
             before = held[max(0, int(np.searchsorted(held, position, side="right")) - 1)]
             self._frames[position] = self._frames[before]
         self._add_ready(window)
@@ -358,19 +313,3 @@ class LiveLabeller:
             self.num_dropped += position not in self._used and not self.loses_nothing
         self._used = {at for at in self._used if at >= low}
         self._features = {unit: features for unit, features in self._features.items() if min(unit) >= low}
-
-    @torch.no_grad()
-    def _compute(self, images: list[Tensor]) -> list[Float[Tensor, "crops S D"]]:
-        """Return the features of units: in the batches of evaluation for a file, else one by one, to be quick."""
-        backbone, device = self.predictor.classifier.backbone, self.predictor.device
-        network = backbone if self.loses_nothing else backbone.backbone
-
-        def features_of(batch: Tensor) -> Tensor:
-            batch = (batch if self._crops_early else self._crop(batch)).to(device)
-            with torch.autocast(device.type, enabled=False):
-                return network(batch if self._normalize is None else self._normalize(batch)).cpu()
-
-        if not self.loses_nothing:
-            return [features_of(image) for image in images]
-        features = features_of(torch.cat(images))
-        return [*features.unflatten(0, (len(images), -1))]
