@@ -68,7 +68,7 @@ def run(config: Config, run: Run | None) -> None:
 
 def _choose_windows(config: Config) -> Windows:
     dataset = config["dataset"]
-    window_s = config["window_s"] or dataset.get("window_s", WINDOW_S)
+    window_s = dataset.get("window_s", WINDOW_S) if config["window_s"] is None else config["window_s"]
     if not (fits(window_s, float) and 0.1 <= window_s < math.inf):
         raise VidclfError(f"window_s={window_s}: must be a number of seconds, at least 0.1.")
     rate_hz = dataset.get("rate_hz", config["sampling"].get("rate_hz"))
@@ -98,8 +98,13 @@ class Labels:
 
     def frames(self, path: Path) -> list[tuple[np.ndarray, str]]:
         """Return some frames that were looked at, (h, w, 3), and when each is shown."""
-        info = inspect(path)
-        places = self.loaded.predictor.sampling(info.num_frames, info.fps).unique()
+        info, sampling = inspect(path), self.loaded.predictor.sampling
+        if self.timeliner:
+            starts_s = self.windows.times_of(path, info)[0]
+            in_window = sampling(round(self.windows.window_s * info.fps), info.fps)
+            places = torch.cat([round(start_s * info.fps) + in_window for start_s in starts_s]).unique()
+        else:
+            places = sampling(info.num_frames, info.fps).unique()
         places = places[torch.linspace(0, len(places) - 1, min(MAX_FRAMES, len(places))).long()]
         frames = decode_frames(path, info.frames_at(places), whole=True)
         if max(frames.shape[-2:]) > MAX_SIDE:
@@ -179,7 +184,8 @@ def build_page(labels: Labels, title: str) -> "gradio.Blocks":
             return None, labels.of_video(path), None, labels.frames(path)
         except VidclfError as error:
             sentence = html.escape(sanitize(str(error).replace(name, path.name)))
-            raise gr.Error(sentence, duration=None, print_exception=False) from None
+            gr.Warning(sentence, duration=None, title="Not labelled")
+            return None, None, None, None
         finally:
             path.unlink(missing_ok=True)
 
