@@ -1,8 +1,9 @@
 """`vidclf app`: a page on this machine that labels uploads and the webcam, in a real browser."""
 
+import gc
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from vidclf.models.scaling import Scaling
 from vidclf.prediction.files import Predictor
 from vidclf.prediction.timeline import LabelledBout, Timeliner
 from vidclf.prediction.windows import Windows
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of Gradio, and of what it is made of
 
 NAMES = ["red", "<i>green</i>", "blue"]
 GREEN = (30, 200, 60)
@@ -66,14 +69,16 @@ def free_port() -> int:
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Restore the environment, which the verb changes for its process."""
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restore the environment, which the verb changes for its process, and collect what Gradio leaves open."""
     for name in (*app.SILENT, "GRADIO_TEMP_DIR"):
         monkeypatch.setenv(name, "")
+    yield
+    for _ in range(3):
+        gc.collect()
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # those of Gradio, and of what it is made of
 def test_the_page_labels_an_upload_and_the_webcam_as_predict_does_and_asks_no_other_machine(
     loaded: LoadedRun, free_port: int, tmp_path: Path
 ):
@@ -151,7 +156,6 @@ def test_wrong_settings_are_errors(
     assert message in outcome.err
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_port_that_is_taken_is_an_error(trained: Outcome, vidclf: Callable[..., Outcome]):
     with socket.create_server((app.HOST, 0)) as taken:
         port = taken.getsockname()[1]

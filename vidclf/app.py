@@ -119,7 +119,7 @@ class Labels:
         if labeller is None:
             labeller = LiveLabeller(self.loaded.predictor, self.windows, CAMERA_HZ, name="the camera")
         labeller.push(time.monotonic(), torch.tensor(image).permute(2, 0, 1).contiguous())
-        done = [labeller.work(0), labeller.work(0)]  # the features of this frame, and the window that it ends
+        done = [labeller.work(0.0), labeller.work(0.0)]  # the features of this frame, and the window that it ends
         return labeller, next((label for label in reversed(done) if label), None)
 
 
