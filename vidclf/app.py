@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as F
 from vidclf.api import LoadedRun
 from vidclf.data.decoding import decode_frames, inspect
 from vidclf.errors import VidclfError
-from vidclf.evaluation.cleaning import DEFAULT, chosen_in, cleaning_of, step_of
+from vidclf.evaluation.cleaning import CHOSEN, DEFAULT, chosen_in, cleaning_of, step_of
 from vidclf.prediction.live import LiveLabeller, WindowLabel
 from vidclf.prediction.timeline import LabelledBout, Timeliner
 from vidclf.prediction.windows import Windows
@@ -60,7 +60,7 @@ def run(config: Config, run: Run | None) -> None:
     if "window_s" in config["dataset"]:
         settings = config.get("timeline") or DEFAULT
         cleaning = cleaning_of(settings, chosen_in(run.folder))
-        timeliner = Timeliner(loaded.predictor, windows, step_of(settings), **cleaning)
+        timeliner = Timeliner(loaded.predictor, windows, step_of(settings), *(cleaning[key] for key in CHOSEN))
     with serving(Labels(loaded, windows, timeliner), run.folder.name, port, upload_mb):
         print(f"Open http://{HOST}:{port} in a browser on this machine. Ctrl-C ends it.", flush=True)
         threading.Event().wait()
@@ -127,6 +127,11 @@ def _as_label(top5: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {sanitize(top["label"]): top["probability"] for top in top5}
 
 
+def _as_row(bout: LabelledBout) -> list[object]:
+    probability = "" if bout.probability is None else f"{bout.probability:.3f}"
+    return [bout.start_s, bout.end_s, sanitize(bout.label or ""), probability]
+
+
 @contextmanager
 def serving(labels: Labels, title: str, port: int, upload_mb: int) -> Iterator[None]:
     """Serve the page on this machine; what it keeps on the disk is removed in the end.
@@ -180,7 +185,7 @@ def build_page(labels: Labels, title: str) -> "gradio.Blocks":
         try:
             if labels.timeliner:
                 bouts = labels.bouts(path)
-                return None, draw_bouts(bouts), [[*bout] for bout in bouts], labels.frames(path)
+                return None, draw_bouts(bouts), [_as_row(bout) for bout in bouts], labels.frames(path)
             return None, labels.of_video(path), None, labels.frames(path)
         except VidclfError as error:
             sentence = html.escape(sanitize(str(error).replace(name, path.name)))
@@ -202,7 +207,7 @@ def build_page(labels: Labels, title: str) -> "gradio.Blocks":
         gr.HTML(f"<h1>{html.escape(sanitize(title))}</h1>")
         with gr.Tab("Video"):
             upload = gr.File(label="A video. It is deleted once it is labelled.", type="filepath")
-            result: Any = gr.Plot(label="Timeline") if labels.timeliner else gr.Label(label="Label")
+            result: Any = gr.Plot(show_label=False) if labels.timeliner else gr.Label(label="Label")
             table = gr.Dataframe(
                 headers=["from (s)", "to (s)", "label", "probability"], visible=labels.timeliner is not None
             )
@@ -214,7 +219,9 @@ def build_page(labels: Labels, title: str) -> "gradio.Blocks":
             )
             live, delay = gr.Label(label="Label of the last seconds"), gr.Textbox(label="Delay", interactive=False)
             held = gr.State()
-            camera.stream(label_frame, [camera, held], [held, live, delay], stream_every=1 / CAMERA_HZ)
+            camera.stream(
+                label_frame, [camera, held], [held, live, delay], stream_every=1 / CAMERA_HZ, show_progress="hidden"
+            )
     return page
 
 
