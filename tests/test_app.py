@@ -88,6 +88,8 @@ def test_the_page_labels_an_upload_and_the_webcam_as_predict_does_and_asks_no_ot
     clip = write_clip(tmp_path / "clip.avi", GREEN)
     broken = tmp_path / "broken.avi"
     broken.write_bytes(clip.read_bytes()[:3000])
+    large = tmp_path / "large.avi"
+    large.write_bytes(bytes(2**21))
     seen = write_clip(tmp_path / "seen.mjpeg", GREEN, codec="mjpeg", pix_fmt="yuvj420p")
     label = loaded.predict(clip)["label"]
     assert label == "<i>green</i>"
@@ -101,6 +103,8 @@ def test_the_page_labels_an_upload_and_the_webcam_as_predict_does_and_asks_no_ot
         kept = Path(os.environ["GRADIO_TEMP_DIR"])
         page.ask("Page.navigate", url=f"http://{app.HOST}:{free_port}")
         page.wait_for(SHOWN, of="a <b>run</b>")
+        page.choose_file("input[type=file]", large)
+        page.wait_for(SHOWN, of="exceed the maximum allowed size")
         page.choose_file("input[type=file]", broken)
         page.wait_for(SHOWN, of="broken.avi: FFmpeg finds no video")
         page.choose_file("input[type=file]", clip)

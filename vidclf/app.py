@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as F
 from vidclf.api import LoadedRun
 from vidclf.data.decoding import decode_frames, inspect
 from vidclf.errors import VidclfError
-from vidclf.evaluation.cleaning import CHOSEN, DEFAULT, chosen_in, cleaning_of, step_of
+from vidclf.evaluation.cleaning import DEFAULT, chosen_in, cleaning_of, step_of
 from vidclf.prediction.live import LiveLabeller, WindowLabel
 from vidclf.prediction.timeline import LabelledBout, Timeliner
 from vidclf.prediction.windows import Windows
@@ -60,7 +60,13 @@ def run(config: Config, run: Run | None) -> None:
     if "window_s" in config["dataset"]:
         settings = config.get("timeline") or DEFAULT
         cleaning = cleaning_of(settings, chosen_in(run.folder))
-        timeliner = Timeliner(loaded.predictor, windows, step_of(settings), *(cleaning[key] for key in CHOSEN))
+        timeliner = Timeliner(
+            loaded.predictor,
+            windows,
+            step_of(settings),
+            smooth_s=cleaning["smooth_s"],
+            min_bout_s=cleaning["min_bout_s"],
+        )
     with serving(Labels(loaded, windows, timeliner), run.folder.name, port, upload_mb):
         print(f"Open http://{HOST}:{port} in a browser on this machine. Ctrl-C ends it.", flush=True)
         threading.Event().wait()
