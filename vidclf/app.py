@@ -60,7 +60,13 @@ def run(config: Config, run: Run | None) -> None:
     if "window_s" in config["dataset"]:
         settings = config.get("timeline") or DEFAULT
         cleaning = cleaning_of(settings, chosen_in(run.folder))
-        timeliner = Timeliner(loaded.predictor, windows, step_of(settings), **cleaning)
+        timeliner = Timeliner(
+            loaded.predictor,
+            windows,
+            step_of(settings),
+            smooth_s=cleaning["smooth_s"],
+            min_bout_s=cleaning["min_bout_s"],
+        )
     with serving(Labels(loaded, windows, timeliner), run.folder.name, port, upload_mb):
         print(f"Open http://{HOST}:{port} in a browser on this machine. Ctrl-C ends it.", flush=True)
         threading.Event().wait()
@@ -68,7 +74,7 @@ def run(config: Config, run: Run | None) -> None:
 
 def _choose_windows(config: Config) -> Windows:
     dataset = config["dataset"]
-    window_s = config["window_s"] or dataset.get("window_s", WINDOW_S)
+    window_s = dataset.get("window_s", WINDOW_S) if config["window_s"] is None else config["window_s"]
     if not (fits(window_s, float) and 0.1 <= window_s < math.inf):
         raise VidclfError(f"window_s={window_s}: must be a number of seconds, at least 0.1.")
     rate_hz = dataset.get("rate_hz", config["sampling"].get("rate_hz"))
@@ -98,8 +104,13 @@ class Labels:
 
     def frames(self, path: Path) -> list[tuple[np.ndarray, str]]:
         """Return some frames that were looked at, (h, w, 3), and when each is shown."""
-        info = inspect(path)
-        places = self.loaded.predictor.sampling(info.num_frames, info.fps).unique()
+        info, sampling = inspect(path), self.loaded.predictor.sampling
+        if self.timeliner:
+            starts_s = self.windows.times_of(path, info)[0]
+            in_window = sampling(round(self.windows.window_s * info.fps), info.fps)
+            places = torch.cat([round(start_s * info.fps) + in_window for start_s in starts_s]).unique()
+        else:
+            places = sampling(info.num_frames, info.fps).unique()
         places = places[torch.linspace(0, len(places) - 1, min(MAX_FRAMES, len(places))).long()]
         frames = decode_frames(path, info.frames_at(places), whole=True)
         if max(frames.shape[-2:]) > MAX_SIDE:
@@ -114,12 +125,17 @@ class Labels:
         if labeller is None:
             labeller = LiveLabeller(self.loaded.predictor, self.windows, CAMERA_HZ, name="the camera")
         labeller.push(time.monotonic(), torch.tensor(image).permute(2, 0, 1).contiguous())
-        done = [labeller.work(0), labeller.work(0)]  # the features of this frame, and the window that it ends
+        done = [labeller.work(0.0), labeller.work(0.0)]  # the features of this frame, and the window that it ends
         return labeller, next((label for label in reversed(done) if label), None)
 
 
 def _as_label(top5: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {sanitize(top["label"]): top["probability"] for top in top5}
+
+
+def _as_row(bout: LabelledBout) -> list[object]:
+    probability = "" if bout.probability is None else f"{bout.probability:.3f}"
+    return [bout.start_s, bout.end_s, sanitize(bout.label or ""), probability]
 
 
 @contextmanager
@@ -175,11 +191,12 @@ def build_page(labels: Labels, title: str) -> "gradio.Blocks":
         try:
             if labels.timeliner:
                 bouts = labels.bouts(path)
-                return None, draw_bouts(bouts), [[*bout] for bout in bouts], labels.frames(path)
+                return None, draw_bouts(bouts), [_as_row(bout) for bout in bouts], labels.frames(path)
             return None, labels.of_video(path), None, labels.frames(path)
         except VidclfError as error:
             sentence = html.escape(sanitize(str(error).replace(name, path.name)))
-            raise gr.Error(sentence, duration=None, print_exception=False) from None
+            gr.Warning(sentence, duration=None, title="Not labelled")
+            return None, None, None, None
         finally:
             path.unlink(missing_ok=True)
 
@@ -196,7 +213,7 @@ def build_page(labels: Labels, title: str) -> "gradio.Blocks":
         gr.HTML(f"<h1>{html.escape(sanitize(title))}</h1>")
         with gr.Tab("Video"):
             upload = gr.File(label="A video. It is deleted once it is labelled.", type="filepath")
-            result: Any = gr.Plot(label="Timeline") if labels.timeliner else gr.Label(label="Label")
+            result: Any = gr.Plot(show_label=False) if labels.timeliner else gr.Label(label="Label")
             table = gr.Dataframe(
                 headers=["from (s)", "to (s)", "label", "probability"], visible=labels.timeliner is not None
             )
@@ -208,7 +225,9 @@ def build_page(labels: Labels, title: str) -> "gradio.Blocks":
             )
             live, delay = gr.Label(label="Label of the last seconds"), gr.Textbox(label="Delay", interactive=False)
             held = gr.State()
-            camera.stream(label_frame, [camera, held], [held, live, delay], stream_every=1 / CAMERA_HZ)
+            camera.stream(
+                label_frame, [camera, held], [held, live, delay], stream_every=1 / CAMERA_HZ, show_progress="hidden"
+            )
     return page
 
 

@@ -7,6 +7,7 @@ the difference counts here. Runs, features and exported models go to data/export
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,21 +16,21 @@ from pathlib import Path
 WORK = Path("data/export")
 FRAMES = ("sampling=uniform", "sampling.num_frames=16")
 LITE0 = ("backbone=custom", "backbone._target_=experiments.real.lite0.Lite0", "+backbone.precision=float32")
+TINY = ("backbone=tiny",)
 SETTINGS = {
-    "lite0, linear": (*LITE0, "head=linear"),
-    "lite0, mlp": (*LITE0, "head=mlp"),
-    "lite0, knn": (*LITE0, "head=knn"),
-    "lite0, logistic": (*LITE0, "head=logistic"),
-    "lite0, gru": (*LITE0, *FRAMES, "head=gru"),
-    "lite0, transformer": (*LITE0, *FRAMES, "head=transformer"),
-    "tiny, int8, temporal_conv": ("backbone=tiny", *FRAMES, "head=temporal_conv", "backbone.precision=int8"),
+    "tiny, linear": (*TINY, "head=linear"),
+    "tiny, mlp": (*TINY, "head=mlp"),
+    "tiny, gru": (*TINY, *FRAMES, "head=gru"),
     "tiny3d, linear": ("backbone=tiny3d", *FRAMES, "head=linear"),
+    "tiny, knn, median": (*TINY, "head=knn", "head.k=5", "aggregation=median"),
+    "tiny, logistic, three crops": (*TINY, "head=logistic", "transform.crops=3"),
+    "tiny, transformer": (*TINY, *FRAMES, "head=transformer"),
+    "tiny, int8, temporal_conv": (*TINY, *FRAMES, "head=temporal_conv", "backbone.precision=int8"),
+    "lite0, linear": (*LITE0, "head=linear"),
+    "lite0, gru": (*LITE0, *FRAMES, "head=gru"),
     "r3d_18 of random weights, linear": (
-        "backbone=r3d_18",
-        "backbone.weights=null",
-        "backbone.precision=float32",
-        *FRAMES,
-        "head=linear",
+        *("backbone=r3d_18", "backbone.weights=null", "backbone.precision=float32"),
+        *(*FRAMES, "head=linear"),
     ),
 }
 DATA = ("dataset=folder", "dataset.group='_(g\\d+)_'", "split=grouped")
@@ -59,7 +60,9 @@ def main() -> None:
             lines = vidclf(
                 "export", f"run={run}", f"to={to}", f"format={export_format}", f"clips={chosen}", "trust=true"
             )
-            difference, same = next(line for line in lines if line.startswith("largest")).split()[-1:], ""
+            found = re.search(r"([\d.e+-]+); same label on (\d+ of \d+)", "".join(lines))
+            assert found, lines
+            difference, same = found.groups()
             print(f"| {name} | {export_format} | {difference} | {same} |", flush=True)
 
 
