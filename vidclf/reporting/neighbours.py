@@ -31,7 +31,7 @@ class Neighbour(NamedTuple):
 def find_neighbours(results: Results, positions: Sequence[int], store: Path) -> Mapping[int, Neighbour]:
     """Return the closest training clip of each video, as far as the store has features of both; of segments, none."""
     train = {
-        row["content"]: row["video"]
+        row["content"]: row.get("video", "")
         for row in results.split
         if row.get("side") == "train" and CONTENT.fullmatch(row.get("content", "")) and not row.get("start_s")
     }
