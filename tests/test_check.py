@@ -339,7 +339,8 @@ def test_names_of_any_kind_do_nothing_on_the_page(name: str, check: Callable[...
     assert all(address and address.startswith("data:image/jpeg;base64,/9j/") for address in page.addresses)
     assert {"table", "td"} <= page.tags
     assert "&lt;td" not in text
-    assert """content="default-src 'none'; style-src 'unsafe-inline'; img-src data:\"""" in text
+    assert "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; style-src 'sha256-" in text
+    assert "script-src" not in text
     assert ("{{ 7 * 7 }}" in text) == ("7 * 7" in name)  # a name is no template
 
 

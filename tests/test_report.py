@@ -213,6 +213,23 @@ def test_files_that_do_not_fit_are_refused(name: str, content: bytes, message: s
         page_of(run)
 
 
+def test_what_a_stranger_may_write_does_not_break_the_page(vidclf: Callable[..., Outcome], tmp_path: Path):
+    odd = {"temperature": 1e-300, "top1_high": 1e300, "num_failed": 1e18, "one_frame_top1": 7.0}
+    run = some_run(tmp_path / "run", metrics=odd, dataset=["x"], head={"x": [3]})
+    (run / ".hydra").mkdir()
+    (run / ".hydra" / "overrides.yaml").write_text("!!python/object/apply:os.system ['touch owned']")
+    (run / "test" / "timeline_classes.csv").write_text("a,b\n")
+    (run / "split.csv").write_text("content\n" + "0" * 64 + "\n")
+    (run / "tensorboard").mkdir()
+    os.mkfifo(run / "tensorboard" / "events.out.tfevents.1.pipe")
+    metrics = json.loads((run / "test" / "metrics.json").read_text())
+    del metrics["top1_low"]
+    (run / "test" / "metrics.json").write_text(json.dumps(metrics))
+    outcome = vidclf("report", "run")
+    assert outcome.status == 0, outcome.err
+    assert not (tmp_path / "owned").exists()
+
+
 def test_what_cannot_be_shown_or_written_is_one_sentence(vidclf: Callable[..., Outcome], tmp_path: Path):
     some_run(tmp_path / "run")
     write_run(tmp_path / "new", [], part=None)

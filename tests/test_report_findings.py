@@ -150,7 +150,7 @@ def test_order_that_adds_nothing_is_found(low: float, is_found: bool, tmp_path: 
     found = sentences(findings.order, read_results(tmp_path / "run", "test"))
     assert bool(found) == is_found
     if found:
-        assert "0.900 in order and 0.800 with probe=shuffle, a gain of +0.150 [-0.020, +0.300]" in found[0]
+        assert "0.900 in order and 0.800 with probe=shuffle, a gain of 0.150 [-0.020, 0.300]" in found[0]
 
 
 def test_damaged_and_missing_videos_are_found(tmp_path: Path):

@@ -47,9 +47,9 @@ def _page(board: Leaderboard, title: str, notes: Sequence[str]) -> bytes:
     return render_page("compare.html", title=title, notes=notes, **page_of(board))
 
 
-def page_of(board: Leaderboard) -> dict[str, Any]:
+def page_of(board: Leaderboard, max_pairs: int = MAX_PAIRS) -> dict[str, Any]:
     """Return what a page shows of a leaderboard, as plain data."""
-    shown = board.pairs[:MAX_PAIRS]
+    shown = board.pairs[:max_pairs]
     ends = [abs(end) for pair in shown for end in pair.difference.interval or (pair.difference.value,)]
     return {
         "settings": [_setting_of_page(setting, board.keys) for setting in board.settings],

@@ -1,6 +1,7 @@
 """Read the learning curves that a run's logger wrote: TensorBoard's events, or CSV."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,10 @@ def _read_events(folder: Path) -> dict[str, list[tuple[int, float]]]:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    files = [path for path in folder.glob("*.tfevents.*") if path.is_file()]
-    if not files or sum(path.stat().st_size for path in files) > MAX_BYTES:
+    files = [*folder.glob("*tfevents*")]
+    if not files or not all(path.is_file() for path in files):  # reading a pipe would wait for ever
+        return {}
+    if sum(path.stat().st_size for path in files) > MAX_BYTES:
         return {}
     try:
         events = EventAccumulator(str(folder), KINDS).Reload()
@@ -52,8 +55,9 @@ def _read_events(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def _read_csv(path: Path) -> dict[str, list[tuple[int, float]]]:
     curves: dict[str, list[tuple[int, float]]] = {}
-    for row in read_rows(path):
-        for name, text in row.items():
-            if text and name not in ("step", "epoch"):
-                curves.setdefault(name, []).append((int(row["step"]), float(text)))
+    with suppress(ValueError, KeyError):  # not ours
+        for row in read_rows(path):
+            for name, text in row.items():
+                if text and name not in ("step", "epoch"):
+                    curves.setdefault(name, []).append((int(row["step"]), float(text)))
     return curves

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vidclf.evaluation.intervals import MIN_CLUSTERS, Clusters, interval_of_accuracy, korn_graubard
-from vidclf.reporting.results import Results
+from vidclf.evaluation.results import TOP1, score_of
+from vidclf.reporting.results import Results, Scores
 from vidclf.reporting.scores import accuracy, class_scores, group_scores
 from vidclf.system.text import first_five, plural
 
@@ -19,6 +20,7 @@ MIN_MISTAKES = 10
 CONFIDENT = 0.9
 WIDE = 0.2  # an interval of an accuracy
 MAX_FACTOR = 32  # times the groups that there are
+GAIN = ("top1", "top1_in_order", "temporal_gain", "temporal_gain_low", "temporal_gain_high")
 SHORTCUTS = {"container": "The file's container alone", "one_frame": "One frame alone"}
 
 
@@ -65,11 +67,10 @@ def leaks(results: Results) -> Iterator[Finding]:
 def validation_above_test(results: Results) -> Iterator[Finding]:
     """Yield a sentence if val's accuracy is above test's beyond both intervals."""
     val, test = (scored.metrics if scored else {} for scored in (results.val, results.scored))
-    if val.get("top1_low", 0) > test.get("top1_high", 1):
+    if _has(val, *TOP1) and _has(test, *TOP1) and val["top1_low"] > test["top1_high"]:
         yield Finding(
-            f"Validation is above {results.part} beyond both intervals: {val['top1']:.3f} [{val['top1_low']:.3f}, "
-            f"{val['top1_high']:.3f}] against {test['top1']:.3f} [{test['top1_low']:.3f}, {test['top1_high']:.3f}]. "
-            "Val may hold what was trained on, or was chosen on too often.",
+            f"Validation is above {results.part} beyond both intervals: {score_of(val, 'top1')} against "
+            f"{score_of(test, 'top1')}. Val may hold what was trained on, or was chosen on too often.",
             "headline",
         )
 
@@ -94,11 +95,10 @@ def shortcuts(results: Results) -> Iterator[Finding]:
     """Yield a sentence if the container or one frame alone is as good as the model, within its interval."""
     metrics = results.scored.metrics
     for name, words in SHORTCUTS.items():
-        alone, low = metrics.get(f"{name}_top1"), metrics.get("top1_low")
-        if alone is not None and low is not None and alone >= low:
+        if _has(metrics, f"{name}_top1", *TOP1) and metrics[f"{name}_top1"] >= metrics["top1_low"]:
             yield Finding(
-                f"{words} classifies {alone:.3f} of the videos correctly, and the model {metrics['top1']:.3f} "
-                f"[{low:.3f}, {metrics['top1_high']:.3f}]: the score does not show that the model sees more.",
+                f"{words} classifies {metrics[f'{name}_top1']:.3f} of the videos correctly, and the model "
+                f"{score_of(metrics, 'top1')}: the score does not show that the model sees more.",
                 "headline",
             )
 
@@ -134,12 +134,10 @@ def one_sided_confusions(results: Results) -> Iterator[Finding]:
 def order(results: Results) -> Iterator[Finding]:
     """Yield a sentence if a probe without the order of frames loses nothing beyond its interval."""
     for name, scores in results.probes.items():
-        low, high = scores.get("temporal_gain_low"), scores.get("temporal_gain_high")
-        if name in ("shuffle", "reverse") and low is not None and high is not None and low <= 0:
+        if name in ("shuffle", "reverse") and _has(scores, *GAIN) and scores["temporal_gain_low"] <= 0:
             yield Finding(
                 f"No gain from the order of frames can be shown: top1 is {scores['top1_in_order']:.3f} in order and "
-                f"{scores['top1']:.3f} with probe={name}, a gain of {scores['temporal_gain']:+.3f} [{low:+.3f}, "
-                f"{high:+.3f}].",
+                f"{scores['top1']:.3f} with probe={name}, a gain of {score_of(scores, 'temporal_gain')}.",
                 "probes",
             )
 
@@ -214,6 +212,11 @@ def missing_videos(results: Results) -> Iterator[Finding]:
     for key, words in (("num_failed", "damaged and not scored"), ("num_skipped", "in the official list, not on disk")):
         if count := int(results.scored.metrics.get(key, 0)):
             yield Finding(f"{plural(count, 'video')}: {words}.", "files")
+
+
+def _has(metrics: Scores, *keys: str) -> bool:
+    """Return whether all scores are there: a single group has no interval."""
+    return all(key in metrics for key in keys)
 
 
 RULES: tuple[Rule, ...] = (

@@ -66,7 +66,7 @@ def _closest(
 def train_videos(split: Rows) -> dict[str, str]:
     """Return the names of the whole files in train, by content."""
     return {
-        row["content"]: row["video"]
+        row["content"]: row.get("video", "")
         for row in split
         if row.get("side") == "train" and CONTENT.fullmatch(row.get("content", "")) and not row.get("start_s")
     }

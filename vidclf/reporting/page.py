@@ -12,7 +12,7 @@ import yaml
 from vidclf.command.keys import as_yaml
 from vidclf.comparison.settings import option_of
 from vidclf.comparison.tables import BASELINES
-from vidclf.evaluation.calibration import calibration_error, confidence, reliability
+from vidclf.evaluation.calibration import MAX_TEMPERATURE, calibration_error, confidence, reliability
 from vidclf.reporting import scores
 from vidclf.reporting.curves import charts_of, read_curves
 from vidclf.reporting.findings import find
@@ -54,7 +54,7 @@ def describe_run(results: Results, root: Path | None, store: Path) -> tuple[dict
         "background": _background(results),
         "curves": charts_of(read_curves(results.scored.folder)),
         "configuration": as_yaml(results.scored.config),
-        "versions": {str(key): str(value) for key, value in dict(results.description.get("versions", {})).items()},
+        "versions": _versions(results),
         "failed": [(row.get("video", ""), row.get("reason", "")) for row in results.tables["failed"]],
     }
     folder, why = folder_of(results.scored.config, root)
@@ -75,8 +75,15 @@ def describe_run(results: Results, root: Path | None, store: Path) -> tuple[dict
 
 def _background(results: Results) -> int | None:
     """Return the class that stands for no event, if the data set has one."""
-    name = (results.scored.config.get("dataset") or {}).get("background", "other" if results.tables["bouts"] else None)
+    dataset = results.scored.config.get("dataset")
+    default = "other" if results.tables["bouts"] else None
+    name = dataset.get("background", default) if isinstance(dataset, dict) else default
     return results.names.index(name) if name in results.names else None
+
+
+def _versions(results: Results) -> dict[str, str]:
+    versions = results.description.get("versions")
+    return {str(key): str(value) for key, value in versions.items()} if isinstance(versions, dict) else {}
 
 
 def plain(value: Any) -> Any:
@@ -128,7 +135,8 @@ def _commands(folder: Path, part: str) -> list[str]:
 def _calibration(results: Results) -> dict[str, Any]:
     """Return accuracy against probability, before and after the temperature, and what a threshold costs."""
     metrics, predictions = results.scored.metrics, results.predictions
-    temperature = metrics.get("temperature")
+    fitted = metrics.get("temperature", 0)
+    temperature = fitted if 1 / MAX_TEMPERATURE <= fitted <= MAX_TEMPERATURE else None
     calibration: dict[str, Any] = {"temperature": temperature, "reliability": [], "calibrated": [], "ece": {}}
     confidences = results.probabilities
     if predictions is not None:

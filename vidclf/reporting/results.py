@@ -134,7 +134,7 @@ def read_rows(path: Path) -> Rows:
 
 
 def numbers_of(rows: Rows, *columns: str) -> list[list[float | None]]:
-    """Return columns of numbers; None where a cell is empty.
+    """Return columns of numbers; None where the end of an interval is missing.
 
     Raises:
         VidclfError: a cell is no finite number, or the column is missing.
@@ -145,7 +145,7 @@ def numbers_of(rows: Rows, *columns: str) -> list[list[float | None]]:
 def _number(row: Mapping[str, str], column: str) -> float | None:
     text = row.get(column, "?")
     try:
-        value = None if text == "" else float(text)
+        value = None if text == "" and column.endswith(("_low", "_high")) else float(text)
     except ValueError:
         value = math.nan
     if value is not None and not math.isfinite(value):
@@ -240,5 +240,5 @@ def _aggregation_of(config: Mapping[str, Any]) -> Any:
     module, _, name = str(node.get("_target_") if isinstance(node, dict) else "").rpartition(".")
     if module != aggregation.__name__ or name not in OURS:
         return None
-    settings = {key: value for key, value in node.items() if not key.startswith("_")}  # type: ignore[union-attr]
+    settings = {key: value for key, value in node.items() if isinstance(key, str) and key[:1] != "_"}  # type: ignore[union-attr]
     return partial(getattr(aggregation, name), **settings)

@@ -13,6 +13,9 @@ from vidclf.reporting.page import MAX_LABEL_ERRORS, doubtful_labels
 from vidclf.reporting.results import read_results
 
 
+MAX_PAIRS = 15  # that are shown, the most significant
+
+
 def describe_sweep(scored: Sequence[ScoredRun], part: str, left_out: Sequence[str]) -> tuple[dict[str, Any], Path]:
     """Return the data of the page's first half, and the run that is the best by its validation score."""
     board = build_leaderboard(scored)
@@ -20,7 +23,7 @@ def describe_sweep(scored: Sequence[ScoredRun], part: str, left_out: Sequence[st
     setting = next(setting for setting in board.settings if any(run.folder == best.folder for run in setting.runs))
     axes, lines = _coordinates(board)
     return {
-        **page_of(board),
+        **page_of(board, MAX_PAIRS),
         "notes": [*notes_on(board, part), *(f"Left out: {reason}" for reason in left_out)],
         "axes": axes,
         "lines": lines,

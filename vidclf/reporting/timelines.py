@@ -25,7 +25,7 @@ def timelines_of(results: Results) -> list[dict[str, Any]]:
         label = label_of.get(row.get("label", ""))
         if label is None or row.get("source") not in ("truth", "prediction"):
             raise VidclfError(f"{results.folder / 'bouts.csv'}: a bout of {str(row)[:100]}. Evaluate the run again.")
-        film = films.setdefault(row["path"], {"name": row["path"], "truth": [], "prediction": []})
+        film = films.setdefault(row.get("path", ""), {"name": row.get("path", ""), "truth": [], "prediction": []})
         film[row["source"]].append((*times, label))
     lines = _lines(results)
     for name, film in films.items():
@@ -56,5 +56,6 @@ def budget_of(results: Results) -> list[dict[str, Any]]:
     rows = results.tables["timeline_classes"]
     values = numbers_of(rows, *BUDGET)
     return [
-        {"name": row["class"], **dict(zip(BUDGET, one, strict=True))} for row, one in zip(rows, values, strict=True)
+        {"name": row.get("class", ""), **dict(zip(BUDGET, one, strict=True))}
+        for row, one in zip(rows, values, strict=True)
     ]
