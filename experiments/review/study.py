@@ -60,7 +60,7 @@ def solve(data: Data, labelled: Sequence[int]) -> Callable[[Sequence[int]], Tens
     """Return a function from rows to the log-probabilities that a head trained on `labelled` gives."""
     scaling = Scaling(data.features.shape[1], "standard")
     scaling.fit(data.features[list(labelled)][:, None])
-    head = Logistic(data.features.shape[1], len(data.class_names), strengths=(1, 0.1, 0.01, 1e-3))
+    head = Logistic(data.features.shape[1], len(data.class_names), strengths=(1, 0.1, 0.01))
     train, val = (
         (scaling(data.features[rows][:, None]), data.labels[rows]) for rows in (list(labelled), data.of("val"))
     )
