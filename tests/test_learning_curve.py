@@ -1,11 +1,15 @@
 """study=learning_curve: fewer groups to train on, and what twice as many would be worth."""
 
+import json
+import re
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scored_runs import write_run
+from scored_runs import write_results, write_run
+from verbs import Outcome
 
 from vidclf.comparison.curve import curves_of, sentences_on
 from vidclf.comparison.leaderboard import Leaderboard, build_leaderboard
@@ -117,3 +121,25 @@ def test_a_curve_that_does_not_rise_may_be_worth_nothing(tmp_path: Path):
 
 def test_runs_of_one_number_of_groups_have_no_curve(tmp_path: Path):
     assert not curves_of(board_of(tmp_path, {4: 0.4}))
+
+
+def test_the_page_of_a_sweep_draws_the_curve(vidclf: Callable[..., Outcome], tmp_path: Path):
+    generator = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    for amount, noise in ((1, 2.0), (2, 1.0), (4, 0.5)):
+        logits = np.eye(3)[labels] + noise * generator.normal(size=(300, 3))
+        probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        metrics = {"num_train_groups": float(amount)}
+        write_results(
+            tmp_path / "sweep" / str(amount), labels.tolist(), probabilities, metrics=metrics, train_groups=amount
+        )
+    outcome = vidclf("report", "sweep")
+    assert outcome.status == 0, outcome.err
+    text = (tmp_path / "report.html").read_text()
+    data = json.loads(re.search(r'id="data-of-page">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    (curve,) = data["sweep"]["learning"]
+    assert curve["num_groups"] == [1, 2, 4]
+    assert [point[0] for point in curve["points"]] == [0, 1, 2]
+    assert [point[1][0] for point in curve["points"]] == sorted(one["top1"] for one in data["sweep"]["settings"])
+    assert text.count("groups: 0.") == 3
+    assert "With twice as many groups" in text

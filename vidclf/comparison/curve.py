@@ -8,7 +8,6 @@ from jaxtyping import Float
 
 from vidclf.comparison.leaderboard import Leaderboard, Setting, text_of
 from vidclf.evaluation.intervals import LEVEL, Interval
-from vidclf.system.text import plural
 
 AMOUNT, NUM_GROUPS = "train_groups", "num_train_groups"  # the setting, and the groups of each class that there were
 MIN_POINTS = 3  # of which a line is drawn and continued
@@ -65,37 +64,37 @@ def sentences_on(board: Leaderboard) -> Iterator[str]:
         surely = "" if low > 0 else ": it may be worth nothing"
         yield (
             f"With twice as many groups, top1 would change by about {100 * gain:+.1f} points [{100 * low:+.1f}, "
-            f"{100 * high:+.1f}]{surely}. That continues a power law of the errors of "
-            f"{plural(len(curve.settings), 'setting')}; the interval is over test groups and draws of train groups."
+            f"{100 * high:+.1f}]{surely}. That continues a power law of the errors; the interval is over test groups, "
+            "draws of train groups, and whether all numbers are fitted or the last two."
         )
 
 
 def _doubling(num_groups: Sequence[float], settings: Sequence[Setting]) -> tuple[float, Interval] | None:
-    """Return what twice as many groups would add to top1, by a power law of the error (Hestness, arXiv:1712.00409)."""
+    """Return what twice as many groups would add to top1, by a power law of the error (Hestness, arXiv:1712.00409).
+
+    Where the errors follow no power law, the last two numbers give another answer than all, and the interval is wide.
+    """
     clusters = settings[0].predictions.clusters
     if len(settings) < MIN_POINTS or len(clusters) < 2:
         return None
-    predictions = [setting.predictions for setting in settings]
-    sizes = clusters.total(predictions[0].weights)
-    correct = [
-        clusters.total(one.weights[:, None] * (one.predicted == one.labels[:, None])) for one in predictions
-    ]  # of each setting, (C, R)
-    smallest = 0.5 / sizes.sum()  # an error of zero has no logarithm
-    random = np.random.default_rng(0)
-
-    def gains(weights: Float[np.ndarray, "draws C"], draws_seeds: bool) -> Float[np.ndarray, " draws"]:
-        errors = []
-        for of_setting in correct:
-            of_seed = 1 - weights @ of_setting / (weights @ sizes)[:, None]  # (draws, R)
-            if draws_seeds:
-                chosen = random.integers(0, of_seed.shape[1], of_seed.shape)
-                of_seed = np.take_along_axis(of_seed, chosen, axis=1)
-            errors.append(of_seed.mean(1))
-        slope, offset = np.polyfit(np.log(num_groups), np.log(np.maximum(errors, smallest)), 1)
-        most = np.log(num_groups[-1])
-        return np.exp(offset + slope * most) - np.exp(offset + slope * (most + np.log(2)))
-
+    sizes, random = clusters.total(settings[0].predictions.weights), np.random.default_rng(0)
     drawn = random.multinomial(len(clusters), np.full(len(clusters), 1 / len(clusters)), NUM_DRAWS).astype(float)
-    tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
-    low, high = np.quantile(gains(drawn, draws_seeds=True), tails)
-    return float(gains(np.ones((1, len(clusters))), draws_seeds=False)[0]), Interval(float(low), float(high))
+    weights = np.vstack([np.ones(len(clusters)), drawn])  # first as they are
+    errors = []
+    for setting in settings:
+        one = setting.predictions
+        correct = clusters.total(one.weights[:, None] * (one.predicted == one.labels[:, None]))  # (C, R)
+        of_seed = 1 - weights @ correct / (weights @ sizes)[:, None]
+        chosen = random.integers(0, of_seed.shape[1], of_seed.shape)
+        chosen[0] = np.arange(of_seed.shape[1])
+        errors.append(np.take_along_axis(of_seed, chosen, axis=1).mean(1))
+    logs = np.log(np.maximum(errors, 0.5 / sizes.sum()))  # (settings, draws); an error of zero has no logarithm
+    gains = [_gain(np.log(num_groups[-count:]), logs[-count:]) for count in (len(settings), 2)]
+    low, high = np.quantile(np.concatenate([one[1:] for one in gains]), ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return float(gains[0][0]), Interval(float(low), float(high))
+
+
+def _gain(amounts: Float[np.ndarray, " n"], errors: Float[np.ndarray, "n draws"]) -> Float[np.ndarray, " draws"]:
+    """Return by how much a line through logarithms lowers the error from the last amount to twice as much."""
+    slope, offset = np.polyfit(amounts, errors, 1)
+    return np.exp(offset + slope * amounts[-1]) - np.exp(offset + slope * (amounts[-1] + np.log(2)))

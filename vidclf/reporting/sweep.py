@@ -1,9 +1,11 @@
 """The data of a sweep's page: the leaderboard, what varied, doubtful labels out of fold, and the best run."""
 
 from collections.abc import Sequence
+from math import log2
 from pathlib import Path
 from typing import Any
 
+from vidclf.comparison.curve import curves_of, sentences_on
 from vidclf.comparison.files import page_of
 from vidclf.comparison.leaderboard import Leaderboard, Setting, build_leaderboard
 from vidclf.comparison.scored import ScoredRun, read_metrics
@@ -24,13 +26,30 @@ def describe_sweep(scored: Sequence[ScoredRun], part: str, left_out: Sequence[st
     axes, lines = _coordinates(board)
     return {
         **page_of(board, MAX_PAIRS),
-        "notes": [*notes_on(board, part), *(f"Left out: {reason}" for reason in left_out)],
+        "notes": [*sentences_on(board), *notes_on(board, part), *(f"Left out: {reason}" for reason in left_out)],
+        "learning": _learning(board),
         "axes": axes,
         "lines": lines,
         "doubtful": _doubtful_out_of_fold(setting, part),
         "why_best": f"Of {len(scored)} runs it has the highest validation top1, {_validation(best):.3f}; the test part "
         "did not choose it.",
     }, best.folder
+
+
+def _learning(board: Leaderboard) -> list[dict[str, Any]]:
+    """Return the learning curves: the groups of each class, log2, and top1 with its interval."""
+    return [
+        {
+            "name": curve.name,
+            "num_groups": list(curve.num_groups),
+            "line": [(log2(n), one.metrics["top1"]) for n, one in zip(curve.num_groups, curve.settings, strict=True)],
+            "points": [
+                (log2(number), (setting.metrics["top1"], *(setting.interval or (None, None))))
+                for number, setting in zip(curve.num_groups, curve.settings, strict=True)
+            ],
+        }
+        for curve in curves_of(board)
+    ]
 
 
 def _validation(run: ScoredRun) -> float:
