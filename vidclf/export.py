@@ -1,5 +1,6 @@
 """Write a run's whole classifier to a folder, for ONNX Runtime or torch, once it is shown to equal the run."""
 
+import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from vidclf.build.datasets import build_corpus
 from vidclf.build.parts import build_backbone, build_node, build_transform, restore_classifier
+from vidclf.comparison.scored import read_metrics
 from vidclf.contracts import Backbone, Sampling, Video, optional
 from vidclf.data.catalogue import VideoFacts
 from vidclf.data.corpus import window_of
@@ -53,8 +55,8 @@ class Comparison:
 
     def add(self, name: str, exported: Float[Tensor, " K"], expected: Float[Tensor, " K"]) -> None:
         """Compare the log-probabilities of one more video."""
-        difference = float((exported - expected).abs().max())
-        if not difference <= self.difference:  # or it is not a number
+        difference = float((exported - expected).abs().nan_to_num(nan=math.inf).max())
+        if difference > self.difference:
             self.difference, self.where = difference, name
         self.num_same += int(exported.argmax() == expected.argmax())
         self.num_clips += 1
@@ -86,7 +88,7 @@ def run(config: Config, run: Run | None) -> None:
             export_crop(crop, resize)
         prepare, label = open_model(resize) if crop else first_half, open_model(model, arithmetic)
         exact, of_run = _compare(lambda frames: label(prepare(frames)), predictors, clips)
-        if not exact.difference <= MAX_DIFFERENCE:
+        if exact.difference > MAX_DIFFERENCE:
             raise VidclfError(
                 f"to={to}: nothing was written, because log-probabilities of the exported model and of the run differ "
                 f"by {exact.difference:.2g} on {exact.where}, and {MAX_DIFFERENCE} is allowed. Use another format, or "
@@ -94,10 +96,10 @@ def run(config: Config, run: Run | None) -> None:
             )
         parity = {"largest difference of log-probabilities": str(exact)}
         if in_float32 is not classifier:
-            parity[f"the run itself computes in {classifier.backbone.precision}, the export does not"] = str(of_run)
+            parity[f"and from the run's own in {classifier.backbone.precision}"] = str(of_run)
         Package(
             *(run, config, classifier.backbone, sampling, transform, None if takes_any else num_frames),
-            *(config["format"], crop is not None, normalize is not None, parity),
+            *(config["format"], crop is not None, normalize is not None, parity, _read_scores(run)),
         ).write(folder, ending)
     frames = {"frames of a view": "any number" if takes_any else num_frames}
     table(f"Exported {run.folder}", {"views": "any number", **frames, **parity}, f"folder {to}")
@@ -116,6 +118,11 @@ def _check_target(to: Path, export_format: str) -> str:
     if not to.parent.is_dir():
         raise VidclfError(f"to={to}: there is no folder {to.parent}. Make it, or choose another.")
     return ending
+
+
+def _read_scores(run: Run) -> dict[str, dict[str, float]]:
+    folders = {"validation": run.folder, "test": run.folder / "test"}
+    return {part: read_metrics(folder) for part, folder in folders.items() if (folder / "metrics.json").is_file()}
 
 
 def _choose_clips(config: Config, run: Run) -> list[Video]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from vidclf import __version__
-from vidclf.comparison.scored import read_metrics
 from vidclf.contracts import Backbone, Sampling, Transform, optional
 from vidclf.data import sampling as samplings
 from vidclf.data.transforms import BackboneTransform
@@ -146,6 +145,7 @@ class Package:
         has_resize: whether the transform was exported, too.
         takes_bytes: whether the model normalises; if not, it takes what the transform returns.
         parity: what a comparison with the run showed.
+        scores: metrics of the run by part.
     """
 
     run: Run
@@ -158,6 +158,7 @@ class Package:
     has_resize: bool
     takes_bytes: bool
     parity: Mapping[str, str]
+    scores: Mapping[str, Mapping[str, float]]
 
     @property
     def window_s(self) -> float | None:
@@ -227,8 +228,7 @@ class Package:
 
     def _scores(self) -> str:
         rows = []
-        for part, folder in (("validation", self.run.folder), ("test", self.run.folder / "test")):
-            metrics = read_metrics(folder) if (folder / "metrics.json").is_file() else {}
+        for part, metrics in self.scores.items():
             if {"top1", "num_videos"} <= metrics.keys():
                 shown = summarize({**metrics, "num_videos": int(metrics["num_videos"])})
                 rows += [f"| {part} | {name} | {value} |\n" for name, value in shown.items()]
