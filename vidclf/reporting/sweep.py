@@ -12,7 +12,6 @@ from vidclf.errors import VidclfError
 from vidclf.reporting.page import MAX_LABEL_ERRORS, doubtful_labels
 from vidclf.reporting.results import read_results
 
-
 MAX_PAIRS = 15  # that are shown, the most significant
 
 
