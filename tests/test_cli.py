@@ -70,11 +70,12 @@ def test_results_go_to_stdout_and_notices_to_stderr(trained: Outcome):
     assert re.fullmatch(r"top1 [01]\.\d{3} \[.*\] on 4 videos in 2 groups \(chance 0.500, .*\)", rows[0])
     assert [row.split()[0] for row in rows[1:]] == ["mean_class", "loss", "ece"]
     assert last == f"run {trained.run}"
-    examining, extracting, extracted, *epochs = trained.err.splitlines()
+    examining, extracting, extracted, *epochs, following = trained.err.splitlines()
     assert "20 videos" in examining
     assert "12 videos" in extracting
     assert re.match(r"12 videos in [\d.]+ s: ", extracted)
     assert [line.split(": ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert following == f"next: vidclf evaluate run={trained.run}, then vidclf report {trained.run}"
     assert all(re.search(r": train/loss \S+, val/loss \S+, val/top1 \S+, \S+ s$", line) for line in epochs)
 
 

@@ -325,7 +325,20 @@ def test_videos_that_are_gone_or_have_changed_are_shown_without_a_clip(filmed: P
 def test_a_strangers_folder_outside_the_current_one_is_not_looked_into(filmed: Path, tmp_path: Path):
     outside = tmp_path.parent
     (tmp_path / "link").symlink_to(outside)
-    for root in (str(outside), "..", "link", "videos/../..", "/", "~", "a\0b", ["x"], {"x": 1}):
+    inside = str(tmp_path)
+    for root in (
+        str(outside),
+        "..",
+        "link",
+        f"{inside}/link",
+        f"{inside}/..",
+        "videos/../..",
+        "/",
+        "~",
+        "a\0b",
+        ["x"],
+        {},
+    ):
         assert folder_of({"dataset": {"root": root}}, None)[0] is None
         assert folder_of({"dataset": {"file": f"{root}/table.csv"}}, None)[0] is None
     assert folder_of({}, None)[0] is folder_of({"dataset": "x"}, None)[0] is None

@@ -299,4 +299,4 @@ def test_train_runs_in_a_new_process_without_a_warning(clips: Path, tmp_path: Pa
     assert result.stdout.startswith("Validation, epoch 1 (the best of 1)\ntop1 ")
     first, *rest = result.stderr.splitlines()
     assert re.fullmatch(r"train: ucf101 with tiny, mlp -> runs/train/[\d_-]+", first)
-    assert [line[:9] for line in rest] == ["Examining", "Extractin", "12 videos", "epoch 1/1"]
+    assert [line[:9] for line in rest] == ["Examining", "Extractin", "12 videos", "epoch 1/1", "next: vid"]

@@ -52,7 +52,7 @@ def leaks(results: Results) -> Iterator[Finding]:
     for row in results.split:
         if row.get("content") and "+" not in row.get("side", ""):
             segment = row["content"], row.get("start_s", ""), row.get("end_s", "")
-            parts.setdefault(segment, set()).add(row["side"])
+            parts.setdefault(segment, set()).add(row.get("side", ""))
     copied = sum(len(sides - {"unused"}) > 1 for sides in parts.values())
     if copied:
         yield Finding(f"{plural(copied, 'file')} in two parts of the split at once, under other names.", "data")
