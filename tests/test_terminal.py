@@ -5,10 +5,15 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 
+import lightning as L
 import pytest
+import torch
+from doubles import make_trainer
+from torch.utils.data import DataLoader
 
 from vidclf.cli import report
 from vidclf.errors import VidclfError
+from vidclf.system import epochs
 from vidclf.system.epochs import EpochLines, progress_bars
 from vidclf.system.terminal import duration, say, table, track
 
@@ -142,3 +147,16 @@ def test_lightning_has_bars_on_a_terminal_and_in_a_notebook_and_lines_elsewhere(
     assert isinstance(progress_bars()[0], EpochLines)
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
     assert not isinstance(progress_bars()[0], EpochLines)
+
+
+def test_a_long_scoring_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    class Scorer(L.LightningModule):
+        def predict_step(self, batch: torch.Tensor, batch_idx: int = 0) -> torch.Tensor:
+            return batch
+
+    monkeypatch.setattr(epochs, "INTERVAL_S", 0)
+    trainer = make_trainer(callbacks=[EpochLines()], enable_progress_bar=True)
+    trainer.predict(Scorer(), DataLoader(torch.zeros(3, 1), num_workers=0), return_predictions=False)
+    assert [line for line in capsys.readouterr().err.splitlines() if "scored" in line] == [
+        f"scored {number} of 3 batches" for number in (1, 2, 3)
+    ]

@@ -34,11 +34,11 @@ class EpochLines(ProgressBar):
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.said, self.num_scored = time.monotonic(), 0
 
-    def on_predict_batch_end(self, *_: Any) -> None:
+    def on_predict_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         self.num_scored += 1
         if time.monotonic() - self.said >= INTERVAL_S:
             self.said = time.monotonic()
-            say(f"scored {self.num_scored} of {self.total_predict_batches_current_dataloader} batches")
+            say(f"scored {self.num_scored} of {sum(trainer.num_predict_batches)} batches")
 
 
 class EpochBar(RichProgressBar):
