@@ -1,5 +1,6 @@
 """Small stand-ins for configured parts: backbones, a transform of two crops, and a data module."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,15 +9,19 @@ from typing import Any, ClassVar
 
 import lightning as L
 import torch
+from av.video.reformatter import VideoReformatter
 from torch import Tensor, nn
 
 from vidclf.contracts import OfficialParts, PictureFormat, Video
+from vidclf.data.addresses import Source
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.corpus import Corpus
 from vidclf.data.datasets.ucf101 import UCF101, official_parts
+from vidclf.data.decoding import to_tensor
 from vidclf.data.frames import FrameReader
 from vidclf.data.sampling import Rate
 from vidclf.data.splits import Official, Split
+from vidclf.data.streams import Stream
 from vidclf.data.transforms import BackboneTransform
 from vidclf.datamodule import VideoDataModule
 from vidclf.features.batches import StoredFeatures
@@ -203,3 +208,9 @@ def halve(path: Path) -> Path:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     return path
+
+
+def stream_frames(address: str) -> tuple[float, list[tuple[float, Tensor]]]:
+    """Return the rate of a stream, and its frames with their times."""
+    stream = Stream(Source(address), threading.Event())
+    return stream.fps, [(one.time_s, to_tensor(one.frame, VideoReformatter())) for one in stream.frames()]

@@ -75,7 +75,8 @@ def test_results_go_to_stdout_and_notices_to_stderr(trained: Outcome):
     assert "12 videos" in extracting
     assert re.match(r"12 videos in [\d.]+ s: ", extracted)
     assert [line.split(": ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
-    assert following == f"next: vidclf evaluate run={trained.run}, then vidclf report {trained.run}"
+    shown = trained.run.relative_to(trained.run.parents[2])  # below the folder where it was called
+    assert following == f"next: vidclf evaluate run={shown}, then vidclf report {shown}"
     assert all(re.search(r": train/loss \S+, val/loss \S+, val/top1 \S+, \S+ s$", line) for line in epochs)
 
 

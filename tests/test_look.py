@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from doubles import stream_frames
 from field_coded import write_field_coded
 from PIL import Image
 from torch import Tensor
@@ -18,7 +19,6 @@ from videos import encode_video, read_frame_number
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.decoding import decode_frames, inspect
 from vidclf.data.listing import VIDEO_ENDINGS
-from vidclf.data.streams import stream_frames
 from vidclf.errors import VideoError
 
 TURNED = {"video_90.mov": 3, "video_180.mov": 2, "video_270.mov": 1, "nasa_13013_rotated.mp4": 1}  # quarters, as rot90

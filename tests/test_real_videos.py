@@ -1,22 +1,21 @@
 """Frames as their container says: upright, at their times, from the stream that players show."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 
 import av
 import pytest
 import torch
-from torch import Tensor
+from doubles import stream_frames
 from verbs import Outcome
 from videos import encode_video, read_frame_number
 
 from vidclf.data.decoding import decode_frames, inspect
-from vidclf.data.streams import stream_frames
 from vidclf.data.timing import are_even, fitting_rate, time_line
 from vidclf.errors import VideoError
-from vidclf.prediction.live import windows_of
 
 
 def test_real_phones_are_upright(shared: Path):
@@ -117,26 +116,10 @@ def test_a_new_frame_size_begins_a_window_of_a_stream(tmp_path: Path):
     path = tmp_path / "camera.mjpeg"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     _, frames = stream_frames(f"file://{path}")
-    windows = [
-        (start_s, [tuple(frame.shape[1:]) for _, frame in window]) for start_s, window in windows_of(frames, 3 / 25)
-    ]
-    expected = [(0, [(48, 64)] * 3), (0.12, [(48, 64)] * 2), (0.2, [(64, 96)] * 3), (0.32, [(64, 96)])]
-    assert [(pytest.approx(start_s), sizes) for start_s, sizes in windows] == expected
+    shapes = [(tuple(shape[1:]), len(list(run))) for shape, run in groupby(frame.shape for _, frame in frames)]
+    assert shapes == [((48, 64), 5), ((64, 96), 4)]
     with pytest.raises(VideoError, match="frame 5 is 96x64, those before 64x48"):
         inspect(path)
-
-
-def test_a_window_ends_by_the_times_of_its_frames_and_is_handed_out_with_the_first_frame_behind_it():
-    """30 frames a second for a second, then 5 for two seconds, nothing for four, and a frame."""
-    times_s = [*(number / 30 for number in range(30)), *(1 + number / 5 for number in range(10)), 7.0]
-
-    def frames() -> Iterator[tuple[float, Tensor]]:
-        yield from ((time_s, torch.zeros(3, 4, 4)) for time_s in times_s)
-        pytest.fail("one too many")
-
-    windows = windows_of(frames(), 1)
-    found = [(start_s, len(window)) for start_s, window in (next(windows) for _ in range(3))]
-    assert found == [(0, 30), (1, 5), (2, 5)]  # the last frame is not needed yet
 
 
 def test_a_turned_video_is_labelled_as_the_upright_one(shared: Path, run: Path, vidclf: Callable[..., Outcome]):

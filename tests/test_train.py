@@ -17,7 +17,7 @@ from verbs import SMALL, Outcome
 from vidclf.run.config import CONF
 
 SCORES = {"top1", "top5", "mean_class", "loss", "ece"}
-COUNTS = {"num_videos", "num_failed", "num_skipped", "num_groups"}
+COUNTS = {"num_train_groups", "num_videos", "num_failed", "num_skipped", "num_groups"}
 BESIDE = {"chance_top1", "majority_top1", "temperature"}
 METRICS = SCORES | {f"{name}_{end}" for name in SCORES - {"ece", "top5"} for end in ("low", "high")} | COUNTS | BESIDE
 AGGREGATIONS = {path.stem for path in Path(CONF, "aggregation").glob("*.yaml")} - {"custom"}
