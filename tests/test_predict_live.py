@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import av
@@ -55,6 +56,7 @@ def test_a_signal_ends_it_within_a_second_and_leaves_whole_files(
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             cwd=tmp_path,
             text=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
         )
         assert process.stdout is not None
         if state == "silent before its answer":
