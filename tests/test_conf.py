@@ -307,6 +307,11 @@ def test_a_trainer_takes_every_logger_and_callbacks(number: int, job: Callable[.
     assert isinstance(trainer.strategy.checkpoint_io, training.CheckpointFiles)
 
 
+def test_a_callback_is_left_out_by_null(job: Callable[..., dict[str, Any]]):
+    kinds = [type(callback).__name__ for callback in training.build_callbacks(job("callbacks.view_sheets=null"))]
+    assert kinds == ["ModelCheckpoint", "ModelCheckpoint", "LearningRateMonitor"]
+
+
 def test_every_group_is_tried():
     tried = {"dataset", "split", "sampling", "transform", "backbone", "head", "aggregation", "optimizer", "scheduler"}
     tried |= {"augmentation", "mixing", "loss"}

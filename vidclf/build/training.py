@@ -116,7 +116,8 @@ def build_optimizer(config: Config, backbone: FrozenBackbone | TunedBackbone) ->
 
 def build_callbacks(config: Config) -> list[Callback]:
     """Return the callbacks, after checking that what they watch is logged."""
-    callbacks = list((build_node(config["callbacks"]) or {}).values())
+    nodes = {name: node for name, node in (config["callbacks"] or {}).items() if node is not None}
+    callbacks = list((build_node(nodes) or {}).values())
     if not config["logger"] and any(isinstance(callback, LearningRateMonitor) for callback in callbacks):
         say("logger=null: the learning rate is not logged.")
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
