@@ -141,7 +141,10 @@ def fail_with(number: int):
 
 @pytest.mark.parametrize(
     ("number", "reason"),
-    [(errno.ENOSPC, "No space left on device"), (errno.EROFS, "Read-only file system"), (errno.EDQUOT, "quota")],
+    [
+        *((errno.ENOSPC, "No space left on device"), (errno.EROFS, "Read-only file system"), (errno.EDQUOT, "quota")),
+        (errno.ENOENT, "No such file or directory"),  # /proc, or a folder that was removed meanwhile
+    ],
 )
 def test_a_disk_that_refuses_is_reported_with_the_remedy(number: int, reason: str):
     sentence = rf"some/folder: cannot write \(.*{reason}.*is whole\. Do this\.$"
@@ -158,8 +161,8 @@ def test_a_folder_that_is_a_file_is_reported(tmp_path: Path):
 
 
 def test_an_error_that_the_disk_did_not_cause_passes_unchanged():
-    with pytest.raises(FileNotFoundError), writing_to(Path("folder"), "Do this."):
-        fail_with(errno.ENOENT)()
+    with pytest.raises(OSError, match="Bad file descriptor"), writing_to(Path("folder"), "Do this."):
+        fail_with(errno.EBADF)()
 
 
 def test_needed_and_free_space_are_stated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -195,6 +195,7 @@ def test_names_of_strangers_stay_in_a_block_of_code():
         (["to=there"], "to=there: it exists. Choose another name or delete it."),
         (["to=not/there"], "to=not/there: there is no folder not. Make it, or choose another."),
         (["to=file/new"], "to=file/new: there is no folder file."),
+        (["to=/proc/new"], "to=/proc/new: no folder can be made there (No such file or directory)."),
         (["to=new", "clips=there"], "no video below this folder"),
         (["to=new", "dataset.root=there"], "Or compare on other videos: clips=FOLDER."),
     ],

@@ -117,6 +117,11 @@ def _check_target(to: Path, export_format: str) -> str:
         raise VidclfError(f"to={to}: it exists. Choose another name or delete it.")
     if not to.parent.is_dir():
         raise VidclfError(f"to={to}: there is no folder {to.parent}. Make it, or choose another.")
+    try:
+        to.mkdir()
+        to.rmdir()
+    except OSError as error:
+        raise VidclfError(f"to={to}: no folder can be made there ({error.strerror}). Choose another.") from error
     return ending
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _TEMPORARY = re.compile(r"\.(.+)\.(?:[0-9a-f]{32}|part)", re.DOTALL)  # part: of earlier versions
 _REFUSALS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
 )
 
 
