@@ -1,4 +1,4 @@
-"""Servers on loopback that send what they are told, stall, break off and lie; and frames as cameras send them."""
+"""Loopback servers that send given data, stall, break off or claim a wrong size; and frames as cameras send them."""
 
 import socket
 import struct

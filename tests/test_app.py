@@ -139,9 +139,10 @@ def test_a_long_video_has_a_timeline(loaded: LoadedRun, tmp_path: Path):
 
 
 def test_names_are_drawn_as_they_are():
-    app.draw_bouts(
-        [LabelledBout(0.0, 1.0, "$\\frac{", 1.0), LabelledBout(1.0, 2.0, None, None)]
-    ).draw_without_rendering()
+    figure = app.draw_bouts([LabelledBout(0.0, 1.0, "$\\frac{", 1.0), LabelledBout(1.0, 2.0, None, None)])
+    figure.draw_without_rendering()  # read as mathematics, the name would be an error
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == [r"\$\frac{", "no label"]
 
 
 @pytest.mark.parametrize(

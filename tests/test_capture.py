@@ -1,4 +1,4 @@
-"""The thread that reads a stream: it waits, reconnects, and ends when it is told to."""
+"""The thread that reads a stream: it waits, reconnects, and ends on request."""
 
 import socket
 import threading

@@ -82,7 +82,7 @@ def _choose_windows(config: Config) -> Windows:
 
 
 class Labels:
-    """What a run says of uploads and of the camera.
+    """Labels uploads, and frames of the camera, with a run.
 
     Args:
         loaded: the run.

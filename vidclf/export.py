@@ -41,7 +41,7 @@ MAX_DIFFERENCE = 1e-3  # of log-probabilities in float32
 
 @dataclass
 class Comparison:
-    """How far an exported model's log-probabilities are from those of a classifier.
+    """Compares an exported model's log-probabilities with those of a classifier.
 
     Attributes:
         difference: the largest, on the video `where`.

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 
 from vidclf.api import LoadedRun
 from vidclf.build.datasets import build_store
@@ -16,7 +17,7 @@ from vidclf.pages.rendering import print_text, render_page
 from vidclf.prediction.files import Failures
 from vidclf.prediction.sources import find_files
 from vidclf.prediction.windows import Windows
-from vidclf.reporting.candidates import Candidate, check_named, describe, find_candidates
+from vidclf.reporting.candidates import Candidate, check_named, describe, find_candidates, mean_of
 from vidclf.reporting.neighbours import MAX_BYTES, train_videos
 from vidclf.reporting.ranking import choose
 from vidclf.reporting.results import read_rows
@@ -76,14 +77,14 @@ def _windows_of(config: Config) -> Windows | None:
     return Windows(dataset["window_s"], dataset.get("stride_s") or dataset["window_s"] / 2, rate_hz)
 
 
-def _labelled(run: Run, store: FeatureStore | None, feature_dim: int) -> torch.Tensor:
-    """Return the mean features (L, D) of the run's train videos that the store has."""
+def _labelled(run: Run, store: FeatureStore | None, feature_dim: int) -> Float[torch.Tensor, "L D"]:
+    """Return the mean features of the run's train videos that the store has, as wide as those of the candidates."""
     contents = train_videos(read_rows(run.folder / "split.csv"))
     means = read_means(store.folder, [*contents], MAX_BYTES) if store else {}
     if not means:
         say("The store has no features of the run's train videos, so what is like them is not avoided.")
         return torch.empty(0, feature_dim)
-    return torch.stack([*means.values()])
+    return torch.stack([mean_of(one[None]) for one in means.values()])
 
 
 def _write(to: Path, run: Run, chosen: list[Candidate], num_found: int, num_labelled: int) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -45,7 +46,7 @@ def choose_frames(
     steps = features.float().unflatten(0, (num_views, -1)).transpose(0, 1).flatten(1, 2)  # (crops, V * S, D)
     chosen = steps[:, torch.linspace(0, steps.shape[1] - 1, NUM_FRAMES).round().long()]
     room = MAX_BYTES // (4 * num_videos * len(chosen) * NUM_FRAMES)
-    return chosen if chosen.shape[-1] <= min(MAX_DIM, room) else _project(chosen, max(1, min(MAX_DIM // 2, room)))
+    return chosen if chosen.shape[-1] <= min(MAX_DIM, room) else project(chosen, max(1, min(MAX_DIM // 2, room)))
 
 
 def find_pairs(
@@ -192,14 +193,19 @@ def _nearest(
 
 def _sketch(features: Float[Tensor, "crops n F D"]) -> Float[Tensor, "crops n d"]:
     """Return the mean feature of each video, projected at random to SKETCH_DIM and scaled to length 1."""
-    return normalize(_project(features.mean(dim=2), SKETCH_DIM), dim=-1)
+    return normalize(project(features.mean(dim=2), SKETCH_DIM), dim=-1)
 
 
-def _project(features: Float[Tensor, "*n D"], dim: int) -> Float[Tensor, "*n d"]:
+def project(features: Float[Tensor, "*n D"], dim: int) -> Float[Tensor, "*n d"]:
     """Return features projected at random to `dim`, where they are wider; distances stay nearly as they are."""
     if features.shape[-1] <= dim:
         return features
-    return features @ torch.randn(features.shape[-1], dim, generator=torch.Generator().manual_seed(0))
+    return features @ _directions(features.shape[-1], dim)
+
+
+@lru_cache(maxsize=2)  # as many as `check` needs; it projects each video
+def _directions(width: int, dim: int) -> Float[Tensor, "width dim"]:
+    return torch.randn(width, dim, generator=torch.Generator().manual_seed(0))
 
 
 def _similarities(

@@ -20,7 +20,7 @@ JOIN_S = 0.3  # how long the end waits for the reader, which may be inside FFmpe
 
 @runtime_checkable
 class Receiver(Protocol):
-    """What gets the frames, in the reader's thread."""
+    """Takes the frames, in the reader's thread."""
 
     def begin(self, stream: Stream) -> None:
         """Expect frames of this stream: the first, one that was connected again, or one that has changed its size."""

@@ -170,7 +170,7 @@ def _readable(file: Any, source: Source, stop: threading.Event) -> Any:
 
 
 class _Pipe:
-    """A pipe that is read as its data come. Silence is told once, for another program may be at work."""
+    """Reads a pipe as its data arrive. A long silence is reported once: another program may still be working."""
 
     def __init__(self, file: Any, source: Source, stop: threading.Event) -> None:
         self.file, self.source, self.stop = file, source, stop

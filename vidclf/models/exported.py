@@ -27,7 +27,7 @@ Call = Callable[[Tensor], Tensor]
 
 
 class Before(nn.Module):
-    """What comes before the backbone: frames (N, T, 3, h, w) to the units that it computes at once.
+    """Prepares the backbone's input: frames (N, T, 3, h, w) to the units that it computes at once.
 
     Args:
         normalize: the second half of the transform; None: the input is images.
@@ -44,7 +44,7 @@ class Before(nn.Module):
 
 
 class After(nn.Module):
-    """What comes after the backbone: features of units, `num_units` a view, to the log-probabilities of the video."""
+    """Scores the backbone's output: features of units, `num_units` a view, to the log-probabilities of the video."""
 
     def __init__(self, classifier: Classifier, num_units: int = 1) -> None:
         super().__init__()

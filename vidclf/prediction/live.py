@@ -32,7 +32,7 @@ Frame = UInt8[Tensor, "3 H W"] | Callable[[], UInt8[Tensor, "3 H W"]]  # a funct
 
 @dataclass(frozen=True, eq=False)
 class WindowLabel:
-    """What the network says of a window.
+    """The log-probabilities of a window, and when it was seen.
 
     Attributes:
         start_s: where the window begins, in the stream's seconds.
@@ -171,7 +171,7 @@ class LiveLabeller:
 
     @property
     def is_done(self) -> bool:
-        """Whether the stream has ended and all its windows have their labels."""
+        """True once the stream has ended and all its windows have their labels."""
         return self._is_finished and not self._ready
 
     def work(self, timeout_s: float | int) -> WindowLabel | None:

@@ -162,7 +162,7 @@ class Package:
 
     @property
     def window_s(self) -> float | None:
-        """How much of a long video the model labels at once; None: whole clips."""
+        """The seconds of a long video that the model labels at once; None: whole clips."""
         return self.config["dataset"].get("window_s")
 
     @property

@@ -94,7 +94,7 @@ class Line:
 
     @property
     def probability(self) -> float | None:
-        """Of the label."""
+        """The probability of the label; None where there is none."""
         return self.window.top5[0]["probability"] if self.is_sure else None
 
     @property
@@ -203,7 +203,7 @@ class _Receiver:
 
     @property
     def is_done(self) -> bool:
-        """Whether there is nothing more to label."""
+        """True once there is nothing more to label."""
         return self._has_begun.is_set() and (self.labeller is None or self.labeller.is_done)
 
     def work(self, timeout_s: float) -> WindowLabel | None:

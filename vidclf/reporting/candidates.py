@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vidclf.audit.lookalikes import project
 from vidclf.contracts import Video
 from vidclf.data.catalogue import Catalogue, VideoFacts
 from vidclf.errors import VidclfError, VideoError
@@ -20,9 +21,11 @@ from vidclf.reporting.videos import MAX_FILMS, LocalVideo, draw
 from vidclf.system.terminal import say, track
 from vidclf.system.text import plural
 
+DIM = 1024  # of the features that are compared
+
 
 class Candidate(NamedTuple):
-    """A video or window without a label; `features` (D,) are the mean over its views and steps."""
+    """A video or window without a label; `features` (D,) are the mean over its views and steps, see `mean_of`."""
 
     video: Video
     facts: VideoFacts
@@ -65,7 +68,12 @@ def find_candidates(
 
 def _candidate(predictor: Predictor, video: Video, facts: VideoFacts, features: Float[Tensor, "V S D"]) -> Candidate:
     log_probabilities = predictor.score(features, str(video.path))
-    return Candidate(video, facts, log_probabilities.to(torch.float64), features.float().flatten(0, 1).mean(0))
+    return Candidate(video, facts, log_probabilities.to(torch.float64), mean_of(features))
+
+
+def mean_of(features: Float[Tensor, "*rows D"]) -> Float[Tensor, " d"]:
+    """Return the mean of the rows; wide ones are projected, so that thousands of videos fit into memory."""
+    return project(features.float().flatten(0, -2).mean(0), DIM)
 
 
 def check_named(paths: Sequence[Path]) -> list[Path]:
