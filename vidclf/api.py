@@ -1,6 +1,7 @@
 """vidclf from Python: `load` a run and label videos with it, `compose` a verb's configuration."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ from omegaconf import OmegaConf, open_dict
 from torch import Tensor
 
 from vidclf.build.parts import build_device, build_node, build_transform, restore_classifier
-from vidclf.errors import VideoError
+from vidclf.errors import VidclfError, VideoError
+from vidclf.evaluation.cleaning import CHOSEN, DEFAULT, chosen_in, cleaning_of, step_of
 from vidclf.prediction.files import Predictor, look_at
+from vidclf.prediction.windows import Windows
 from vidclf.run.config import CONF, HYDRA, Config, configure, explain
 from vidclf.run.folder import Run
+from vidclf.run.values import fits
 from vidclf.run.words import name_words, prepare_arguments
 from vidclf.system.machine import num_cores
+
+SHORTEST_S = 0.001  # of windows and strides
 
 
 class LoadedRun:
@@ -71,6 +77,38 @@ class LoadedRun:
     @property
     def _num_threads(self) -> int:
         return self.config["num_threads"] or num_cores()
+
+
+def windows_of(
+    config: Config, window_s: float | int | None = None, stride_s: float | int | None = None
+) -> Windows | None:
+    """Return the windows of a run, or others for its sampling; None: its configuration has none, it labels files.
+
+    Args:
+        config: of the run.
+        window_s: their length; None: the run's.
+        stride_s: from one to the next; None: the run's, or half a window.
+
+    Raises:
+        VidclfError: one of them is no number of seconds, or too small.
+    """
+    dataset = config["dataset"]
+    window_s = dataset.get("window_s") if window_s is None else window_s
+    stride_s = dataset.get("stride_s") if stride_s is None else stride_s
+    for key, value in (("window_s", window_s), ("stride_s", stride_s)):
+        if value is not None and not (fits(value, float) and SHORTEST_S <= value < math.inf):
+            raise VidclfError(f"{key}={value}: must be a number, at least {SHORTEST_S}, in seconds.")
+    if window_s is None:
+        return None
+    rate_hz = dataset.get("rate_hz", config["sampling"].get("rate_hz"))
+    return Windows(window_s, stride_s or window_s / 2, rate_hz)
+
+
+def cleaning_in(config: Config, run: Run) -> tuple[float | int, dict[str, float]]:
+    """Return the step of a run's timelines, and how they are cleaned: as set, or as chosen on val."""
+    settings: Mapping[str, Any] = config.get("timeline") or DEFAULT
+    chosen = chosen_in(run.folder) if "window_s" in config["dataset"] else dict.fromkeys(CHOSEN, 0.0)
+    return step_of(settings), cleaning_of(settings, chosen)
 
 
 def load(run: str | Path, trust: bool = False) -> LoadedRun:

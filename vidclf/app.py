@@ -17,10 +17,9 @@ from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from torchvision.transforms.v2 import functional as F
 
-from vidclf.api import LoadedRun
+from vidclf.api import LoadedRun, cleaning_in, windows_of
 from vidclf.data.decoding import decode_frames, inspect
 from vidclf.errors import VidclfError
-from vidclf.evaluation.cleaning import DEFAULT, chosen_in, cleaning_of, step_of
 from vidclf.prediction.live import LiveLabeller, WindowLabel
 from vidclf.prediction.timeline import LabelledBout, Timeliner
 from vidclf.prediction.windows import Windows
@@ -58,15 +57,8 @@ def run(config: Config, run: Run | None) -> None:
     loaded = LoadedRun(config, run)
     timeliner = None
     if "window_s" in config["dataset"]:
-        settings = config.get("timeline") or DEFAULT
-        cleaning = cleaning_of(settings, chosen_in(run.folder))
-        timeliner = Timeliner(
-            loaded.predictor,
-            windows,
-            step_of(settings),
-            smooth_s=cleaning["smooth_s"],
-            min_bout_s=cleaning["min_bout_s"],
-        )
+        step_s, cleaning = cleaning_in(config, run)
+        timeliner = Timeliner(loaded.predictor, windows, step_s, **cleaning)
     with serving(Labels(loaded, windows, timeliner), run.folder.name, port, upload_mb):
         print(f"Open http://{HOST}:{port} in a browser on this machine. Ctrl-C ends it.", flush=True)
         threading.Event().wait()
@@ -77,8 +69,9 @@ def _choose_windows(config: Config) -> Windows:
     window_s = dataset.get("window_s", WINDOW_S) if config["window_s"] is None else config["window_s"]
     if not (fits(window_s, float) and 0.1 <= window_s < math.inf):
         raise VidclfError(f"window_s={window_s}: must be a number of seconds, at least 0.1.")
-    rate_hz = dataset.get("rate_hz", config["sampling"].get("rate_hz"))
-    return Windows(window_s, dataset.get("stride_s", STRIDE_S), rate_hz)
+    windows = windows_of(config, window_s, dataset.get("stride_s", STRIDE_S))
+    assert windows is not None
+    return windows
 
 
 class Labels:

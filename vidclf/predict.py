@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -10,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidclf.api import LoadedRun
+from vidclf.api import LoadedRun, cleaning_in, windows_of
 from vidclf.data.addresses import Source, is_stream
 from vidclf.data.catalogue import Catalogue
 from vidclf.errors import VidclfError, VideoError
@@ -24,7 +23,6 @@ from vidclf.prediction.watch import Smoothing, label_stream
 from vidclf.prediction.windows import Windows
 from vidclf.run.config import Config
 from vidclf.run.folder import Run
-from vidclf.run.values import fits
 from vidclf.system.machine import num_cores
 from vidclf.system.terminal import say, track
 from vidclf.system.text import plural
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from vidclf.prediction.timeline import Timeliner
 
 STREAM_WINDOW_S = 10.0
-SHORTEST_S = 0.001  # of windows and strides
 OF_WINDOWS = ("stride_s", "threshold")  # settings that a timeline has, and nothing else
 DECIDE_LABELS = ("sampling", "transform", "backbone", "scaling", "head", "aggregation")
 
@@ -75,7 +72,7 @@ def _label_stream(config: Config, run: Run, windows: Windows | None, sources: li
     source = Source(sources[0], tuple(protocols), config["timeout_s"], config["realtime"])
     source.check()
     until_s = _read_seconds("until", config["until"])
-    step_s, cleaning = _choose_cleaning(config, run)
+    step_s, cleaning = cleaning_in(config, run)
     smoothing = Smoothing(cleaning["smooth_s"], step_s, config["threshold"], _read_temperature(config, run))
     save, to = (Path(config[key]).expanduser() if config[key] else None for key in ("save", "to"))
     if to:
@@ -158,27 +155,20 @@ def _choose_windows(config: Config, is_live: bool) -> Windows | None:
     Raises:
         VidclfError: a setting has a value that is not allowed, or does nothing here.
     """
-    dataset = config["dataset"]
-    of_run = {key: dataset.get(key) for key in ("window_s", "stride_s")}
+    window_s, stride_s = config["window_s"], config["stride_s"]
     if is_live:
-        of_run = {"window_s": dataset.get("window_s", STREAM_WINDOW_S)}
-    chosen = {key: of_run.get(key) if config[key] is None else config[key] for key in ("window_s", "stride_s")}
-    for key, value in chosen.items():
-        if value is not None and not (fits(value, float) and SHORTEST_S <= value < math.inf):
-            raise VidclfError(f"{key}={value}: must be a number, at least {SHORTEST_S}, in seconds.")
-    window_s, stride_s = chosen.values()
+        window_s = config["dataset"].get("window_s", STREAM_WINDOW_S) if window_s is None else window_s
+        stride_s = window_s if stride_s is None else stride_s
+    windows = windows_of(config, window_s, stride_s)
     if config["threshold"] is not None and not 0 < config["threshold"] <= 1:
         raise VidclfError(f"threshold={config['threshold']}: must be above 0 and at most 1, a probability.")
-    useless = [f"{key}={config[key]}" for key in OF_WINDOWS if config[key] is not None and not window_s]
+    useless = [f"{key}={config[key]}" for key in OF_WINDOWS if config[key] is not None and not windows]
     if useless:
         raise VidclfError(
             f"{useless[0]}: each file gets one label, as this run was trained on clips. Add window_s=2, or leave it "
             "out."
         )
-    if not window_s:
-        return None
-    rate_hz = dataset.get("rate_hz", config["sampling"].get("rate_hz"))
-    return Windows(window_s, stride_s or (window_s if is_live else window_s / 2), rate_hz)
+    return windows
 
 
 def _label_films(config: Config, run: Run, windows: Windows, paths: list[Path], failures: Failures) -> None:
@@ -210,7 +200,7 @@ def _label_films(config: Config, run: Run, windows: Windows, paths: list[Path], 
 def _build_timeliner(config: Config, run: Run, windows: Windows) -> "Timeliner":
     from vidclf.prediction.timeline import Timeliner
 
-    step_s, cleaning = _choose_cleaning(config, run)
+    step_s, cleaning = cleaning_in(config, run)
     if windows.window_s < 2 * step_s:
         raise VidclfError(
             f"window_s={windows.window_s:g}: must be at least {2 * step_s:g}, which is twice timeline.step_s."
@@ -218,16 +208,6 @@ def _build_timeliner(config: Config, run: Run, windows: Windows) -> "Timeliner":
     threshold, temperature = config["threshold"], _read_temperature(config, run)
     predictor = LoadedRun(config, run).predictor
     return Timeliner(predictor, windows, step_s, **cleaning, threshold=threshold, temperature=temperature)
-
-
-def _choose_cleaning(config: Config, run: Run) -> tuple[float | int, dict[str, float]]:
-    """Return the step of timelines, and how they are cleaned."""
-    from vidclf.evaluation.cleaning import CHOSEN, DEFAULT, chosen_in, cleaning_of, step_of
-
-    settings: Mapping[str, Any] = config.get("timeline") or DEFAULT
-    knows_films = "window_s" in config["dataset"]
-    cleaning = cleaning_of(settings, chosen_in(run.folder) if knows_films else dict.fromkeys(CHOSEN, 0.0))
-    return step_of(settings), cleaning
 
 
 def _read_temperature(config: Config, run: Run) -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 
-from vidclf.api import LoadedRun
+from vidclf.api import LoadedRun, windows_of
 from vidclf.build.datasets import build_store
 from vidclf.data.catalogue import Catalogue
 from vidclf.data.grouping import group_rule
@@ -16,7 +16,6 @@ from vidclf.features.store import FeatureStore, read_means
 from vidclf.pages.rendering import print_text, render_page
 from vidclf.prediction.files import Failures
 from vidclf.prediction.sources import find_files
-from vidclf.prediction.windows import Windows
 from vidclf.reporting.candidates import Candidate, check_named, describe, find_candidates, mean_of
 from vidclf.reporting.neighbours import MAX_BYTES, train_videos
 from vidclf.reporting.ranking import choose
@@ -53,8 +52,7 @@ def run(config: Config, run: Run | None) -> None:
     failures = Failures(len(paths), skip=True)
     num_threads = config["num_threads"] or num_cores()
     catalogue = Catalogue(Path(config["store"]["root"]))
-    windows = _windows_of(config)
-    found = [*find_candidates(predictor, paths, windows, num_threads, store, catalogue, failures)]
+    found = [*find_candidates(predictor, paths, windows_of(config), num_threads, store, catalogue, failures)]
     if not found:
         raise VidclfError(f"source: none of {plural(len(paths), 'video')} can be read, for the reasons above.")
     names = [candidate.video.path.as_posix() for candidate in found]
@@ -67,14 +65,6 @@ def run(config: Config, run: Run | None) -> None:
 
 def _by_file(name: str) -> str:
     return name
-
-
-def _windows_of(config: Config) -> Windows | None:
-    dataset = config["dataset"]
-    if "window_s" not in dataset:
-        return None
-    rate_hz = dataset.get("rate_hz", config["sampling"].get("rate_hz"))
-    return Windows(dataset["window_s"], dataset.get("stride_s") or dataset["window_s"] / 2, rate_hz)
 
 
 def _labelled(run: Run, store: FeatureStore | None, feature_dim: int) -> Float[torch.Tensor, "L D"]:
