@@ -17,6 +17,7 @@ from videos import encode_video
 from vidclf import app
 from vidclf.api import LoadedRun
 from vidclf.contracts import PictureFormat
+from vidclf.data.decoding import inspect
 from vidclf.data.sampling import Rate
 from vidclf.data.transforms import BackboneTransform
 from vidclf.models.aggregation import mean
@@ -131,10 +132,10 @@ def test_a_long_video_has_a_timeline(loaded: LoadedRun, tmp_path: Path):
     film = write_clip(tmp_path / "film.avi", GREEN, GREEN, (220, 20, 20), (220, 20, 20))
     windows = Windows(0.5, 0.25, 5)
     labels = app.Labels(loaded, windows, Timeliner(loaded.predictor, windows))
-    bouts = labels.bouts(film)
+    bouts = labels.bouts(film, inspect(film))
     assert [bout.label for bout in bouts] == ["<i>green</i>", "red"]
     assert bouts[0].end_s == pytest.approx(2, abs=0.2)
-    assert len(labels.frames(film)) == app.MAX_FRAMES
+    assert len(labels.frames(film, inspect(film))) == app.MAX_FRAMES
     assert len(app.draw_bouts(bouts).axes[0].collections) == 2
 
 

@@ -222,8 +222,10 @@ def test_average_precision_is_over_the_instants_that_have_a_label():
     films = [film_of(np.asarray([0, 0, 1, -1]), probabilities)] * 2
     # Of class 1: the highest probability is right. Of class 0, both are before the wrong one. Class 2 is not there.
     ranked = [timeline.RankedInstants(films, label) for label in range(3)]
-    assert [one.average_precision() for one in ranked[:2]] == [1, 1]
-    assert np.isnan(ranked[2].average_precision())
+    assert [one.value for one in ranked[:2]] == [1, 1]
+    assert [one.average_precision([1.0, 1.0]) for one in ranked[:2]] == [1, 1]
+    assert np.isnan(ranked[2].value)
+    assert np.isnan(ranked[2].average_precision([1.0, 0.0]))
 
 
 @pytest.mark.parametrize("max_ranks", [2000, 50])

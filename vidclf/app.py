@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from torchvision.transforms.v2 import functional as F
 
 from vidclf.api import LoadedRun, cleaning_in, windows_of
-from vidclf.data.decoding import decode_frames, inspect
-from vidclf.errors import VidclfError
+from vidclf.data.catalogue import VideoFacts
+from vidclf.data.decoding import VideoInfo, decode_frames, inspect
+from vidclf.errors import VidclfError, VideoError
 from vidclf.prediction.live import LiveLabeller, WindowLabel
 from vidclf.prediction.timeline import LabelledBout, Timeliner
 from vidclf.prediction.windows import Windows
@@ -86,18 +87,21 @@ class Labels:
     def __init__(self, loaded: LoadedRun, windows: Windows, timeliner: Timeliner | None = None) -> None:
         self.loaded, self.windows, self.timeliner = loaded, windows, timeliner
 
-    def of_video(self, path: Path) -> dict[str, float]:
+    def of_video(self, path: Path, info: VideoInfo) -> dict[str, float]:
         """Return the five highest probabilities of a clip."""
-        return _as_label(self.loaded.predict(path)["top5"])
+        ((_, label),) = self.loaded.predictor.label_files([(path, VideoFacts("", info))], num_threads=1)
+        if isinstance(label, VideoError):
+            raise label
+        return _as_label(label["top5"])
 
-    def bouts(self, path: Path) -> list[LabelledBout]:
+    def bouts(self, path: Path, info: VideoInfo) -> list[LabelledBout]:
         """Return the timeline of a long video."""
         assert self.timeliner is not None
-        return list(self.timeliner.bouts(path, inspect(path)))
+        return list(self.timeliner.bouts(path, info))
 
-    def frames(self, path: Path) -> list[tuple[np.ndarray, str]]:
+    def frames(self, path: Path, info: VideoInfo) -> list[tuple[np.ndarray, str]]:
         """Return some frames that were looked at, (h, w, 3), and when each is shown."""
-        info, sampling = inspect(path), self.loaded.predictor.sampling
+        sampling = self.loaded.predictor.sampling
         if self.timeliner:
             starts_s = self.windows.times_of(path, info)[0]
             in_window = sampling(round(self.windows.window_s * info.fps), info.fps)
@@ -182,10 +186,11 @@ def build_page(labels: Labels, title: str) -> "gradio.Blocks":
             return None, None, None, None
         path = Path(name)
         try:
+            info = inspect(path)
             if labels.timeliner:
-                bouts = labels.bouts(path)
-                return None, draw_bouts(bouts), [_as_row(bout) for bout in bouts], labels.frames(path)
-            return None, labels.of_video(path), None, labels.frames(path)
+                bouts = labels.bouts(path, info)
+                return None, draw_bouts(bouts), [_as_row(bout) for bout in bouts], labels.frames(path, info)
+            return None, labels.of_video(path, info), None, labels.frames(path, info)
         except VidclfError as error:
             sentence = html.escape(sanitize(str(error).replace(name, path.name)))
             gr.Warning(sentence, duration=None, title="Not labelled")

@@ -94,7 +94,7 @@ def _class_rows(
     def rows_of(weights: Sequence[float] | None = None) -> list[dict[str, Any]]:
         rows = rows_of_classes(counts.total(weights), names, step_s)
         for row, one in zip(rows, ranked, strict=True):
-            row["average_precision"] = one.average_precision(weights) if one else ""
+            row["average_precision"] = "" if one is None else one.average_precision(weights) if weights else one.value
         return rows
 
     def scores(weights: Sequence[float]) -> dict[str, float]:

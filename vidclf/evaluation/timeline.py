@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.ndimage import uniform_filter1d
+from sklearn.metrics import average_precision_score
 
 from vidclf.contracts import Video
 from vidclf.data.timelines import Stretch, instants, labels_at
@@ -109,13 +110,19 @@ def count_files(
 class RankedInstants:
     """The instants of several files in order of a class's probability: their average precision in any mixture of files.
 
-    Where there are more than `MAX_RANKS` distinct probabilities, neighbours share a rank.
+    Mixtures are for intervals: where there are more than `MAX_RANKS` distinct probabilities, neighbours share a rank.
+
+    Attributes:
+        value: the exact average precision of all files.
     """
 
     def __init__(self, timelines: Sequence[FileTimeline], label: int) -> None:
         known = [one.truth >= 0 for one in timelines]
         probabilities = [one.probabilities[where, label] for one, where in zip(timelines, known, strict=True)]
-        ranks = np.unique(np.concatenate(probabilities))
+        is_there = np.concatenate([one.truth[where] == label for one, where in zip(timelines, known, strict=True)])
+        pooled = np.concatenate(probabilities)
+        self.value = float(average_precision_score(is_there, pooled)) if is_there.any() else float("nan")
+        ranks = np.unique(pooled)
         if len(ranks) > MAX_RANKS:
             ranks = np.unique(np.quantile(ranks, np.linspace(0, 1, MAX_RANKS), method="lower"))
         self.counts = np.empty((len(timelines), 2, len(ranks)))  # of each file: instants of other classes, and of this
@@ -125,10 +132,12 @@ class RankedInstants:
                 chosen = rank[(one.truth[where] == label) == is_label]
                 counts[is_label] = np.bincount(chosen, minlength=len(ranks))[::-1]
 
-    def average_precision(self, weights: Sequence[float] | None = None) -> float:
-        """Return the sum of precisions, each times the recall that its rank adds; NaN if the class is not there."""
-        taken = np.ones(len(self.counts)) if weights is None else np.asarray(weights)
-        negatives, positives = np.tensordot(taken, self.counts, 1)
+    def average_precision(self, weights: Sequence[float]) -> float:
+        """Return the sum of precisions, each times the recall that its rank adds; NaN if the class is not there.
+
+        scikit-learn gives the same, and would sort all instants anew for each of a thousand mixtures.
+        """
+        negatives, positives = np.tensordot(np.asarray(weights), self.counts, 1)
         found, reached = positives.cumsum(), (positives + negatives).cumsum()
         return float((found / np.maximum(reached, 1) * positives).sum() / found[-1]) if found[-1] else float("nan")
 

@@ -77,8 +77,7 @@ def validation_above_test(results: Results) -> Iterator[Finding]:
 
 def exchanged_classes(results: Results) -> Iterator[Finding]:
     """Yield a sentence for two classes that are each predicted as the other in more than half of their videos."""
-    counts = Counter(zip(results.labels.tolist(), results.predicted.tolist(), strict=True))
-    totals = np.bincount(results.labels, minlength=len(results.names))
+    counts, totals = _counts(results)
     for (label, predicted), count in sorted(counts.items(), key=lambda item: -item[1]):
         back = counts[predicted, label]
         is_half = 2 * count > totals[label] and 2 * back > totals[predicted]
@@ -117,8 +116,7 @@ def weak_classes(results: Results) -> Iterator[Finding]:
 
 def one_sided_confusions(results: Results) -> Iterator[Finding]:
     """Yield a sentence if more than half of a class is predicted as another one, and not the other way round."""
-    counts = Counter(zip(results.labels.tolist(), results.predicted.tolist(), strict=True))
-    totals = np.bincount(results.labels, minlength=len(results.names))
+    counts, totals = _counts(results)
     sided = [
         f"{count} of {totals[label]} {results.names[label]} as {results.names[predicted]}"
         for (label, predicted), count in sorted(counts.items(), key=lambda item: -item[1] / totals[item[0][0]])
@@ -212,6 +210,12 @@ def missing_videos(results: Results) -> Iterator[Finding]:
     for key, words in (("num_failed", "damaged and not scored"), ("num_skipped", "in the official list, not on disk")):
         if count := int(results.scored.metrics.get(key, 0)):
             yield Finding(f"{plural(count, 'video')}: {words}.", "files")
+
+
+def _counts(results: Results) -> tuple[Counter[tuple[int, int]], np.ndarray]:
+    """Return how often each label has each prediction, and how often it is there."""
+    counts = Counter(zip(results.labels.tolist(), results.predicted.tolist(), strict=True))
+    return counts, np.bincount(results.labels, minlength=len(results.names))
 
 
 def _has(metrics: Scores, *keys: str) -> bool:
